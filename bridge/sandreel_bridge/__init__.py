@@ -1,0 +1,1 @@
+"""Coding agents on top of sessions: adapters, turns, steering, gateway, edge."""

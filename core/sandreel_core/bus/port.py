@@ -1,0 +1,196 @@
+"""What sandreel needs of a message bus. One conformance suite runs over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sandreel_core.errors import SandreelError
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message as a stream keeps it. `time_ns` is the server's timestamp."""
+
+    subject: str
+    sequence: int
+    body: bytes
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Everything that was stored when the reader began has been yielded; live messages follow."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The reader asked for these sequences, and the stream keeps them no more."""
+
+    from_sequence: int
+    to_sequence: int
+
+
+Item = list[Stored] | CaughtUp | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """`epoch` is the one written into the stream's metadata when it was created or restored."""
+
+    name: str
+    epoch: str
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    bytes: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A durable consumer with explicit acknowledgement, as data. `ensure` makes it, `work` reads it."""
+
+    stream: str
+    name: str
+    filters: tuple[str, ...]
+    ack_wait_s: float = 30.0
+    max_ack_pending: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream, as data. `per_subject` 1 with `discard_new_per_subject` refuses a repeated subject."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_bytes: int
+    max_age_s: float = 0
+    per_subject: int = 0
+    discard_new_per_subject: bool = False
+    replicas: int = 1
+    max_consumers: int = 100_000
+    duplicate_window_s: float = 120
+    memory: bool = False
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class Delivery(Protocol):
+    """One message of a work consumer. Exactly one of ack, nak and term is called; `attempts` counts from 1."""
+
+    stored: Stored
+    attempts: int
+
+    async def ack(self) -> None: ...
+    async def nak(self, delay_s: float) -> None: ...
+    async def term(self) -> None: ...
+    async def in_progress(self) -> None: ...
+
+
+class Channel(Protocol):
+    """Pipelined publishing. Nothing is promised about a message until its acknowledgement has come."""
+
+    async def send(self, subject: str, body: bytes, token: int) -> None:
+        """Hand one message to the connection. Raises Unavailable while there is none, TooLarge at once."""
+
+
+# Called once per answer with the token and the stored sequence, or with what the server said instead.
+# No call at all may come: the caller keeps its own time-out.
+OnAck = Callable[[int, int | SandreelError], None]
+Handler = Callable[[str, bytes], Awaitable[bytes]]
+Listener = Callable[[str, bytes], None]
+
+
+class Bus(Protocol):
+    """Every method raises Unavailable when the server cannot be reached in time; whether a message was
+    stored is then unknown. The connection itself comes back by itself, for ever, with jitter."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def generation(self) -> int:
+        """Grows by one with every (re)connection."""
+
+    @property
+    def max_payload(self) -> int:
+        """The largest body in bytes that the server takes."""
+
+    async def wait_connected(self, after_generation: int = 0) -> int:
+        """The current generation, as soon as it is connected and larger than the one given."""
+
+    async def ensure(self, streams: Sequence[Stream], works: Sequence[Work] = ()) -> None:
+        """Make or update them. Idempotent, also when several roles do it at once. An `epoch` that a
+        stream has already in its metadata stays. Raises Misconfigured when what is there cannot be changed
+        into what is asked for."""
+
+    async def append(
+        self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None
+    ) -> int:
+        """Store and return the sequence.
+
+        expected    last sequence *of this subject*, 0 for none; raises Conflict when it is another
+        message_id  the server drops a repeat within its duplicate window and returns the first one's sequence
+        Raises AlreadyExists when the stream keeps one message a subject and has it; TooLarge; Denied; Full
+        (a kind of Unavailable) when the stream's byte limit is met.
+        """
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The newest message of a subject (wildcards allowed)."""
+
+    async def get(self, stream: str, sequence: int) -> Stored | None: ...
+
+    async def state(self, stream: str) -> StreamState:
+        """Raises NotFound."""
+
+    async def subjects(self, stream: str, filter: str) -> dict[str, int]:
+        """Every subject that matches, with its number of messages. Pages through any number of them."""
+
+    async def purge(self, stream: str, subject: str, *, keep: int = 0, up_to: int | None = None) -> int:
+        """Remove the subject's messages but the newest `keep`, or those before sequence `up_to`; how many went."""
+
+    def follow(
+        self, stream: str, filters: Sequence[str], *, after: int = 0, live: bool = True
+    ) -> AsyncGenerator[Item, None]:
+        """Messages behind sequence `after`, in order, in batches, without a seam over reconnects.
+
+        Yields Missing first when the stream begins later than `after + 1`; then batches; then exactly
+        one CaughtUp; then, if `live`, batches for ever, else it ends. A slow caller costs a few MB and loses
+        nothing. Close it (`contextlib.aclosing`). Raises NotFound when there is no such stream.
+        """
+
+    def work(self, work: Work) -> AsyncGenerator[Delivery, None]:
+        """Deliveries of a durable consumer, for ever; several processes may share one. It is made again
+        when it has vanished."""
+
+    async def make_feed(self, stream: str, name: str, filters: Sequence[str], *, after: int) -> None:
+        """A consumer in memory without acknowledgements, from which somebody else may pull by its name.
+        One of the same name is replaced. It vanishes with the server, or after an hour without a reader."""
+
+    async def drop_feed(self, stream: str, name: str) -> None: ...
+
+    def feed(self, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
+        """Batches (never empty) of a feed, live. Raises NotFound when it does not exist (any more)."""
+
+    def channel(self, on_ack: OnAck) -> AbstractAsyncContextManager[Channel]:
+        """A pipelined publisher; `on_ack` runs in the event loop and must not block."""
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        """To whoever listens now; stored nowhere, lost while disconnected."""
+
+    async def request(self, subject: str, body: bytes, *, timeout_s: float = 5.0) -> bytes:
+        """The first answer. Raises NotFound when nobody serves the subject, Unavailable on time-out, and what
+        the handler raised (Refused, NotFound, Denied, Malformed, Unavailable …) with its message."""
+
+    def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
+        """Answer requests while the context is open. Of those in one `group` one answers. Handlers run
+        concurrently (at most 64 at a time)."""
+
+    def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
+        """Hear what is published (heartbeats) while the context is open. May miss messages."""
+
+    async def close(self) -> None: ...

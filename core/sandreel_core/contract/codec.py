@@ -1,0 +1,139 @@
+"""Bytes to messages and back, in a single pass.
+
+Every type gets an envelope whose tag is the CloudEvents `type`, so that msgspec decodes envelope and
+payload at once. What that refuses is read again leniently, only to say what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Union, cast
+
+import msgspec
+
+from sandreel_core.contract.catalog import COMMANDS, EVENTS, belongs
+from sandreel_core.contract.message import Command, Envelope, Event, Payload, Unknown
+from sandreel_core.contract.subjects import parse_command_subject, parse_event_subject
+from sandreel_core.errors import Malformed, Refused
+
+# A command is small; its largest parts are a 512 KiB shell script and 128 variables of 32 KiB, which may not
+# come together: the whole stays below the server's default payload of 1 MiB.
+MAX_COMMAND_BYTES = 900_000
+
+
+def _envelopes(kinds: dict[str, Any]) -> dict[type, type[Envelope]]:
+    return {
+        kind: cast(
+            "type[Envelope]",
+            msgspec.defstruct(
+                kind.__name__,
+                [("data", kind)],
+                bases=(Envelope,),
+                tag_field="type",
+                tag=name,
+                frozen=True,
+                kw_only=True,
+            ),
+        )
+        for name, kind in kinds.items()
+    }
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What can still be said of a body whose type or data is not understood."""
+
+    id: str
+    source: str
+    subject: str
+    time: datetime
+    type: str
+    n: int | None = None
+    causationid: str | None = None
+    correlationid: str | None = None
+    actor: str | None = None
+
+
+_EVENT_ENVELOPES = _envelopes(EVENTS)
+_COMMAND_ENVELOPES = _envelopes(COMMANDS)
+_ENVELOPES = _EVENT_ENVELOPES | _COMMAND_ENVELOPES
+_encoder = msgspec.json.Encoder()
+_event_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_EVENT_ENVELOPES.values())])  # noqa: UP007
+_command_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_COMMAND_ENVELOPES.values())])  # noqa: UP007
+_head_decoder = msgspec.json.Decoder(_Head)
+
+
+def seal(payload: Payload, *, id: str, source: str, subject: str, time: datetime, **attributes: Any) -> Envelope:
+    """The envelope for a payload; `attributes` are those of `Envelope` that are not always there."""
+    kind = _ENVELOPES[type(payload)]
+    return kind(specversion="1.0", id=id, source=source, subject=subject, time=time, data=payload, **attributes)
+
+
+def encode(envelope: Envelope) -> bytes:
+    """One JSON object, the body of one message."""
+    return _encoder.encode(envelope)
+
+
+def decode_event(subject: str, body: bytes) -> Envelope:
+    """The event stored on `subject`.
+
+    An event of an unknown type, or whose data this version cannot read, comes back with `Unknown` as its
+    data and its `n` in place, so that ordinals go on. Raises Malformed for what is no event at all, or
+    belongs on another subject.
+    """
+    where = parse_event_subject(subject)
+    try:
+        envelope = _event_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        envelope = _unknown(body, error)
+    else:
+        if not belongs(type(envelope.data), where.aggregate):
+            raise Malformed(f"an event of type {envelope.type} does not belong on {subject}")
+    if envelope.subject != subject:
+        raise Malformed(f"the event's subject {envelope.subject[:200]!r} is not {subject}, where it is stored")
+    return envelope
+
+
+def _unknown(body: bytes, problem: Exception) -> Envelope:
+    try:
+        head = _head_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"not an event: {error}") from error
+    return Envelope(
+        specversion="1.0",
+        id=head.id,
+        source=head.source,
+        subject=head.subject,
+        time=head.time,
+        n=head.n,
+        causationid=head.causationid,
+        correlationid=head.correlationid,
+        actor=head.actor,
+        data=Unknown(raw_type=head.type, problem=str(problem)),
+    )
+
+
+def decode_command(subject: str, body: bytes) -> Envelope:
+    """The command stored on `subject`.
+
+    Raises Malformed when the subject is none of a command, and Refused (BAD_REQUEST, with the field and
+    the problem) when the subject names who is to be answered and the body is not in order.
+    """
+    where = parse_command_subject(subject)
+    if len(body) > MAX_COMMAND_BYTES:
+        raise Refused("BAD_REQUEST", f"the command has {len(body)} bytes; the limit is {MAX_COMMAND_BYTES}")
+    try:
+        envelope = _command_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused("BAD_REQUEST", f"the command is not in order: {error}") from error
+    if envelope.subject != subject:
+        raise Refused("BAD_REQUEST", f"the command's subject {envelope.subject[:200]!r} is not {subject}")
+    if envelope.id != where.command_id:
+        raise Refused("BAD_REQUEST", f"the command's id {envelope.id[:80]!r} is not the last token of its subject")
+    if envelope.data.role != where.role:
+        raise Refused("BAD_REQUEST", f"{envelope.type} is for the role {envelope.data.role}, not for {where.role}")
+    return envelope
+
+
+def payload_of(envelope: Envelope) -> Event | Command:
+    """The payload with its type."""
+    return cast("Event | Command", envelope.data)

@@ -1,0 +1,232 @@
+"""What travels over `req.` and `hb.`: asked and answered, stored nowhere.
+
+To the spawner: bootstrap, feed, log. To runnerd: health, drain, lift, hold, keys, and the file verbs.
+An answer is either the reply type or `Failure`; the bus turns the latter into an exception.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from sandreel_core.contract.message import Count, Id, Instant
+from sandreel_core.contract.session import Limits
+
+MAX_KEYS_BYTES = 64 * 1024
+FILE_CHUNK_BYTES = 256 * 1024
+MAX_READ_BYTES = 20 * 1024 * 1024  # behaviour §1: file read
+MAX_FETCH_BYTES = 100 * 1024 * 1024  # behaviour §1: URL fetch
+
+Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    pass
+
+
+class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    pass
+
+
+class Done(Reply, frozen=True, kw_only=True):
+    """Nothing more to say."""
+
+
+class Failure(Reply, frozen=True, kw_only=True, tag_field="failure", tag=True):
+    """`kind` is the name of the error class in `errors.py`, `code` that of a Refused."""
+
+    kind: str
+    message: str
+    code: str = ""
+
+
+# runnerd → spawner
+
+
+class Bootstrap(Request, frozen=True, kw_only=True):
+    """runnerd presents itself. The token binds to the first key that comes with it."""
+
+    boot_id: str
+    token: str
+    runnerd_version: str
+    contract_version: int
+    public_keys: dict[str, str] = {}
+
+
+class Bootstrapped(Reply, frozen=True, kw_only=True):
+    """`session.ready` is in the log. `env` is the folded environment; commands come from `feed`, which begins
+    behind `commands_after`; `epoch` is that of the session's partition."""
+
+    epoch: str
+    partitions: int
+    env: dict[str, str]
+    limits: Limits
+    commands_after: Count
+    feed: str
+    hold: bool = False
+
+
+class MakeFeed(Request, frozen=True, kw_only=True):
+    """Make the session's command feed again, behind this sequence of CMD. Denied for a boot that is over."""
+
+    boot_id: str
+    after: Count
+
+
+class FeedMade(Reply, frozen=True, kw_only=True):
+    feed: str
+
+
+class AskLog(Request, frozen=True, kw_only=True):
+    """What does the log hold of these execs? Asked on every reconnect, before anything is sent again."""
+
+    boot_id: str
+    execs: Annotated[list[Id], Meta(max_length=10_000)] = []
+
+
+class ExecHead(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`boot_id`: who accepted it (absent: nobody). `last_n`: the greatest ordinal with no hole before it."""
+
+    boot_id: str | None = None
+    last_n: Count = 0
+    ended: bool = False
+
+
+class LogHead(Reply, frozen=True, kw_only=True):
+    epoch: str
+    commands_last: Count
+    execs: dict[str, ExecHead] = {}
+
+
+# runnerd's heartbeat, on hb.<org>.<session>
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`idle_s` is the time since the last activity, by runnerd's monotonic clock (behaviour §1, lastActivity)."""
+
+    boot_id: str
+    live_execs: Count
+    idle_s: float
+    spool_bytes: Count = 0
+    held: bool = False
+    commands_handled: Count = 0
+
+
+# anybody with the right → runnerd
+
+
+class Health(Reply, frozen=True, kw_only=True):
+    boot_id: str
+    booted_at: Instant
+    runnerd_version: str
+    live_execs: list[str]
+    idle_s: float
+    spool_bytes: Count
+    spool_capacity_bytes: Count
+    window_messages: Count
+    held: bool
+    draining: bool
+    connected_s: float
+    rss_bytes: Count
+    pid1: bool
+
+
+class Drain(Request, frozen=True, kw_only=True):
+    """Read no commands behind `commands_until`; lapses after 30 s without a SIGTERM."""
+
+    commands_until: Count
+
+
+class Drained(Reply, frozen=True, kw_only=True):
+    live_execs: list[str]
+
+
+class Hold(Request, frozen=True, kw_only=True):
+    """Stop (or go on) reading output, so that children wait: the stream is nearly full. Lapses after 60 s."""
+
+    hold: bool
+
+
+class Keys(Request, frozen=True, kw_only=True):
+    """Typed input. `offset`: how many bytes were typed before; what was taken already is skipped."""
+
+    exec: Id
+    offset: Count
+    base64: Annotated[str, Meta(max_length=MAX_KEYS_BYTES * 4 // 3 + 4)]
+
+
+class KeysTaken(Reply, frozen=True, kw_only=True):
+    """`offset`: how many bytes have been taken in all."""
+
+    offset: Count
+
+
+class ListFiles(Request, frozen=True, kw_only=True):
+    path: Path = "."
+
+
+class FileEntry(Struct, frozen=True, kw_only=True):
+    name: str
+    kind: Literal["file", "dir", "other"]
+    size: Count
+    modified_ms: int
+
+
+class FileList(Reply, frozen=True, kw_only=True):
+    """At most 10,000 entries, by name; `truncated` says that there are more."""
+
+    entries: list[FileEntry]
+    truncated: bool = False
+
+
+class ReadFile(Request, frozen=True, kw_only=True):
+    """One chunk. Of a file over 20 MiB nothing is read (TOO_LARGE)."""
+
+    path: Path
+    offset: Count = 0
+    length: Annotated[int, Meta(ge=1, le=FILE_CHUNK_BYTES)] = FILE_CHUNK_BYTES
+
+
+class FileChunk(Reply, frozen=True, kw_only=True):
+    """`size` and `sha256` are of the whole file (the digest comes with the last chunk)."""
+
+    base64: str
+    size: Count
+    eof: bool
+    sha256: str | None = None
+
+
+class WriteFile(Request, frozen=True, kw_only=True):
+    """One chunk of an upload; the last one carries the digest, and only then the file appears under its name."""
+
+    path: Path
+    upload: Id
+    offset: Count
+    base64: str
+    eof: bool = False
+    sha256: str | None = None
+    mode: Annotated[int, Meta(ge=0, le=0o777)] = 0o644
+    actor: str | None = None
+
+
+class DeleteFile(Request, frozen=True, kw_only=True):
+    path: Path
+    actor: str | None = None
+
+
+class FetchFile(Request, frozen=True, kw_only=True):
+    """Download into the workspace: http or https, at most 100 MiB, no private address, within `timeout_s`."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=8192)]
+    path: Path
+    timeout_s: Annotated[float, Meta(gt=0, le=600)] = 60
+    sha256: str | None = None
+    actor: str | None = None
+
+
+class FileWritten(Reply, frozen=True, kw_only=True):
+    """`n_bytes` so far; with the last chunk, `sha256` of the whole."""
+
+    size: Count
+    sha256: str | None = None

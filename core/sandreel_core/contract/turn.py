@@ -1,0 +1,190 @@
+"""Messages about an agent turn, and the agent events that every adapter maps its program's output to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from sandreel_core.contract.message import Command, Count, Event, Id, Ordinal, Sentence
+from sandreel_core.contract.session import Slug
+
+AgentName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$(?!\n)")]
+MAX_PROMPT_BYTES = 64 * 1024  # design §4; a longer prompt goes through the object store
+Prompt = Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT_BYTES)]
+TurnStatus = Literal["success", "failed", "cancelled", "interrupted", "max_turns", "plan"]
+
+
+class TurnCommand(Command, frozen=True, kw_only=True):
+    aggregate: ClassVar[str] = "turn"
+    role: ClassVar[str] = "bridge"
+    turn: Id
+
+
+class StartTurn(TurnCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.start"
+    agent: AgentName
+    prompt: Prompt
+    model: Annotated[str, Meta(max_length=256)] | None = None
+    conversation_id: Id | None = None
+    permission_mode: Literal["plan", "execute"] = "execute"
+    max_turns: Annotated[int, Meta(ge=1, le=1000)] = 40
+    system_prompt_append: Prompt | None = None
+    grants: Annotated[list[Slug], Meta(max_length=64)] = []
+
+
+class Steer(TurnCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.steer"
+    message_id: Id
+    text: Prompt
+
+
+class Interrupt(TurnCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.interrupt"
+
+
+class Approve(TurnCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.approve"
+
+
+class Reject(TurnCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.reject"
+    reason: Sentence = ""
+
+
+class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Tokens by OpenTelemetry GenAI names; money in integer micro-USD, absent when the price is unknown."""
+
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cache_read_input_tokens: Count = 0
+    cache_creation_input_tokens: Count = 0
+    cost_micro_usd: Count | None = None
+
+
+class TurnEvent(Event, frozen=True, kw_only=True):
+    aggregate: ClassVar[str] = "turn"
+
+
+class TurnRequested(TurnEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.requested"
+    agent: str
+    model: str | None = None
+    conversation_id: str | None = None
+    prompt: str | None = None
+    prompt_object: str | None = None
+    permission_mode: Literal["plan", "execute"] = "execute"
+
+
+class TurnStarted(TurnEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.started"
+    exec: str
+
+
+class SteerQueued(TurnEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.steer_queued"
+    message_id: str
+    text: str
+
+
+class SteerDelivered(TurnEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.steer_delivered"
+    message_ids: list[str]
+    channel: Literal["stdin", "hook", "next_turn"]
+
+
+class SteerRequeued(TurnEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.steer_requeued"
+    message_ids: list[str]
+
+
+class Checkpoint(TurnEvent, frozen=True, kw_only=True):
+    """Up to this ordinal of the exec everything has been mapped: where a successor goes on."""
+
+    type: ClassVar[str] = "turn.checkpoint"
+    exec_n: Ordinal
+    parser: Any = None
+
+
+class PlanProposed(TurnEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.plan_proposed"
+    plan: str
+
+
+class TurnFinished(TurnEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "turn.finished"
+    status: TurnStatus
+    error: Sentence | None = None
+    usage: Usage = Usage()
+
+
+class AgentEvent(TurnEvent, frozen=True, kw_only=True):
+    """`source_n`: ordinal of the exec event it was read from; `parent`: the tool use it belongs to."""
+
+    source_n: Ordinal
+    parent: str | None = None
+
+
+class RunStarted(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.run_started"
+    agent: str
+    agent_session_id: str | None = None
+    model: str | None = None
+
+
+class AgentText(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.text"
+    text: str
+
+
+class ToolUse(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.tool_use"
+    tool_use_id: str
+    tool_name: str
+    input: Any = None
+
+
+class ToolResult(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.tool_result"
+    tool_use_id: str
+    output: Any = None
+    is_error: bool = False
+
+
+class AgentUsage(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.usage"
+    usage: Usage
+    model: str | None = None
+
+
+class AgentResult(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.result"
+    status: Literal["completed", "error", "max_turns", "cancelled"]
+    agent_session_id: str | None = None
+    final_text: str | None = None
+    duration_ms: Count | None = None
+    usage: Usage | None = None
+
+
+class AgentError(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.error"
+    message: Sentence
+
+
+class TaskStarted(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.task_started"
+    task_id: str
+    description: str | None = None
+
+
+class TaskSettled(AgentEvent, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agent.task_settled"
+    task_id: str
+    status: str | None = None
+
+
+class AgentRaw(AgentEvent, frozen=True, kw_only=True):
+    """A vendor's event that the adapter does not know, passed on as it came."""
+
+    type: ClassVar[str] = "agent.raw"
+    payload: Any = None

@@ -1,0 +1,67 @@
+"""Structured logging: one JSON object a line on stderr, a constant phrase plus fields.
+
+The standard library's logging, because runnerd may depend on nothing more (docs/decisions/0002).
+Never a secret, never output: fields are ids, counts, codes and sentences.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+
+class Log:
+    """A named logger whose methods take a constant phrase and fields."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"sandreel.{name}")
+
+    def debug(self, phrase: str, **fields: Any) -> None:
+        self._logger.debug(phrase, extra={"fields": fields})
+
+    def info(self, phrase: str, **fields: Any) -> None:
+        self._logger.info(phrase, extra={"fields": fields})
+
+    def warning(self, phrase: str, **fields: Any) -> None:
+        self._logger.warning(phrase, extra={"fields": fields})
+
+    def error(self, phrase: str, **fields: Any) -> None:
+        self._logger.error(phrase, extra={"fields": fields})
+
+    def exception(self, phrase: str, **fields: Any) -> None:
+        """As `error`, with the traceback of the exception that is being handled."""
+        self._logger.error(phrase, extra={"fields": fields}, exc_info=True)
+
+
+class JsonLines(logging.Formatter):
+    """`{"time", "level", "log", "event", …fields}`."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "role": self._role,
+            "log": record.name,
+            "event": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def set_up(role: str, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Log to `stream` (stderr) from now on. Called once, by a role's `main`."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines(role))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("sandreel").setLevel(level.upper())

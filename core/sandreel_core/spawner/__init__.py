@@ -1,0 +1,1 @@
+"""Commands in, events out: sessions as containers, pods or processes."""
