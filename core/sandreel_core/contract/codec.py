@@ -6,6 +6,7 @@ payload at once. What that refuses is read again leniently, only to say what is 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Union, cast
 
@@ -22,21 +23,14 @@ MAX_COMMAND_BYTES = 900_000
 
 
 def _envelopes(kinds: dict[str, Any]) -> dict[type, type[Envelope]]:
-    return {
-        kind: cast(
-            "type[Envelope]",
-            msgspec.defstruct(
-                kind.__name__,
-                [("data", kind)],
-                bases=(Envelope,),
-                tag_field="type",
-                tag=name,
-                frozen=True,
-                kw_only=True,
-            ),
-        )
-        for name, kind in kinds.items()
-    }
+    return {kind: _envelope(name, kind) for name, kind in kinds.items()}
+
+
+def _envelope(name: str, kind: type[Payload]) -> type[Envelope]:
+    title = "".join(map(str.capitalize, re.split("[._]", name))) + "Message"
+    fields = [("data", kind)]
+    made = msgspec.defstruct(title, fields, bases=(Envelope,), tag_field="type", tag=name, frozen=True, kw_only=True)
+    return cast("type[Envelope]", made)
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -60,6 +54,11 @@ _encoder = msgspec.json.Encoder()
 _event_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_EVENT_ENVELOPES.values())])  # noqa: UP007
 _command_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_COMMAND_ENVELOPES.values())])  # noqa: UP007
 _head_decoder = msgspec.json.Decoder(_Head)
+
+
+def envelope_types() -> tuple[type[Envelope], ...]:
+    """The envelope type of every message, for documents and tests."""
+    return tuple(_ENVELOPES.values())
 
 
 def seal(payload: Payload, *, id: str, source: str, subject: str, time: datetime, **attributes: Any) -> Envelope:

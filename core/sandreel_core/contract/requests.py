@@ -225,7 +225,7 @@ class FetchFile(Request, frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class FileWritten(Reply, frozen=True, kw_only=True):
+class FileStored(Reply, frozen=True, kw_only=True):
     """`n_bytes` so far; with the last chunk, `sha256` of the whole."""
 
     size: Count

@@ -1,0 +1,33 @@
+"""What a backend hands to the runnerd that it starts: by a pipe on standard input, or by `SANDREEL_*`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from sandreel_core.contract.message import Id, Org
+
+# In the environment of runnerd and of everything that it starts: `<installation>/<org>/<session>/<boot_id>`.
+BOOT_MARKER = "SANDREEL_BOOT"
+# In the environment of everything that belongs to one exec.
+EXEC_MARKER = "SANDREEL_EXEC_ID"
+
+
+class BootSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`token` lets runnerd ask for its bootstrap; no child ever sees it, nor the NATS password."""
+
+    nats_urls: Annotated[list[str], Meta(min_length=1)]
+    org: Org
+    session: Id
+    boot_id: Id
+    token: str
+    installation: str
+    partitions: Annotated[int, Meta(ge=1, le=4096)] = 1
+    nats_user: str | None = None
+    nats_password: str | None = None
+    workspace: str = "/workspace"
+    spool_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    max_live_execs: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    heartbeat_s: Annotated[float, Meta(gt=0)] = 5.0
+    log_level: str = "INFO"
