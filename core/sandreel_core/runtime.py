@@ -1,0 +1,130 @@
+"""What the main function of every role has in common: log, settings, bus, streams, signals, exit code.
+
+A role ends with 0 after SIGTERM or SIGINT, with 2 and one line on stderr for what an operator has to mend,
+with 1 and a traceback in the log for everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sandreel_core import log as logging
+from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.bus.port import Bus
+from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.errors import Denied, Misconfigured, SandreelError, Unavailable
+from sandreel_core.log import Log
+from sandreel_core.settings import Bus as Installation
+from sandreel_core.settings import Logging, Section, load
+
+T = TypeVar("T", bound=Section)
+
+OPERATOR_ERROR = 2
+_MENDABLE = (Misconfigured, Denied, Unavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Role(Generic[T]):
+    """What a role's main coroutine gets. `bus` is connected and its streams exist; it is closed afterwards."""
+
+    name: str
+    settings: T
+    installation: Installation
+    bus: Bus
+    log: Log
+
+
+def run_role(name: str, settings: type[T], main: Callable[[Role[T]], Awaitable[None]]) -> int:
+    """Run a role until it ends or is told to; the exit code for `sys.exit`.
+
+    SIGTERM and SIGINT cancel `main`, which cleans up and lets the cancellation pass.
+    """
+    return run_process(name, lambda: _compose(name, settings, main))
+
+
+def run_process(name: str, main: Callable[[], Awaitable[None]]) -> int:
+    """As `run_role`, for a process that wants the same manners but brings its own collaborators."""
+    try:
+        level = load(Logging).level
+    except Misconfigured as error:
+        return _complain(name, error)
+    logging.set_up(name, level)
+    try:
+        return asyncio.run(_until_told(main))
+    except BaseExceptionGroup as group:
+        _, rest = group.split(_MENDABLE)
+        if rest is None:
+            return _complain(name, _first(group))
+        Log(name).exception("role died")
+    except _MENDABLE as error:
+        return _complain(name, error)
+    except Exception:  # noqa: BLE001 - the last one to see it; it is logged with its traceback
+        Log(name).exception("role died")
+    return 1
+
+
+async def _compose(name: str, type: type[T], main: Callable[[Role[T]], Awaitable[None]]) -> None:
+    installation, settings = load(Installation), load(type)
+    log = Log(name)
+    bus = await connect(installation, name)
+    try:
+        await ensure_installation(bus, installation)
+        log.info("role is up", urls=list(installation.nats_urls))
+        await main(Role(name, settings, installation, bus, log))
+    finally:
+        await bus.close()
+
+
+async def connect(installation: Installation, name: str) -> JetStreamBus:
+    """A bus by settings. Raises Unavailable after `connect_timeout_s` (0: waits for ever), Denied for a wrong password."""
+    return await JetStreamBus.connect(
+        list(installation.nats_urls),
+        name=name,
+        user=installation.user,
+        password=installation.password,
+        connect_timeout_s=installation.connect_timeout_s or None,
+    )
+
+
+async def _until_told(main: Callable[[], Awaitable[None]]) -> int:
+    loop = asyncio.get_running_loop()
+    told = False
+    task = asyncio.ensure_future(main())
+
+    def tell() -> None:
+        nonlocal told
+        told = True
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _complain(name: str, error: BaseException) -> int:
+    """One line, for a person: no traceback for what only an operator can mend."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SandreelError) and not isinstance(error, Misconfigured):
+        text += " (is it running, and are [bus] and [postgres] right? `sandreel doctor` looks)"
+    print(f"sandreel {name}: {text}", file=sys.stderr)  # noqa: T201 - what a role prints before it has a log
+    return OPERATOR_ERROR
