@@ -7,7 +7,10 @@ with 1 and a traceback in the log for everything else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -37,6 +40,18 @@ class Role(Generic[T]):
     installation: Installation
     bus: Bus
     log: Log
+
+    def ready(self) -> None:
+        """Say that the role serves now, in the manner of systemd's `Type=notify`: to whom `NOTIFY_SOCKET` names."""
+        notify("READY=1")
+
+
+def notify(state: str) -> None:
+    """Send `state` to the supervisor, if there is one. One that is gone is nobody's trouble."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
+            sender.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def run_role(name: str, settings: type[T], main: Callable[[Role[T]], Awaitable[None]]) -> int:

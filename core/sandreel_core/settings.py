@@ -101,6 +101,17 @@ def load(type: type[T], *, environ: Mapping[str, str] | None = None, path: Path 
     return _load(type, env, tables, path)
 
 
+def given(type: type[Section], *, environ: Mapping[str, str] | None = None, path: Path | None = None) -> frozenset[str]:
+    """Which of the section's keys somebody has set, in the file or the environment. Raises as `load`."""
+    env = os.environ if environ is None else environ
+    if path is None and env.get(CONFIG, "").strip():
+        path = Path(env[CONFIG].strip())
+    prefix = f"{_PREFIX}{type.section.upper()}_"
+    inside = {key for key, value in _read(path).get(type.section, {}).items() if value != ""}
+    outside = {name[len(prefix) :].lower() for name, value in env.items() if name.startswith(prefix) and value.strip()}
+    return frozenset(name.removesuffix("_file") for name in inside | outside)
+
+
 def _load(type: type[T], env: Mapping[str, str], tables: Mapping[str, dict[str, Any]], path: Path | None) -> T:
     nested = {field.name: field.type for field in msgspec.structs.fields(type) if _is_section(field.type)}
     types = {field.name: field.type for field in msgspec.structs.fields(type) if field.name not in nested}
