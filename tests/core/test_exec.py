@@ -41,7 +41,7 @@ def test_readers_see_the_exact_prefix_whatever_is_repeated_or_lost(count: int, l
     while first < count:
         kept = [not next(fate, False) for _ in events[first:]]
         log += [e for e, stays in zip(events[first:], kept, strict=True) if stays]
-        first += (kept + [False]).index(False)
+        first += [*kept, False].index(False)
     ordinals = Ordinals()
     assert [e for e in log if ordinals.accept(e)] == events
     assert ordinals.ended

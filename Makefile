@@ -1,0 +1,48 @@
+# Everything a newcomer needs: `make demo`, `make test`. Needs Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test gate format contract bench soak clean
+
+help: ## what there is to make
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -c 'import sys; sys.exit("sandreel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None' && $(PYTHON) -m venv $(VENV); }
+	@echo "installing (once; about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(STAMP) ## set up the virtual environment
+
+demo: $(STAMP) ## the main job, end to end, with everything killed once on the way
+	@$(BIN)/sandreel demo
+
+test: $(STAMP) ## every test; sets up everything and needs no server
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
+
+gate: $(STAMP) ## format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## put the code into shape
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+contract: $(STAMP) ## write docs/contract from the types
+	@$(BIN)/python docs/contract/generate.py
+
+bench: $(STAMP) ## the figures, each beside its reference in the same run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m bench
+
+soak: $(STAMP) ## random kills for SECONDS (600), then a verdict
+	@$(BIN)/python -m tests.system.soak --seconds $(or $(SECONDS),600)
+
+clean: ## remove what was made here
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results dist build
