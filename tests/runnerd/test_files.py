@@ -1,0 +1,285 @@
+"""Files: chunks, digests, no half file under a final name, and no way out of the workspace."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandreel_core.contract.requests import DeleteFile, FileStored, ListFiles, ReadFile, WriteFile
+from sandreel_core.errors import NotFound, Refused
+from sandreel_runnerd import files as files_module
+from sandreel_runnerd.files import Files
+from sandreel_runnerd.root import Root
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    path = tmp_path / "workspace"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def files(workspace: Path) -> Iterator[Files]:
+    before = len(names(Path("/proc/self/fd")))
+    root = Root(str(workspace))
+    files = Files(root, max_write_bytes=1024 * 1024)
+    yield files
+    files.close()
+    root.close()
+    assert len(names(Path("/proc/self/fd"))) == before, "a descriptor was left open"
+
+
+def chunk(path: str, data: bytes, *, upload: str = "u", offset: int = 0, **more: object) -> WriteFile:
+    encoded = base64.b64encode(data).decode()
+    return WriteFile(path=path, upload=upload, offset=offset, base64=encoded, **more)  # type: ignore[arg-type]
+
+
+def read_all(files: Files, path: str, length: int = 7) -> tuple[bytes, str | None]:
+    data = b""
+    while True:
+        answer = files.read(ReadFile(path=path, offset=len(data), length=length))
+        data += base64.b64decode(answer.base64)
+        if answer.eof:
+            return data, answer.sha256
+
+
+def refused(code: str) -> pytest.RaisesExc[Refused]:
+    return pytest.RaisesExc(Refused, check=lambda error: error.code == code)
+
+
+def test_a_file_is_written_in_chunks_and_appears_only_when_it_is_whole(files: Files, workspace: Path) -> None:
+    data = b"hello, " + bytes(range(256))
+    digest = hashlib.sha256(data).hexdigest()
+    assert files.write(chunk("a/b/c.bin", data[:100])) == (FileStored(size=100), None)
+    assert not (workspace / "a/b/c.bin").exists()
+    assert names(workspace / "a/b") == []
+    # A repeat of what was taken is answered again, a hole is not taken.
+    assert files.write(chunk("a/b/c.bin", data[:100])) == (FileStored(size=100), None)
+    with refused("OUT_OF_ORDER"):
+        files.write(chunk("a/b/c.bin", b"x", offset=200))
+    last = chunk("a/b/c.bin", data[100:], offset=100, eof=True, sha256=digest, mode=0o755)
+    assert files.write(last) == (FileStored(size=len(data), sha256=digest), "a/b/c.bin")
+    assert files.write(last) == (FileStored(size=len(data), sha256=digest), None)
+    assert (workspace / "a/b/c.bin").read_bytes() == data
+    assert (workspace / "a/b/c.bin").stat().st_mode & 0o777 == 0o755
+    assert names(workspace / "a/b") == ["c.bin"]
+    assert read_all(files, "a/b/c.bin") == (data, digest)
+    assert read_all(files, f"{workspace}/a/b/c.bin", 300)[0] == data
+
+
+def test_an_empty_file(files: Files, workspace: Path) -> None:
+    assert files.write(chunk("empty", b"", eof=True))[1] == "empty"
+    assert read_all(files, "empty") == (b"", hashlib.sha256().hexdigest())
+
+
+def test_a_wrong_digest_leaves_the_old_file_and_nothing_else(files: Files, workspace: Path) -> None:
+    (workspace / "f").write_text("old")
+    with refused("CHECKSUM"):
+        files.write(chunk("f", b"new", eof=True, sha256="0" * 64))
+    assert (workspace / "f").read_text() == "old"
+    assert names(workspace) == ["f"]
+    files.write(chunk("f", b"new", eof=True))
+    assert (workspace / "f").read_text() == "new"
+
+
+def test_without_unnamed_files_a_temporary_name_is_used(
+    files: Files, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def open(path: str, flags: int, *args: int, **more: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "not supported")
+        return real(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", open)
+    files.write(chunk("f", b"ab"))
+    assert len(names(workspace)) == 1
+    files.write(chunk("f", b"cd", offset=2, eof=True))
+    assert names(workspace) == ["f"]
+    files.write(chunk("g", b"ab", upload="g"))
+    files.close()
+    assert names(workspace) == ["f"]
+
+
+def test_too_large_is_refused_and_leaves_nothing(files: Files, workspace: Path) -> None:
+    block = b"x" * (256 * 1024)
+    for index in range(4):
+        files.write(chunk("big", block, offset=index * len(block)))
+    with refused("TOO_LARGE"):
+        files.write(chunk("big", b"x", offset=4 * len(block), eof=True))
+    with refused("OUT_OF_ORDER"):
+        files.write(chunk("big", b"x", offset=4 * len(block), eof=True))
+    assert names(workspace) == []
+    with refused("BAD_REQUEST"):
+        files.write(chunk("big", block + b"x"))
+    with refused("BAD_REQUEST"):
+        files.write(WriteFile(path="big", upload="b", offset=0, base64="*"))
+
+
+def test_uploads_are_bounded_and_idle_ones_are_forgotten(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(8):
+        files.write(chunk("f", b"x", upload=f"u{index}"))
+    with refused("UPLOAD_LIMIT"):
+        files.write(chunk("f", b"x", upload="u8"))
+    monkeypatch.setattr(files_module, "_UPLOAD_IDLE_S", -1.0)
+    files.write(chunk("f", b"x", upload="u8", eof=True))
+
+
+def test_a_file_over_20_mib_is_not_read(files: Files, workspace: Path) -> None:
+    with (workspace / "big").open("wb") as file:
+        file.truncate(20 * 1024 * 1024)
+    assert files.read(ReadFile(path="big", length=1)).size == 20 * 1024 * 1024
+    os.truncate(workspace / "big", 20 * 1024 * 1024 + 1)
+    with refused("TOO_LARGE"):
+        files.read(ReadFile(path="big"))
+
+
+@pytest.mark.parametrize("path", ["..", "../outside/secret", "a/../../outside/secret", "/etc/passwd", "/", "x\0y"])
+def test_no_path_leaves_the_workspace(files: Files, workspace: Path, path: str) -> None:
+    (workspace / "a").mkdir()
+    for act in (
+        lambda: files.read(ReadFile(path=path)),
+        lambda: files.list(ListFiles(path=path)),
+        lambda: files.write(chunk(path, b"evil", eof=True)),
+        lambda: files.delete(DeleteFile(path=path)),
+    ):
+        with refused("UNSAFE_PATH"):
+            act()
+    assert (workspace.parent / "outside" / "secret").read_text() == "secret"
+
+
+def test_no_link_leaves_the_workspace(files: Files, workspace: Path) -> None:
+    outside = workspace.parent / "outside"
+    (workspace / "relative").symlink_to("../outside")
+    (workspace / "absolute").symlink_to(outside)
+    (workspace / "chain").symlink_to("relative/../outside")
+    (workspace / "loop").symlink_to("loop")
+    (workspace / "file").symlink_to("../outside/secret")
+    for name in ("relative", "absolute", "chain", "loop"):
+        with refused("UNSAFE_PATH"):
+            files.list(ListFiles(path=name))
+        with refused("UNSAFE_PATH"):
+            files.read(ReadFile(path=f"{name}/secret"))
+        with refused("UNSAFE_PATH"):
+            files.write(chunk(f"{name}/secret", b"evil", eof=True))
+        with refused("UNSAFE_PATH"):
+            files.write(chunk(f"{name}/new/file", b"evil", eof=True))
+        with refused("UNSAFE_PATH"):
+            files.delete(DeleteFile(path=f"{name}/secret"))
+    with refused("UNSAFE_PATH"):
+        files.read(ReadFile(path="file"))
+    # A write replaces the link itself; what it led to is as it was.
+    files.write(chunk("file", b"mine", eof=True))
+    assert not (workspace / "file").is_symlink()
+    assert (outside / "secret").read_text() == "secret"
+    assert names(outside) == ["secret"]
+
+
+def test_links_inside_the_workspace_are_followed(files: Files, workspace: Path) -> None:
+    (workspace / "v1").mkdir()
+    (workspace / "v1" / "f").write_text("one")
+    (workspace / "current").symlink_to("v1")
+    (workspace / "absolute").symlink_to(workspace / "v1" / "f")
+    assert read_all(files, "current/f")[0] == b"one"
+    assert read_all(files, "absolute")[0] == b"one"
+    assert files.write(chunk("current/g", b"x", eof=True))[1] == "v1/g"
+    assert [entry.name for entry in files.list(ListFiles(path="current")).entries] == ["f", "g"]
+
+
+def test_swapping_a_directory_for_a_link_never_lets_a_write_out(files: Files, workspace: Path) -> None:
+    """The race that a check before an open loses."""
+    outside = workspace.parent / "outside"
+    (workspace / "real").mkdir()
+    (workspace / "link").symlink_to(outside)
+    stop = threading.Event()
+
+    def swap() -> None:
+        at = workspace / "at"
+        while not stop.is_set():
+            for source in ("real", "link"):
+                try:
+                    (workspace / source).rename(at)
+                except OSError:  # a write has made the directory anew
+                    shutil.rmtree(at, ignore_errors=True)
+                else:
+                    at.rename(workspace / source)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for index in range(400):
+            try:
+                files.write(chunk("at/evil", b"evil", upload=f"u{index}", eof=True))
+            except (Refused, NotFound):
+                continue
+    finally:
+        stop.set()
+        thread.join()
+    assert names(outside) == ["secret"]
+
+
+def test_listing_tells_kinds_and_is_bounded(files: Files, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "d").mkdir()
+    (workspace / "f").write_bytes(b"123")
+    (workspace / "l").symlink_to("f")
+    os.mkfifo(workspace / "p")
+    Path(os.fsdecode(os.fsencode(workspace) + b"/\xff")).touch()
+    listing = files.list(ListFiles())
+    assert [(entry.name, entry.kind, entry.size) for entry in listing.entries] == [
+        ("d", "dir", 0),
+        ("f", "file", 3),
+        ("l", "other", 0),
+        ("p", "other", 0),
+        ("\ufffd", "file", 0),
+    ]
+    assert not listing.truncated
+    monkeypatch.setattr(files_module, "MAX_ENTRIES", 2)
+    assert len((bounded := files.list(ListFiles())).entries) == 2
+    assert bounded.truncated
+    with refused("NOT_A_DIRECTORY"):
+        files.list(ListFiles(path="f"))
+    with pytest.raises(NotFound):
+        files.list(ListFiles(path="nothing"))
+
+
+def test_what_is_no_regular_file_is_not_read(files: Files, workspace: Path) -> None:
+    os.mkfifo(workspace / "p")
+    (workspace / "d").mkdir()
+    for name in ("p", "d"):
+        with refused("NOT_A_FILE"):
+            files.read(ReadFile(path=name))
+    for name in ("nothing", "nothing/at/all"):
+        with pytest.raises(NotFound):
+            files.read(ReadFile(path=name))
+    with refused("NOT_A_FILE"):
+        files.write(chunk("d", b"x", eof=True))
+    with refused("NOT_A_DIRECTORY"):
+        files.write(chunk("p/x", b"x", eof=True))
+
+
+def test_delete(files: Files, workspace: Path) -> None:
+    (workspace / "d").mkdir()
+    (workspace / "d" / "f").touch()
+    (workspace / "l").symlink_to("d/f")
+    with refused("NOT_EMPTY"):
+        files.delete(DeleteFile(path="d"))
+    assert files.delete(DeleteFile(path="l")) == "l"
+    assert files.delete(DeleteFile(path="./d//f")) == "d/f"
+    assert files.delete(DeleteFile(path="d")) == "d"
+    with pytest.raises(NotFound):
+        files.delete(DeleteFile(path="d"))
