@@ -1,0 +1,210 @@
+"""Which processes runnerd owns, how it hears of their exit, and who reaps whom.
+
+Its own children are heard of through a pidfd and stay unreaped until `Child.collect`: while the zombie is there,
+its pid (and so the number of its process group) cannot be given to anybody else, and a late SIGKILL cannot hit a
+stranger. As PID 1 runnerd also inherits strangers: `Children.reap` removes those, and only those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+POLL_S = 0.02
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """How a process ended, as the kernel told it. Both null: somebody else took the status."""
+
+    exit_code: int | None = None
+    signal: str | None = None
+    cpu_ms: int | None = None
+    max_rss_bytes: int | None = None
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+class Child:
+    """One process that runnerd started."""
+
+    def __init__(self, process: subprocess.Popen[bytes], owned: set[int], pidfd: int | None) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._owned = owned
+        self._pidfd = pidfd
+        self._ending: Ending | None = None
+
+    def ended(self) -> bool:
+        """Whether it has exited (its zombie may still be there)."""
+        if self._ending is not None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    async def wait(self) -> None:
+        """Until it has exited. Only one task may wait."""
+        if self._pidfd is None:
+            while not self.ended():  # noqa: ASYNC110 - no pidfd: nothing but time to wait for
+                await asyncio.sleep(POLL_S)
+            return
+        loop = asyncio.get_running_loop()
+        exited = loop.create_future()
+
+        def hear() -> None:
+            if not exited.done():
+                exited.set_result(None)
+
+        loop.add_reader(self._pidfd, hear)
+        try:
+            await exited
+        finally:
+            loop.remove_reader(self._pidfd)
+
+    def collect(self) -> Ending:
+        """Reap it; call it after `wait`. From here on its pid may belong to somebody else."""
+        if self._ending is None:
+            self._ending = self._reap()
+            self._release()
+        return self._ending
+
+    def abandon(self) -> None:
+        """Give it up without waiting: reaped if it has exited, else left to whoever reaps strangers."""
+        if self._ending is None:
+            if self.ended():
+                self.collect()
+            else:
+                self._process.returncode = -signal.SIGKILL
+                self._release()
+
+    def _reap(self) -> Ending:
+        try:
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:
+            self._process.returncode = 0
+            return Ending()
+        code = os.waitstatus_to_exitcode(status)
+        # Popen must not wait for it again, nor complain that nobody has.
+        self._process.returncode = code
+        return Ending(
+            exit_code=code if code >= 0 else None,
+            signal=signal_name(-code) if code < 0 else None,
+            cpu_ms=round((usage.ru_utime + usage.ru_stime) * 1000),
+            max_rss_bytes=usage.ru_maxrss * 1024,  # Linux counts KiB (getrusage(2))
+        )
+
+    def _release(self) -> None:
+        self._owned.discard(self.pid)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+class Children:
+    """Every process that runnerd owns. One per runnerd, used from its event loop."""
+
+    def __init__(self, open_pidfd: Callable[[int], int] = os.pidfd_open) -> None:
+        self._open_pidfd = open_pidfd
+        self._owned: set[int] = set()
+        self._starting = 0
+        self._postponed = False
+
+    def owns(self, pid: int) -> bool:
+        return pid in self._owned
+
+    async def start(self, start: Callable[[], subprocess.Popen[bytes]]) -> Child:
+        """Run `start` in a thread and own what it started. Raises what `start` raises (OSError, ValueError)."""
+        self._starting += 1
+        try:
+            work = asyncio.ensure_future(asyncio.to_thread(start))
+            try:
+                process = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # The thread cannot be stopped: what it starts is ended at once.
+                process = await work
+                process.kill()
+                self._adopt(process).abandon()
+                raise
+            return self._adopt(process)
+        finally:
+            self._starting -= 1
+            if self._postponed and not self._starting:
+                self._postponed = False
+                self.reap()
+
+    def reap(self) -> int:
+        """Remove the zombies that nobody owns; how many. For PID 1 and subreapers, on every SIGCHLD.
+
+        While a start is under way nothing is reaped, because an unknown pid may be the new child; it is made up for after.
+        """
+        if self._starting:
+            self._postponed = True
+            return 0
+        reaped = 0
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return reaped
+            if found is None:
+                return reaped
+            if found.si_pid in self._owned:
+                # An own zombie that is kept hides the others behind it: go by the list.
+                return reaped + sum(self._reap_stranger(pid) for pid in child_pids())
+            reaped += self._reap_stranger(found.si_pid)
+
+    def _reap_stranger(self, pid: int) -> int:
+        if pid in self._owned:
+            return 0
+        try:
+            return 1 if os.waitpid(pid, os.WNOHANG)[0] else 0
+        except ChildProcessError:
+            return 0
+
+    def _adopt(self, process: subprocess.Popen[bytes]) -> Child:
+        self._owned.add(process.pid)
+        try:
+            pidfd: int | None = self._open_pidfd(process.pid)
+        except OSError as error:
+            # gVisor and old kernels have no pidfd; out of descriptors it must still be heard of.
+            if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EMFILE, errno.ENFILE):
+                raise
+            pidfd = None
+        return Child(process, self._owned, pidfd)
+
+
+def child_pids() -> list[int]:
+    """The direct children of this process, by the kernel's list (CONFIG_PROC_CHILDREN) or by looking at all."""
+    pids: list[int] = []
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            pids += map(int, (task / "children").read_text().split())
+    except FileNotFoundError:
+        me = os.getpid()
+        pids = [pid for pid in all_pids() if parent_of(pid) == me]
+    return pids
+
+
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are all that is wanted
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat[stat.rindex(b")") + 2 :].split()[1])

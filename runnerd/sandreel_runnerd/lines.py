@@ -1,0 +1,125 @@
+"""Bytes of one stream, as they were read, to output blocks (design §4, "Output blocks").
+
+Pure, and the hottest code of runnerd: it looks at blocks, never at single lines.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+from sandreel_core.contract.exec import Output, Stream, Truncated
+
+READ_BYTES = 64 * 1024  # one read; a full default pipe
+# How long a line may be without its newline before it is shown as it is (design §4).
+HOLD_S = 0.05
+# What may be held. A block is at most this and one read: 96 KiB, which JSON's escaping of control characters
+# makes 576 KiB at worst; the server's default payload is 1 MiB.
+MAX_HELD_BYTES = 32 * 1024
+
+
+def incomplete_bytes(data: bytes) -> int:
+    """How many bytes at the end begin a code point that is not complete: 0 to 3."""
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte < 0x80:
+            return 0
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4 if byte < 0xF8 else 0
+            return back if back < needed else 0
+    return 0
+
+
+class Lines:
+    """The block builder of one stream.
+
+    hold       whether to hold a line that has no newline yet (not for terminals)
+    max_bytes  cut at exactly so many bytes; what comes behind leads to one Truncated and is dropped
+    `lines` and `bytes` count what went into blocks.
+    """
+
+    __slots__ = ("_held", "_hold", "_max_bytes", "_room", "_stream", "bytes", "held_until", "lines", "truncated")
+
+    def __init__(self, stream: Stream, *, hold: bool = True, max_bytes: int | None = None) -> None:
+        self._stream: Stream = stream
+        self._hold = hold
+        self._max_bytes = max_bytes
+        self._room = max_bytes
+        self._held = b""
+        self.held_until: float | None = None
+        self.lines = 0
+        self.bytes = 0
+        self.truncated = False
+
+    def feed(self, data: bytes, now: float) -> list[Output | Truncated]:
+        """What was read just now; at most one block per READ_BYTES. `now` in seconds, monotonic."""
+        if self._room is not None:
+            return self._feed_capped(data, self._room, now)
+        if len(data) <= READ_BYTES:
+            block = self._feed(data, now)
+            return [block] if block is not None else []
+        blocks = (self._feed(data[at : at + READ_BYTES], now) for at in range(0, len(data), READ_BYTES))
+        return [block for block in blocks if block is not None]
+
+    def flush(self) -> list[Output]:
+        """The line that was held long enough, but for a code point of which a part is still to come."""
+        self.held_until = None
+        held = self._held
+        cut = len(held) - incomplete_bytes(held)
+        if not cut:
+            return []
+        self._held = held[cut:]
+        return [self._block(held[:cut])]
+
+    def end(self) -> list[Output]:
+        """Everything that is still held: nothing follows."""
+        held, self._held, self.held_until = self._held, b"", None
+        return [self._block(held)] if held else []
+
+    def _feed_capped(self, data: bytes, room: int, now: float) -> list[Output | Truncated]:
+        kept = data[:room]
+        self._room = room - len(kept)
+        events: list[Output | Truncated] = []
+        for at in range(0, len(kept), READ_BYTES):
+            block = self._feed(kept[at : at + READ_BYTES], now)
+            if block is not None:
+                events.append(block)
+        if len(data) > room and not self.truncated:
+            self.truncated = True
+            events += self.end()
+            events.append(Truncated(stream=self._stream, limit_bytes=self._max_bytes or 1))
+        return events
+
+    def _feed(self, data: bytes, now: float) -> Output | None:
+        held = self._held
+        whole = held + data if held else data
+        if self._hold:
+            cut = whole.rfind(b"\n") + 1
+            if len(whole) - cut > MAX_HELD_BYTES:
+                cut = len(whole) - incomplete_bytes(whole)
+        else:
+            cut = len(whole) - incomplete_bytes(whole)
+        if not cut:
+            self._held = whole
+            if self._hold and whole and (self.held_until is None):
+                self.held_until = now + HOLD_S
+            return None
+        if cut == len(whole):
+            self._held = b""
+            self.held_until = None
+            return self._block(whole)
+        self._held = whole[cut:]
+        self.held_until = now + HOLD_S if self._hold else None
+        return self._block(whole[:cut])
+
+    def _block(self, data: bytes) -> Output:
+        line = self.lines + 1
+        count = data.count(b"\n")
+        self.lines += count
+        self.bytes += len(data)
+        eol = data.endswith(b"\n")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            base64 = b64encode(data).decode("ascii")
+            return Output(stream=self._stream, line=line, count=count, base64=base64, eol=eol)
+        return Output(stream=self._stream, line=line, count=count, text=text, eol=eol)

@@ -1,0 +1,215 @@
+"""From an `exec.start` to a running child: what is refused, where it runs, what it sees, how it is started."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import subprocess
+import warnings
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from sandreel_core.contract import exec as c
+from sandreel_core.contract.boot import BOOT_MARKER, EXEC_MARKER
+from sandreel_core.environment import is_denied
+from sandreel_core.errors import Refused
+from sandreel_runnerd import terminal
+from sandreel_runnerd.pipes import PIPE_BYTES, pipe
+
+# So little that the agent does not notice, and enough that runnerd comes first (design §5).
+NICE = 5
+OOM_SCORE_RAISE = 200
+MAX_OOM_SCORE = 1000  # proc(5)
+# A rate is kept by making the child wait at a full pipe, so that pipe is small: one page.
+THROTTLED_PIPE_BYTES = 4096
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """What is started. `input` goes in first; `hold` keeps standard input open after it."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    input: bytes
+    hold: bool
+    tty: c.Terminal | None
+    throttled: bool
+
+
+class Spawned(Struct, frozen=True, kw_only=True):
+    """A started process and runnerd's ends of its pipes. With a terminal, `stdin` and `stdout` are its master."""
+
+    process: subprocess.Popen[bytes]
+    stdin: int | None
+    stdout: int
+    stderr: int | None
+
+
+def input_bytes(text: str | None, base64: str | None) -> bytes:
+    """The bytes of a start's or a write's input. Raises Refused(BAD_REQUEST) for both at once, broken base64,
+    and more than 64 KiB."""
+    if text is not None and base64 is not None:
+        raise Refused("BAD_REQUEST", "give the input as text or as base64, not both")
+    try:
+        data = text.encode() if text is not None else b64decode(base64 or "", validate=True)
+    except (Base64Error, ValueError) as error:
+        raise Refused("BAD_REQUEST", f"the input cannot be decoded: {error}") from error
+    if len(data) > c.MAX_STDIN_BYTES:
+        raise Refused("BAD_REQUEST", f"the input has {len(data)} bytes; the limit is {c.MAX_STDIN_BYTES}")
+    return data
+
+
+def plan(start: c.Start, *, workspace: str, env: Mapping[str, str]) -> Recipe:
+    """What to start, `env` being the whole environment. Raises Refused BAD_REQUEST, then INVALID_CWD.
+
+    Blocking (it looks at the workspace). What is checked before, in this order: the id, whether it is in use, how
+    many execs are live (behaviour §1).
+    """
+    if (start.argv is None) == (start.shell is None):
+        raise Refused("BAD_REQUEST", "give exactly one of argv and shell")
+    argv = start.argv if start.argv is not None else ["bash", "-lc", start.shell or ""]
+    if not argv[0]:
+        raise Refused("BAD_REQUEST", "argv[0] names no program")
+    if any("\0" in part for part in argv) or any("\0" in value for value in env.values()):
+        raise Refused("BAD_REQUEST", "an argument or a variable holds a NUL, which no program can be given")
+    if start.secret_env:
+        raise Refused("SECRET_UNAVAILABLE", "secret_env names secrets, and nobody here hands them out")
+    data = input_bytes(start.stdin_text, start.stdin_base64)
+    return Recipe(
+        argv=argv,
+        cwd=working_directory(workspace, start.cwd),
+        env=dict(env),
+        input=data,
+        hold=start.stdin == "hold",
+        tty=start.tty,
+        throttled=start.rate_limit_bytes_per_s is not None,
+    )
+
+
+def working_directory(workspace: str, cwd: str | None) -> str:
+    """The real path, which is the workspace's or below it. Raises Refused(INVALID_CWD)."""
+    shown = cwd if cwd is not None else "."
+    if "\0" in shown:
+        raise Refused("INVALID_CWD", "the working directory holds a NUL")
+    try:
+        root = Path(workspace).resolve(strict=True)
+        real = (root / shown).resolve(strict=True)
+    except FileNotFoundError as error:
+        raise Refused("INVALID_CWD", f"the working directory {shown[:200]!r} does not exist") from error
+    except (OSError, RuntimeError) as error:
+        raise Refused("INVALID_CWD", f"the working directory {shown[:200]!r} cannot be looked at") from error
+    if not real.is_relative_to(root):
+        raise Refused("INVALID_CWD", f"the working directory {shown[:200]!r} is outside the workspace")
+    if not real.is_dir():
+        raise Refused("INVALID_CWD", f"the working directory {shown[:200]!r} is not a directory")
+    return str(real)
+
+
+def environment(
+    base: Mapping[str, str],
+    store: Mapping[str, str],
+    own: Mapping[str, str],
+    *,
+    boot_marker: str,
+    exec_id: str,
+    tty: bool = False,
+) -> dict[str, str]:
+    """runnerd's own < the session's < the exec's. Names that sandreel keeps are ignored in the last two, and
+    nothing of runnerd's `SANDREEL_*` reaches the child but the two markers."""
+    env = {BOOT_MARKER: boot_marker, EXEC_MARKER: exec_id}
+    env |= {name: value for name, value in base.items() if not name.upper().startswith("SANDREEL_")}
+    for layer in (store, own):
+        env |= {name: value for name, value in layer.items() if not is_denied(name)}
+    if tty:
+        env.setdefault("TERM", "xterm-256color")
+    return env
+
+
+def spawn(recipe: Recipe) -> Spawned:
+    """Start it, in a session and process group of its own. Blocking until it runs. Raises OSError, whose text
+    says what is wrong, and leaves nothing open then."""
+    return _spawn_in_terminal(recipe, recipe.tty) if recipe.tty is not None else _spawn_with_pipes(recipe)
+
+
+def _spawn_with_pipes(recipe: Recipe) -> Spawned:
+    size = THROTTLED_PIPE_BYTES if recipe.throttled else PIPE_BYTES
+    with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
+        stdin: int | None = None
+        child_stdin = subprocess.DEVNULL
+        if recipe.hold or recipe.input:
+            child_stdin, stdin = _pipe(theirs, mine, size=None)
+        child_stdout, stdout = _output_pipe(theirs, mine, size)
+        child_stderr, stderr = _output_pipe(theirs, mine, size)
+        process = subprocess.Popen(
+            recipe.argv,
+            cwd=recipe.cwd,
+            env=recipe.env,
+            stdin=child_stdin,
+            stdout=child_stdout,
+            stderr=child_stderr,
+            start_new_session=True,
+        )
+        step_back(process.pid)
+        mine.pop_all()
+        return Spawned(process=process, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+def _spawn_in_terminal(recipe: Recipe, size: c.Terminal) -> Spawned:
+    with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
+        master, slave = terminal.open_terminal(size.cols, size.rows)
+        mine.callback(os.close, master)
+        theirs.callback(os.close, slave)
+        writer = os.dup(master)
+        mine.callback(os.close, writer)
+        with warnings.catch_warnings():
+            # Only the session's leader itself can take a terminal, so one call runs between fork and exec. Python
+            # 3.12 warns of that in a process with threads: the call takes no lock and makes no object.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process = subprocess.Popen(
+                recipe.argv,
+                cwd=recipe.cwd,
+                env=recipe.env,
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                start_new_session=True,
+                preexec_fn=functools.partial(terminal.make_controlling, slave),  # noqa: PLW1509
+            )
+        step_back(process.pid)
+        mine.pop_all()
+        return Spawned(process=process, stdin=writer, stdout=master, stderr=None)
+
+
+def _pipe(theirs: contextlib.ExitStack, mine: contextlib.ExitStack, size: int | None) -> tuple[int, int]:
+    reader, writer = pipe(size)
+    theirs.callback(os.close, reader)
+    mine.callback(os.close, writer)
+    return reader, writer
+
+
+def _output_pipe(theirs: contextlib.ExitStack, mine: contextlib.ExitStack, size: int) -> tuple[int, int]:
+    reader, writer = pipe(size)
+    mine.callback(os.close, reader)
+    theirs.callback(os.close, writer)
+    return writer, reader
+
+
+def step_back(pid: int) -> None:
+    """Lower priority and a higher OOM score for the new process and what it will start: raising only, and a
+    system that forbids it is left as it is."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE))
+    score = Path(f"/proc/{pid}/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        score.write_text(str(min(MAX_OOM_SCORE, int(score.read_text()) + OOM_SCORE_RAISE)))
+
+
+def why_not_started(argv: list[str], error: Exception) -> str:
+    """One sentence for `exec.exited`."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{argv[0][:200]!r} cannot be started: {reason}"
