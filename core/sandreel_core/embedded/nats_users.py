@@ -1,0 +1,54 @@
+"""Who may do what on the embedded server: one list per kind of process. Pure data.
+
+In this shape all runnerds share one user; a user of its own for every session comes with containers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class NatsUser:
+    """What a user may publish and subscribe to. `responds` lets it answer whoever asks it."""
+
+    name: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    responds: bool = False
+
+    def config(self, password: str) -> dict[str, Any]:
+        """The server's own form."""
+        permissions: dict[str, Any] = {"publish": list(self.publish), "subscribe": list(self.subscribe)}
+        if self.responds:
+            permissions["allow_responses"] = {"max": 1, "expires": "10m"}
+        return {"user": self.name, "password": password, "permissions": permissions}
+
+
+# Spawner, projector, broker, bridge: they make the streams and decide.
+ROLE = NatsUser("role", publish=(">",), subscribe=(">",))
+
+# It writes its execs, its workspace and its outcomes, and pulls from a feed that the spawner made for it.
+RUNNERD = NatsUser(
+    "runnerd",
+    publish=(
+        *("evt.*.*.*.exec.*", "evt.*.*.*.workspace", "evt.*.*.*.command", "hb.*.*"),
+        *("req.spawner.*.*.*", "req.broker.*.*.*", "$JS.API.CONSUMER.MSG.NEXT.CMD.*"),
+    ),
+    subscribe=("_INBOX.>", "req.runnerd.*.*.*"),
+    responds=True,
+)
+
+# Platform services and people: commands and requests go in, everything may be read.
+CLIENT = NatsUser(
+    "client",
+    publish=(
+        *("cmd.*.*.*.*", "req.*.*.*.*", "$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*"),
+        *("$JS.API.DIRECT.GET.>", "$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.*.*"),
+        *("$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.API.CONSUMER.DELETE.*.*"),
+    ),
+    subscribe=("_INBOX.>", "hb.*.*"),
+)
+
+USERS: tuple[NatsUser, ...] = (ROLE, RUNNERD, CLIENT)
