@@ -21,7 +21,6 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 import msgspec
 from msgspec import Meta, Struct
 
-from sandreel_core.contract.boot import BOOT_MARKER, EXEC_MARKER
 from sandreel_core.errors import Misconfigured
 
 CONFIG = "SANDREEL_CONFIG"
@@ -29,8 +28,8 @@ CONFIG = "SANDREEL_CONFIG"
 SECTIONS = (
     "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "stack",
 )  # fmt: skip
-# Set by sandreel for what it starts, and not settings.
-_MARKERS = (CONFIG, BOOT_MARKER, EXEC_MARKER)
+# Not settings: markers that sandreel sets for what it starts (contract/boot.py), and the command line's own.
+_MARKERS = (CONFIG, "SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_ORG")
 _PREFIX = "SANDREEL_"
 
 GIB = 1 << 30

@@ -1,0 +1,193 @@
+"""The data directory of an embedded stack: what lies where, whose it is, and who has it open.
+
+up.lock          held (flock) by the `sandreel up` that runs here, with its pid
+keys.json        ports and passwords, made once                                    0600
+client.toml      where the stack is, for clients and the command line              0600
+roles.toml       the same for the roles, with their own identity                   0600
+nats/ postgres/  the servers' own; as root they belong to users that no session uses
+state/           the spawner's: sessions and their workspaces
+logs/ run/       of the roles: log files, pid files
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sandreel_core.errors import Misconfigured
+
+CLIENT_FILE = "client.toml"
+# Below the range from which the kernel takes the ports of outgoing connections (32768 by default): a client that
+# knocks at a dead server's port from that very port would talk to itself.
+_PORTS = range(20_000, 32_000)
+
+
+class Keys(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Made at the first start and kept; a port moves only when somebody else has taken it."""
+
+    installation: str
+    nats_port: int
+    postgres_port: int
+    role_password: str
+    runnerd_password: str
+    client_password: str
+
+
+def default_data(environ: Mapping[str, str]) -> Path:
+    """`~/.local/share/sandreel`, or where XDG_DATA_HOME says."""
+    base = environ.get("XDG_DATA_HOME", "").strip()
+    return (Path(base) if base else Path("~/.local/share").expanduser()) / "sandreel"
+
+
+class Place:
+    """Paths below one data directory. Made by `open_place`."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.lock = data / "up.lock"
+        self.keys_file = data / "keys.json"
+        self.client = data / CLIENT_FILE
+        self.roles = data / "roles.toml"
+        self.nats = data / "nats"
+        self.postgres = data / "postgres"
+        self.state = data / "state"
+
+    def log(self, part: str) -> Path:
+        return self.data / "logs" / f"{part}.log"
+
+    def pid(self, part: str) -> Path:
+        return self.data / "run" / f"{part}.pid"
+
+    def keys(self) -> Keys:
+        """The kept ones, or new ones. Raises Misconfigured when the file is not in order."""
+        try:
+            return msgspec.json.decode(self.keys_file.read_bytes(), type=Keys)
+        except FileNotFoundError:
+            keys = Keys(
+                installation=secrets.token_hex(8),
+                nats_port=free_port(),
+                postgres_port=free_port(),
+                role_password=secrets.token_urlsafe(24),
+                runnerd_password=secrets.token_urlsafe(24),
+                client_password=secrets.token_urlsafe(24),
+            )
+            self.keep(keys)
+            return keys
+        except (OSError, msgspec.DecodeError) as error:
+            raise Misconfigured(
+                f"{self.keys_file} holds the stack's passwords and cannot be read ({error}): restore it, or begin anew with another --data"
+            ) from None
+
+    def keep(self, keys: Keys) -> None:
+        write_secret(self.keys_file, msgspec.json.encode(keys).decode())
+
+
+@contextmanager
+def open_place(data: Path) -> Iterator[Place]:
+    """Make the directory, and be the only one who has it open, until the end of the block.
+
+    Raises Misconfigured with what to do: it cannot be made or written, or is open elsewhere.
+    """
+    place = Place(data)
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        # A server that runs as another user passes through; what it may not read is 0600 or 0700 itself.
+        data.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        for directory, mode in (("logs", 0o700), ("run", 0o700), ("state", 0o711)):
+            (data / directory).mkdir(mode=mode, exist_ok=True)
+        lock = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        why = (error.strerror or "error").lower()
+        raise Misconfigured(f"the data directory {data} cannot be used ({why}): give another with --data") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Misconfigured(
+                f"sandreel is up on {data} already (pid {holder(data) or 'unknown'}): stop it with `sandreel down --data {data}`, or give another --data"
+            ) from None
+        _write_all(lock, f"{os.getpid()}\n".encode(), place.lock)
+        yield place
+    finally:
+        os.close(lock)
+
+
+def holder(data: Path) -> int | None:
+    """The pid of the `sandreel up` that has the directory open, None when nobody has."""
+    try:
+        with (data / "up.lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read(32).strip()
+                return int(text) if text.isdigit() else 0
+    except OSError:
+        return None
+    return None
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Replace the file in one step; it is 0600 from its first moment on. Raises Misconfigured."""
+    whole = path.with_name(path.name + ".new")
+    try:
+        whole.unlink(missing_ok=True)
+        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        whole.replace(path)
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from error
+
+
+def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Settings as TOML. Values are strings, numbers, booleans and lists of them; None is left out."""
+    parts = []
+    for name, table in tables.items():
+        lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None]
+        parts.append("\n".join([f"[{name}]", *lines, ""]))
+    return "\n".join(parts)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody has now."""
+    while True:
+        port = secrets.choice(_PORTS)
+        if is_free(port):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def moved(keys: Keys, part: str) -> Keys:
+    """The keys with another port for `nats` or `postgres`."""
+    return replace(keys, **{f"{part}_port": free_port()})
+
+
+def _write_all(descriptor: int, text: bytes, path: Path) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text, 0)
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from error
