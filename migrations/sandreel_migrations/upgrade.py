@@ -1,0 +1,112 @@
+"""Bring the schema of the views to the newest version. Several may try at once: one does it, the others wait."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from sandreel_core.errors import Misconfigured, Unavailable
+from sandreel_projections.tables import SCHEMA
+
+# Any number that nobody else's advisory locks use: "reel" in ASCII.
+LOCK = 0x7265656C
+_RETRY_S = 0.5
+# SQLSTATEs of a server that is starting or stopping, or has no connection to spare.
+_TRANSIENT = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "08001", "08004"})
+
+
+def config() -> Config:
+    """Alembic's configuration, without a file."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    return made
+
+
+def head() -> str:
+    """The newest version."""
+    newest = ScriptDirectory.from_config(config()).get_current_head()
+    if newest is None:
+        raise RuntimeError("there are no migrations")
+    return newest
+
+
+async def upgrade(dsn: str, *, wait_s: float = 60.0) -> str:
+    """The version that the schema has now. Waits at most `wait_s` for the server.
+
+    Raises Unavailable when it does not come, Misconfigured for a wrong password, database or right, and for a
+    schema that is newer than this program.
+    """
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while True:
+        try:
+            return await _upgrade(dsn)
+        except (OSError, TimeoutError) as error:
+            problem: Exception = error
+        except DBAPIError as error:
+            problem = error.orig if isinstance(error.orig, Exception) else error
+            state = getattr(error.orig, "sqlstate", None)
+            if state is not None and state not in _TRANSIENT:
+                raise Misconfigured(f"the views' schema cannot be brought up to date: {_line(problem)}") from error
+        except Exception as error:
+            state = getattr(error, "sqlstate", None)
+            if state is None:
+                raise
+            if state not in _TRANSIENT:
+                raise Misconfigured(f"Postgres at {_place(dsn)} refuses: {_line(error)}") from error
+            problem = error
+        if asyncio.get_running_loop().time() > deadline:
+            raise Unavailable(f"Postgres at {_place(dsn)} was not to be reached for {wait_s:.0f} s: {_line(problem)}")
+        await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
+
+
+async def _upgrade(dsn: str) -> str:
+    engine = create_async_engine(f"postgresql+asyncpg://{dsn.split('://', 1)[1]}", connect_args={"timeout": 10})
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+            await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            await connection.execute(
+                text(
+                    f"COMMENT ON SCHEMA {SCHEMA} IS 'sandreel: what the log says, for SQL. Written by the projector alone.'"
+                )
+            )
+            await connection.run_sync(_run)
+    finally:
+        await engine.dispose()
+    return head()
+
+
+def _run(connection: Connection) -> None:
+    made = config()
+    made.attributes["connection"] = connection
+    try:
+        command.upgrade(made, "head")
+    except CommandError as error:
+        raise Misconfigured(
+            f"the views' schema has a version that this program does not know ({_line(error)}): run a newer sandreel"
+        ) from error
+    connection.execute(text(f"COMMENT ON TABLE {SCHEMA}.schema_version IS 'which migrations this schema has'"))
+    connection.execute(
+        text(f"COMMENT ON COLUMN {SCHEMA}.schema_version.version_num IS 'number of the newest migration'")
+    )
+
+
+def _place(dsn: str) -> str:
+    """Host, port and database, without the password."""
+    parts = urlsplit(dsn)
+    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -1,0 +1,103 @@
+"""Connections to Postgres, and its errors as sandreel's own: asyncpg's never leave this folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from sandreel_core.errors import Malformed, Misconfigured, Unavailable
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+CONNECT_S = 10.0
+_CLOSE_S = 2.0
+
+# What a person has to mend: no waiting helps.
+_MENDABLE = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidSchemaNameError,
+)
+# What goes by: the server restarts, is full, or picked us as a deadlock's victim.
+_PASSING = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ObjectInUseError,
+)
+
+
+@contextmanager
+def translated() -> Generator[None, None, None]:
+    """Raises Unavailable, Misconfigured, or Malformed for values that Postgres cannot keep."""
+    try:
+        yield
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
+        raise Misconfigured(
+            f"the views' schema is missing or old ({_line(error)}): run python -m sandreel_migrations"
+        ) from error
+    except _MENDABLE as error:
+        raise Misconfigured(f"Postgres refuses: {_line(error)}; look at [postgres] dsn") from error
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        raise Malformed(f"Postgres cannot keep it: {_line(error)}") from error
+    except _PASSING as error:
+        raise Unavailable(f"Postgres: {_line(error)}") from error
+    except asyncpg.InterfaceError as error:  # the connection was lost under our hands
+        raise Unavailable(f"Postgres: {_line(error)}") from error
+
+
+@asynccontextmanager
+async def connected(dsn: str, name: str) -> AsyncGenerator[Connection, None]:
+    """A connection that ends with the context. Raises as `translated` does."""
+    with translated():
+        connection: Connection = await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_S,
+            server_settings={
+                "application_name": f"sandreel {name}",
+                "timezone": "UTC",
+                # A projector whose machine is gone lets go of its partition after half a minute.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "4",
+            },
+        )
+    try:
+        yield connection
+    finally:
+        await _close(connection)
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await asyncio.shield(connection.close(timeout=_CLOSE_S))
+    except (*_PASSING, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+
+
+def place(dsn: str) -> str:
+    """Host, port and database, without the password."""
+    parts = urlsplit(dsn)
+    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
