@@ -1,0 +1,256 @@
+"""The whole of sandreel on one machine: servers out of wheels, and every role as a process of its own, kept alive.
+
+What `sandreel up` runs, and what the demo, the fault tests and the bench build on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sandreel_core.embedded import ending
+from sandreel_core.embedded.nats import NatsServer
+from sandreel_core.embedded.part import Part, Server, Status
+from sandreel_core.embedded.place import Keys, Place, moved, open_place
+from sandreel_core.embedded.postgres import PostgresServer
+from sandreel_core.embedded.process import Process, cut, tail
+from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
+from sandreel_core.embedded.wiring import Wiring
+from sandreel_core.errors import Misconfigured, SandreelError, Unavailable
+from sandreel_core.log import Log
+
+# How each role is started. Bridge and broker come with later parts.
+ROLES = {"spawner": "sandreel_core.spawner", "projector": "sandreel_projections"}
+NATS, POSTGRES = "nats", "postgres"
+
+_PYTHON = (sys.executable, "-P", "-m")
+_MIGRATE_WITHIN_S = 120.0
+_PORT_ATTEMPTS = 5
+_LOGS_EVERY_S = 30.0
+
+
+class Stack:
+    """`async with Stack(data) as stack`: inside, everything is ready; what dies is started again.
+
+    data           where everything is kept; a second stack on it is refused
+    environ        whose `SANDREEL_*` variables count (the process's own by default)
+    report         hears of every start, death and stop
+    stop_sessions  on the way out, end the sessions' boots first (their workspaces stay); else they go on
+                   and keep what they have to say until the next stack
+    Entering raises Misconfigured for what an operator has to mend, Unavailable when a part does not come up.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        report: Callable[[Status], None] = lambda status: None,
+        stop_sessions: bool = True,
+    ) -> None:
+        self.place = Place(data.absolute())
+        self.stop_sessions = stop_sessions
+        self.parts: dict[str, Part] = {}
+        self.hurry = asyncio.Event()
+        self._environ = dict(os.environ if environ is None else environ)
+        self._report = report
+        self._log = Log("stack")
+        self._exit = AsyncExitStack()
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def client(self) -> Path:
+        """The settings file with which clients find the stack (`SANDREEL_CONFIG`). It holds passwords."""
+        return self.place.client
+
+    @property
+    def data(self) -> Path:
+        return self.place.data
+
+    async def __aenter__(self) -> Stack:
+        async with AsyncExitStack() as exit:
+            wiring = Wiring.read(self._environ)
+            exit.enter_context(open_place(self.data))
+            keys = self.place.keys()
+            exit.push_async_callback(self._stop_parts)
+            await self._start_servers(wiring, keys)
+            for name, module in ROLES.items():
+                self._add(name, self._role(name, module, wiring))
+            await _together([self.parts[name].start() for name in ROLES])
+            self._keeper = asyncio.create_task(self._keep(), name="stack")
+            exit.push_async_callback(self._stop_keeping)
+            exit.push_async_callback(self._stop_sessions, wiring)
+            self._exit = exit.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Stopping is bounded, and half of it would leave servers behind: a cancellation waits for its end.
+        await _to_the_end(self._exit.aclose())
+
+    async def wait(self) -> None:
+        """For ever; raises what ended the keeping, which is a bug."""
+        if self._keeper is not None:
+            await asyncio.shield(self._keeper)
+
+    async def _start_servers(self, wiring: Wiring, keys: Keys) -> None:
+        nats = postgres = None
+        if wiring.embeds_nats:
+            nats = self._nats(keys, wiring)
+            self._add(NATS, NatsPart(nats))
+        if wiring.embeds_postgres:
+            postgres = PostgresServer(self.place.postgres, port=wiring.settings.postgres_port or keys.postgres_port)
+            self._add(POSTGRES, PostgresPart(postgres))
+
+        async def database() -> str:
+            if postgres is not None:
+                await self._start_at_port(POSTGRES, postgres, wiring.settings.postgres_port is not None)
+            dsn = postgres.dsn() if postgres is not None else wiring.postgres.dsn
+            if dsn is None:
+                raise Misconfigured("Postgres is not set: give [postgres] dsn")
+            await self._migrate(wiring, dsn)
+            return dsn
+
+        async def bus() -> None:
+            if nats is not None:
+                await self._start_at_port(NATS, nats, wiring.settings.nats_port is not None)
+
+        dsn, _ = await _together([database(), bus()])
+        wiring.write(self.place, self.place.keys(), dsn)
+
+    def _nats(self, keys: Keys, wiring: Wiring) -> NatsServer:
+        passwords = {"role": keys.role_password, "runnerd": keys.runnerd_password, "client": keys.client_password}
+        return NatsServer(self.place.nats, port=wiring.settings.nats_port or keys.nats_port, passwords=passwords)
+
+    async def _start_at_port(self, name: str, server: NatsServer | PostgresServer, fixed: bool) -> None:
+        """Start it at the port that was kept, at another one when somebody has taken it meanwhile."""
+        part = self.parts[name]
+        for attempt in range(_PORT_ATTEMPTS):
+            part.detail = f"127.0.0.1:{server.port}"
+            try:
+                await part.start()
+                break
+            except PortTaken as error:
+                if fixed:
+                    raise Misconfigured(f"{error}: give [stack] {name}_port another, or leave it out") from error
+                if attempt == _PORT_ATTEMPTS - 1:
+                    raise
+                keys = moved(self.place.keys(), name)
+                self.place.keep(keys)
+                server.port = keys.nats_port if name == NATS else keys.postgres_port
+
+    async def _migrate(self, wiring: Wiring, dsn: str) -> None:
+        """Raises Misconfigured with the program's own line."""
+        log = self.place.log("migrations")
+        offset = log.stat().st_size if log.exists() else 0
+        # The password is in the environment of a child of ours, which only we and root can read.
+        environ = wiring.role_environment(self.place) | {"SANDREEL_POSTGRES_DSN": dsn}
+        del environ["SANDREEL_CONFIG"]
+        with log.open("ab") as output:
+            child = await asyncio.create_subprocess_exec(
+                *(*_PYTHON, "sandreel_migrations"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environ,
+                cwd=self.data,
+            )
+        try:
+            async with asyncio.timeout(_MIGRATE_WITHIN_S):
+                status = await child.wait()
+        except TimeoutError as error:
+            raise Unavailable(f"the migrations took longer than {_MIGRATE_WITHIN_S:g} s; see {log}") from error
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        if status:
+            raise Misconfigured(tail(log, offset) or f"the migrations ended with {status}; see {log}")
+
+    def _role(self, name: str, module: str, wiring: Wiring) -> Server:
+        return Process(
+            name,
+            (*_PYTHON, module),
+            env=wiring.role_environment(self.place),
+            directory=self.data,
+            log=self.place.log(name),
+            pid=self.place.pid(name),
+        )
+
+    def _add(self, name: str, server: Server) -> None:
+        self.parts[name] = Part(name, server, self._report)
+
+    async def _keep(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for part in self.parts.values():
+                tasks.create_task(part.keep(), name=f"keep-{part.name}")
+            tasks.create_task(self._keep_logs_short(), name="logs")
+
+    async def _keep_logs_short(self) -> None:
+        while True:
+            await asyncio.sleep(_LOGS_EVERY_S)
+            for name in ROLES:
+                await asyncio.to_thread(cut, self.place.log(name))
+
+    async def _stop_sessions(self, wiring: Wiring) -> None:
+        if not self.stop_sessions or self.hurry.is_set():
+            return
+        stopping = asyncio.ensure_future(
+            ending.stop_sessions(self.client, within_s=wiring.settings.stop_sessions_within_s, report=self._report)
+        )
+        hurried = asyncio.ensure_future(self.hurry.wait())
+        try:
+            await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            hurried.cancel()
+            results = await asyncio.gather(stopping, hurried, return_exceptions=True)
+        if isinstance(results[0], SandreelError):
+            self._log.warning("sessions were not stopped", problem=str(results[0]))
+
+    async def _stop_keeping(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+
+    async def _stop_parts(self) -> None:
+        """Roles first, so that no role complains of a server that is gone."""
+        for names in (tuple(ROLES), (NATS, POSTGRES)):
+            await asyncio.gather(*(self.parts[name].stop() for name in names if name in self.parts))
+
+
+async def _together(starts: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """All at once; the first error that somebody can do something about, alone."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(start) for start in starts]
+    except BaseExceptionGroup as group:
+        known, rest = group.split(SandreelError)
+        if known is None or rest is not None:
+            raise
+        raise known.exceptions[0] from group
+    return [task.result() for task in started]
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.done():
+                break
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

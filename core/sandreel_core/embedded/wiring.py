@@ -1,0 +1,112 @@
+"""Who is told what: the settings files and variables of roles and clients, from the stack's keys and the operator's own."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from sandreel_core.embedded.place import Keys, Place, toml, write_secret
+from sandreel_core.errors import Misconfigured
+from sandreel_core.settings import CONFIG, Bus, Port, Postgres, Section, given, load
+
+# The three identities of design §2; embedded/nats.py says what each may do.
+ROLE, RUNNERD, CLIENT = "role", "runnerd", "client"
+
+
+class StackSettings(Section, frozen=True, kw_only=True):
+    """`[stack]`: what `sandreel up` does. A port that is given is not moved when it is taken."""
+
+    section: ClassVar[str] = "stack"
+    nats_port: Port | None = None
+    postgres_port: Port | None = None
+    backend: Annotated[str, Meta(pattern=r"^process$")] = "process"
+    # Sessions are stopped together with the stack; what has not stopped by then goes on and is adopted again.
+    stop_sessions_within_s: Annotated[float, Meta(ge=0, le=600)] = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The operator's settings, read once. `nats` and `postgres`: whether the stack runs them itself."""
+
+    environ: Mapping[str, str]
+    path: Path | None
+    settings: StackSettings
+    bus: Bus
+    postgres: Postgres
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Wiring:
+        """Raises Misconfigured."""
+        named = environ.get(CONFIG, "").strip()
+        path = Path(named).absolute() if named else None
+        return cls(
+            environ,
+            path,
+            load(StackSettings, environ=environ, path=path),
+            load(Bus, environ=environ, path=path),
+            load(Postgres, environ=environ, path=path),
+        )
+
+    @property
+    def embeds_nats(self) -> bool:
+        return "nats_urls" not in given(Bus, environ=self.environ, path=self.path)
+
+    @property
+    def embeds_postgres(self) -> bool:
+        return self.postgres.dsn is None
+
+    def connection(self, keys: Keys) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the roles' [bus], the clients' [bus]): with an embedded server they are different users."""
+        bus = msgspec.structs.asdict(self.bus)
+        bus["nats_urls"] = list(self.bus.nats_urls)
+        if not self.embeds_nats:
+            return bus, bus
+        bus["nats_urls"] = [f"nats://127.0.0.1:{keys.nats_port}"]
+        return (
+            bus | {"user": ROLE, "password": keys.role_password},
+            bus | {"user": CLIENT, "password": keys.client_password},
+        )
+
+    def write(self, place: Place, keys: Keys, dsn: str) -> None:
+        """The two settings files."""
+        roles, clients = self.connection(keys)
+        tables = self._own_tables()
+        spawner = {"data": str(place.state), "backend": self.settings.backend, "installation": keys.installation}
+        if self.embeds_nats:
+            spawner |= {"runnerd_user": RUNNERD, "runnerd_password": keys.runnerd_password}
+        tables["bus"] = roles
+        tables["postgres"] = {"dsn": dsn}
+        tables["spawner"] = spawner | tables.get("spawner", {})
+        tables.pop("stack", None)
+        write_secret(place.roles, toml(tables))
+        write_secret(place.client, toml({"bus": clients, "postgres": {"dsn": dsn}, "client": tables.get("client", {})}))
+
+    def role_environment(self, place: Place) -> dict[str, str]:
+        """The operator's variables but those that the stack decides, and the roles' file."""
+        ours = ("SANDREEL_BUS_", "SANDREEL_POSTGRES_", "SANDREEL_STACK_", "SANDREEL_BOOT", "SANDREEL_EXEC_ID")
+        kept = {name: value for name, value in self.environ.items() if not name.startswith(ours)}
+        return kept | {CONFIG: str(place.roles), "PYTHONUNBUFFERED": "1"}
+
+    def _own_tables(self) -> dict[str, dict[str, Any]]:
+        """The operator's file; what it names relative to itself is absolute."""
+        if self.path is None:
+            return {}
+        tables = tomllib.loads(self.path.read_text())
+        for table in tables.values():
+            for key, value in table.items():
+                if key.endswith("_file") and isinstance(value, str) and value:
+                    table[key] = str(self.path.parent / value)
+                elif isinstance(value, dict):
+                    raise Misconfigured(f"{key} in {self.path} is a table: sections hold plain values")
+        return tables
+
+
+def operator_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    return dict(os.environ if environ is None else environ)
