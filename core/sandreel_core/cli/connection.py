@@ -1,0 +1,67 @@
+"""The options that every command shares, and the client that they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandreel_core.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from sandreel_core.client import Client, ClientSettings
+
+DATA = "~/.local/share/sandreel"
+CLIENT_FILE = "client.toml"  # written by `sandreel up`
+_ORG = "SANDREEL_ORG"
+
+
+def options(*, org: bool = True) -> argparse.ArgumentParser:
+    """A parent parser with `--json`, `--data` and `--org`."""
+    parent = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    group = parent.add_argument_group("common options")
+    group.add_argument("--json", action="store_true", help="print one JSON object a line")
+    group.add_argument("--data", type=Path, metavar="DIR", help=f"where `sandreel up` keeps its data ({DATA})")
+    if org:
+        group.add_argument("--org", metavar="ORG", help=f"whose sessions (${_ORG}, else the settings', else default)")
+    return parent
+
+
+def settings(args: argparse.Namespace) -> ClientSettings:
+    """From the file that SANDREEL_CONFIG names, else the one that `sandreel up` wrote, and from `SANDREEL_*`.
+
+    Raises Misconfigured when none of them says where an installation is.
+    """
+    from sandreel_core.client import ClientSettings
+    from sandreel_core.settings import CONFIG, load
+
+    environ = {name: value for name, value in os.environ.items() if name != _ORG}
+    if args.data is None and environ.get(CONFIG, "").strip():
+        return load(ClientSettings, environ=environ)
+    written = (args.data or Path(DATA)).expanduser() / CLIENT_FILE
+    if written.is_file():
+        return load(ClientSettings, environ=environ, path=written)
+    if args.data is None and any(name.startswith("SANDREEL_BUS_") for name in environ):
+        return load(ClientSettings, environ=environ)
+    raise Misconfigured(
+        f"no installation at {written.parent}: start one with `sandreel up`, or say where it is with --data or SANDREEL_BUS_NATS_URLS"
+    )
+
+
+@asynccontextmanager
+async def connect(args: argparse.Namespace) -> AsyncIterator[Client]:
+    """The client of the parsed options; `args.org` is filled in."""
+    from sandreel_core.client import Client
+
+    found = settings(args)
+    args.org = getattr(args, "org", None) or os.environ.get(_ORG, "").strip() or found.org
+    async with Client.connect(found, actor=found.actor or f"cli:{_login()}") as client:
+        yield client
+
+
+def _login() -> str:
+    """Whoever is at the terminal, for the record; an id where there is no name."""
+    return os.environ.get("USER", "").strip()[:200] or f"uid-{os.getuid()}"

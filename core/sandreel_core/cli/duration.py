@@ -1,0 +1,44 @@
+"""Durations, instants and places, as people type them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime
+
+_PARTS = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_SECONDS = (86_400, 3600, 60, 1)
+
+
+def seconds(text: str) -> float:
+    """`90`, `90s`, `5m`, `1h30m`, `2d` as seconds; for argparse's `type`."""
+    match = _PARTS.fullmatch(text.strip())
+    total = sum(float(part) * unit for part, unit in zip(match.groups(), _SECONDS, strict=True) if part) if match else 0
+    if total <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration like 90, 90s, 5m, 1h30m or 2d")
+    return total
+
+
+def instant(text: str) -> datetime | None:
+    """An ISO 8601 time (UTC unless it says otherwise), None for anything else."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def size(text: str) -> int:
+    """`4096`, `64k`, `512m`, `4g` as bytes (1024 a step); for argparse's `type`."""
+    match = re.fullmatch(r"(\d+)([kmg]?)(?:i?b)?", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size like 4096, 64k, 512m or 4g")
+    return int(match[1]) << 10 * ("", "k", "m", "g").index(match[2])
+
+
+def variable(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`; for argparse's `type`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value

@@ -1,0 +1,115 @@
+"""`sandreel exec`: run a job in a session as if it ran here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sandreel_core.cli.connection import connect, options
+from sandreel_core.cli.duration import seconds, size, variable
+from sandreel_core.errors import Malformed, Unavailable
+
+if TYPE_CHECKING:
+    from sandreel_core.client import Client, ExecHandle
+
+_STDIN = 0
+_SMALL_STDIN_BYTES = 48 * 1024  # goes with the command itself
+
+_DESCRIPTION = """\
+Run a job in a session and stream what it prints: stdout to stdout, stderr to stderr, byte for byte.
+What is piped in reaches the job. It ends with the job's exit code.
+
+Ctrl-C once interrupts the job (SIGINT); a second time leaves it running and says how to come back.
+If this process dies the job goes on, and nothing that it prints is lost.
+"""
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "exec",
+        parents=[options()],
+        help="run a job in a session",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="sandreel exec [options] SESSION -- CMD [ARG ...]\n       sandreel exec [options] SESSION --shell TEXT",
+        allow_abbrev=False,
+    )
+    parser.add_argument("session", metavar="SESSION")
+    parser.add_argument("--shell", metavar="TEXT", help="run this with `bash -lc` instead of CMD")
+    parser.add_argument("--id", metavar="EXEC", help="the exec's id, used once per session (made up unless given)")
+    parser.add_argument("-d", "--detach", action="store_true", help="print the exec's id and leave it running")
+    parser.add_argument("--cwd", metavar="DIR", help="below the workspace; must exist")
+    parser.add_argument("-e", "--env", type=variable, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--no-stdin", action="store_true", help="the job reads nothing, whatever is piped in here")
+    limits = parser.add_argument_group("limits, none unless given")
+    limits.add_argument("--timeout", type=seconds, metavar="TIME", help="SIGTERM after so long, SIGKILL 5 s later")
+    limits.add_argument("--no-output-timeout", type=seconds, metavar="TIME", help="the same after so long a silence")
+    limits.add_argument("--stdout-max-bytes", type=size, metavar="SIZE", help="cut stdout at exactly so many bytes")
+    limits.add_argument("--stderr-max-bytes", type=size, metavar="SIZE", help="cut stderr at exactly so many bytes")
+    limits.add_argument("--rate-limit", type=size, metavar="SIZE", help="bytes a second; a faster job waits")
+    limits.add_argument("--leftovers", choices=("keep", "kill"), default="keep", help="processes that outlive the job")
+    parser.set_defaults(run=run, takes_rest=True)
+
+
+async def run(args: argparse.Namespace) -> int:
+    """Raises Refused, Unavailable, Misconfigured, Malformed."""
+    if (args.shell is None) is not bool(args.rest):
+        raise Malformed("give the job after --, or as --shell TEXT: sandreel exec SESSION -- CMD [ARG ...]")
+    initial, piped = (b"", False) if args.no_stdin or args.detach else _stdin()
+    async with connect(args) as client:
+        from sandreel_core.cli.job import Job
+
+        handle = await _start(client, args, initial, hold=piped)
+        job = Job(handle, args.session, json=args.json)
+        if args.detach:
+            await job.announce()
+            return 0
+        return await job.watch(stdin=_STDIN if piped else None, interruptible=True)
+
+
+async def _start(client: Client, args: argparse.Namespace, stdin: bytes, *, hold: bool) -> ExecHandle:
+    from sandreel_core import clock
+
+    exec_id = args.id or clock.new_token("x-")
+    try:
+        return await client.exec(
+            args.org,
+            args.session,
+            args.rest or None,
+            shell=args.shell,
+            exec=exec_id,
+            cwd=args.cwd,
+            env=dict(args.env),
+            stdin=stdin,
+            hold_stdin=hold,
+            timeout_s=args.timeout,
+            no_output_timeout_s=args.no_output_timeout,
+            stdout_max_bytes=args.stdout_max_bytes,
+            stderr_max_bytes=args.stderr_max_bytes,
+            rate_limit_bytes_per_s=args.rate_limit,
+            leftovers=args.leftovers,
+            # Nobody should be surprised later by a job that was given up here.
+            deadline=clock.now() + timedelta(seconds=client.answer_timeout_s),
+        )
+    except Unavailable as error:
+        raise Unavailable(f"{error}; `sandreel attach {args.session} {exec_id}` shows it if it did start") from error
+
+
+def _stdin() -> tuple[bytes, bool]:
+    """(what goes with the command, whether more has to be piped). A terminal is not piped, nor is a closed stdin."""
+    try:
+        mode = os.fstat(_STDIN)
+    except OSError:
+        return b"", False
+    if os.isatty(_STDIN):
+        return b"", False
+    if stat.S_ISREG(mode.st_mode):
+        left = mode.st_size - os.lseek(_STDIN, 0, os.SEEK_CUR)
+        if left <= _SMALL_STDIN_BYTES:
+            return os.read(_STDIN, max(0, left)), False
+    elif stat.S_ISCHR(mode.st_mode) and os.path.samestat(mode, os.stat(os.devnull)):  # noqa: PTH116
+        return b"", False
+    return b"", True

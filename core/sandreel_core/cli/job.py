@@ -1,0 +1,94 @@
+"""A job on this terminal: shown, fed, interrupted, and left running when nobody wants to look any more."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from sandreel_core.cli.ending import exit_code
+from sandreel_core.cli.entry import BROKEN_PIPE, INTERRUPTED
+from sandreel_core.cli.interrupts import on_interrupt
+from sandreel_core.cli.pipes import read_chunks
+from sandreel_core.cli.screen import Screen
+from sandreel_core.client.handle import ExecHandle
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.errors import Refused, SandreelError
+
+
+class Job:
+    """`session` as the user named it, for the sentences that tell how to come back."""
+
+    def __init__(self, handle: ExecHandle, session: str, *, json: bool, after: Cursor | None = None) -> None:
+        self._handle = handle
+        self._session = session
+        self._json = json
+        self._after = after
+        self._screen = Screen(json=json, cursor=after or handle.cursor)
+
+    async def announce(self) -> None:
+        """For `--detach`: the id on stdout."""
+        cursor = str(self._handle.cursor) if self._handle.cursor else None
+        if self._json:
+            await self._screen.line({"session": self._session, "exec": self._handle.id, "cursor": cursor})
+        else:
+            print(self._handle.id)
+
+    async def watch(self, *, stdin: int | None = None, interruptible: bool) -> int:
+        """Show it until it ends; the exit code. Of two Ctrl-C the first goes to the job if it is
+        `interruptible`; else already the first one detaches."""
+        async with asyncio.TaskGroup() as group:
+            viewer = group.create_task(self._view())
+            feeder = group.create_task(self._feed(stdin)) if stdin is not None else None
+            errands: set[asyncio.Task[None]] = set()
+
+            def pressed(count: int) -> None:
+                if count == 1 and interruptible:
+                    errands.add(group.create_task(self._interrupt()))
+                else:
+                    viewer.cancel()
+
+            with on_interrupt(pressed):
+                await asyncio.wait([viewer])
+            for task in (feeder, *errands):
+                if task is not None:
+                    task.cancel()
+        if viewer.cancelled():
+            await self._say_how_to_return("detached; the job goes on")
+            return INTERRUPTED
+        if not viewer.result():
+            await self._say_how_to_return("the reader of the output has left; the job goes on")
+            return BROKEN_PIPE
+        assert self._screen.end is not None  # noqa: S101 - a live view ends with the exec
+        return exit_code(self._screen.end)
+
+    async def _view(self) -> bool:
+        """False when nobody reads our output any more."""
+        try:
+            await self._screen.show(self._handle.follow(self._after))
+        except BrokenPipeError:
+            return False
+        return True
+
+    async def _feed(self, fd: int) -> None:
+        """Pipe `fd` into the job, each piece when the one before it is taken, then its end."""
+        try:
+            async with aclosing(read_chunks(fd)) as chunks:
+                async for chunk in chunks:
+                    await self._handle.write_stdin(chunk)
+            await self._handle.write_stdin(eof=True)
+        except Refused:
+            return  # the job has ended or closed its input: as with any pipe, what is left is nobody's
+
+    async def _interrupt(self) -> None:
+        await self._screen.say("interrupting the job; press Ctrl-C again to leave it running")
+        try:
+            await self._handle.signal("SIGINT")
+        except SandreelError as error:
+            await self._screen.say(f"the job was not interrupted: {error}")
+
+    async def _say_how_to_return(self, what: str) -> None:
+        after = f" --after {self._screen.cursor}" if self._screen.cursor else ""
+        try:
+            await self._screen.say(f"{what}: sandreel attach {self._session} {self._handle.id}{after}")
+        except BrokenPipeError:
+            return  # stderr is gone as well

@@ -1,0 +1,56 @@
+"""The process's own stdin, stdout and stderr as bytes, without ever blocking the event loop.
+
+They are shared with the shell, so they are not made non-blocking: `select` is asked first, and what it
+promises for a pipe is room for PIPE_BUF bytes. Regular files and /dev/null are always ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from collections.abc import AsyncGenerator
+
+_PIECE_BYTES = select.PIPE_BUF
+_PIECES_A_TURN = 64
+_READ_BYTES = 64 * 1024  # one `exec.write_stdin`
+
+
+async def write_all(fd: int, data: bytes) -> None:
+    """Write everything. Raises BrokenPipeError when nobody reads any more."""
+    view = memoryview(data)
+    pieces = 0
+    while view:
+        if not select.select([], [fd], [], 0)[1]:
+            await _ready(fd, writing=True)
+        view = view[os.write(fd, view[:_PIECE_BYTES]) :]
+        pieces += 1
+        if pieces % _PIECES_A_TURN == 0:
+            await asyncio.sleep(0)
+
+
+async def read_chunks(fd: int) -> AsyncGenerator[bytes, None]:
+    """What comes in, at most 64 KiB at a time, until its end."""
+    while True:
+        if not select.select([fd], [], [], 0)[0]:
+            await _ready(fd, writing=False)
+        chunk = os.read(fd, _READ_BYTES)
+        if not chunk:
+            return
+        yield chunk
+
+
+async def _ready(fd: int, *, writing: bool) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+
+    def settle() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(fd, settle)
+    try:
+        await ready
+    finally:
+        remove(fd)

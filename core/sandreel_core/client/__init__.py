@@ -1,0 +1,28 @@
+"""What platform services import: send commands, get their outcomes, read execs from any cursor.
+
+The law of this folder: a command is sent once however often it is tried, and its outcome is the first event
+that names it as its cause; every wait is bounded; nothing is collected without a cap.
+"""
+
+from sandreel_core.client.client import Client
+from sandreel_core.client.commands import Outcome
+from sandreel_core.client.handle import ExecHandle
+from sandreel_core.client.items import Changed, Ended, ExecItem, Gap, Output
+from sandreel_core.client.result import Result
+from sandreel_core.client.sessions import ExecInfo, SessionInfo
+from sandreel_core.client.settings import ClientSettings
+
+__all__ = [
+    "Changed",
+    "Client",
+    "ClientSettings",
+    "Ended",
+    "ExecHandle",
+    "ExecInfo",
+    "ExecItem",
+    "Gap",
+    "Outcome",
+    "Output",
+    "Result",
+    "SessionInfo",
+]

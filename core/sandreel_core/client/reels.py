@@ -1,0 +1,54 @@
+"""What a client remembers of each partition's stream: its epoch, and a sequence that it has reached already."""
+
+from __future__ import annotations
+
+from sandreel_core.bus.port import Bus, StreamState
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.subjects import reel
+
+
+class Reels:
+    """Epochs are asked for once a connection (a stream is restored only while nobody is connected).
+
+    `floor` is some sequence that the stream has reached: what is sent later is answered behind it. A stale
+    floor costs a few messages more to read and is never wrong, because a log only grows.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._generation = -1
+        self._epochs: dict[int, str] = {}
+        self._floors: dict[int, int] = {}
+
+    async def epoch(self, partition: int) -> str:
+        """Raises NotFound when the installation has no such stream, Unavailable."""
+        self._renew()
+        if partition not in self._epochs:
+            await self._ask(partition)
+        return self._epochs[partition]
+
+    async def floor(self, partition: int) -> int:
+        """Raises NotFound when the installation has no such stream, Unavailable."""
+        self._renew()
+        if partition not in self._floors:
+            await self._ask(partition)
+        return self._floors[partition]
+
+    async def cursor(self, partition: int, sequence: int) -> Cursor:
+        return Cursor(await self.epoch(partition), partition, sequence)
+
+    def reached(self, partition: int, sequence: int) -> None:
+        """A message with this sequence was read on the present connection."""
+        if partition in self._floors:
+            self._floors[partition] = max(self._floors[partition], sequence)
+
+    def _renew(self) -> None:
+        if self._generation != self._bus.generation:
+            self._generation = self._bus.generation
+            self._epochs.clear()
+            self._floors.clear()
+
+    async def _ask(self, partition: int) -> None:
+        state: StreamState = await self._bus.state(reel(partition))
+        self._epochs[partition] = state.epoch
+        self._floors[partition] = state.last_sequence

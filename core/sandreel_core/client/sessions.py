@@ -1,0 +1,189 @@
+"""What the log says of sessions and of their execs, folded now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from sandreel_core import exec as execs
+from sandreel_core import session as sessions
+from sandreel_core.bus.port import Bus, Stored
+from sandreel_core.client.items import Ended
+from sandreel_core.client.reels import Reels
+from sandreel_core.client.viewer import view
+from sandreel_core.contract import exec as x
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject, reel
+from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
+from sandreel_core.ids import check_org
+
+# Heads of an org's execs are asked for one by one, so many at a time.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as its log tells it. `state` is the fold; `cursor` that of the last event folded."""
+
+    org: str
+    session: str
+    state: sessions.Session
+    cursor: Cursor
+
+    @property
+    def phase(self) -> sessions.Phase:
+        return self.state.phase
+
+    @property
+    def ready(self) -> bool:
+        return self.state.phase in sessions.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class ExecInfo:
+    """An exec by its newest event. `ended` is how it ended, None while it goes on; `cursor` that of its newest event."""
+
+    exec_id: str
+    cursor: Cursor
+    ended: x.Exited | x.Lost | None
+
+    @property
+    def phase(self) -> execs.Phase:
+        if self.ended is None:
+            return "running"
+        return "exited" if isinstance(self.ended, x.Exited) else "lost"
+
+
+class Sessions:
+    """Reads sessions."""
+
+    def __init__(self, bus: Bus, reels: Reels, partitions: int) -> None:
+        self._bus = bus
+        self._reels = reels
+        self._partitions = partitions
+
+    async def one(self, subjects: SessionSubjects) -> SessionInfo:
+        """Raises NotFound when the log knows no session of this id."""
+        found = await self._fold(subjects.partition, subjects.event("session"))
+        if not found:
+            raise NotFound(f"there is no session {subjects.session} in org {subjects.org}")
+        return found[0]
+
+    async def all(self, org: str) -> list[SessionInfo]:
+        """Every session of the org that the log knows, also destroyed ones, by id."""
+        check_org(org)
+        found: list[SessionInfo] = []
+        for partition in range(self._partitions):
+            found += await self._fold(partition, f"evt.{partition}.{org}.*.session")
+        return sorted(found, key=lambda info: info.session)
+
+    async def _fold(self, partition: int, filter: str) -> list[SessionInfo]:
+        states: dict[str, tuple[sessions.Session, int]] = {}
+        async with aclosing(self._bus.follow(reel(partition), [filter], live=False)) as items:
+            async for batch in items:
+                for stored in batch if isinstance(batch, list) else ():
+                    state, _ = states.get(stored.subject, (sessions.Session(), 0))
+                    states[stored.subject] = (_evolve(state, stored), stored.sequence)
+        epoch = await self._reels.epoch(partition)
+        return [
+            SessionInfo(where.org, where.session, state, Cursor(epoch, partition, sequence))
+            for subject, (state, sequence) in states.items()
+            if (where := parse_event_subject(subject)) and state.phase != "none"
+        ]
+
+    async def follow(self, subjects: SessionSubjects) -> AsyncGenerator[SessionInfo, None]:
+        """The session after each of its events, from the first one on, live. Close it."""
+        epoch = await self._reels.epoch(subjects.partition)
+        state = sessions.Session()
+        async with aclosing(self._bus.follow(subjects.stream, [subjects.event("session")])) as items:
+            async for batch in items:
+                for stored in batch if isinstance(batch, list) else ():
+                    state = _evolve(state, stored)
+                    cursor = Cursor(epoch, subjects.partition, stored.sequence)
+                    yield SessionInfo(subjects.org, subjects.session, state, cursor)
+
+    async def until(
+        self, subjects: SessionSubjects, phases: Collection[str], *, since: Cursor, timeout_s: float
+    ) -> SessionInfo:
+        """The session, as soon as it is in one of `phases` at or after the cursor `since`.
+
+        Raises Refused with the failure's code when its boot failed, SESSION_<PHASE> when it went where
+        none of them can follow from, Unavailable when that took longer than `timeout_s`.
+        """
+        info: SessionInfo | None = None
+        try:
+            async with asyncio.timeout(timeout_s), aclosing(self.follow(subjects)) as states:
+                async for info in states:
+                    if info.cursor.sequence < since.sequence:
+                        continue
+                    if info.phase in phases:
+                        return info
+                    _check(info, phases)
+        except TimeoutError as error:
+            phase = info.phase if info else "unknown"
+            raise Unavailable(
+                f"session {subjects.session} is not {' or '.join(phases)} after {timeout_s:g} s, but {phase}"
+            ) from error
+        raise Unavailable(f"the log of session {subjects.session} ended")
+
+    async def execs(self, subjects: SessionSubjects) -> list[ExecInfo]:
+        """The session's execs in the order in which they were last heard of."""
+        counts = await self._bus.subjects(subjects.stream, f"{subjects.event('exec', '0')[:-1]}*")
+        limit = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._exec(subjects, subject, limit)) for subject in counts]
+        found = [info for task in tasks if (info := task.result()) is not None]
+        return sorted(found, key=lambda info: info.cursor.sequence)
+
+    async def exec(self, subjects: SessionSubjects, exec_id: str) -> ExecInfo:
+        """Raises NotFound when nobody ever accepted such an exec."""
+        info = await self._exec(subjects, subjects.exec(exec_id), asyncio.Semaphore())
+        if info is None:
+            raise NotFound(f"session {subjects.session} has no exec {exec_id}")
+        return info
+
+    async def _exec(self, subjects: SessionSubjects, subject: str, limit: asyncio.Semaphore) -> ExecInfo | None:
+        exec_id = parse_event_subject(subject).key
+        async with limit:
+            last = await self._bus.last(subjects.stream, subject)
+            if last is None:
+                return None
+            cursor = await self._reels.cursor(subjects.partition, last.sequence)
+            end = _end(last)
+            if end is None:
+                # It goes on, or something late stands behind its end: only reading it tells.
+                async with aclosing(view(self._bus, subjects, exec_id, live=False)) as items:
+                    async for item in items:
+                        if isinstance(item, Ended):
+                            end = item.event.data
+        return ExecInfo(exec_id, cursor, end)
+
+
+def _check(info: SessionInfo, wanted: Collection[str]) -> None:
+    """Raises Refused when the wanted phases are out of reach without another command."""
+    state = info.state
+    if state.phase == "failed" and state.failure is not None and "failed" not in wanted:
+        raise Refused(state.failure.code, f"the session failed at {state.failure.stage}: {state.failure.message}")
+    boots = bool(set(wanted) & set(sessions.RUNNING))
+    if boots and state.phase in ("stopping", "stopped", "destroying", "destroyed"):
+        raise Refused(f"SESSION_{state.phase.upper()}", f"the session is {state.phase}; it will not get ready")
+    if "stopped" in wanted and state.phase in ("destroying", "destroyed"):
+        raise Refused(f"SESSION_{state.phase.upper()}", f"the session is {state.phase}; nothing of it is kept")
+
+
+def _evolve(state: sessions.Session, stored: Stored) -> sessions.Session:
+    try:
+        return sessions.evolve(state, decode_event(stored.subject, stored.body))
+    except Malformed:
+        return state
+
+
+def _end(last: Stored) -> x.Exited | x.Lost | None:
+    try:
+        data = decode_event(last.subject, last.body).data
+    except Malformed:
+        return None
+    return data if isinstance(data, x.Exited | x.Lost) else None

@@ -1,0 +1,340 @@
+"""The client against made-up roles, over the memory twin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sandreel_core import clock
+from sandreel_core.bus.memory import Fate, MemoryBus
+from sandreel_core.bus.port import Stream
+from sandreel_core.client import Changed, Client, Ended, ExecItem, Output
+from sandreel_core.client.items import CaughtUp
+from sandreel_core.contract import exec as x
+from sandreel_core.contract import session as s
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.message import Owner
+from sandreel_core.contract.workspace import EnvPatched
+from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
+from tests.support.fake_roles import Roles, fake_roles
+
+ORG, SESSION = "acme", "s1"
+STREAMS = [
+    Stream("REEL-0", ("evt.0.>",), 1 << 30, metadata={"epoch": "e1"}),
+    Stream("CMD", ("cmd.>",), 1 << 30, per_subject=1, discard_new_per_subject=True, metadata={"epoch": "e2"}),
+]
+
+
+@pytest.fixture
+async def bus() -> MemoryBus:
+    bus = MemoryBus()
+    await bus.ensure(STREAMS)
+    return bus
+
+
+@pytest.fixture
+async def roles(bus: MemoryBus) -> AsyncIterator[Roles]:
+    async with fake_roles(MemoryBus(bus.server)) as roles:
+        yield roles
+
+
+@pytest.fixture
+async def client(bus: MemoryBus, roles: Roles) -> Client:
+    client = Client(bus, actor="tests", answer_timeout_s=5)
+    await client.create_session(ORG, SESSION, owner=Owner(type="user", id="ada"), timeout_s=5)
+    return client
+
+
+async def seen(client: Client, exec_id: str, after: Cursor | None = None, live: bool = True) -> list[ExecItem]:
+    async with asyncio.timeout(5), aclosing(client.follow(ORG, SESSION, exec_id, after=after, live=live)) as items:
+        return [item async for item in items]
+
+
+def printed(items: list[ExecItem]) -> bytes:
+    return b"".join(item.data for item in items if isinstance(item, Output))
+
+
+# Sessions
+
+
+async def test_a_session_is_ready_when_create_returns(client: Client) -> None:
+    info = await client.session(ORG, SESSION)
+
+    assert (info.phase, info.ready) == ("ready", True)
+    assert info.state.owner == Owner(type="user", id="ada")
+
+
+async def test_create_makes_up_an_id_and_may_return_at_the_request(client: Client) -> None:
+    info = await client.create_session(ORG, wait="requested")
+
+    assert info.session.startswith("s-")
+    assert info.state.incarnation == 1
+
+
+async def test_a_session_that_exists_is_refused_with_its_code(client: Client) -> None:
+    with pytest.raises(Refused) as refused:
+        await client.create_session(ORG, SESSION)
+
+    assert refused.value.code == "SESSION_EXISTS"
+
+
+async def test_waiting_for_ready_ends_when_the_boot_fails(client: Client, roles: Roles) -> None:
+    roles.fail = True
+
+    with pytest.raises(Refused) as refused:
+        await client.create_session(ORG, "s2", timeout_s=5)
+
+    assert refused.value.code == "BOOT_FAILED"
+
+
+async def test_stop_resume_pin_unpin_extend_destroy(client: Client) -> None:
+    assert (await client.stop(ORG, SESSION)).phase == "stopped"
+    assert (await client.stop(ORG, SESSION)).phase == "stopped"
+    assert (await client.resume(ORG, SESSION)).phase == "ready"
+    assert (await client.pin(ORG, SESSION)).state.pinned
+    assert not (await client.unpin(ORG, SESSION)).state.pinned
+    extended = await client.extend(ORG, SESSION, 60)
+    assert extended.state.expires_at == datetime(2026, 1, 31, 0, 1, tzinfo=UTC)
+    assert (await client.destroy(ORG, SESSION)).phase == "destroyed"
+    assert (await client.create_session(ORG, SESSION)).state.incarnation == 2
+
+
+async def test_sessions_are_those_of_the_org(client: Client) -> None:
+    await client.create_session(ORG, "s0")
+    await client.create_session("other", "s9")
+
+    assert [info.session for info in await client.sessions(ORG)] == ["s0", "s1"]
+    assert await client.sessions("nobody") == []
+
+
+async def test_an_unknown_session_is_not_found_and_takes_no_exec(client: Client) -> None:
+    with pytest.raises(NotFound):
+        await client.session(ORG, "nope")
+    with pytest.raises(Refused) as refused:
+        await client.exec(ORG, "nope", ["print", "x"])
+    assert refused.value.code == "SESSION_NOT_FOUND"
+
+
+async def test_names_out_of_range_are_malformed(client: Client) -> None:
+    with pytest.raises(Malformed):
+        await client.exec(ORG, "a.b", ["print"])
+    with pytest.raises(Malformed):
+        await client.sessions("a b")
+
+
+# Commands
+
+
+async def test_a_command_that_the_contract_refuses_is_never_sent(client: Client, roles: Roles) -> None:
+    handled = list(roles.handled)
+
+    with pytest.raises(Refused) as refused:
+        await client.exec(ORG, SESSION, [], exec="x1")
+
+    assert refused.value.code == "BAD_REQUEST"
+    assert roles.handled == handled
+
+
+async def test_law_7_two_clients_that_send_one_command_get_one_outcome(
+    client: Client, bus: MemoryBus, roles: Roles
+) -> None:
+    other, command_id = Client(MemoryBus(bus.server), answer_timeout_s=5), clock.new_id()
+
+    first, second = await asyncio.gather(
+        client.exec(ORG, SESSION, ["print", "once"], exec="x1", command_id=command_id),
+        other.exec(ORG, SESSION, ["print", "once"], exec="x1", command_id=command_id),
+    )
+    third = await other.exec(ORG, SESSION, ["print", "once"], exec="x1", command_id=command_id)
+
+    assert first.cursor == second.cursor == third.cursor
+    assert roles.handled.count(command_id) == 1
+    assert printed(await seen(client, "x1")) == b"once"
+
+
+async def test_law_7_a_refusal_is_the_same_for_everybody_who_repeats_the_command(client: Client) -> None:
+    command_id = clock.new_id()
+    codes = []
+
+    for _ in range(2):
+        with pytest.raises(Refused) as refused:
+            await client.exec(ORG, SESSION, ["refuse", "EXEC_LIMIT"], exec="x1", command_id=command_id)
+        codes.append(refused.value.code)
+
+    assert codes == ["EXEC_LIMIT", "EXEC_LIMIT"]
+
+
+async def test_an_append_without_acknowledgement_is_tried_again_and_carried_out_once(
+    client: Client, bus: MemoryBus, roles: Roles
+) -> None:
+    lost = 0
+
+    def fate(subject: str, body: bytes) -> Fate:
+        nonlocal lost
+        lost += 1
+        return "lose_ack" if lost == 1 else None
+
+    bus.fate = fate
+    before = len(roles.handled)
+
+    await client.exec(ORG, SESSION, ["print", "x"], exec="x1")
+
+    assert lost == 2
+    assert len(roles.handled) == before + 1
+
+
+async def test_no_answer_ends_in_unavailable_with_the_id_to_ask_again_with(client: Client, roles: Roles) -> None:
+    roles.mute = True
+    command_id = clock.new_id()
+
+    with pytest.raises(Unavailable, match=command_id):
+        await client.exec(ORG, SESSION, ["print"], exec="x1", command_id=command_id, answer_timeout_s=0.1)
+
+
+async def test_the_outcome_names_its_cause_and_who_asked(client: Client) -> None:
+    handle = await client.exec(ORG, SESSION, ["print"], deadline=clock.now() + timedelta(minutes=1))
+
+    assert handle.accepted is not None
+    assert isinstance(handle.accepted.data, x.Accepted)
+    assert handle.accepted.event.causationid == handle.accepted.command_id
+    assert handle.accepted.event.actor == "tests"
+
+
+async def test_the_outcome_of_an_environment_change_names_what_was_denied(client: Client) -> None:
+    outcome = await client.patch_env(ORG, SESSION, {"A": "1", "HOME": "/"})
+
+    assert isinstance(outcome.data, EnvPatched)
+    assert outcome.data.denied == ["HOME"]
+
+
+async def test_a_settled_command_says_so(client: Client) -> None:
+    outcome = await client.send(ORG, SESSION, s.Unpin())
+
+    assert outcome.settled
+
+
+# Execs
+
+
+async def test_run_collects_exit_code_and_bytes(client: Client) -> None:
+    result = await client.run(ORG, SESSION, ["cat"], stdin=b"one\ntwo\n\xff")
+
+    assert (result.exit_code, result.stdout) == (0, b"one\ntwo\n\xff")
+    assert result.lines["stdout"] == 2
+    assert result.text.endswith("�")
+
+
+async def test_collect_keeps_the_cap_and_says_so(client: Client) -> None:
+    result = await client.run(ORG, SESSION, ["lines", "1000"], max_bytes=10)
+
+    assert result.stdout == b"line 1\nlin"
+    assert result.truncated == {"stdout"}
+    assert result.lines["stdout"] == 1000
+
+
+@pytest.mark.parametrize(("argv", "code", "signal"), [(["exit", "3"], 3, None), (["kill", "SIGKILL"], None, "SIGKILL")])
+async def test_wait_tells_how_it_ended(client: Client, argv: list[str], code: int | None, signal: str | None) -> None:
+    result = await (await client.exec(ORG, SESSION, argv)).wait()
+
+    assert (result.exit_code, result.signal) == (code, signal)
+
+
+async def test_a_lost_exec_has_no_exit_code(client: Client) -> None:
+    result = await client.run(ORG, SESSION, ["lost"])
+
+    assert (result.exit_code, result.reason) == (None, "lost")
+    assert isinstance(result.end, x.Lost)
+
+
+async def test_attach_after_any_cursor_sees_exactly_the_rest(client: Client) -> None:
+    handle = await client.exec(ORG, SESSION, ["lines", "1000"])
+    whole = [item for item in await seen(client, handle.id) if not isinstance(item, CaughtUp)]
+
+    for index, item in enumerate(whole):
+        rest = [one for one in await seen(client, handle.id, after=item.cursor) if not isinstance(one, CaughtUp)]
+        assert rest == whole[index + 1 :]
+    assert isinstance(whole[-1], Ended)
+
+
+async def test_a_cursor_of_another_stream_is_refused(client: Client) -> None:
+    handle = await client.exec(ORG, SESSION, ["print", "x"])
+
+    with pytest.raises(Malformed):
+        await seen(client, handle.id, after=Cursor("other", 0, 1))
+
+
+async def test_follow_marks_once_where_live_begins(client: Client) -> None:
+    handle = await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)
+    items: list[ExecItem] = []
+    async with asyncio.timeout(5), aclosing(handle.follow()) as following:
+        async for item in following:
+            items.append(item)
+            if isinstance(item, CaughtUp):
+                await handle.write_stdin("hello\n")
+                await handle.write_stdin(b"\xff", eof=True)
+
+    assert [type(item) for item in items].count(CaughtUp) == 1
+    assert printed(items) == b"hello\n\xff"
+
+
+async def test_input_that_comes_with_the_command(client: Client) -> None:
+    assert (await client.run(ORG, SESSION, ["cat"], stdin="text\n")).stdout == b"text\n"
+    assert (await client.run(ORG, SESSION, ["cat"], stdin=b"\xff\n")).stdout == b"\xff\n"
+
+
+async def test_cancel_signal_resize_and_writing_too_much(client: Client) -> None:
+    handle = await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)
+    with pytest.raises(Refused) as refused:
+        await handle.write_stdin(b"x" * (x.MAX_STDIN_BYTES + 1))
+    assert refused.value.code == "BAD_REQUEST"
+    assert isinstance((await handle.resize(100, 30)).data, x.Resized)
+    assert isinstance((await handle.signal("SIGUSR1")).data, x.Signalled)
+    assert isinstance((await handle.cancel()).data, x.Signalled)
+    assert (await handle.wait()).reason == "cancelled"
+    with pytest.raises(Refused) as refused:
+        await handle.cancel()
+    assert refused.value.code == "EXEC_NOT_FOUND"
+
+
+async def test_execs_of_a_session_and_how_they_ended(client: Client) -> None:
+    ended = await client.exec(ORG, SESSION, ["exit", "4"])
+    running = await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)
+
+    first, second = await client.execs(ORG, SESSION)
+
+    assert (first.exec_id, first.phase) == (ended.id, "exited")
+    assert (second.exec_id, second.phase, second.ended) == (running.id, "running", None)
+    assert (await client.exec_info(ORG, SESSION, ended.id)).phase == "exited"
+    with pytest.raises(NotFound):
+        await client.exec_info(ORG, SESSION, "nope")
+
+
+async def test_replay_shows_what_is_stored_between_two_points(client: Client) -> None:
+    handle = await client.exec(ORG, SESSION, ["lines", "1000"])
+    whole = [item for item in await seen(client, handle.id) if not isinstance(item, CaughtUp)]
+
+    async with aclosing(client.replay(ORG, SESSION, handle.id, start=whole[3].cursor, end=whole[6].cursor)) as items:
+        assert [item async for item in items] == whole[4:7]
+
+
+async def test_replay_of_a_running_exec_ends_at_what_is_stored(client: Client) -> None:
+    handle = await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)
+    await handle.write_stdin("typed\n")
+
+    async with asyncio.timeout(5), aclosing(client.replay(ORG, SESSION, handle.id)) as items:
+        assert [type(item) async for item in items][:3] == [Changed, Changed, Changed]
+
+
+async def test_a_client_waits_while_the_bus_is_away(client: Client, bus: MemoryBus) -> None:
+    bus.go_away()
+    starting = asyncio.create_task(client.exec(ORG, SESSION, ["print", "x"], exec="x1"))
+    await asyncio.sleep(0)
+    assert not starting.done()
+
+    bus.come_back()
+
+    assert (await starting).id == "x1"
+    assert printed(await seen(client, "x1")) == b"x"
