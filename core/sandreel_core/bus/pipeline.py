@@ -201,6 +201,8 @@ class Pipeline:
                 lane = self._ready.popleft()
                 lane.queued = False
                 await self._send_lane(channel, lane)
+            if self._ready:
+                self.notify()  # the connection is gone: who waits for room may want to spool
 
     async def _send_lane(self, channel: Channel, lane: Lane) -> None:
         window = lane.window
@@ -250,7 +252,7 @@ class Pipeline:
         if at_once:
             self._enqueue(lane)
             return
-        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(lane.failures, 16)) * (0.5 + random.random() / 2)  # noqa: S311
+        delay_s = backoff_s(lane.failures)
         if lane.failures == 0:
             self._log.info("sending again", subject=lane.subject, why=why, messages=len(lane.window))
         lane.failures += 1
@@ -300,3 +302,9 @@ class Pipeline:
                 self._go_back(lane, "connected again", at_once=True)
             self._wake.set()
             self.notify()
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait after so many failures in a row: doubling from 50 ms to 5 s, with jitter."""
+    jitter = 0.5 + random.random() / 2  # noqa: S311
+    return min(LAST_RETRY_S, FIRST_RETRY_S * float(2 ** min(failures, 16))) * jitter
