@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
-from sandreel_core.environment import is_admissible, patch
+from sandreel_core.environment import patch
 
 
 class EnvStore:
@@ -24,10 +24,3 @@ class EnvStore:
         """Apply it and say what it did. Names that were denied change nothing and come back."""
         self._values, applied, removed, denied = patch(self._values, command.set, command.unset)
         return EnvPatched(set=applied, unset=removed, denied=list(dict.fromkeys(denied)))
-
-    def over(self, base: Mapping[str, str], overlay: Mapping[str, str]) -> dict[str, str]:
-        """What one exec gets: `base`, then the store, then `overlay` without the names that sandreel keeps."""
-        result = dict(base)
-        result.update(self._values)
-        result.update((name, value) for name, value in overlay.items() if is_admissible(name, value))
-        return result

@@ -1,4 +1,4 @@
-"""The env store: caps, names that are kept, and what an exec gets in the end."""
+"""The env store: caps, and names that are kept."""
 
 from __future__ import annotations
 
@@ -22,9 +22,3 @@ def test_a_patch_sets_unsets_and_names_what_it_denied() -> None:
 def test_the_129th_name_is_denied_and_an_old_one_may_be_overwritten() -> None:
     store = EnvStore({f"N{i}": "" for i in range(128)})
     assert store.patch(PatchEnv(set={"N5": "new", "N128": ""})) == EnvPatched(set={"N5": "new"}, denied=["N128"])
-
-
-def test_overlay_beats_store_beats_base_and_kept_names_are_ignored() -> None:
-    store = EnvStore({"A": "store", "B": "store"})
-    env = store.over({"A": "base", "PATH": "/bin", "C": "base"}, {"B": "overlay", "path": "/evil", "NO_PROXY": "*"})
-    assert env == {"A": "store", "B": "overlay", "C": "base", "PATH": "/bin"}

@@ -1,0 +1,110 @@
+"""What the kernel asks of PID 1, and what runnerd asks of the kernel so that no exec can end its recorder.
+
+As PID 1 the signals that end a boot are blocked in every thread and read in one: only there it can be seen who
+sent them. A sender inside the container has a pid here, one outside has none (`si_pid` 0), so an agent's
+`kill -TERM 1` is ignored; the kernel itself drops SIGKILL and SIGSTOP that come from inside. Whatever runnerd starts
+must therefore get an empty signal mask (`process.py`).
+
+As a plain child (process backend) runnerd takes signals as anybody does, and becomes the parent of what its execs
+leave behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from sandreel_core.log import Log
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Wakes our own reading thread at the end; blocked like the others.
+_WAKE = signal.SIGUSR2
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def is_init() -> bool:
+    return os.getpid() == 1
+
+
+def guard() -> None:
+    """Close this process's memory, environment and descriptors to others of the same user. Before anything secret
+    is read. Raises OSError."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def block() -> None:
+    """As PID 1: block the ending signals. Called in the main thread before any other thread exists, for
+    threads inherit the mask."""
+    if is_init():
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, _WAKE))
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl {option}: {os.strerror(number)}")
+
+
+class Init:
+    """PID 1's duties, or a plain child's, while the context is open.
+
+    reap  called in the event loop after children ended: removes the zombies that nobody owns
+    end   called in the event loop when somebody outside asks for the end
+    """
+
+    def __init__(self, *, reap: Callable[[], object], end: Callable[[], None], log: Log) -> None:
+        self._reap = reap
+        self._end = end
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._init = is_init()
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="signals", daemon=True)
+
+    def __enter__(self) -> Init:
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        if self._init:
+            self._reader.start()
+        else:
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+            for number in ENDING:
+                self._loop.add_signal_handler(number, self._end)
+        self._reap()  # what ended before anybody listened
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+        if not self._init:
+            for number in ENDING:
+                self._loop.remove_signal_handler(number)
+        elif self._reader.ident is not None:
+            signal.pthread_kill(self._reader.ident, _WAKE)
+            self._reader.join()
+
+    def _read(self) -> None:
+        """In a thread of its own: waits in the kernel, costs nothing."""
+        while not self._closing.is_set():
+            try:
+                info = signal.sigwaitinfo((*ENDING, _WAKE))
+            except InterruptedError:
+                continue
+            if info.si_signo == _WAKE:
+                continue
+            name = signal.Signals(info.si_signo).name
+            if info.si_pid != 0:
+                self._log.warning("signal from inside ignored", signal=name, pid=info.si_pid, uid=info.si_uid)
+                continue
+            self._log.info("signal from outside", signal=name)
+            try:
+                self._loop.call_soon_threadsafe(self._end)
+            except RuntimeError:
+                return  # the loop is closed: the end is under way

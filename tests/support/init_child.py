@@ -1,0 +1,93 @@
+"""A process with runnerd's PID 1 duties and nothing else, for tests: `python -m tests.support.init_child SCENARIO`.
+
+Prints one line for what it found; on an ending signal that counts it prints `ended` and leaves with 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from sandreel_core.log import Log
+from sandreel_runnerd import init
+from sandreel_runnerd.children import Children
+
+ATTACK = "kill -TERM 1; kill -INT 1; kill -HUP 1; kill -USR2 1; kill -KILL 1; kill -STOP 1; kill -KILL -1; exit 6"
+# 5,000 orphans that end while nobody of their family is there to reap them.
+ORPHANS = """
+import os
+for _ in range(50):
+    if os.fork() == 0:
+        for _ in range(100):
+            if os.fork() == 0:
+                os._exit(0)
+        os._exit(0)
+os._exit(9)
+"""
+
+
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+def start(argv: list[str]) -> subprocess.Popen[bytes]:
+    unmask = functools.partial(signal.pthread_sigmask, signal.SIG_SETMASK, ())
+    return subprocess.Popen(argv, start_new_session=True, preexec_fn=unmask)  # noqa: PLW1509
+
+
+async def run(children: Children, argv: list[str]) -> str:
+    child = await children.start(lambda: start(argv))
+    await child.wait()
+    ending = child.collect()
+    return f"{ending.exit_code}/{ending.signal}"
+
+
+def zombies() -> int:
+    found = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        found += text.rpartition(")")[2].split()[0] == "Z"
+    return found
+
+
+async def no_zombies() -> bool:
+    for _ in range(500):
+        if not zombies():
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def main(scenario: str) -> int:
+    children = Children()
+    ended = asyncio.Event()
+    init.guard()
+    with init.Init(reap=children.reap, end=ended.set, log=Log("init")):
+        if scenario == "attack":
+            say("attacked", os.getpid(), await run(children, ["sh", "-c", ATTACK]))
+            say("alive", await run(children, ["sh", "-c", "exit 5"]))
+        elif scenario == "orphans":
+            endings = await asyncio.gather(
+                run(children, [sys.executable, "-c", ORPHANS]),
+                *(run(children, ["sh", "-c", f"sleep 0.{index}; exit {index}"]) for index in range(1, 8)),
+            )
+            say("endings", *endings, "reaped", await no_zombies())
+        else:
+            say("waiting", os.getpid())
+        await ended.wait()
+        say("ended")
+    return 3
+
+
+if __name__ == "__main__":
+    init.block()
+    sys.exit(asyncio.run(main(sys.argv[1])))
