@@ -1,0 +1,112 @@
+"""Reading the views: one statement of an analyst, and the snapshot from which a reader of many execs begins."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.errors import Malformed, Misconfigured, Unavailable
+from sandreel_core.exec import ENDED
+from sandreel_projections.database import Connection, connected, translated
+
+_PAGE_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The columns of a statement's result, and its rows as they come; no more than a page is held."""
+
+    columns: tuple[str, ...]
+    rows: AsyncIterator[tuple[Any, ...]]
+
+
+@asynccontextmanager
+async def select(dsn: str, statement: str, *, timeout_s: float = 60.0) -> AsyncGenerator[Answer, None]:
+    """Run one statement that only reads.
+
+    Raises Malformed with what Postgres says of the statement, Unavailable when it cannot be reached or took
+    longer than `timeout_s`.
+    """
+    async with connected(dsn, "sql") as connection:
+        with translated():
+            await connection.execute(f"SET statement_timeout = {int(timeout_s * 1000)}")
+        with _judged(timeout_s):
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                # Where we may: as somebody who can read every table and nothing of the machine.
+                if await connection.fetchval("SELECT pg_has_role('pg_read_all_data', 'SET')"):
+                    await connection.execute("SET LOCAL ROLE pg_read_all_data")
+                prepared = await connection.prepare(statement)
+                names = tuple(attribute.name for attribute in prepared.get_attributes())
+                if not names:
+                    raise Malformed("the statement has no result: only statements that read are taken")
+                yield Answer(names, _rows(prepared.cursor(prefetch=_PAGE_ROWS), timeout_s))
+
+
+async def _rows(records: Any, timeout_s: float) -> AsyncGenerator[tuple[Any, ...], None]:
+    with _judged(timeout_s):
+        async for record in records:
+            yield tuple(record)
+
+
+class _judged:  # noqa: N801 - reads as a statement
+    """Postgres' complaints about an analyst's statement as Malformed; everything else as usual."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, asyncpg.QueryCanceledError):
+            raise Unavailable(f"the statement took longer than {self._timeout_s:g} s; give it --timeout") from error
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            raise Malformed("the views are only read here: the projector alone writes them") from error
+        passing = (asyncpg.OperatorInterventionError, asyncpg.PostgresConnectionError)
+        if isinstance(error, asyncpg.PostgresError) and not isinstance(error, passing):
+            hint = f" ({error.hint})" if getattr(error, "hint", None) else ""
+            raise Malformed(f"Postgres does not take the statement: {error}{hint}") from error
+        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+            with translated():
+                raise error
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where the views of one partition stand: the cursor, and of each exec that has not ended its next ordinal."""
+
+    cursor: Cursor
+    next_n: Mapping[tuple[str, str, str], int]
+
+
+async def snapshot(dsn: str, partition: int) -> Snapshot | None:
+    """Both as of one moment. None while nothing of the partition has been read."""
+    async with connected(dsn, "snapshot") as connection:
+        with translated():
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await _snapshot(connection, partition)
+
+
+async def _snapshot(connection: Connection, partition: int) -> Snapshot | None:
+    row = await connection.fetchrow("SELECT epoch, sequence FROM reel.cursors WHERE partition = $1", partition)
+    if row is None:
+        return None
+    execs = await connection.fetch(
+        "SELECT org, session, exec, last_n FROM reel.execs WHERE phase <> ALL ($1) AND split_part(last_cursor, ':', 2) = $2",
+        list(ENDED),
+        str(partition),
+    )
+    following = {(each["org"], each["session"], each["exec"]): each["last_n"] + 1 for each in execs}
+    return Snapshot(Cursor(row["epoch"], partition, row["sequence"]), following)
+
+
+def required(dsn: str | None) -> str:
+    """The DSN of the settings. Raises Misconfigured when there is none."""
+    if dsn is None:
+        raise Misconfigured("Postgres is not set: give [postgres] dsn or SANDREEL_POSTGRES_DSN")
+    return dsn

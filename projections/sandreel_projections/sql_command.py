@@ -1,0 +1,116 @@
+"""`sandreel sql`: ask the views."""
+
+# What is heavy is imported when the command runs; printing is what it is for.
+# ruff: noqa: PLC0415, T201
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sandreel_core.cli.connection import CLIENT_FILE, DATA, options
+from sandreel_core.errors import Malformed
+from sandreel_core.settings import CONFIG, Postgres, load
+
+if TYPE_CHECKING:
+    from sandreel_projections.queries import Answer
+
+# Rows that are looked at before the first is printed, so that columns fit.
+_PAGE_ROWS = 500
+
+_DESCRIPTION = """\
+Run one statement that reads, over the views of the schema `reel`:
+
+  reel.sessions         one row per session: its state, owner, times, why it stopped
+  reel.execs            one row per job: argv, exit code, lines, bytes, duration, first and last cursor
+  reel.exec_lines       every line of output by number (filter by exec)
+  reel.projection_lag   how far the views are behind the stream
+  reel.quarantine       events that no view could digest
+
+Without a statement: every view, and every column with what it means.
+"""
+_EPILOG = """\
+examples:
+  sandreel sql "SELECT exec, phase, exit_code, stdout_lines FROM reel.execs ORDER BY accepted_at DESC LIMIT 10"
+  sandreel sql "SELECT line, text FROM reel.exec_lines WHERE exec = 'x-1' AND text LIKE '%FAILED%' ORDER BY line"
+  sandreel sql "SELECT line, text FROM reel.lines_of('default', 'demo', 'x-1', 100, 120)"
+"""
+_CATALOGUE = """\
+SELECT c.relname AS view, a.attname AS "column", format_type(a.atttypid, a.atttypmod) AS type,
+       col_description(c.oid, a.attnum) AS meaning
+FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = 'reel'::regnamespace AND c.relkind IN ('r', 'v', 'p') AND NOT c.relispartition
+  AND c.relname <> 'schema_version'
+ORDER BY c.relname, a.attnum"""
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "sql",
+        parents=[options(org=False)],
+        help="ask the views with SQL",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("statement", nargs="?", metavar="STATEMENT", help="`-` reads it from standard input")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="give up after so many seconds (60)")
+    parser.set_defaults(run=run)
+
+
+async def run(args: argparse.Namespace) -> int:
+    """Raises Malformed, Misconfigured, Unavailable."""
+    from sandreel_projections.queries import required, select
+
+    statement = _CATALOGUE if args.statement is None else sys.stdin.read() if args.statement == "-" else args.statement
+    if not 0 < args.timeout < 10**6:
+        raise Malformed(f"--timeout {args.timeout:g} is not a number of seconds above 0")
+    if not statement.strip():
+        raise Malformed("the statement is empty")
+    async with select(required(_dsn(args)), statement, timeout_s=args.timeout) as answer:
+        await (_print_json(answer) if args.json else _print_table(answer))
+    return 0
+
+
+def _dsn(args: argparse.Namespace) -> str | None:
+    """From where the other commands take the bus: SANDREEL_CONFIG, else the file of `sandreel up`, and `SANDREEL_*`."""
+    environ = {name: value for name, value in os.environ.items() if name != "SANDREEL_ORG"}
+    written = (args.data or Path(DATA)).expanduser() / CLIENT_FILE
+    if written.is_file() and (args.data is not None or not environ.get(CONFIG, "").strip()):
+        return load(Postgres, environ=environ, path=written).dsn
+    return load(Postgres, environ=environ).dsn
+
+
+async def _print_json(answer: Answer) -> None:
+    from sandreel_projections.table import json_text
+
+    async for row in answer.rows:
+        print(json_text(dict(zip(answer.columns, row, strict=True))))
+
+
+async def _print_table(answer: Answer) -> None:
+    from sandreel_projections.table import lines
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    page: list[tuple[Any, ...]] = []
+    count, header = 0, True
+
+    def show() -> None:
+        printed = lines(answer.columns, page, width=width)
+        print("\n".join(printed if header else printed[2:]))
+
+    async for row in answer.rows:
+        page.append(row)
+        count += 1
+        if len(page) == _PAGE_ROWS:
+            show()
+            page, header = [], False
+    if page or header:
+        show()
+    if sys.stdout.isatty():
+        print(f"({count} row{'' if count == 1 else 's'})")
