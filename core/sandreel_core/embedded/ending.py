@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandreel_core.client import Client, ClientSettings, SessionInfo
+from sandreel_core.contract.boot import BOOT_MARKER
 from sandreel_core.contract.subjects import parse_event_subject, reel
+from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.part import Status
+from sandreel_core.embedded.place import Place
+from sandreel_core.embedded.postmaster import pid_on_file
 from sandreel_core.errors import SandreelError
 from sandreel_core.session import RUNNING
 from sandreel_core.settings import load
@@ -49,6 +53,25 @@ async def stop_sessions(settings: Path, *, within_s: float, report: Callable[[St
             await asyncio.gather(*tasks, return_exceptions=True)
         left = len(running) - stopped
         report(Status("sessions", "stopped", None, f"{stopped} stopped" + (f", {left} go on" if left else "")))
+
+
+def left_over(data: Path) -> bool:
+    """Whether parts of a stack that was killed still run on the directory, or sessions that it has left."""
+    place = Place(data)
+    files = [place.nats / "nats.pid", *data.glob("run/*.pid")]
+    if any(pidfile.alive(file) is not None for file in files) or pid_on_file(place.postgres / "cluster"):
+        return True
+    if not place.keys_file.exists():
+        return False
+    marker = f"{BOOT_MARKER}={place.keys().installation}/".encode()
+    return any(marker in _environ(directory) for directory in Path("/proc").glob("[0-9]*"))
+
+
+def _environ(process: Path) -> bytes:
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:  # gone, or somebody else's
+        return b""
 
 
 async def _sessions(client: Client) -> list[SessionInfo]:

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from msgspec.structs import replace
 from sandreel_core.errors import Misconfigured
 
 CLIENT_FILE = "client.toml"
+_POLL_S = 0.05
 # Below the range from which the kernel takes the ports of outgoing connections (32768 by default): a client that
 # knocks at a dead server's port from that very port would talk to itself.
 _PORTS = range(20_000, 32_000)
@@ -42,12 +44,6 @@ class Keys(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role_password: str
     runnerd_password: str
     client_password: str
-
-
-def default_data(environ: Mapping[str, str]) -> Path:
-    """`~/.local/share/sandreel`, or where XDG_DATA_HOME says."""
-    base = environ.get("XDG_DATA_HOME", "").strip()
-    return (Path(base) if base else Path("~/.local/share").expanduser()) / "sandreel"
 
 
 class Place:
@@ -135,6 +131,16 @@ def holder(data: Path) -> int | None:
     except OSError:
         return None
     return None
+
+
+def closed(data: Path, *, within_s: float) -> bool:
+    """Whether nobody has the directory open any more, after `within_s` at the latest. Blocking."""
+    deadline = time.monotonic() + within_s
+    while holder(data) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def write_secret(path: Path, text: str) -> None:

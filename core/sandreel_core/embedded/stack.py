@@ -66,6 +66,10 @@ class Stack:
         self._keeper: asyncio.Task[None] | None = None
 
     @property
+    def entered(self) -> bool:
+        return self._keeper is not None
+
+    @property
     def client(self) -> Path:
         """The settings file with which clients find the stack (`SANDREEL_CONFIG`). It holds passwords."""
         return self.place.client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,7 +79,7 @@ class Wiring:
         tables = self._own_tables()
         spawner = {"data": str(place.state), "backend": self.settings.backend, "installation": keys.installation}
         if self.embeds_nats:
-            spawner |= {"runnerd_user": RUNNERD, "runnerd_password": keys.runnerd_password}
+            spawner |= {"runnerd_nats_user": RUNNERD, "runnerd_nats_password": keys.runnerd_password}
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}
         tables["spawner"] = spawner | tables.get("spawner", {})
@@ -106,7 +105,3 @@ class Wiring:
                 elif isinstance(value, dict):
                     raise Misconfigured(f"{key} in {self.path} is a table: sections hold plain values")
         return tables
-
-
-def operator_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    return dict(os.environ if environ is None else environ)
