@@ -130,7 +130,7 @@ class Job:
         self._subject = subject
         self._n = 0
         self._lines = {"stdout": 1, "stderr": 1}
-        self._cat = False
+        self._stubborn = False
         self.ended = False
 
     async def _say(self, event: Event, cause: Envelope | None = None) -> None:
@@ -176,8 +176,8 @@ class Job:
                     last = min(first + 99, int(words[0]))
                     await self._print(b"".join(b"line %d\n" % line for line in range(first, last + 1)))
                 await self._exit(0)
-            case "cat":
-                self._cat = True
+            case "cat" | "stubborn":
+                self._stubborn = verb == "stubborn"
                 if start.stdin_text or start.stdin_base64:
                     await self._print((start.stdin_text or "").encode() or base64.b64decode(start.stdin_base64 or ""))
                 if start.stdin == "close":
@@ -196,7 +196,9 @@ class Job:
                     await self._exit(0)
             case x.Signal():
                 await self._say(x.Signalled(signal=data.signal, why="asked"), command)
-                if data.signal == "SIGINT":
+                if self._stubborn:
+                    await self._print(b"still here\n")
+                elif data.signal == "SIGINT":
                     await self._exit(None, "SIGINT")
             case x.Cancel():
                 await self._say(x.Signalled(signal="SIGTERM", why="cancelled"), command)

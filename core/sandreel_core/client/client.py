@@ -269,6 +269,7 @@ class Client:
         return ExecHandle(
             self.bus,
             self._commands,
+            self._reels,
             self.subjects(org, session),
             exec,
             answer_timeout_s=self.answer_timeout_s,
@@ -297,7 +298,7 @@ class Client:
     ) -> AsyncGenerator[ExecItem, None]:
         """An exec's items behind a cursor, until its end; see `ExecHandle.follow`. An exec that nobody has
         accepted yet is waited for; `exec_info` says whether there is one."""
-        return view(self.bus, self.subjects(org, session), exec, after=_cursor(after), live=live)
+        return view(self.bus, self._reels, self.subjects(org, session), exec, after=_cursor(after), live=live)
 
     async def collect(self, org: str, session: str, exec: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Result:
         """How an exec ended, and the first `max_bytes` of each of its streams."""
@@ -326,7 +327,7 @@ class Client:
         after = start if isinstance(start, Cursor) else None
         if isinstance(end, Cursor):
             end.check(await self._reels.epoch(end.partition))
-        items = view(self.bus, self.subjects(org, session), exec, after=after, live=False)
+        items = view(self.bus, self._reels, self.subjects(org, session), exec, after=after, live=False)
         async with aclosing(replay(items, speed=speed, start=start, end=end)) as shown:
             async for item in shown:
                 yield item

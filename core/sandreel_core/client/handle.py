@@ -11,6 +11,7 @@ import msgspec
 from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Commands, Order, Outcome
 from sandreel_core.client.items import ExecItem
+from sandreel_core.client.reels import Reels
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Collection, Result
 from sandreel_core.client.viewer import view
 from sandreel_core.contract import exec as x
@@ -31,6 +32,7 @@ class ExecHandle:
         self,
         bus: Bus,
         commands: Commands,
+        reels: Reels,
         subjects: SessionSubjects,
         exec_id: str,
         *,
@@ -39,6 +41,7 @@ class ExecHandle:
     ) -> None:
         self._bus = bus
         self._commands = commands
+        self._reels = reels
         self._subjects = subjects
         self._answer_timeout_s = answer_timeout_s
         self.id = exec_id
@@ -59,7 +62,7 @@ class ExecHandle:
         No seam over reconnects, nothing twice, nothing left out. Raises Malformed for a cursor of another
         stream. Close it (`contextlib.aclosing`) unless it is read to its end.
         """
-        return view(self._bus, self._subjects, self.id, after=after, live=live)
+        return view(self._bus, self._reels, self._subjects, self.id, after=after, live=live)
 
     async def wait(self) -> Result:
         """How it ended. Nothing that it printed is kept; the lines are counted."""

@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.message import Envelope
-from sandreel_core.errors import Malformed
+from sandreel_core.contract.message import Envelope, Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class CaughtUp:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What stood here is not in the stream any more (archived, or purged)."""
+    """What belongs here cannot be had: it was archived or purged, or this version cannot read it."""
 
     cursor: Cursor
     why: str
@@ -89,22 +88,17 @@ class Gap:
 ExecItem: TypeAlias = Output | Ended | Changed | CaughtUp | Gap
 
 
-def bytes_of(output: x.Output) -> bytes:
-    """The block's bytes. Raises Malformed for base64 that is none."""
-    if output.base64 is None:
-        return (output.text or "").encode()
-    try:
-        return base64.b64decode(output.base64, validate=True)
-    except ValueError as error:
-        raise Malformed(f"an exec.output holds base64 that cannot be read: {error}") from error
-
-
-def entry(cursor: Cursor, stored_ns: int, event: Envelope) -> Output | Ended | Changed:
-    """The typed item for one accepted event of an exec."""
+def entry(cursor: Cursor, stored_ns: int, event: Envelope) -> Output | Ended | Changed | Gap:
+    """The typed item for one accepted event of an exec; a Gap for output that cannot be read."""
     data = event.data
     if isinstance(data, x.Output):
-        block = bytes_of(data)
+        try:
+            block = base64.b64decode(data.base64, validate=True) if data.base64 else (data.text or "").encode()
+        except ValueError:
+            return Gap(cursor, f"output event {event.n} cannot be read: its base64 is damaged")
         return Output(cursor, stored_ns, event, data.stream, block, data.line, data.count, data.eol)
     if isinstance(data, x.Exited | x.Lost):
         return Ended(cursor, stored_ns, event)
+    if isinstance(data, Unknown) and data.raw_type == x.Output.type:
+        return Gap(cursor, f"output event {event.n} cannot be read by this version: {data.problem}")
     return Changed(cursor, stored_ns, event)

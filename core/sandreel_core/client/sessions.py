@@ -155,7 +155,7 @@ class Sessions:
             end = _end(last)
             if end is None:
                 # It goes on, or something late stands behind its end: only reading it tells.
-                async with aclosing(view(self._bus, subjects, exec_id, live=False)) as items:
+                async with aclosing(view(self._bus, self._reels, subjects, exec_id, live=False)) as items:
                     async for item in items:
                         if isinstance(item, Ended):
                             end = item.event.data

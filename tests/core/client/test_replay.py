@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sandreel_core.client.items import Changed, Ended, ExecItem, Gap, Output, entry
+from sandreel_core.client.items import Ended, ExecItem, Gap, Output, entry
 from sandreel_core.client.replay import Line, Point, replay
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import seal
@@ -19,13 +19,13 @@ SECOND_NS = 1_000_000_000
 FIRST_NS = 1_700_000_000 * SECOND_NS
 
 
-def item(n: int, event: x.ExecEvent, at_s: float = 0) -> Output | Ended | Changed:
+def item(n: int, event: x.ExecEvent, at_s: float = 0) -> ExecItem:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     envelope = seal(event, id=str(n), source="/t", subject=SUBJECT, time=at, n=n)
     return entry(Cursor("e", 0, n * 10), FIRST_NS + int(at_s * SECOND_NS), envelope)
 
 
-def block(n: int, line: int, text: str, at_s: float = 0, stream: x.Stream = "stdout") -> Output | Ended | Changed:
+def block(n: int, line: int, text: str, at_s: float = 0, stream: x.Stream = "stdout") -> ExecItem:
     event = x.Output(stream=stream, line=line, count=text.count("\n"), text=text, eol=text.endswith("\n"))
     return item(n, event, at_s)
 

@@ -1,0 +1,272 @@
+"""The commands as a user types them: real processes, a real server, made-up roles."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandreel_core.bus.port import Stream
+from sandreel_core.embedded.nats import NatsServer
+from tests.support.fake_roles import fake_roles
+from tests.support.nats import Connect
+from tests.support.terminal import Terminal
+
+STREAMS = [
+    Stream("REEL-0", ("evt.0.>",), 1 << 30, metadata={"epoch": "e1"}),
+    Stream("CMD", ("cmd.>",), 1 << 28, per_subject=1, discard_new_per_subject=True, metadata={"epoch": "e2"}),
+]
+SANDREEL = [sys.executable, "-m", "sandreel_core.cli"]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Shell:
+    """Runs `sandreel` against one installation."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
+
+    def argv(self, *args: str) -> list[str]:
+        head, tail = (args[: args.index("--")], args[args.index("--") :]) if "--" in args else (args, ())
+        return [*SANDREEL, *head, "--data", str(self.data), *tail]
+
+    async def __call__(self, *args: str, stdin: bytes | int | None = None) -> Done:
+        source = subprocess.PIPE if isinstance(stdin, bytes) else subprocess.DEVNULL if stdin is None else stdin
+        process = await asyncio.create_subprocess_exec(
+            *self.argv(*args), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environ
+        )
+        async with asyncio.timeout(30):
+            out, err = await process.communicate(stdin if isinstance(stdin, bytes) else None)
+        return Done(process.returncode or 0, out, err.decode())
+
+
+@pytest.fixture
+async def shell(nats_server: NatsServer, connect_bus: Connect, tmp_path: Path) -> AsyncIterator[Shell]:
+    bus = await connect_bus()
+    await bus.ensure(STREAMS)
+    lines = [
+        "[bus]",
+        f'nats_urls = ["{nats_server.url}"]',
+        'user = "client"',
+        f'password = "{nats_server.password("client")}"',
+    ]
+    (tmp_path / "client.toml").write_text("\n".join(lines) + "\n")
+    async with fake_roles(bus):
+        shell = Shell(tmp_path)
+        assert (await shell("session", "create", "s1", "--owner", "user:ada")).code == 0
+        yield shell
+
+
+# Execs
+
+
+@pytest.mark.parametrize(
+    ("job", "code"),
+    [(["print", "x"], 0), (["exit", "3"], 3), (["kill", "SIGKILL"], 137), (["lost"], 125)],
+)
+async def test_exec_ends_with_the_jobs_exit_code(shell: Shell, job: list[str], code: int) -> None:
+    assert (await shell("exec", "s1", "--", *job)).code == code
+
+
+async def test_stdout_and_stderr_go_where_they_belong(shell: Shell) -> None:
+    out = await shell("exec", "s1", "--", "print", "one\n", "--", "two")
+    err = await shell("exec", "s1", "--", "err", "oops\n")
+
+    assert (out.out, out.err) == (b"one\n--two", "")
+    assert (err.out, err.err) == (b"", "oops\n")
+
+
+async def test_piped_input_reaches_the_job_byte_for_byte(shell: Shell, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 1200
+
+    assert await shell("exec", "s1", "--", "cat", stdin=data) == Done(0, data, "")
+    assert await shell("exec", "s1", "--", "cat", stdin=b"") == Done(0, b"", "")
+    for size in (100, len(data)):
+        (tmp_path / "input").write_bytes(data[:size])
+        with (tmp_path / "input").open("rb") as file:
+            assert (await shell("exec", "s1", "--", "cat", stdin=file.fileno())).out == data[:size]
+
+
+async def test_detach_then_attach_then_attach_after_a_cursor_sees_exactly_the_rest(shell: Shell) -> None:
+    detached = await shell("exec", "-d", "s1", "--", "lines", "1000")
+    exec_id = detached.out.decode().strip()
+
+    whole = await shell("attach", "s1", exec_id)
+    items = (await shell("attach", "s1", exec_id, "--json")).objects
+    middle = items[len(items) // 2]
+    rest = await shell("attach", "s1", exec_id, "--after", middle["cursor"])
+
+    assert whole == Done(0, b"".join(b"line %d\n" % line for line in range(1, 1001)), "")
+    before = b"".join(
+        item["data"]["text"].encode() for item in items[: items.index(middle) + 1] if "text" in item.get("data", {})
+    )
+    assert before + rest.out == whole.out
+    assert items[-1]["type"] == "exec.exited"
+
+
+async def test_replay_of_some_lines(shell: Shell) -> None:
+    exec_id = (await shell("exec", "-d", "--id", "x1", "s1", "--", "lines", "300")).out.decode().strip()
+    await shell("attach", "s1", exec_id)
+
+    assert (await shell("replay", "s1", "x1", "--speed", "10", "--from", "99", "--to", "101")).out == (
+        b"line 99\nline 100\nline 101\n"
+    )
+
+
+async def test_a_reader_that_leaves_early_is_no_error_to_talk_about(shell: Shell) -> None:
+    await shell("exec", "--id", "x1", "s1", "--", "lines", "20000")
+    pipe = f"{' '.join(shell.argv('replay', 's1', 'x1', '--speed', 'max'))} | head -1"
+
+    process = await asyncio.create_subprocess_shell(
+        pipe, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=shell.environ
+    )
+    assert await process.communicate() == (b"line 1\n", b"")
+
+
+async def test_cancel_ends_the_job(shell: Shell) -> None:
+    await shell("exec", "-d", "--id", "x1", "s1", "--", "cat")
+
+    cancelled = await shell("cancel", "s1", "x1", "--wait", "--json")
+    again = await shell("cancel", "s1", "x1")
+
+    assert cancelled.objects[0]["reason"] in ("cancelled", "exited")
+    assert again.code == 2
+
+
+# Ctrl-C
+
+
+async def test_ctrl_c_once_interrupts_the_job(shell: Shell) -> None:
+    async with Terminal(shell.argv("exec", "s1", "--id", "x1", "--shell", "cat"), shell.environ) as terminal:
+        await terminal.wait()
+    async with Terminal(shell.argv("exec", "s1", "--id", "x2", "--", "stubborn"), shell.environ) as terminal:
+        await until_running(shell, "x2")
+        await terminal.press_ctrl_c()
+        await terminal.until("still here")
+        assert "again" in terminal.text
+        await shell("cancel", "s1", "x2")
+        assert await terminal.wait() == 143
+
+
+async def test_ctrl_c_twice_detaches_and_says_how_to_come_back(shell: Shell) -> None:
+    async with Terminal(shell.argv("exec", "s1", "--id", "x1", "--", "stubborn"), shell.environ) as terminal:
+        await until_running(shell, "x1")
+        await terminal.press_ctrl_c()
+        await terminal.until("still here")
+        await terminal.press_ctrl_c()
+        assert await terminal.wait() == 130
+    command = re.search(r"sandreel attach s1 x1 --after (\S+)", terminal.text)
+    assert command is not None
+    await shell("cancel", "s1", "x1")
+
+    rest = await shell("attach", "s1", "x1", "--after", command[1])
+
+    assert rest.code == 143
+    assert rest.out == b""
+
+
+async def test_ctrl_c_leaves_an_attached_job_alone(shell: Shell) -> None:
+    await shell("exec", "-d", "--id", "x1", "s1", "--", "stubborn")
+    async with Terminal(shell.argv("attach", "s1", "x1"), shell.environ) as terminal:
+        await terminal.until_ready()
+        await terminal.press_ctrl_c()
+        assert await terminal.wait() == 130
+
+    assert "--after" in terminal.text
+    assert (await shell("session", "show", "s1", "--json")).objects[0]["execs"][0]["phase"] == "running"
+
+
+async def until_running(shell: Shell, exec_id: str) -> None:
+    async with asyncio.timeout(20):
+        while (await shell("attach", "s1", exec_id, "--after", "x:0:1")).err.find("no exec") >= 0:
+            await asyncio.sleep(0.05)
+
+
+# Sessions
+
+
+async def test_the_life_of_a_session(shell: Shell) -> None:
+    assert (await shell("session", "create")).out.startswith(b"s-")
+    listed = (await shell("session", "ls")).out.decode().splitlines()
+    assert len(listed) == 3
+    assert "user:ada" in listed[2] or "user:ada" in listed[1]
+    shown = (await shell("session", "show", "s1", "--json")).objects[0]
+    assert (shown["session"], shown["phase"]) == ("s1", "ready")
+    assert (await shell("session", "pin", "s1")).out == b"s1 ready (pinned)\n"
+    assert (await shell("session", "unpin", "s1")).out == b"s1 ready\n"
+    assert (await shell("session", "extend", "s1", "1h")).code == 0
+    assert (await shell("session", "stop", "s1")).out == b"s1 stopped\n"
+    assert (await shell("session", "resume", "s1")).out == b"s1 ready\n"
+    assert (await shell("session", "destroy", "s1")).out == b"s1 destroyed\n"
+    assert [info["phase"] for info in (await shell("session", "ls", "--all", "--json")).objects] == [
+        "ready",
+        "destroyed",
+    ]
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("args", "phrase"),
+    [
+        (["exec", "s1", "--", "refuse", "EXEC_LIMIT"], "EXEC_LIMIT"),
+        (["exec", "nope", "--", "print"], "SESSION_NOT_FOUND"),
+        (["exec", "a b", "--", "print"], "session"),
+        (["exec", "s1"], "after --"),
+        (["attach", "s1", "nope"], "no exec nope"),
+        (["attach", "s1", "nope", "--after", "junk"], "cursor"),
+        (["session", "show", "nope"], "no session nope"),
+        (["session", "create", "s1"], "SESSION_EXISTS"),
+        (["session", "create", "--owner", "ada"], "TYPE:ID"),
+        (["session", "stop", "nope"], "SESSION_NOT_FOUND"),
+        (["replay", "s1", "nope", "--from", "soon"], "soon"),
+        (["session", "ls", "--", "x"], "after --"),
+        (["session", "extend", "s1", "soon"], "duration"),
+    ],
+)
+async def test_a_mistake_is_one_line_and_exit_code_2(shell: Shell, args: list[str], phrase: str) -> None:
+    done = await shell(*args)
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.count("\n") == 1
+    assert phrase in done.err
+
+
+async def test_without_an_installation_it_says_what_to_do(tmp_path: Path) -> None:
+    done = await Shell(tmp_path)("session", "ls")
+
+    assert done.code == 2
+    assert "sandreel up" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    program = (
+        "import sys\nfrom sandreel_core.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('nats', 'msgspec', 'sqlalchemy', 'asyncpg') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.returncode == 0
