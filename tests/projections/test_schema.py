@@ -1,0 +1,93 @@
+"""The schema that migrations make, and the one that the code believes in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from sandreel_migrations.upgrade import head, upgrade
+from sandreel_projections.execs import ExecRow
+from sandreel_projections.sessions import SessionRow
+from sandreel_projections.tables import columns, execs, metadata, sessions
+
+
+async def test_migrated_schema_is_the_metadata(database: str) -> None:
+    engine = create_async_engine(database.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        differences = await connection.run_sync(_compare)
+    await engine.dispose()
+    assert differences == []
+
+
+def _compare(connection: Connection) -> list[Any]:
+    def ours(name: str | None, kind: str, parents: Mapping[Any, Any]) -> bool:
+        return name == "reel" if kind == "schema" else name != "schema_version"
+
+    options = {"include_schemas": True, "include_name": ours, "compare_type": True}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
+def test_rows_have_the_columns_of_their_tables() -> None:
+    assert ExecRow.__struct_fields__ == columns(execs)
+    assert SessionRow.__struct_fields__ == columns(sessions)
+
+
+async def test_every_table_view_and_column_says_what_it_is(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    silent = await connection.fetch(
+        """SELECT c.relname, a.attname FROM pg_class c LEFT JOIN pg_attribute a
+               ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           WHERE c.relnamespace = 'reel'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+             AND (coalesce(obj_description(c.oid, 'pg_class'), '') = ''
+                  OR coalesce(col_description(c.oid, a.attnum), '') = '')"""
+    )
+    functions = await connection.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'reel'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL"
+    )
+    await connection.close()
+    assert silent == []
+    assert functions == []
+
+
+async def test_upgrade_is_done_once_by_whoever_comes_first(empty_database: str) -> None:
+    assert await asyncio.gather(*(upgrade(empty_database, wait_s=10) for _ in range(3))) == [head()] * 3
+    assert await upgrade(empty_database) == head()
+
+
+async def test_program_says_in_one_line_what_is_wrong(empty_database: str) -> None:
+    wrong = empty_database.replace("sandreel:", "sandreel:x", 1)
+    code, said = await _run(wrong)
+    assert code == 2
+    assert said.startswith("sandreel migrations: ")
+    assert said.count("\n") == 1
+    assert "password" in said
+    assert wrong.split(":")[2].split("@")[0] not in said
+
+    connection = await asyncpg.connect(empty_database)
+    assert (await _run(empty_database))[0] == 0
+    await connection.execute("UPDATE reel.schema_version SET version_num = '9999'")
+    code, said = await _run(empty_database)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "newer" in said
+    await connection.close()
+
+
+async def _run(dsn: str) -> tuple[int | None, str]:
+    env = {"PATH": os.environ["PATH"], "SANDREEL_POSTGRES_DSN": dsn}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sandreel_migrations"),
+        env=env,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, said.decode()
