@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
+from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored, StreamState
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.exec import Exited, Gap, Lost
@@ -78,12 +78,12 @@ async def follow_exec(
 
     live       go on behind CaughtUp
     until_end  return behind the event that ends the exec (and at once when `after` is its cursor)
-    Raises Malformed for a cursor of another epoch or partition, NotFound when there is no such stream.
+    Raises Malformed for a cursor of another epoch or partition or behind the stream's end, NotFound when there is no such stream.
     """
     subject, stream = subjects.exec(exec_id), subjects.stream
-    epoch = (await bus.state(stream)).epoch
-    start = silent_until = _place(after, epoch, subjects.partition)
-    places = _Places(bus, stream, subjects.partition, epoch, on_skipped)
+    state = await bus.state(stream)
+    start = silent_until = _place(after, state, subjects.partition)
+    places = _Places(bus, stream, subjects.partition, state.epoch, on_skipped)
     if start:
         stored = await bus.get(stream, start)
         ordinals = None if stored is None else places.at(stored, subject)
@@ -124,14 +124,14 @@ async def follow_execs(
     snapshot  where the execs stand. At P ≤ the cursor C: it is read from P, silently up to C. At P > C: `next_n` and
               `ended` must be those by the blocks up to C. Without one, an exec that is first met in its middle is read
               from its own beginning, silently.
-    Raises Malformed for cursors of another epoch or partition, NotFound when there is no such stream.
+    Raises Malformed for cursors of another epoch or partition or behind the stream's end, NotFound when there is no such stream.
     """
     stream = reel(partition)
-    epoch = (await bus.state(stream)).epoch
-    silent_until = start = _place(after, epoch, partition)
-    places = _Places(bus, stream, partition, epoch, on_skipped)
+    state = await bus.state(stream)
+    silent_until = start = _place(after, state, partition)
+    places = _Places(bus, stream, partition, state.epoch, on_skipped)
     if snapshot is not None:
-        start = min(start, _place(snapshot.cursor, epoch, partition))
+        start = min(start, _place(snapshot.cursor, state, partition))
         for subject, next_n in snapshot.next_n.items():
             places.remember(subject, Ordinals(next_n - 1, subject in snapshot.ended))
     async with aclosing(bus.follow(stream, filters, after=start, live=live)) as items:
@@ -192,12 +192,22 @@ class _Places:
                 self.remember(stored.subject, ordinals)
                 if gone is not None and loud:
                     items.append(gone)
+            if self._is_cut_off(ordinals, event):
+                if loud:
+                    items.append(Gone(stored.subject, ordinals.last + 1, (event.n or 1) - 1))
+                ordinals.last = (event.n or 1) - 1
             if not ordinals.accept(event):
                 return items
         if loud:
             cursor = Cursor(self._epoch, self._partition, stored.sequence)
             items.append(Recorded(event, cursor, stored.time_ns, len(stored.body)))
         return items
+
+    def _is_cut_off(self, ordinals: Ordinals, event: Envelope) -> bool:
+        """The end is published alone, after all before it is stored. A reader that meets it and lacks something
+        was overtaken by the archive: what it lacks does not come again."""
+        ends = isinstance(event.data, Exited | Lost) and not ordinals.ended
+        return ends and event.n is not None and event.n > ordinals.last + 1
 
     async def _first_met(self, stored: Stored, event: Envelope) -> tuple[Ordinals, Gone | None]:
         """The place in an exec just before its event that is met first."""
@@ -235,9 +245,15 @@ class _Places:
             return None
 
 
-def _place(cursor: Cursor | None, epoch: str, partition: int) -> int:
+def _place(cursor: Cursor | None, state: StreamState, partition: int) -> int:
     if cursor is None:
         return 0
     if cursor.partition != partition:
         raise Malformed(f"cursor {cursor} belongs to partition {cursor.partition}, not to {partition}")
-    return cursor.check(epoch)
+    sequence = cursor.check(state.epoch)
+    if sequence > state.last_sequence:
+        raise Malformed(
+            f"cursor {cursor} is behind the end of {state.name}, {state.last_sequence}: a stream that comes from a "
+            "backup must be brought back with `sandreel streams restore`"
+        )
+    return sequence

@@ -75,8 +75,10 @@ class Lane:
 class Pipeline:
     """All lanes of one process on one bus. Open it with `async with pipeline.running():`.
 
-    greet  awaited after every reconnection before anything is sent again; raises Denied to keep the pipeline
-           closed (until the next reconnection), retries everything else itself
+    greet  awaited before anything is sent again after a reconnection, and before a refused event that may have
+           been stored becomes a gap: asks the log and calls `Lane.reconcile` for every lane. Raises Denied to keep
+           the pipeline closed until the next reconnection; retries everything else itself. Without it such an
+           event is sent until it is taken
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Pipeline:
         window_bytes: int = WINDOW_BYTES,
         total_bytes: int = TOTAL_BYTES,
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        first_retry_s: float = FIRST_RETRY_S,
     ) -> None:
         self._bus = bus
         self._greet = greet
@@ -95,6 +98,7 @@ class Pipeline:
         self._window_bytes = window_bytes
         self._total_bytes = total_bytes
         self._ack_timeout_s = ack_timeout_s
+        self._first_retry_s = first_retry_s
         self._tick_s = min(TICK_S, ack_timeout_s / 2)
         self._bytes = 0
         self._greeted = -1
@@ -103,6 +107,8 @@ class Pipeline:
         self._lanes: list[Lane] = []
         self._ready: deque[Lane] = deque()
         self._wake = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._greeting = asyncio.Lock()
         self._waiters: list[asyncio.Future[None]] = []
         self._log = Log("pipeline")
 
@@ -123,7 +129,8 @@ class Pipeline:
         if self._bus.connected:
             self._greeted = self._bus.generation
         async with asyncio.TaskGroup() as group, self._bus.channel(self._answer) as channel:
-            tasks = [group.create_task(self._send(channel)), group.create_task(self._watch())]
+            works = (self._send(channel), self._watch(), self._resolve())
+            tasks = [group.create_task(work) for work in works]
             try:
                 yield self
             finally:
@@ -235,13 +242,22 @@ class Pipeline:
             self._go_back(lane, f"{type(answer).__name__}: {answer}")
         else:
             window.refuse(entry, answer)
-        if window.entries and window.entries[0].refused is not None:
-            why, kept = window.entries[0].refused, window.entries[0].keep
-            window.settle()
-            self._log.warning("the server refuses an event", subject=lane.subject, why=str(why), kept=kept)
-            self._go_back(lane, str(why), at_once=not kept)
+        self._settle(lane)
         self._bytes += window.bytes - before
         self.notify()
+
+    def _settle(self, lane: Lane) -> None:
+        head = lane.window.entries[0] if lane.window.entries else None
+        if head is None or head.refused is None:
+            return
+        why = str(head.refused)
+        verdict = lane.window.settle()
+        self._log.warning("the server refuses an event", subject=lane.subject, n=head.n, why=why, then=verdict)
+        if verdict == "doubt" and self._greet is not None:
+            self._greeted = -1
+            self._doubt.set()
+        else:
+            self._go_back(lane, why, at_once=verdict == "again")
 
     def _go_back(self, lane: Lane, why: str, *, at_once: bool = False) -> None:
         """Everything of the lane is sent again, after a while that doubles with every failure in a row."""
@@ -252,7 +268,7 @@ class Pipeline:
         if at_once:
             self._enqueue(lane)
             return
-        delay_s = backoff_s(lane.failures)
+        delay_s = backoff_s(lane.failures, self._first_retry_s)
         if lane.failures == 0:
             self._log.info("sending again", subject=lane.subject, why=why, messages=len(lane.window))
         lane.failures += 1
@@ -287,6 +303,24 @@ class Pipeline:
         generation = self._greeted
         while True:
             generation = await self._bus.wait_connected(generation)
+            await self._admit(generation)
+
+    async def _resolve(self) -> None:
+        """Answers doubts, once what is under way has been answered or will not be."""
+        while True:
+            await self._doubt.wait()
+            try:
+                async with asyncio.timeout(self._ack_timeout_s):
+                    while self._in_flight:
+                        await self.changed()
+            except TimeoutError:
+                self._log.info("asking the log without the last acknowledgements", messages=len(self._in_flight))
+            self._doubt.clear()
+            await self._admit(self._bus.generation)
+
+    async def _admit(self, generation: int) -> None:
+        """Everything of the old rounds is forgotten, the log is asked, and all lanes are sent again."""
+        async with self._greeting:
             for lane in self._lanes:
                 self._forget(lane)
             if self._greet is not None:
@@ -295,16 +329,16 @@ class Pipeline:
                 except Denied as error:
                     self._log.error("not let in again", why=str(error))
                     self.notify()
-                    continue
+                    return
             self._greeted = generation
             for lane in list(self._lanes):
                 lane.failures = 0
-                self._go_back(lane, "connected again", at_once=True)
+                self._go_back(lane, "admitted", at_once=True)
             self._wake.set()
             self.notify()
 
 
-def backoff_s(failures: int) -> float:
-    """How long to wait after so many failures in a row: doubling from 50 ms to 5 s, with jitter."""
+def backoff_s(failures: int, first_s: float = FIRST_RETRY_S) -> float:
+    """How long to wait after so many failures in a row: doubling to at most 5 s, with jitter."""
     jitter = 0.5 + random.random() / 2  # noqa: S311
-    return min(LAST_RETRY_S, FIRST_RETRY_S * float(2 ** min(failures, 16))) * jitter
+    return min(LAST_RETRY_S, first_s * float(2 ** min(failures, 16))) * jitter

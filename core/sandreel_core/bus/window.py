@@ -4,13 +4,14 @@ Two rules make it exact. An acknowledgement counts only in the round in which ev
 well: a copy that an earlier round stored may stand behind a hole. And a number that was ever sent keeps its body
 for good: when the server refuses a body outright, or a restored stream has a hole, the gap covers every number
 that this window has used, and what was behind the hole goes out again under fresh numbers. Nothing that could
-still be sent is lost, and no late copy can be taken for something else.
+still be sent is lost, and no late copy can be taken for something else. A body that is refused now may still have
+been stored by an earlier round whose answer was lost: only the log can tell, so it is asked before a gap is made.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sandreel_core.errors import SandreelError
 
@@ -25,10 +26,18 @@ class Author(Protocol):
         """The same event with another ordinal."""
 
 
-class Entry:
-    """One message. `keep`: whatever the server says, it is sent until it is stored (gaps and the end)."""
+# How to go on after a refusal: all is settled, send again at once, send again later, or ask the log first.
+Verdict = Literal["settled", "again", "later", "doubt"]
 
-    __slots__ = ("acked", "body", "gap_from", "keep", "n", "refused", "token")
+
+class Entry:
+    """One message.
+
+    keep   whatever the server says, it is sent until it is stored (gaps and the end)
+    doubt  an earlier round sent it and nobody knows whether it was stored
+    """
+
+    __slots__ = ("acked", "body", "doubt", "gap_from", "keep", "n", "refused", "token")
 
     def __init__(self, n: int, body: bytes, keep: bool, gap_from: int = 0) -> None:
         self.n = n
@@ -36,6 +45,7 @@ class Entry:
         self.keep = keep
         self.gap_from = gap_from
         self.acked = False
+        self.doubt = False
         self.refused: SandreelError | None = None
         self.token = 0
 
@@ -82,24 +92,27 @@ class Window:
             self._refusals += 1
         entry.refused = why
 
-    def settle(self) -> bool:
-        """Put a gap in the place of refused entries at the front. True when the window must be sent again."""
+    def settle(self) -> Verdict:
+        """Put a gap in the place of refused entries at the front, if it is sure that they are not stored."""
         head = self.entries[0] if self.entries else None
         if head is None or head.refused is None:
-            return False
+            return "settled"
         if head.keep:
-            return True
+            return "later"
+        if head.doubt:
+            return "doubt"
         why, from_n, until_n = f"refused: {head.refused}", head.n, head.n
-        while self.entries and self.entries[0].refused is not None and not self.entries[0].keep:
+        while self.entries and self._is_hopeless(self.entries[0]):
             until_n = self.entries[0].n
             self._drop_first()
         self._skip(from_n, until_n, why)
-        return True
+        return "again"
 
     def go_back(self) -> list[int]:
         """Begin a new round: everything is unsent again. The tokens of the old round, whose answers mean nothing now."""
         tokens = [entry.token for entry in self.entries if entry.token]
         for entry in self.entries:
+            entry.doubt = entry.doubt or entry.acked or entry.token != 0
             entry.acked, entry.refused, entry.token = False, None, 0
         self.sent = self._refusals = 0
         return tokens
@@ -107,6 +120,8 @@ class Window:
     def reconcile(self, last_n: int, why: str) -> bool:
         """The log holds everything up to `last_n` and has a hole behind it: release what it has, and explain
         what it has lost. Call between rounds. True when there was something to explain."""
+        for entry in self.entries:
+            entry.doubt = False
         while self.entries and self.entries[0].n <= last_n:
             self._drop_first()
         first = self.entries[0] if self.entries else None
@@ -119,6 +134,9 @@ class Window:
             self._drop_first()
         self._skip(last_n + 1, first_n - 1, why)
         return True
+
+    def _is_hopeless(self, entry: Entry) -> bool:
+        return entry.refused is not None and not entry.keep and not entry.doubt
 
     def _skip(self, from_n: int, until_n: int, why: str) -> None:
         """`from_n` to `until_n` are gone: a gap over every number in use, then the rest under fresh numbers."""
