@@ -31,7 +31,14 @@ class Refused(SandreelError):
 
 
 class Conflict(SandreelError):
-    """Somebody appended first. Load again, decide again, append again."""
+    """Somebody appended first. Load again, decide again, append again.
+
+    `last_sequence` is the subject's, where the server said it: a writer that may not read needs it.
+    """
+
+    def __init__(self, message: str, last_sequence: int | None = None) -> None:
+        super().__init__(message)
+        self.last_sequence = last_sequence
 
 
 class Unavailable(SandreelError):
