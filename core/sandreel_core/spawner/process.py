@@ -1,0 +1,333 @@
+"""The backend for a machine without a container engine: runnerd as a detached child, in bubblewrap where it works.
+
+It does not isolate from the network and sets no limits (`fence` is none). A boot is found again by its
+record (pid and start time) and by the marker in the environment of everything that it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from sandreel_core.contract.boot import BOOT_MARKER
+from sandreel_core.contract.session import Profile
+from sandreel_core.errors import AlreadyExists, Conflict, Denied, Misconfigured, NotFound, SandreelError, Unavailable
+from sandreel_core.log import Log
+from sandreel_core.spawner import bubble, census
+from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, Status
+from sandreel_core.spawner.ends import Ends
+from sandreel_core.spawner.launch import launch
+from sandreel_core.spawner.workspace import Boot, Folder, empty_trash, folders
+
+PROGRAM = (sys.executable, "-I", "-m", "sandreel_runnerd", "--settings-stdin")
+USERS: Mapping[Profile, tuple[int, int]] = {"default": (65534, 65534), "agent": (10001, 10001)}  # design §6
+_DEATH_TIMEOUT_S = 10.0
+_SCAN_PAUSE_S = 0.05
+
+
+class ProcessBackend:
+    """Made by `open`. `users` None: sessions run as the spawner does (it is not root)."""
+
+    name = "process"
+    fence: Fence = "none"
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        node: str,
+        program: Sequence[str],
+        users: Mapping[Profile, tuple[int, int]] | None,
+        boxed: bool,
+    ) -> None:
+        self.node = node
+        self.boxed = boxed
+        self._data = data
+        self._program = list(program)
+        self._users = users
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._ends = Ends()
+        self._log = Log("spawner.process")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        data: Path,
+        *,
+        node: str,
+        program: Sequence[str] = PROGRAM,
+        users: Mapping[Profile, tuple[int, int]] = USERS,
+        box: bool | None = None,
+    ) -> AsyncGenerator[ProcessBackend, None]:
+        """`box` None: in bubblewrap if it works here. As root, sessions run as `users` of their profile.
+
+        Raises Misconfigured when such a user could not read the interpreter or enter the data directory.
+        """
+        why = await asyncio.to_thread(bubble.works) if box is not False else "it is switched off"
+        log = Log("spawner.process")
+        if why and box:
+            raise Misconfigured(f"sessions were to run in bubblewrap, and {why}")
+        if why:
+            log.warning("sessions are plain processes: they see each other and this machine", reason=why)
+        dropping = users if os.geteuid() == 0 else None
+        backend = cls(data, node=node, program=program, users=dropping, boxed=why is None)
+        await asyncio.to_thread(backend._prepare)
+        try:
+            yield backend
+        finally:
+            backend._close()
+
+    def _prepare(self) -> None:
+        (self._data / "sessions").mkdir(mode=0o711, parents=True, exist_ok=True)
+        if self._users and not self.boxed:
+            for uid, gid in self._users.values():
+                for path in [*bubble.needs(self._program), self._data / "sessions" / "any"]:
+                    closed = bubble.closed_to(path, uid, gid)
+                    if closed is not None:
+                        raise Misconfigured(
+                            f"sessions run as uid {uid}, which may not enter {closed}: install bubblewrap, or put the data and the program elsewhere"
+                        )
+        empty_trash(self._data)
+
+    def _close(self) -> None:
+        self._ends.close()
+        for child in self._children.values():
+            if child.poll() is None:
+                child.returncode = 0  # it lives on without us: Popen need not warn that nobody waits for it
+        self._children.clear()
+
+    # -- create
+
+    async def create(self, spec: BootSpec) -> Sandbox:
+        boot = await asyncio.to_thread(self._create, spec)
+        self._ends.add(boot)
+        return self._sandbox(boot)
+
+    def _create(self, spec: BootSpec) -> Boot:
+        folder = Folder(self._data, spec.key)
+        user = self._users[spec.profile] if self._users else None
+        with folder.locked():
+            before = folder.read()
+            if before is not None and before.state == "starting" and before.boot_id == spec.boot_id:
+                # We hold the lock, so whoever began this boot died before runnerd got its settings: begin again.
+                before = self._bury(folder, before)
+            elif before is not None and self._status(before) != "dead":
+                raise AlreadyExists(f"boot {before.boot_id} of the session is there")
+            here = folder.workspace.is_dir()
+            if spec.fresh and here and not (before is not None and _same_life(before, spec)):
+                raise AlreadyExists("there is a workspace that is not this session's")
+            if not spec.fresh and not here:
+                if before is None:
+                    folder.remove()  # only taking the lock made it
+                raise NotFound("the workspace is not there")
+            boot = Boot(
+                installation=spec.settings.installation,
+                org=spec.key.org,
+                session=spec.key.session,
+                incarnation=spec.incarnation,
+                boot_id=spec.boot_id,
+                profile=spec.profile,
+                node=self.node,
+                kernel=census.kernel_boot(),
+                created_ms=time.time_ns() // 1_000_000,
+                marker=marker_of(spec),
+                fresh=spec.fresh,
+            )
+            try:
+                folder.write(boot)
+                if spec.fresh and not folder.workspace.exists():
+                    folder.make_workspace(user)
+                return self._start(folder, boot, spec, user)
+            except (OSError, SandreelError) as error:
+                self._undo(folder, boot, before)
+                if isinstance(error, SandreelError):
+                    raise
+                raise Unavailable(f"the session's process cannot be started: {error}") from error
+
+    def _start(self, folder: Folder, boot: Boot, spec: BootSpec, user: tuple[int, int] | None) -> Boot:
+        def keep(child: subprocess.Popen[bytes]) -> None:
+            self._children[child.pid] = child
+
+        hidden = self._data if self.boxed else None
+        return launch(folder, boot, spec, program=self._program, user=user, hidden=hidden, started=keep)
+
+    def _undo(self, folder: Folder, boot: Boot, before: Boot | None) -> None:
+        with suppress(Unavailable):
+            self._bury(folder, boot)
+        if boot.fresh:
+            folder.remove()
+        elif before is not None:
+            folder.write(before)
+        else:
+            folder.forget()
+
+    # -- stop and destroy
+
+    async def stop(self, key: Key, boot_id: str, *, grace_s: float) -> Death:
+        folder = Folder(self._data, key)
+        boot = await asyncio.to_thread(folder.read)
+        if boot is None or boot.boot_id != boot_id:
+            raise NotFound(f"there is no boot {boot_id}")
+        if boot.state == "dead":
+            return _death(boot)
+        if self._status(boot) == "running" and boot.pid:
+            await self._terminate(boot, grace_s)
+        return await asyncio.to_thread(self._finish, folder, boot_id)
+
+    async def _terminate(self, boot: Boot, grace_s: float) -> None:
+        """SIGTERM, and wait for the end of runnerd itself."""
+        try:
+            descriptor = os.pidfd_open(boot.pid)
+        except ProcessLookupError:
+            return
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            if not census.send(boot.pid, boot.started, signal.SIGTERM):
+                return
+            loop.add_reader(descriptor, ended.set)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    def _finish(self, folder: Folder, boot_id: str) -> Death:
+        with folder.locked():
+            boot = folder.read()
+            if boot is None or boot.boot_id != boot_id:
+                raise NotFound(f"there is no boot {boot_id}")
+            return _death(boot if boot.state == "dead" else self._bury(folder, boot))
+
+    def _bury(self, folder: Folder, boot: Boot) -> Boot:
+        """Kill what is left and write down the death, once two scans have found nothing. Holds the lock.
+
+        Raises Unavailable when something is still there after 10 s.
+        """
+        other_kernel = boot.kernel != census.kernel_boot()
+        limit = time.monotonic() + _DEATH_TIMEOUT_S
+        clean = 0
+        while not other_kernel and clean < 2:
+            left = [(boot.pid, boot.started)] if boot.pid and census.start_time(boot.pid) == boot.started else []
+            left += census.carriers(BOOT_MARKER, boot.marker)
+            clean = 0 if left else clean + 1
+            for pid, started in left:
+                census.send(pid, started, signal.SIGKILL)
+            if time.monotonic() > limit:
+                raise Unavailable(f"{len(left)} processes of the session survive SIGKILL", retry_after_s=30)
+            if left:
+                time.sleep(_SCAN_PAUSE_S)
+        code = self._reap(boot)
+        cause = "node" if other_kernel else "killed" if code is not None and code > 128 else "exited"
+        boot = replace(boot, state="dead", cause=cause, exit_code=code)
+        folder.write(boot)
+        return boot
+
+    def _reap(self, boot: Boot) -> int | None:
+        """The exit code as in a shell, where runnerd is a child of this process; also clears up zombies."""
+        code: int | None = None
+        child = self._children.get(boot.outer)
+        if child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                code = child.wait(timeout=1)
+                del self._children[boot.outer]
+        return 128 - code if code is not None and code < 0 else code
+
+    async def destroy(self, key: Key, *, installation: str) -> None:
+        await asyncio.to_thread(self._destroy, key, installation)
+        self._ends.drop(key)
+
+    def _destroy(self, key: Key, installation: str) -> None:
+        folder = Folder(self._data, key)
+        if not folder.path.exists():
+            return
+        with folder.locked():
+            boot = folder.read()
+            if boot is not None and boot.installation != installation:
+                raise Denied("the session belongs to another installation")
+            if boot is not None and boot.state != "dead":
+                raise Conflict(f"boot {boot.boot_id} is not dead")
+            folder.remove()
+
+    # -- inspect, list, watch
+
+    async def inspect(self, key: Key) -> Sandbox | None:
+        boot = await asyncio.to_thread(Folder(self._data, key).read)
+        if boot is None:
+            return None
+        self._ends.add(boot)
+        return self._sandbox(boot)
+
+    async def list(self) -> Sequence[Sandbox]:
+        boots, unreadable = await asyncio.to_thread(self._read_all)
+        if unreadable is not None:
+            self._log.warning("a session's record cannot be read", problem=unreadable)
+            raise Unavailable(unreadable, retry_after_s=60)
+        for boot in boots:
+            self._ends.add(boot)
+        return [self._sandbox(boot) for boot in boots]
+
+    def _read_all(self) -> tuple[Sequence[Boot], str | None]:
+        boots: list[Boot] = []
+        try:
+            for key in folders(self._data):
+                folder = Folder(self._data, key)
+                folder.trim()
+                boot = folder.read()
+                if boot is not None:
+                    boots.append(boot)
+        except (OSError, Unavailable) as error:
+            return boots, str(error)
+        return boots, None
+
+    def _status(self, boot: Boot) -> Status:
+        if boot.state == "dead":
+            return "dead"
+        if boot.kernel != census.kernel_boot():
+            return "exited"
+        if boot.state == "starting":
+            return "starting"
+        return "running" if census.start_time(boot.pid) == boot.started else "exited"
+
+    def _sandbox(self, boot: Boot) -> Sandbox:
+        status = self._status(boot)
+        return Sandbox(
+            key=boot.key,
+            installation=boot.installation,
+            incarnation=boot.incarnation,
+            boot_id=boot.boot_id,
+            profile=boot.profile,
+            status=status,
+            ref=f"pid:{boot.pid}",
+            node=boot.node,
+            created_at=datetime.fromtimestamp(boot.created_ms / 1000, UTC),
+            death=_death(boot) if status == "dead" else None,
+        )
+
+    def watch(self) -> AsyncGenerator[Key, None]:
+        return self._ends.watch()
+
+
+def marker_of(spec: BootSpec) -> str:
+    """What everything that a boot starts carries in its environment."""
+    return f"{spec.settings.installation}/{spec.key.org}/{spec.key.session}/{spec.boot_id}"
+
+
+def _same_life(boot: Boot, spec: BootSpec) -> bool:
+    return boot.installation == spec.settings.installation and boot.incarnation == spec.incarnation
+
+
+def _death(boot: Boot) -> Death:
+    return Death(cause=boot.cause or "exited", exit_code=boot.exit_code)

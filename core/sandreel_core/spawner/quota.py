@@ -1,0 +1,166 @@
+"""Quotas: one document a scope with the sessions that hold its slots, changed by compare-and-set.
+
+A slot is taken before the event that needs it is appended, so creates in flight count. What a crash in
+between leaves is taken back by `settle`, which makes the documents agree with the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from sandreel_core.bus.port import Bus, Stream
+from sandreel_core.contract.message import Owner
+from sandreel_core.errors import Conflict, Refused, Unavailable
+from sandreel_core.spawner.backend import Key
+
+SLOTS = "SLOTS"
+MAX_RETRIES = 32
+# A slot without an active session is spared so long: its event may be on its way.
+IN_FLIGHT_S = 60.0
+
+
+def slots(*, replicas: int = 1) -> Stream:
+    """The stream of the documents: the newest body of each subject counts."""
+    return Stream(name=SLOTS, subjects=("slot.>",), max_bytes=256 * 1024 * 1024, per_subject=1, replicas=replicas)
+
+
+class Slot(Struct, frozen=True, kw_only=True):
+    holder: str
+    taken_at: datetime
+
+
+class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    slots: Annotated[list[Slot], Meta(max_length=100_000)] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """How many active sessions there may be (design §6)."""
+
+    per_owner: int = 1
+    per_org: int = 50
+    per_host: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one active session counts against. `node`: the host that has it, or will."""
+
+    key: Key
+    incarnation: int
+    owner: Owner
+    node: str
+
+    @property
+    def holder(self) -> str:
+        return f"{self.key}/{self.incarnation}"
+
+
+class Quota:
+    """The slots of an installation."""
+
+    def __init__(self, bus: Bus, quotas: Quotas) -> None:
+        self._bus = bus
+        self._quotas = quotas
+
+    def _scopes(self, claim: Claim) -> list[tuple[str, int, str]]:
+        """(subject, limit, name): the host before the org, as behaviour §2.2 has it, then the owner."""
+        org, owner = claim.key.org, claim.owner
+        digest = hashlib.sha256(f"{owner.type}:{owner.id}".encode()).hexdigest()[:32]
+        return [
+            (f"slot.host.{_token(claim.node)}", self._quotas.per_host, "host"),
+            (f"slot.org.{org}", self._quotas.per_org, "org"),
+            (f"slot.owner.{org}.{digest}", self._quotas.per_owner, "owner"),
+        ]
+
+    async def take(self, claim: Claim, now: datetime) -> None:
+        """Take a slot in every scope, or none. Idempotent. Raises Refused (QUOTA_EXCEEDED, naming the limit)."""
+        taken: list[str] = []
+        for subject, limit, name in self._scopes(claim):
+            if not await self._change(subject, claim.holder, now, limit):
+                for other in taken:
+                    await self._change(other, claim.holder, None, 0)
+                noun = "session" if limit == 1 else "sessions"
+                raise Refused("QUOTA_EXCEEDED", f"the limit of {limit} active {noun} per {name} is reached")
+            taken.append(subject)
+
+    async def release(self, claim: Claim) -> None:
+        """Give the slots back. Idempotent."""
+        for subject, _, _ in self._scopes(claim):
+            await self._change(subject, claim.holder, None, 0)
+
+    async def _change(self, subject: str, holder: str, now: datetime | None, limit: int) -> bool:
+        """Add the holder (`now` given) or take it away; False when the document is full."""
+        for _ in range(MAX_RETRIES):
+            document, revision = await self._read(subject)
+            held = any(slot.holder == holder for slot in document.slots)
+            if held is (now is not None):
+                return True
+            if now is not None and len(document.slots) >= limit:
+                return False
+            rest = [slot for slot in document.slots if slot.holder != holder]
+            if now is not None:
+                rest.append(Slot(holder=holder, taken_at=now))
+            if await self._write(subject, replace(document, slots=rest), revision):
+                return True
+        raise Unavailable(f"the slots of {subject} are changed all the time")
+
+    async def settle(self, active: Mapping[str, Claim], now: datetime) -> int:
+        """Make the documents agree with the log, `active` being its active sessions by holder; how many changed.
+
+        A session that is active gets its slot even where that is one too many: it is there.
+        """
+        wanted: dict[str, set[str]] = {}
+        for claim in active.values():
+            for subject, _, _ in self._scopes(claim):
+                wanted.setdefault(subject, set()).add(claim.holder)
+        changed = 0
+        for subject in sorted(set(await self._bus.subjects(SLOTS, "slot.>")) | set(wanted)):
+            document, revision = await self._read(subject)
+            before = now - timedelta(seconds=IN_FLIGHT_S)
+            due = wanted.get(subject, set())
+            kept = [slot for slot in document.slots if slot.holder in due or slot.taken_at > before]
+            missing = due - {slot.holder for slot in kept}
+            kept += [Slot(holder=holder, taken_at=now) for holder in sorted(missing)]
+            if kept != document.slots and await self._write(subject, replace(document, slots=kept), revision):
+                changed += 1
+        return changed
+
+    async def holders(self, subject: str) -> list[str]:
+        document, _ = await self._read(subject)
+        return [slot.holder for slot in document.slots]
+
+    async def _read(self, subject: str) -> tuple[Document, int]:
+        stored = await self._bus.last(SLOTS, subject)
+        if stored is None:
+            return Document(), 0
+        try:
+            return msgspec.json.decode(stored.body, type=Document), stored.sequence
+        except msgspec.DecodeError:
+            # `settle` fills it again from the log.
+            return Document(), stored.sequence
+
+    async def _write(self, subject: str, document: Document, revision: int) -> bool:
+        try:
+            await self._bus.append(subject, msgspec.json.encode(document), expected=revision)
+        except Conflict:
+            return False
+        return True
+
+
+def claims(pairs: Iterable[Claim]) -> dict[str, Claim]:
+    """By holder."""
+    return {claim.holder: claim for claim in pairs}
+
+
+def _token(text: str) -> str:
+    """A host's name as one token of a subject."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)

@@ -1,0 +1,265 @@
+"""What is to be done, from what the log says, what the backend has and who was heard. Pure and total.
+
+Never an action that touches an object of another installation, of another node, or of which nothing is known.
+The caller gives sessions that are *older* than the list of sandboxes: then a boot that is missing there is
+gone, and one that is newer than its session was made meanwhile and is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sandreel_core.contract.session import StopReason
+from sandreel_core.session import RUNNING, Session
+from sandreel_core.spawner.backend import Key, Sandbox, boot_id_of, boot_order
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Create the boot, then append `session.provisioned`."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The boot runs already: append `session.provisioned`."""
+
+    key: Key
+    sandbox: Sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Confirm the boot's death (None: there is none), then append `session.failed`."""
+
+    key: Key
+    boot_id: str | None
+    stage: Literal["provision", "boot", "resume"]
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Confirm the boot's death (None: there is none), then append `session.stopped`. `reason` None: its cause."""
+
+    key: Key
+    boot_id: str | None
+    reason: StopReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Confirm the boot's death, delete the workspace, then append `session.destroyed`."""
+
+    key: Key
+    boot_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quell:
+    """End a boot that the log says is over. No event."""
+
+    key: Key
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Delete what a session left that is destroyed or never came up. No event."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Degrade:
+    key: Key
+    boot_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    key: Key
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Drain it and, if nothing lives in it, append `session.stopping`."""
+
+    key: Key
+    reason: Literal["idle", "ttl"]
+
+
+Action = Start | Adopt | Fail | Halt | Remove | Quell | Discard | Degrade | Recover | Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last heartbeat of a session. `age_s` by the monotonic clock."""
+
+    boot_id: str
+    age_s: float
+    live_execs: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`late_s` and the limits are design §6 and behaviour §2.3."""
+
+    installation: str
+    node: str
+    late_s: float = 15
+    boot_within_s: float = 180
+    orphan_after_s: float = 180
+
+
+def reconcile(
+    sessions: Mapping[Key, Session],
+    sandboxes: Iterable[Sandbox] | None,
+    beats: Mapping[Key, Beat],
+    now: datetime,
+    rules: Rules,
+    *,
+    heard_s: float = 0,
+    sweep: bool = False,
+) -> list[Action]:
+    """At most one action a session, in the sessions' order.
+
+    sandboxes  None: the backend could not be asked
+    heard_s    for how long heartbeats have been heard without an interruption
+    sweep      whether expired and idle sessions are looked for this time
+    """
+    found = None if sandboxes is None else {sandbox.key: sandbox for sandbox in sandboxes}
+    keys = list(sessions)
+    if found is not None:
+        keys += [key for key in found if key not in sessions]
+    actions: list[Action] = []
+    for key in keys:
+        session = sessions.get(key, Session())
+        action = None
+        if found is not None:
+            action = _settle(key, session, found.get(key), now, rules)
+        action = action or _hear(key, session, beats.get(key), now, rules, heard_s)
+        if action is None and sweep and found is not None:
+            action = _expire(key, session, found.get(key), beats.get(key), now, rules)
+        if action is not None:
+            actions.append(action)
+    return actions
+
+
+def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, rules: Rules) -> Action | None:
+    """What log and backend together ask for."""
+    if session.unreadable or session.node not in ("", rules.node):
+        return None
+    due = boot_id_of(session.incarnation, session.boot)
+    if sandbox is not None:
+        if sandbox.status == "unknown" or sandbox.node != rules.node:
+            return None
+        if sandbox.installation != rules.installation:
+            if session.phase in ("requested", "resuming"):
+                return _fail(key, None, session, "FOREIGN", "what runs under this id belongs to another installation")
+            return None
+        if session.exists and boot_order(sandbox.boot_id) > (session.incarnation, session.boot):
+            return None
+        if not session.exists:
+            return _orphan(key, session, sandbox, now, rules)
+        if sandbox.boot_id != due and sandbox.status != "dead" and session.phase not in ("stopping", "destroying"):
+            return Quell(key, sandbox.boot_id)
+    boot_id = sandbox.boot_id if sandbox is not None and sandbox.boot_id == due else None
+    status = sandbox.status if sandbox is not None and boot_id else "absent"
+    waited_s = (now - session.changed_at).total_seconds() if session.changed_at else 0.0
+    late = waited_s > rules.boot_within_s
+    match session.phase:
+        case "requested" | "resuming":
+            if status == "running" and sandbox is not None:
+                return Adopt(key, sandbox)
+            if status in ("exited", "dead"):
+                return _fail(key, boot_id, session, "RUNNERD_EXITED", "runnerd ended before it was ready")
+            if late:
+                return _fail(key, boot_id, session, "BOOT_TIMEOUT", "the session could not be started in time")
+            return Start(key)
+        case "provisioning":
+            if status != "running":
+                return _fail(key, boot_id, session, "RUNNERD_EXITED", "runnerd ended before it was ready")
+            if late:
+                return _fail(key, boot_id, session, "BOOT_TIMEOUT", "runnerd was not ready in time")
+        case "ready" | "degraded":
+            if status != "running":
+                return Halt(key, boot_id, None)
+        case "stopping":
+            live = sandbox.boot_id if sandbox is not None else None
+            return Halt(key, live, session.stop_reason or "asked")
+        case "destroying":
+            return Remove(key, sandbox.boot_id if sandbox is not None else None)
+        case "stopped" | "failed":
+            if sandbox is None:
+                return None
+            if sandbox.status != "dead":
+                return Quell(key, sandbox.boot_id)
+            if session.phase == "failed" and never_ready(session) and sandbox.incarnation == session.incarnation:
+                return Discard(key)
+    return None
+
+
+def never_ready(session: Session) -> bool:
+    """Whether no boot of this incarnation has ever been ready: its workspace holds nothing of anybody's."""
+    return session.contract_version == 0
+
+
+def _fail(key: Key, boot_id: str | None, session: Session, code: str, message: str) -> Fail:
+    stage: Literal["provision", "boot", "resume"] = "provision"
+    if session.phase == "provisioning":
+        stage = "boot"
+    elif session.phase == "resuming":
+        stage = "resume"
+    return Fail(key, boot_id, stage, code, message)
+
+
+def _orphan(key: Key, session: Session, sandbox: Sandbox, now: datetime, rules: Rules) -> Action | None:
+    """A sandbox without a session. What is young may belong to an intent that we have not read yet."""
+    if now - sandbox.created_at < timedelta(seconds=rules.orphan_after_s):
+        return None
+    if sandbox.incarnation > session.incarnation and session.phase == "destroyed":
+        return None
+    if sandbox.status != "dead":
+        return Quell(key, sandbox.boot_id)
+    # Only a session that the log calls destroyed loses its files: an empty log (a new server) proves nothing.
+    return Discard(key) if session.phase == "destroyed" else None
+
+
+def _hear(key: Key, session: Session, beat: Beat | None, now: datetime, rules: Rules, heard_s: float) -> Action | None:
+    """A late heartbeat makes a session degraded, never dead."""
+    heard = beat is not None and beat.boot_id == session.boot_id and beat.age_s <= rules.late_s
+    if session.phase == "degraded" and not session.unreadable:
+        return Recover(key, session.boot_id) if heard else None
+    if session.unreadable or session.phase != "ready" or heard or heard_s <= rules.late_s or session.changed_at is None:
+        return None
+    if (now - session.changed_at).total_seconds() <= rules.late_s:
+        return None
+    return Degrade(key, session.boot_id, f"no heartbeat for {rules.late_s:g} s")
+
+
+def _expire(
+    key: Key, session: Session, sandbox: Sandbox | None, beat: Beat | None, now: datetime, rules: Rules
+) -> Action | None:
+    if session.phase not in RUNNING or session.pinned or session.node not in ("", rules.node) or session.unreadable:
+        return None
+    if sandbox is None or sandbox.status != "running" or sandbox.installation != rules.installation:
+        return None
+    if sandbox.boot_id != session.boot_id or sandbox.node != rules.node:
+        return None
+    current = beat is not None and beat.boot_id == session.boot_id and beat.age_s <= rules.late_s
+    if beat is not None and current and beat.live_execs:
+        return None
+    if session.expires_at is not None and now > session.expires_at:
+        return Sweep(key, "ttl")
+    if beat is not None and current and 0 < session.idle_timeout_s < beat.idle_s:
+        return Sweep(key, "idle")
+    return None

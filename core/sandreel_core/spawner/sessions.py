@@ -1,0 +1,163 @@
+"""All sessions, as the log says: folded from the session subjects of every partition, and kept up to date."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sandreel_core import session as machine
+from sandreel_core.bus.port import Bus, CaughtUp, Missing
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.session import Failed, Stopped
+from sandreel_core.contract.subjects import parse_event_subject, reel
+from sandreel_core.errors import Malformed
+from sandreel_core.log import Log
+from sandreel_core.session import Session
+from sandreel_core.spawner.backend import Cause, Key
+
+# Commands older than CMD's age need no owner any more; no session boots so often within it on purpose.
+MAX_PAST_BOOTS = 256
+
+
+class PastBoot(Struct, frozen=True, kw_only=True):
+    """A boot that the log says is over. Commands to runnerd with `after` < sequence ≤ `until` were its own."""
+
+    boot_id: str
+    after: int
+    until: int
+    cause: Cause
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A session with the boots that it had, the earliest first."""
+
+    session: Session = Session()
+    past: tuple[PastBoot, ...] = ()
+
+    def owned(self, sequence: int) -> bool:
+        """Whether a command with this sequence in CMD is, or was, some boot's: not the spawner's to refuse."""
+        return self.session.owns(sequence) or any(boot.after < sequence <= boot.until for boot in self.past)
+
+
+def evolve(record: Record, event: Envelope) -> Record:
+    """Fold one event of the session's own subject. Never raises."""
+    before = record.session
+    after = machine.evolve(before, event)
+    past = record.past
+    if before.commands_after is not None and after.commands_after is None and after.commands_until is not None:
+        boot = PastBoot(
+            boot_id=before.boot_id, after=before.commands_after, until=after.commands_until, cause=_cause(event)
+        )
+        past = (*past[-(MAX_PAST_BOOTS - 1) :], boot)
+    return replace(record, session=after, past=past)
+
+
+def _cause(event: Envelope) -> Cause:
+    data = event.data
+    if isinstance(data, Stopped):
+        match data.reason:
+            case "oom" | "killed" | "engine" | "node":
+                return data.reason
+    if isinstance(data, Failed):
+        return "killed"
+    return "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A session and the sequence of its last event."""
+
+    record: Record
+    revision: int
+
+    @property
+    def session(self) -> Session:
+        return self.record.session
+
+
+class Sessions:
+    """The table. It lags behind the log: what is decided on it is appended with the revision that it shows."""
+
+    def __init__(self, bus: Bus, partitions: int) -> None:
+        self._bus = bus
+        self._partitions = partitions
+        self._known: dict[Key, Known] = {}
+        self._behind = set(range(partitions))
+        self._caught_up = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
+        self._dirty: set[Key] = set()
+        self._log = Log("spawner.sessions")
+
+    def snapshot(self) -> dict[Key, Known]:
+        return dict(self._known)
+
+    def get(self, key: Key) -> Known:
+        return self._known.get(key, Known(Record(), 0))
+
+    async def caught_up(self) -> None:
+        """Returns when everything that was stored when the table began is in it."""
+        await self._caught_up.wait()
+
+    async def changed(self) -> None:
+        """Returns at the next change of any session."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            await event.wait()
+        finally:
+            self._waiting.discard(event)
+
+    def take_changed(self) -> set[Key]:
+        """The sessions that have changed since this was asked before."""
+        taken, self._dirty = self._dirty, set()
+        return taken
+
+    async def until(self, key: Key, condition: Callable[[Session], bool], timeout_s: float) -> bool:
+        """Whether the session came to fulfil the condition within the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition(self.get(key).session):
+                    await self.changed()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Follow every partition, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for partition in range(self._partitions):
+                group.create_task(self._follow(partition), name=f"sessions of partition {partition}")
+
+    async def _follow(self, partition: int) -> None:
+        items = self._bus.follow(reel(partition), [f"evt.{partition}.*.*.session"])
+        async with aclosing(items):
+            async for item in items:
+                if isinstance(item, CaughtUp):
+                    self._behind.discard(partition)
+                    if not self._behind:
+                        self._caught_up.set()
+                elif not isinstance(item, Missing):
+                    for stored in item:
+                        self._fold(stored.subject, stored.body, stored.sequence)
+                    self._tell()
+
+    def _fold(self, subject: str, body: bytes, sequence: int) -> None:
+        try:
+            where = parse_event_subject(subject)
+            event = decode_event(subject, body)
+        except Malformed as error:
+            self._log.warning("an event of a session was skipped", sequence=sequence, problem=str(error))
+            return
+        key = Key(where.org, where.session)
+        self._known[key] = Known(evolve(self.get(key).record, event), sequence)
+        self._dirty.add(key)
+
+    def _tell(self) -> None:
+        for event in self._waiting:
+            event.set()

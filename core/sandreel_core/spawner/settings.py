@@ -1,0 +1,86 @@
+"""The spawner's settings: `[spawner]` and `SANDREEL_SPAWNER_*`. The installation's are in `[bus]`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from sandreel_core.errors import Misconfigured
+from sandreel_core.settings import NatsUrl, Secret, Section
+
+Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
+Ids = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,9}$")]  # uid and gid are at least 1
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """Defaults and bounds: behaviour §2.3 and design §6.
+
+    data            where workspaces and records are; no session can read it
+    installation    names the owner of what the backend holds
+    installation_key  at least 32 characters; absent: made once, in a file below `data`
+    node            this machine; absent: its host name
+    runnerd_*       what sessions get to connect with; absent URLs: the spawner's own
+    bubblewrap      auto: where it works
+    """
+
+    section: ClassVar[str] = "spawner"
+    backend: Literal["process"] = "process"
+    data: str
+    installation: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "sandreel"
+    installation_key: Annotated[Secret, Meta(min_length=32)] | None = None
+    node: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,253}$")] | None = None
+    max_sessions: Positive = 10
+    max_sessions_per_org: Positive = 50
+    max_sessions_per_owner: Positive = 1
+    max_ttl_s: Annotated[float, Meta(ge=60)] = 24 * 3600
+    max_idle_s: Annotated[float, Meta(ge=1)] = 30 * 60
+    create_timeout_s: Annotated[float, Meta(ge=1)] = 180
+    stop_timeout_s: Annotated[float, Meta(ge=1)] = 60
+    sweep_s: Annotated[float, Meta(ge=0.05)] = 60
+    late_s: Annotated[float, Meta(ge=0.1)] = 15
+    bubblewrap: Literal["auto", "on", "off"] = "auto"
+    default_user: Ids = "65534:65534"
+    agent_user: Ids = "10001:10001"
+    runnerd_nats_urls: tuple[NatsUrl, ...] = ()
+    runnerd_nats_user: str | None = None
+    runnerd_nats_password: Secret | None = None
+    runnerd_spool_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
+    runnerd_max_live_execs: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    runnerd_heartbeat_s: Annotated[float, Meta(ge=0.05)] = 5.0
+    runnerd_log_level: Annotated[str, Meta(pattern=r"^(?i:debug|info|warning|error)$")] = "INFO"
+
+    @property
+    def node_name(self) -> str:
+        return self.node or socket.gethostname()
+
+
+def user(text: str) -> tuple[int, int]:
+    """uid and gid of a field of type Ids."""
+    uid, _, gid = text.partition(":")
+    return int(uid), int(gid)
+
+
+def installation_key(settings: Settings) -> bytes:
+    """The key of the installation; made by the first spawner that needs it. Blocking. Raises Misconfigured."""
+    if settings.installation_key is not None:
+        return settings.installation_key.encode()
+    path = Path(settings.data) / "installation.key"
+    draft = path.with_name(f"installation.key.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(os.urandom(32).hex())
+        try:
+            os.link(draft, path)  # fails when another spawner was first: then its key counts
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        return path.read_text().strip().encode()
+    except OSError as error:
+        raise Misconfigured(f"the installation's key {path} cannot be read or made: {error.strerror}") from error

@@ -1,0 +1,47 @@
+"""Stands in for runnerd in tests of the backends: needs nothing but the standard library.
+
+Reads its settings, says in the workspace what it sees, starts what the session's files ask for, and waits for
+SIGTERM. Files in the workspace steer it: `stubborn` (ignore SIGTERM), `fail` (exit 3), `leave` (start a grandchild in its own session).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    text = sys.stdin.read()
+    if not text:
+        return 2
+    settings = json.loads(text)
+    workspace = Path(settings["workspace"])
+    seen = {
+        "pid": os.getpid(),
+        "uid": os.getuid(),
+        "boot_id": settings["boot_id"],
+        "cwd": str(Path.cwd()),
+        "env": dict(os.environ),
+        "argv": sys.argv,
+        "root": sorted(path.name for path in Path("/").iterdir()),
+    }
+    if (workspace / "leave").exists():
+        subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    if (workspace / "fail").exists():
+        return 3
+    draft = workspace / "seen.new"
+    draft.write_text(json.dumps(seen))
+    draft.rename(workspace / "seen.json")
+    while True:
+        signal.sigwait({signal.SIGTERM})
+        if not (workspace / "stubborn").exists():
+            return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
