@@ -1,0 +1,84 @@
+"""The data directory: one owner at a time, secrets for nobody else, and an operator's mistake said in one line."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from sandreel_core.embedded.place import free_port, holder, is_free, moved, open_place, toml, write_secret
+from sandreel_core.errors import Misconfigured
+
+
+def test_keys_are_made_once_and_kept(tmp_path: Path) -> None:
+    with open_place(tmp_path / "data") as place:
+        first = place.keys()
+    with open_place(tmp_path / "data") as place:
+        assert place.keys() == first
+    assert len({first.role_password, first.runnerd_password, first.client_password}) == 3
+
+
+def test_a_port_that_moves_leaves_the_rest(tmp_path: Path) -> None:
+    with open_place(tmp_path / "data") as place:
+        keys = place.keys()
+    after = moved(keys, "nats")
+    assert after.nats_port != keys.nats_port
+    assert (after.postgres_port, after.role_password) == (keys.postgres_port, keys.role_password)
+
+
+def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+    with open_place(tmp_path / "data") as place:
+        place.keys()
+        assert stat.S_IMODE(place.keys_file.stat().st_mode) == 0o600
+    write_secret(tmp_path / "x", "geheim")
+    write_secret(tmp_path / "x", "anders")
+    assert (tmp_path / "x").read_text() == "anders"
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o600
+
+
+def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert holder(data) is None
+    with open_place(data):
+        assert holder(data) == os.getpid()
+        with pytest.raises(Misconfigured, match=rf"is up on .* already \(pid {os.getpid()}\)"), open_place(data):
+            pass
+    assert holder(data) is None
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misconfigured, match=r"cannot be used \(not a directory\): give another with --data"):
+        with open_place(tmp_path / "file" / "data"):
+            pass
+
+
+def test_a_directory_that_cannot_be_written_is_one_line() -> None:
+    with pytest.raises(Misconfigured, match="cannot be used"), open_place(Path("/proc/sandreel")):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"installation": 1}'])
+def test_keys_that_are_not_in_order_are_one_line_without_their_values(tmp_path: Path, text: str) -> None:
+    with open_place(tmp_path / "data") as place:
+        place.keys_file.write_text(text)
+        with pytest.raises(Misconfigured, match="cannot be read"):
+            place.keys()
+
+
+def test_ports_are_free_and_not_those_of_outgoing_connections() -> None:
+    port = free_port()
+    assert 20_000 <= port < 32_000
+    assert is_free(port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert not is_free(port)
+
+
+def test_toml_says_what_it_was_told() -> None:
+    tables = {"bus": {"nats_urls": ["nats://a"], "user": None, "partitions": 2}, "log": {"level": 'q"\\ü\n'}}
+    read = tomllib.loads(toml(tables))
+    assert read == {"bus": {"nats_urls": ["nats://a"], "partitions": 2}, "log": {"level": 'q"\\ü\n'}}
