@@ -112,7 +112,7 @@ def text_connection(database: str) -> Any:
 
 
 async def test_a_line_of_ten_megabytes_over_many_blocks(database: str) -> None:
-    chunks: Chunks = [("stdout", b"x" * 60_000)] * 175 + [("stdout", b"end\nnext"), ("stdout", b"\n")]
+    chunks: Chunks = [("stdout", chunk) for chunk in [b"x" * 60_000] * 175 + [b"end\nnext", b"\n"]]
     await write(database, job(SUBJECTS, "big", chunks))
     assert await lines(database, "big", "stdout") == oracle(chunks, "stdout")
 
