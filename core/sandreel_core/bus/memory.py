@@ -7,11 +7,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
-from sandreel_core.bus.memory_store import Consumer, Feed, MemoryStreams, Signal, matches
+from sandreel_core.bus.memory_parts import Fate, MemoryChannel, MemoryDelivery
+from sandreel_core.bus.memory_store import Feed, MemoryStreams, matches
 from sandreel_core.bus.port import (
     CaughtUp,
     Channel,
@@ -26,16 +26,13 @@ from sandreel_core.bus.port import (
     StreamState,
     Work,
 )
+from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
 
 MAX_PAYLOAD_BYTES = 1024 * 1024  # the NATS server's default
 MAX_HANDLERS = 64
 _BATCH = 256
-
-# What becomes of one published message: stored and acknowledged (None), never stored, stored without an
-# acknowledgement, or refused with this error.
-Fate = Literal["lose", "lose_ack"] | SandreelError | None
 
 
 @dataclass(eq=False)
@@ -196,7 +193,7 @@ class MemoryBus:
             if given is None:
                 await self._changed(consumer.next_due_s(now))
             else:
-                yield MemoryDelivery(self, consumer, *given)
+                yield MemoryDelivery(self._store, consumer, *given)
 
     async def make_feed(self, stream: str, name: str, filters: Sequence[str], *, after: int) -> None:
         store = self._store()
@@ -231,7 +228,7 @@ class MemoryBus:
 
     @asynccontextmanager
     async def channel(self, on_ack: OnAck) -> AsyncIterator[Channel]:
-        channel = MemoryChannel(self, on_ack)
+        channel = MemoryChannel(self.put, lambda: self._generation if self._connected else 0, self._max_payload, on_ack)
         try:
             yield channel
         finally:
@@ -307,64 +304,3 @@ class MemoryBus:
 
     async def _changed(self, timeout_s: float | None = None) -> None:
         await self.server.store.changed.wait(timeout_s)
-
-
-class MemoryChannel:
-    """Acknowledgements come in the order of the sends, in a later turn of the loop."""
-
-    def __init__(self, bus: MemoryBus, on_ack: OnAck) -> None:
-        self._bus = bus
-        self._on_ack = on_ack
-        self.closed = False
-
-    async def send(self, subject: str, body: bytes, token: int) -> None:
-        if len(body) > self._bus.max_payload:
-            raise TooLarge(f"{len(body)} bytes are over the server's limit of {self._bus.max_payload}")
-        if not self._bus.connected:
-            raise Unavailable("the memory bus is away")
-        answer: int | SandreelError
-        try:
-            answer, fate = self._bus.put(subject, body, None, None)
-        except SandreelError as error:
-            answer, fate = error, None
-        if fate is None:
-            asyncio.get_running_loop().call_soon(self._answer, self._bus.generation, token, answer)
-        await asyncio.sleep(0)
-
-    def _answer(self, generation: int, token: int, answer: int | SandreelError) -> None:
-        if self._bus.connected and self._bus.generation == generation and not self.closed:
-            self._on_ack(token, answer)
-
-
-class MemoryDelivery:
-    """A delivery of the memory twin."""
-
-    def __init__(self, bus: MemoryBus, consumer: Consumer, stored: Stored, attempts: int) -> None:
-        self._bus = bus
-        self._consumer = consumer
-        self.stored = stored
-        self.attempts = attempts
-
-    async def ack(self) -> None:
-        self._settle()
-
-    async def nak(self, delay_s: float) -> None:
-        self._check()
-        self._consumer.again(self.stored.sequence, time.monotonic() + delay_s)
-        self._bus.server.store.changed.fire()
-
-    async def term(self) -> None:
-        self._settle()
-
-    async def in_progress(self) -> None:
-        self._check()
-        self._consumer.again(self.stored.sequence, time.monotonic() + self._consumer.work.ack_wait_s)
-
-    def _settle(self) -> None:
-        self._check()
-        self._consumer.done(self.stored.sequence)
-        self._bus.server.store.changed.fire()
-
-    def _check(self) -> None:
-        if not self._bus.connected:
-            raise Unavailable("the memory bus is away")

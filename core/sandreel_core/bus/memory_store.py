@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandreel_core.bus.port import Stored, Stream, StreamState, Work
+from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import AlreadyExists, Conflict, Full, Misconfigured, NotFound
 
 
@@ -25,26 +25,6 @@ def matches(filter: str, subject: str) -> bool:
 
 def matches_any(filters: Sequence[str], subject: str) -> bool:
     return not filters or any(matches(filter, subject) for filter in filters)
-
-
-class Signal:
-    """Wakes everybody who waits now. Check, then wait, with nothing awaited in between."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def fire(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self, timeout_s: float | None = None) -> None:
-        """Returns after `timeout_s` in any case."""
-        event = self._event
-        try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            return
 
 
 class MemoryStream:
@@ -80,7 +60,7 @@ class MemoryStream:
         held = self._subjects.get(subject, [])
         last = held[-1] if held else 0
         if expected is not None and expected != last:
-            raise Conflict(f"the last sequence of {subject} is {last}, not {expected}")
+            raise Conflict(f"the last sequence of {subject} is {last}, not {expected}", last)
         if self.config.per_subject and len(held) >= self.config.per_subject and self.config.discard_new_per_subject:
             raise AlreadyExists(f"{self.config.name} keeps {self.config.per_subject} message(s) of {subject}")
         size = _size(subject, body)

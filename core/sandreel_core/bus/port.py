@@ -174,7 +174,8 @@ class Bus(Protocol):
     async def drop_feed(self, stream: str, name: str) -> None: ...
 
     def feed(self, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
-        """Batches (never empty) of a feed, live. Raises NotFound when it does not exist (any more)."""
+        """Batches (never empty) of a feed, live. Raises NotFound when it does not exist (any more), or when a
+        delivery may have been lost (a disconnect): have it made again behind the last sequence handled."""
 
     def channel(self, on_ack: OnAck) -> AbstractAsyncContextManager[Channel]:
         """A pipelined publisher; `on_ack` runs in the event loop and must not block."""

@@ -1,0 +1,218 @@
+"""The bus on NATS JetStream. Only the files `jetstream*.py` know nats-py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from nats.aio.msg import Msg
+
+from sandreel_core.bus import jetstream_api as api
+from sandreel_core.bus.crew import Crew
+from sandreel_core.bus.failure import check_answer, encode_failure
+from sandreel_core.bus.jetstream_channel import JetStreamChannel
+from sandreel_core.bus.jetstream_connection import Connection, Link, OnMessage
+from sandreel_core.bus.jetstream_follow import Reader, read_feed
+from sandreel_core.bus.jetstream_work import deliveries
+from sandreel_core.bus.port import Channel, Delivery, Handler, Item, Listener, OnAck, Stored, Stream, StreamState, Work
+from sandreel_core.errors import NotFound, SandreelError, Unavailable
+from sandreel_core.log import Log
+
+# How long a call waits for the connection and the server together.
+TIMEOUT_S = 5.0
+MAX_HANDLERS = 64
+# Requests that wait for a free handler; beyond it they are dropped and time out at whoever asked.
+_MAX_WAITING = 1024
+# A feed without a reader is forgotten after this (port.py: an hour).
+_FEED_S = 3600
+
+
+class JetStreamBus:
+    """See `port.Bus` for every promise. Make it with `connect`, end it with `close`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._task = asyncio.ensure_future(connection.run())
+        self._log = Log("bus")
+
+    @classmethod
+    async def connect(
+        cls,
+        urls: Sequence[str],
+        *,
+        name: str,
+        user: str | None = None,
+        password: str | None = None,
+        inbox_prefix: str = "_INBOX",
+        connect_timeout_s: float | None = None,
+    ) -> JetStreamBus:
+        """Connected. Without `connect_timeout_s` waits for ever; with it raises Unavailable after that, and Denied
+        as soon as a server refuses user and password."""
+        bus = cls(Connection(urls, name=name, user=user, password=password, inbox_prefix=inbox_prefix))
+        try:
+            await bus._connection.first_link(connect_timeout_s)
+        except BaseException:
+            await bus.close()
+            raise
+        return bus
+
+    @property
+    def connected(self) -> bool:
+        return self._connection.link is not None
+
+    @property
+    def generation(self) -> int:
+        return self._connection.generation
+
+    @property
+    def max_payload(self) -> int:
+        return self._connection.max_payload
+
+    async def wait_connected(self, after_generation: int = 0) -> int:
+        return (await self._connection.linked(after_generation)).generation
+
+    async def ensure(self, streams: Sequence[Stream], works: Sequence[Work] = ()) -> None:
+        for stream in streams:
+            await api.ensure_stream(await self._link(), stream, TIMEOUT_S)
+        for work in works:
+            await api.ensure_work(await self._link(), work, TIMEOUT_S)
+
+    async def append(
+        self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None
+    ) -> int:
+        return await api.append(await self._link(), subject, body, expected, message_id, TIMEOUT_S)
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        return await api.message(await self._link(), stream, {"last_by_subj": subject}, TIMEOUT_S)
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        return await api.message(await self._link(), stream, {"seq": sequence}, TIMEOUT_S)
+
+    async def state(self, stream: str) -> StreamState:
+        return api.stream_state(await api.ask(await self._link(), f"STREAM.INFO.{stream}", timeout_s=TIMEOUT_S))
+
+    async def subjects(self, stream: str, filter: str) -> dict[str, int]:
+        return await api.subjects(await self._link(), stream, filter, TIMEOUT_S)
+
+    async def purge(self, stream: str, subject: str, *, keep: int = 0, up_to: int | None = None) -> int:
+        request: dict[str, str | int] = {"filter": subject}
+        if up_to is not None:
+            request["seq"] = up_to
+        elif keep:
+            request["keep"] = keep
+        answer = await api.ask(await self._link(), f"STREAM.PURGE.{stream}", request, timeout_s=TIMEOUT_S)
+        return int(answer["purged"])
+
+    def follow(
+        self, stream: str, filters: Sequence[str], *, after: int = 0, live: bool = True
+    ) -> AsyncGenerator[Item, None]:
+        return Reader(self._connection, stream, filters, after, live).items()
+
+    def work(self, work: Work) -> AsyncGenerator[Delivery, None]:
+        return deliveries(self._connection, work)
+
+    async def make_feed(self, stream: str, name: str, filters: Sequence[str], *, after: int) -> None:
+        link = await self._link()
+        with suppress(NotFound):
+            await api.ask(link, f"CONSUMER.DELETE.{stream}.{name}", timeout_s=TIMEOUT_S)
+        config = {
+            "name": name,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": after + 1,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": _FEED_S * api.NS,
+            **api.filters_config(tuple(filters)),
+        }
+        payload = {"stream_name": stream, "config": config, "action": "create"}
+        await api.ask(link, f"CONSUMER.CREATE.{stream}.{name}", payload, timeout_s=TIMEOUT_S)
+
+    async def drop_feed(self, stream: str, name: str) -> None:
+        with suppress(NotFound):
+            await api.ask(await self._link(), f"CONSUMER.DELETE.{stream}.{name}", timeout_s=TIMEOUT_S)
+
+    def feed(self, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
+        return read_feed(self._connection, stream, name)
+
+    @asynccontextmanager
+    async def channel(self, on_ack: OnAck) -> AsyncIterator[Channel]:
+        channel = JetStreamChannel(self._connection, on_ack)
+        try:
+            yield channel
+        finally:
+            await channel.close()
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        link = self._connection.link
+        if link is None:
+            raise Unavailable("the connection to NATS is lost")
+        await link.publish(subject, body)
+
+    async def request(self, subject: str, body: bytes, *, timeout_s: float = 5.0) -> bytes:
+        link = await self._connection.linked_within(timeout_s)
+        return check_answer((await link.request(subject, body, timeout_s=timeout_s)).data)
+
+    @asynccontextmanager
+    async def serve(self, subject: str, handler: Handler, *, group: str = "") -> AsyncIterator[None]:
+        slots = asyncio.Semaphore(MAX_HANDLERS)
+        async with Crew() as crew:
+
+            async def on_message(message: Msg) -> None:
+                if message.reply and len(crew) < _MAX_WAITING:
+                    crew.start(self._answer(message, handler, slots))
+
+            async with self._subscribed(subject, on_message, group):
+                yield
+
+    @asynccontextmanager
+    async def listen(self, subject: str, listener: Listener) -> AsyncIterator[None]:
+        async def on_message(message: Msg) -> None:
+            listener(message.subject, message.data)
+
+        async with self._subscribed(subject, on_message, ""):
+            yield
+
+    async def close(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(self._task, return_exceptions=False)
+
+    async def _link(self) -> Link:
+        return await self._connection.linked_within(TIMEOUT_S)
+
+    async def _answer(self, message: Msg, handler: Handler, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            try:
+                said = await handler(message.subject, message.data)
+            except SandreelError as error:
+                said = encode_failure(error)
+            except Exception:  # noqa: BLE001 - a handler's bug answers one request badly and ends nothing
+                self._log.exception("a handler failed", subject=message.subject)
+                said = encode_failure(Unavailable("the request failed; the service has logged why"))
+        with suppress(Unavailable):  # whoever asked has its own time-out
+            if self._connection.link is not None:
+                await self._connection.link.publish(message.reply, said)
+
+    @asynccontextmanager
+    async def _subscribed(self, subject: str, on_message: OnMessage, group: str) -> AsyncIterator[None]:
+        """Subscribed on this link, and on every one that follows."""
+        link = await self._link()
+        subscription = await link.subscribe(subject, on_message, group=group)
+        await link.flush()
+
+        async def keep() -> None:
+            nonlocal link, subscription
+            while True:
+                link = await self._connection.linked(link.generation)
+                with suppress(Unavailable):
+                    subscription = await link.subscribe(subject, on_message, group=group)
+
+        async with Crew() as crew:
+            crew.start(keep())
+            try:
+                yield
+            finally:
+                await link.unsubscribe(subscription)

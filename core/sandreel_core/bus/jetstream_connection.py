@@ -1,0 +1,274 @@
+"""One connection to NATS that comes back for ever: each (re)connection is a fresh client, a `Link`.
+
+nats-py's own reconnecting is not used: it keeps what was published meanwhile and sends it late, and it gives up for
+good when the server ends a connection with an error. So whoever subscribes does it again on the next link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sandreel_core.bus.wake import Signal
+from sandreel_core.clock import new_token
+from sandreel_core.errors import Denied, NotFound, TooLarge, Unavailable
+from sandreel_core.log import Log
+
+T = TypeVar("T")
+OnMessage = Callable[[Msg], Awaitable[None]]
+Headers = dict[str, str]
+
+NO_RESPONDERS = "503"
+_DENIED = re.compile(r'publish to "([^"]+)"', re.IGNORECASE)
+_FIRST_PAUSE_S = 0.02
+_GREATEST_PAUSE_S = 2.0
+_CONNECT_S = 5
+# A silent server is given up after three of these.
+_PING_S = 5
+
+
+class Link:
+    """One living connection. `lost` is set when it is over; every answer that is still awaited then fails."""
+
+    def __init__(self, client: Client, generation: int, inbox_prefix: str) -> None:
+        self.client = client
+        self.generation = generation
+        self.lost = asyncio.Event()
+        # Called with the subject, in lower case, that the server did not let us publish to.
+        self.on_denial: set[Callable[[str], None]] = {self._deny}
+        self._inbox = f"{inbox_prefix}.{new_token()}"
+        self._count = 0
+        self._answers: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+
+    def new_inbox(self) -> str:
+        """A subject that nobody has used; for a subscription of its own."""
+        self._count += 1
+        return f"{self._inbox}.i{self._count}"
+
+    async def open(self) -> None:
+        await self.subscribe(f"{self._inbox}.r.*", self._on_answer)
+
+    async def subscribe(self, subject: str, on_message: OnMessage, *, group: str = "") -> Subscription:
+        """Without nats-py's pending limits, which drop messages: whoever subscribes bounds what can come.
+        Raises Unavailable when the link is lost."""
+        # nats-py reads 0 as "no limit" in both.
+        return await self._calm(
+            self.client.subscribe(subject, queue=group, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0)
+        )
+
+    async def flush(self) -> None:
+        """Returns when the server has seen everything that was sent. Raises Unavailable."""
+        await self._calm(self.client.flush(_CONNECT_S))
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        if not self.lost.is_set():
+            try:
+                await self._calm(subscription.unsubscribe())
+            except Unavailable:
+                return
+
+    async def publish(self, subject: str, body: bytes, reply: str = "", headers: Headers | None = None) -> None:
+        """Raises Unavailable when the link is lost, TooLarge for a body over the server's limit."""
+        if self.lost.is_set() or not self.client.is_connected:
+            raise Unavailable("the connection to NATS is lost")
+        try:
+            await self._calm(self.client.publish(subject, body, reply, headers))
+        except nats.errors.MaxPayloadError as error:
+            raise TooLarge(f"{len(body)} bytes are over the server's limit of {self.client.max_payload}") from error
+
+    async def request(self, subject: str, body: bytes, *, timeout_s: float, headers: Headers | None = None) -> Msg:
+        """The first answer. Raises Unavailable (time-out, lost), NotFound (nobody there), Denied, TooLarge."""
+        self._count += 1
+        token = str(self._count)
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._answers[token] = (subject, answer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.publish(subject, body, f"{self._inbox}.r.{token}", headers)
+                message = await answer
+        except TimeoutError as error:
+            raise Unavailable(f"no answer on {subject} within {timeout_s:g} s") from error
+        finally:
+            self._answers.pop(token, None)
+        if status(message) == NO_RESPONDERS:
+            raise NotFound(f"nobody serves {subject}")
+        return message
+
+    def lose(self) -> None:
+        self.lost.set()
+        for _, answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(Unavailable("the connection to NATS was lost"))
+
+    def _deny(self, denied: str) -> None:
+        for subject, answer in self._answers.values():
+            if subject.lower() == denied and not answer.done():
+                answer.set_exception(Denied(f"this user may not publish to {subject[:200]}"))
+
+    async def _on_answer(self, message: Msg) -> None:
+        _, answer = self._answers.get(message.subject.rpartition(".")[2], ("", None))
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    async def _calm(self, call: Awaitable[T]) -> T:
+        """Await a call of nats-py, which swallows a cancellation while it flushes: raise it again."""
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        try:
+            result = await call
+        except (nats.errors.MaxPayloadError, asyncio.CancelledError):
+            raise
+        except (OSError, nats.errors.Error) as error:
+            raise Unavailable(f"the connection to NATS is lost ({type(error).__name__})") from error
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
+        return result
+
+
+def status(message: Msg) -> str:
+    """The status of a message that the server itself sent, "" for any other."""
+    return (message.headers or {}).get("Status", "") if not message.data else ""
+
+
+class Connection:
+    """Keeps a link. `run` is a task that the bus owns."""
+
+    def __init__(
+        self, urls: Sequence[str], *, name: str, user: str | None, password: str | None, inbox_prefix: str
+    ) -> None:
+        self._urls = list(urls)
+        self._name = name
+        self._user = user
+        self._password = password
+        self._inbox_prefix = inbox_prefix
+        self._log = Log("bus.nats")
+        self._moved = Signal()
+        self.link: Link | None = None
+        self.generation = 0
+        self.max_payload = 1024 * 1024
+        self.problem: Exception | None = None
+
+    async def run(self) -> None:
+        """Connect, wait until the link is lost, and again. Ends when cancelled."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                link = await self._connect()
+            except (OSError, nats.errors.Error, TimeoutError, Unavailable) as error:
+                if repr(error) != repr(self.problem):
+                    self._log.warning("cannot connect to NATS", problem=_say(error))
+                self.problem = error
+                self._moved.fire()
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                pause_s = min(pause_s * 2, _GREATEST_PAUSE_S)
+                continue
+            pause_s = _FIRST_PAUSE_S
+            self.problem = None
+            self.generation, self.link = link.generation, link
+            self.max_payload = link.client.max_payload
+            self._moved.fire()
+            self._log.info("connected to NATS", generation=self.generation)
+            try:
+                await link.lost.wait()
+                self._log.warning("the connection to NATS is lost", generation=self.generation)
+            finally:
+                self.link = None
+                link.lose()
+                self._moved.fire()
+                await self._close(link.client)
+
+    async def _connect(self) -> Link:
+        client = Client()
+        link = Link(client, self.generation + 1, self._inbox_prefix)
+
+        async def lost() -> None:
+            link.lose()
+
+        cause: Exception | None = None
+
+        async def failed(error: Exception) -> None:
+            nonlocal cause
+            cause = error
+            if "permissions violation" in str(error).lower():
+                self._log.warning("NATS denies a subject", problem=str(error)[:300])
+                found = _DENIED.search(str(error))
+                for tell in tuple(link.on_denial) if found else ():
+                    tell(found[1].lower() if found else "")
+
+        try:
+            await client.connect(
+                self._urls,
+                name=self._name,
+                user=self._user,
+                password=self._password,
+                allow_reconnect=False,
+                # One round over the urls, at once: the pauses are ours.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=_CONNECT_S,
+                ping_interval=_PING_S,
+                disconnected_cb=lost,
+                closed_cb=lost,
+                error_cb=failed,
+                # Beyond this a publish waits for the socket.
+                pending_size=2 * 1024 * 1024,
+            )
+            await link.open()
+        except nats.errors.NoServersError as error:
+            raise Unavailable(_say(cause or error)) from error
+        except BaseException:
+            await self._close(client)
+            raise
+        return link
+
+    async def _close(self, client: Client) -> None:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await client.close()
+        except (OSError, nats.errors.Error, TimeoutError):
+            self._log.debug("an old connection did not close in order")
+
+    async def linked(self, after_generation: int = 0) -> Link:
+        """The link, as soon as there is one whose generation is larger than the one given."""
+        while True:
+            link = self.link
+            if link is not None and link.generation > after_generation and not link.lost.is_set():
+                return link
+            await self._moved.wait()
+
+    async def linked_within(self, timeout_s: float) -> Link:
+        """As `linked`. Raises Unavailable after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.linked()
+        except TimeoutError as error:
+            raise Unavailable(f"no connection to NATS within {timeout_s:g} s") from error
+
+    async def first_link(self, timeout_s: float | None) -> None:
+        """Raises Unavailable after `timeout_s`, and Denied when the server does not take user and password.
+        Without a time-out waits for ever."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.link is None:
+                    if timeout_s is not None and _is_denial(self.problem):
+                        raise Denied(f"NATS does not take the user {self._user or '(none)'} with this password")
+                    await self._moved.wait()
+        except TimeoutError as error:
+            said = f": {_say(self.problem)}" if self.problem else ""
+            raise Unavailable(f"no NATS server at {', '.join(self._urls)} within {timeout_s:g} s{said}") from error
+
+
+def _is_denial(error: Exception | None) -> bool:
+    return error is not None and "authorization violation" in str(error).lower()
+
+
+def _say(error: Exception | None) -> str:
+    return str(error).removeprefix("nats: ") or type(error).__name__

@@ -1,0 +1,149 @@
+"""`follow` on JetStream: a short-lived consumer without acknowledgements, made again wherever it breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+
+from sandreel_core.bus.jetstream_api import NS, ask, filters_config, stream_state
+from sandreel_core.bus.jetstream_connection import Connection, Link
+from sandreel_core.bus.jetstream_pull import Gone, Pull, Pulled
+from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored
+from sandreel_core.clock import new_token
+from sandreel_core.errors import NotFound, SandreelError, Unavailable
+from sandreel_core.log import Log
+
+# How long the server keeps the consumer of a reader that is gone, or that has stalled: it is then made again.
+_INACTIVE_S = 5
+_BATCH = 1024
+# Until it is caught up a reader looks after so long whether what it waits for has been deleted meanwhile.
+_LOOK_S = 0.25
+_API_S = 5.0
+
+
+class Reader:
+    """One `follow`. `position` is the last sequence that was given out or is known to be nothing of ours."""
+
+    def __init__(self, connection: Connection, stream: str, filters: Sequence[str], after: int, live: bool) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._filters = tuple(filters)
+        self._after = after
+        self._live = live
+        self._position = after
+        self._until: int | None = None
+        self._caught_up = False
+        self._log = Log("bus.follow")
+
+    async def items(self) -> AsyncGenerator[Item, None]:
+        failures = 0
+        while True:
+            link = await self._connection.linked()
+            name = new_token("f")
+            pull = Pull(link, self._stream, name, batch=_BATCH)
+            try:
+                missing, pending = await self._begin(link, pull, name)
+                if missing is not None:
+                    yield missing
+                if not self._caught_up and pending == 0:
+                    yield self._catch_up()
+                ordinal = 0
+                while self._live or not self._caught_up:
+                    batch = await pull.take(None if self._caught_up else _LOOK_S)
+                    failures = 0
+                    if not batch and await self._nothing_left(link, name, ordinal):
+                        yield self._catch_up()
+                    if batch:
+                        self._check(batch, ordinal)
+                        ordinal = batch[-1].ordinal
+                        for item in self._sort(batch):
+                            yield item
+                return
+            except (Gone, Unavailable) as error:
+                failures += 1
+                self._log.info("reading goes on with a new consumer", stream=self._stream, why=str(error))
+            finally:
+                await self._end(link, pull, name)
+            if failures > 1:
+                await asyncio.sleep(min(2.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def _begin(self, link: Link, pull: Pull, name: str) -> tuple[Missing | None, int]:
+        """What the stream has lost, and how many messages match."""
+        state = stream_state(await ask(link, f"STREAM.INFO.{self._stream}", timeout_s=_API_S))
+        if self._until is None:
+            self._until = state.last_sequence
+        missing = None
+        if state.first_sequence > self._position + 1:
+            missing = Missing(self._position + 1, state.first_sequence - 1)
+            self._position = state.first_sequence - 1
+        config = {
+            "name": name,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._position + 1,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": _INACTIVE_S * NS,
+            **filters_config(self._filters),
+        }
+        await pull.open()
+        payload = {"stream_name": self._stream, "config": config, "action": "create"}
+        made = await ask(link, f"CONSUMER.CREATE.{self._stream}.{name}", payload, timeout_s=_API_S)
+        return missing, made["num_pending"]
+
+    def _check(self, batch: list[Pulled], ordinal: int) -> None:
+        if batch[0].ordinal != ordinal + 1 or batch[-1].ordinal != ordinal + len(batch):
+            raise Gone(f"a delivery is missing behind {ordinal}")
+
+    def _sort(self, batch: list[Pulled]) -> list[Item]:
+        """The batch without what was had already, with the marker where it belongs."""
+        news = [pulled.stored for pulled in batch if pulled.stored.sequence > self._position]
+        self._position = max(self._position, batch[-1].stored.sequence)
+        until = self._until or 0
+        if self._caught_up or (batch[-1].pending and batch[-1].stored.sequence < until):
+            return [news] if news else []
+        older = [stored for stored in news if stored.sequence <= until]
+        newer = news[len(older) :] if self._live else []
+        items: list[Item] = [older] if older else []
+        items.append(self._catch_up())
+        return [*items, newer] if newer else items
+
+    def _catch_up(self) -> CaughtUp:
+        self._caught_up = True
+        return CaughtUp(max(self._until or 0, self._after))
+
+    async def _nothing_left(self, link: Link, name: str, ordinal: int) -> bool:
+        try:
+            info = await ask(link, f"CONSUMER.INFO.{self._stream}.{name}", timeout_s=_API_S)
+        except NotFound as error:
+            raise Gone("the consumer is gone") from error
+        return (info["num_pending"], info["delivered"]["consumer_seq"]) == (0, ordinal)
+
+    async def _end(self, link: Link, pull: Pull, name: str) -> None:
+        """Best effort: the server forgets it by itself."""
+        try:
+            await pull.close()
+            await link.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+        except SandreelError:
+            return
+
+
+async def read_feed(connection: Connection, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
+    """Until a delivery may have been lost: raises NotFound then, because there are no acknowledgements."""
+    link = await connection.linked()
+    pull = Pull(link, stream, name, batch=_BATCH)
+    ordinal = 0
+    try:
+        await pull.open()
+        while True:
+            batch = await pull.take()
+            if (ordinal and batch[0].ordinal != ordinal + 1) or batch[-1].ordinal - batch[0].ordinal != len(batch) - 1:
+                raise Gone(f"a delivery is missing behind {ordinal}")
+            ordinal = batch[-1].ordinal
+            yield [pulled.stored for pulled in batch]
+    except Gone as error:
+        raise NotFound(f"the feed {name} of {stream} is gone: {error}") from error
+    finally:
+        await pull.close()

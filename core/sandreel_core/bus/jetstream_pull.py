@@ -1,0 +1,139 @@
+"""A bounded pull loop over one consumer on one link: what is asked for at any moment bounds what can come."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sandreel_core.bus.jetstream_api import NS
+from sandreel_core.bus.jetstream_connection import Link, status
+from sandreel_core.bus.port import Stored
+from sandreel_core.errors import Unavailable
+
+# A request lapses after this and is made again; the server says every _HEARTBEAT_S that it still has it.
+_EXPIRES_S = 30
+_HEARTBEAT_S = 5
+# At most two requests' worth is outstanding. Requests share their deliveries, so that parts of up to four may be
+# open: 4 × 4 MiB = 16 MiB is the most that a caller who stalls can hold (measurements.md).
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class Gone(Exception):
+    """The consumer, or the way to it, is gone. Stays inside these rooms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """One delivery. `ordinal` counts the consumer's deliveries from 1, `pending` is what matches behind it."""
+
+    stored: Stored
+    reply: str
+    attempts: int
+    ordinal: int
+    pending: int
+
+
+class Pull:
+    """`open`, then `take` again and again, then `close`."""
+
+    def __init__(self, link: Link, stream: str, consumer: str, *, batch: int) -> None:
+        self._link = link
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._inbox = link.new_inbox()
+        self._batch = batch
+        self._max_bytes = max(_MAX_BYTES, 2 * link.client.max_payload)
+        self._outstanding = 0
+        self._asked = 0
+        self._ready: list[Msg] = []
+        self._gone = ""
+        self._stir = asyncio.Event()
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        """Raises Unavailable."""
+        self._subscription = await self._link.subscribe(f"{self._inbox}.*", self._on_message)
+
+    async def close(self) -> None:
+        if self._subscription is not None:
+            await self._link.unsubscribe(self._subscription)
+
+    def rest(self) -> list[Pulled]:
+        """What has come and was not taken."""
+        ready, self._ready = self._ready, []
+        return [_pulled(message) for message in ready]
+
+    async def take(self, patience_s: float | None = None) -> list[Pulled]:
+        """What has come, at least one; after `patience_s` (None: for ever) an empty list.
+
+        Raises Gone when the consumer or the connection is.
+        """
+        while not self._ready:
+            if self._gone:
+                raise Gone(self._gone)
+            if self._link.lost.is_set():
+                raise Gone("connection lost")
+            try:
+                await self._ask()
+            except Unavailable as error:
+                raise Gone("connection lost") from error
+            if not await self._stirred(patience_s):
+                return []
+        return self.rest()
+
+    async def _ask(self) -> None:
+        while self._outstanding <= self._batch:
+            self._outstanding += self._batch
+            self._asked += 1
+            request = {
+                "batch": self._batch,
+                "max_bytes": self._max_bytes,
+                "expires": _EXPIRES_S * NS,
+                "idle_heartbeat": _HEARTBEAT_S * NS,
+            }
+            await self._link.publish(self._subject, msgspec.json.encode(request), f"{self._inbox}.{self._asked}")
+
+    async def _stirred(self, patience_s: float | None) -> bool:
+        """Whether anything came in time. Raises Gone when the server is silent for three of its heartbeats."""
+        if self._ready or self._gone:
+            return True
+        self._stir.clear()
+        limit_s = 3.0 * _HEARTBEAT_S
+        lost = asyncio.ensure_future(self._link.lost.wait())
+        stir = asyncio.ensure_future(self._stir.wait())
+        try:
+            done, _ = await asyncio.wait(
+                (lost, stir),
+                timeout=limit_s if patience_s is None else min(limit_s, patience_s),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            lost.cancel()
+            stir.cancel()
+        if not done and (patience_s is None or patience_s >= limit_s):
+            raise Gone("no heartbeat")
+        return bool(done)
+
+    async def _on_message(self, message: Msg) -> None:
+        code = status(message)
+        if not code or message.reply:
+            self._outstanding -= 1
+            self._ready.append(message)
+        elif code != "100":
+            headers = message.headers or {}
+            if "Nats-Pending-Messages" in headers:
+                self._outstanding -= int(headers["Nats-Pending-Messages"])
+            else:
+                self._gone = f"{code} {headers.get('Description', '')}".strip()
+        self._stir.set()
+
+
+def _pulled(message: Msg) -> Pulled:
+    # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<attempts>.<sequence>.<ordinal>.<time>.<pending>[.<random>]
+    tokens = message.reply.split(".")
+    at = 4 if len(tokens) == 9 else 6
+    attempts, sequence, ordinal, time_ns, pending = map(int, tokens[at : at + 5])
+    return Pulled(Stored(message.subject, sequence, message.data, time_ns), message.reply, attempts, ordinal, pending)
