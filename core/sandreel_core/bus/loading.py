@@ -1,0 +1,51 @@
+"""The state of one aggregate, folded from its subject, with the revision that the next append expects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from sandreel_core.bus.port import Bus
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.subjects import stream_of
+from sandreel_core.decider import Evolve
+from sandreel_core.errors import Malformed
+from sandreel_core.log import Log
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[State]):
+    """`revision` is the last sequence of the subject, 0 for none. `answers` holds the first event that each
+    command led to, by the command's id; `skipped` counts bodies that are no events or stand on a wrong subject."""
+
+    state: State
+    revision: int = 0
+    answers: Mapping[str, Envelope] = field(default_factory=dict)
+    skipped: int = 0
+
+
+async def load(bus: Bus, subject: str, initial: State, evolve: Evolve[State]) -> Loaded[State]:
+    """Read the subject to its end. Raises Unavailable, NotFound (no such stream)."""
+    state, revision, skipped = initial, 0, 0
+    answers: dict[str, Envelope] = {}
+    async with aclosing(bus.follow(stream_of(subject), [subject], live=False)) as items:
+        async for item in items:
+            for stored in item if isinstance(item, list) else ():
+                revision = stored.sequence
+                try:
+                    event = decode_event(subject, stored.body)
+                except Malformed as error:
+                    skipped += 1
+                    Log("bus.loading").warning(
+                        "skipped a body that is no event", subject=subject, sequence=revision, problem=str(error)
+                    )
+                    continue
+                state = evolve(state, event)
+                if event.causationid is not None:
+                    answers.setdefault(event.causationid, event)
+    return Loaded(state, revision, answers, skipped)

@@ -1,0 +1,304 @@
+"""The one command loop: load, decide, append with the expected sequence, on conflict load again, then acknowledge.
+
+Every command gets exactly one answer, the first event that names it as its cause; or, when it names nobody who
+could be told, a dead letter. Whatever is thrown at it, the role goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from sandreel_core import clock
+from sandreel_core.bus.aggregate import Admit, Aggregate, Decided, Decision
+from sandreel_core.bus.crew import Crew
+from sandreel_core.bus.loading import Loaded, load
+from sandreel_core.bus.port import Bus, Delivery, Stored, Work
+from sandreel_core.bus.streams import CMD_MAX_AGE_S, STALE_MARGIN_S
+from sandreel_core.contract.codec import decode_command, encode, payload_of, seal
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.message import Command, Envelope, Event
+from sandreel_core.contract.session import CommandRefused
+from sandreel_core.contract.subjects import CommandSubject, parse_command_subject, stream_of
+from sandreel_core.decider import answer
+from sandreel_core.errors import (
+    AlreadyExists,
+    Conflict,
+    Denied,
+    Full,
+    Malformed,
+    Refused,
+    SandreelError,
+    TooLarge,
+    Unavailable,
+)
+from sandreel_core.ids import uuid7_unix_ms
+from sandreel_core.log import Log
+
+State = TypeVar("State")
+Context = TypeVar("Context")
+
+MAX_FAILURES = 5  # design §3: five failed deliveries
+# What ends a process leaves no count but the server's, which also grows while a server is away.
+MAX_ATTEMPTS = 50
+_MAX_CONFLICTS = 20
+_REMEMBERED = 512
+_GREATEST_DELAY_S = 30.0
+
+
+__all__ = ["Admit", "Aggregate", "Decided", "Decision", "Reactor"]
+
+
+class Reactor(Generic[State, Context]):
+    """`run` until cancelled. At most `concurrency` commands at once; those of one subject in order."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        work: Work,
+        aggregate: Aggregate[State, Context],
+        *,
+        source: str,
+        admit: Admit[State] | None = None,
+        decided: Decided[State] | None = None,
+        command_max_age_s: float = CMD_MAX_AGE_S,
+        concurrency: int = 32,
+        now: Callable[[], datetime] = clock.now,
+        nak_delay_s: float = 0.2,
+    ) -> None:
+        self._bus = bus
+        self._work = work
+        self._aggregate = aggregate
+        self._source = source
+        self._admit = admit
+        self._decided = decided
+        self._stale_after_s = command_max_age_s - STALE_MARGIN_S
+        self._slots = asyncio.Semaphore(concurrency)
+        self._now = now
+        self._nak_delay_s = nak_delay_s
+        self._log = Log(f"reactor.{work.name}")
+        self._known: OrderedDict[str, Loaded[State]] = OrderedDict()
+        self._failures: OrderedDict[int, int] = OrderedDict()
+        self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._epochs: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Raises NotFound when there is no stream of commands."""
+        async with Crew() as crew, aclosing(self._bus.work(self._work)) as deliveries:
+            async for delivery in deliveries:
+                await self._slots.acquire()
+                crew.start(self._take(delivery))
+
+    async def _take(self, delivery: Delivery) -> None:
+        try:
+            with suppress(Unavailable):  # it comes again, and is then found answered
+                await self._react(delivery)
+        finally:
+            self._slots.release()
+
+    async def _react(self, delivery: Delivery) -> None:
+        stored = delivery.stored
+        try:
+            where = parse_command_subject(stored.subject)
+            subject = self._aggregate.subject(where)
+        except Malformed as error:
+            self._log.warning("a command that names nobody", subject=stored.subject[:300], problem=str(error))
+            await self._bury(stored)
+            await delivery.term()
+            return
+        async with self._in_turn(subject):
+            try:
+                if delivery.attempts > MAX_ATTEMPTS:
+                    await self._give_up(where, subject, stored)
+                else:
+                    await self._answer(where, subject, stored)
+            except Unavailable as error:
+                self._known.pop(subject, None)
+                self._log.info("a command waits", subject=stored.subject, problem=str(error))
+                await delivery.nak(min(_GREATEST_DELAY_S, self._nak_delay_s * 2 ** min(delivery.attempts, 10)))
+                return
+            except Exception:  # noqa: BLE001 - one command's failure must not end the role; after five it is buried
+                self._known.pop(subject, None)
+                failures = self._count(stored.sequence)
+                self._log.exception("a command failed", subject=stored.subject, failures=failures)
+                if failures < MAX_FAILURES:
+                    await delivery.nak(self._nak_delay_s * 2**failures)
+                    return
+                try:
+                    await self._give_up(where, subject, stored)
+                except (Denied, TooLarge) as error:
+                    self._log.error("a command can be neither answered nor given up", problem=str(error))
+                    await delivery.nak(_GREATEST_DELAY_S)
+                    return
+        self._failures.pop(stored.sequence, None)
+        await delivery.ack()
+
+    async def _answer(self, where: CommandSubject, subject: str, stored: Stored) -> None:
+        """Until one event names the command as its cause. Raises Unavailable, and whatever a bug raises."""
+        command: Envelope | None = None
+        problem: Refused | None = None
+        try:
+            command = decode_command(stored.subject, stored.body)
+        except Refused as error:
+            problem = error
+        for _ in range(_MAX_CONFLICTS):
+            loaded = await self._load(subject)
+            if not self._aggregate.mine(loaded.state, stored):
+                # No append will tell that what is known was old: so read it again.
+                self._known.pop(subject, None)
+                if not self._aggregate.mine((loaded := await self._load(subject)).state, stored):
+                    return
+            if where.command_id not in loaded.answers:
+                said = problem or await self._judge(where, command, subject, stored, loaded)
+                payload = answer(where.command_id, said)
+                decision = Decision(where, command, loaded.state, self._seal(where, command, subject, payload))
+                if self._admit is not None and not isinstance(said, Refused | None):
+                    refusal = await self._admit(decision)
+                    if refusal is not None:
+                        payload = answer(where.command_id, refusal)
+                        event = self._seal(where, command, subject, payload)
+                        decision = Decision(where, command, loaded.state, event)
+                try:
+                    await self._append(decision, subject, loaded)
+                except Conflict:
+                    self._known.pop(subject, None)
+                    continue
+            if problem is not None:
+                await self._bury(stored)
+            return
+        raise Unavailable(f"{subject} changes too often")
+
+    async def _judge(
+        self, where: CommandSubject, command: Envelope | None, subject: str, stored: Stored, loaded: Loaded[State]
+    ) -> Event | Refused | None:
+        if command is None:
+            return Refused("BAD_REQUEST", "the command cannot be read")
+        now = self._now()
+        age_s = now.timestamp() - uuid7_unix_ms(where.command_id) / 1000
+        if age_s > self._stale_after_s:
+            return Refused("STALE", f"the command's id is {age_s:.0f} s old; the limit is {self._stale_after_s:.0f} s")
+        if command.deadline is not None and now > command.deadline:
+            return Refused("EXPIRED", f"the command's deadline was {command.deadline.isoformat()}")
+        if command.expectedrevision is not None:
+            refusal = await self._check_revision(command.expectedrevision, subject, loaded.revision)
+            if refusal is not None:
+                return refusal
+        payload = payload_of(command)
+        if not isinstance(payload, Command):
+            return Refused("BAD_REQUEST", f"{command.type} is not a command")
+        return self._aggregate.decide(loaded.state, payload, self._aggregate.context(stored))
+
+    async def _check_revision(self, expected: str, subject: str, revision: int) -> Refused | None:
+        stream = stream_of(subject)
+        if stream not in self._epochs:
+            self._epochs[stream] = (await self._bus.state(stream)).epoch
+        try:
+            cursor = Cursor.parse(expected)
+        except Malformed as error:
+            return Refused("BAD_REQUEST", f"expectedrevision: {error}")
+        try:
+            seen = cursor.check(self._epochs[stream])
+        except Malformed as error:
+            return Refused("WRONG_REVISION", str(error))
+        if seen != revision or stream != f"REEL-{cursor.partition}":
+            return Refused("WRONG_REVISION", f"the last event is at sequence {revision}, not {seen}")
+        return None
+
+    async def _append(self, decision: Decision[State], subject: str, loaded: Loaded[State]) -> None:
+        event = decision.event
+        sequence = await self._bus.append(subject, encode(event), expected=loaded.revision)
+        state = self._aggregate.evolve(loaded.state, event)
+        answers = dict(loaded.answers)
+        answers.setdefault(decision.where.command_id, event)
+        self._remember(subject, Loaded(state, sequence, answers, loaded.skipped))
+        if self._decided is not None:
+            stored = Decision(decision.where, decision.command, decision.state, event, sequence)
+            await self._decided(stored)
+
+    async def _give_up(self, where: CommandSubject, subject: str, stored: Stored) -> None:
+        """Bury it, and refuse it without asking any code of the role's own. Raises Unavailable."""
+        refusal = CommandRefused(
+            command_id=where.command_id,
+            code="INTERNAL",
+            message="the command could not be handled; it is kept as a dead letter",
+        )
+        event = self._seal(where, None, subject, refusal)
+        for _ in range(_MAX_CONFLICTS):
+            loaded = await load(self._bus, subject, None, _untouched)
+            if where.command_id not in loaded.answers:
+                try:
+                    await self._bus.append(subject, encode(event), expected=loaded.revision)
+                except Conflict:
+                    continue
+            await self._bury(stored)
+            return
+        raise Unavailable(f"{subject} changes too often")
+
+    async def _bury(self, stored: Stored) -> None:
+        """Keep it under `dead.`; that it is there already is well. Raises Unavailable."""
+        try:
+            await self._bus.append("dead." + stored.subject.partition(".")[2], stored.body)
+        except AlreadyExists:
+            return
+        except Full:
+            self._log.error(
+                "no room for a dead letter; it is in CMD for as long as CMD keeps it", subject=stored.subject
+            )
+        except SandreelError as error:
+            if isinstance(error, Unavailable):
+                raise
+            self._log.error("a dead letter cannot be kept", subject=stored.subject, problem=str(error))
+
+    def _seal(self, where: CommandSubject, command: Envelope | None, subject: str, payload: Event) -> Envelope:
+        return seal(
+            payload,
+            id=clock.new_id(),
+            source=self._source,
+            subject=subject,
+            time=self._now(),
+            causationid=where.command_id,
+            correlationid=(command.correlationid if command else None) or where.command_id,
+            actor=command.actor if command else None,
+            traceparent=command.traceparent if command else None,
+        )
+
+    async def _load(self, subject: str) -> Loaded[State]:
+        """What is known may be old: then the append, which every answer is, meets a conflict."""
+        loaded = self._known.get(subject)
+        if loaded is None:
+            loaded = await load(self._bus, subject, self._aggregate.initial, self._aggregate.evolve)
+            self._remember(subject, loaded)
+        return loaded
+
+    def _remember(self, subject: str, loaded: Loaded[State]) -> None:
+        self._known[subject] = loaded
+        self._known.move_to_end(subject)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+
+    def _count(self, sequence: int) -> int:
+        failures = self._failures.pop(sequence, 0) + 1
+        self._failures[sequence] = failures
+        if len(self._failures) > _REMEMBERED:
+            self._failures.popitem(last=False)
+        return failures
+
+    @asynccontextmanager
+    async def _in_turn(self, subject: str) -> AsyncIterator[None]:
+        lock, waiting = self._queues.get(subject, (asyncio.Lock(), 0))
+        self._queues[subject] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._queues.pop(subject)
+            if waiting > 1:
+                self._queues[subject] = (lock, waiting - 1)
+
+
+def _untouched(state: None, event: Envelope) -> None:
+    return state

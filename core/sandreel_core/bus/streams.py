@@ -1,0 +1,111 @@
+"""The streams and durable consumers of an installation, as data (design §3), and the one call that ensures them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from sandreel_core.bus.port import Bus, Stream, Work
+from sandreel_core.clock import new_token
+from sandreel_core.contract.subjects import CMD, DEAD, reel
+
+GIB = 1 << 30
+REEL_MAX_BYTES = 8 * GIB
+CMD_MAX_BYTES = GIB
+DEAD_MAX_BYTES = 64 << 20
+CMD_MAX_AGE_S = 7 * 86_400
+# A command is stale an hour before CMD forgets it, so that none is run twice because its first copy is gone.
+STALE_MARGIN_S = 3600
+
+# What every role reads. Commands to runnerd are the spawner's too: it refuses those that no boot owns.
+SPAWNER_COMMANDS = Work(CMD, "spawner", ("cmd.spawner.>",))
+SPAWNER_REFUSALS = Work(CMD, "spawner-refusals", ("cmd.runnerd.>",))
+BROKER_COMMANDS = Work(CMD, "broker", ("cmd.broker.>",))
+BRIDGE_COMMANDS = Work(CMD, "bridge", ("cmd.bridge.>",))
+# Made at once; those of a role that is not installed are made by it when it starts.
+WORKS = (SPAWNER_COMMANDS, SPAWNER_REFUSALS)
+
+
+class Shape(Protocol):
+    """What an operator says about the streams (`settings.Bus` is one)."""
+
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def reel_max_bytes(self) -> int: ...
+    @property
+    def cmd_max_bytes(self) -> int: ...
+    @property
+    def dead_max_bytes(self) -> int: ...
+    @property
+    def cmd_max_age_s(self) -> int: ...
+    @property
+    def duplicate_window_s(self) -> int: ...
+
+
+def streams(
+    *,
+    partitions: int = 1,
+    replicas: int = 1,
+    reel_max_bytes: int = REEL_MAX_BYTES,
+    cmd_max_bytes: int = CMD_MAX_BYTES,
+    dead_max_bytes: int = DEAD_MAX_BYTES,
+    cmd_max_age_s: float = CMD_MAX_AGE_S,
+    duplicate_window_s: float = 120,
+) -> list[Stream]:
+    """Every stream, none with an epoch yet. `reel_max_bytes` is of one partition."""
+    reels = [
+        Stream(
+            name=reel(partition),
+            subjects=(f"evt.{partition}.>",),
+            max_bytes=reel_max_bytes,
+            replicas=replicas,
+            duplicate_window_s=duplicate_window_s,
+        )
+        for partition in range(partitions)
+    ]
+    commands = Stream(
+        name=CMD,
+        subjects=("cmd.>",),
+        max_bytes=cmd_max_bytes,
+        max_age_s=cmd_max_age_s,
+        per_subject=1,
+        discard_new_per_subject=True,
+        replicas=replicas,
+        duplicate_window_s=duplicate_window_s,
+    )
+    dead = Stream(
+        name=DEAD,
+        subjects=("dead.>",),
+        max_bytes=dead_max_bytes,
+        per_subject=1,
+        discard_new_per_subject=True,
+        replicas=replicas,
+        duplicate_window_s=duplicate_window_s,
+    )
+    return [*reels, commands, dead]
+
+
+async def ensure_installation(bus: Bus, shape: Shape | None = None) -> None:
+    """Make or update every stream and consumer; a REEL stream that is new gets its epoch. Idempotent, also when
+    several roles do it at once. Raises Misconfigured, Unavailable."""
+    wanted = streams() if shape is None else _of(shape)
+    with_epochs = [
+        replace(stream, metadata={"epoch": new_token()}) if stream.name.startswith("REEL-") else stream
+        for stream in wanted
+    ]
+    await bus.ensure(with_epochs, WORKS)
+
+
+def _of(shape: Shape) -> list[Stream]:
+    return streams(
+        partitions=shape.partitions,
+        replicas=shape.replicas,
+        reel_max_bytes=shape.reel_max_bytes,
+        cmd_max_bytes=shape.cmd_max_bytes,
+        dead_max_bytes=shape.dead_max_bytes,
+        cmd_max_age_s=shape.cmd_max_age_s,
+        duplicate_window_s=shape.duplicate_window_s,
+    )
