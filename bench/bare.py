@@ -183,3 +183,37 @@ async def readline_loop(lines: int) -> float:
     await child.wait()
     assert seen == lines
     return time.perf_counter() - began
+
+
+def address(client: Client) -> bytes:
+    """Where the client is connected, for a process of its own; by a pipe, because it holds a password."""
+    options = client.options
+    return json.dumps([str(client.servers[0].netloc), options["user"], options["password"]]).encode()
+
+
+async def _publish_alone(lines: int, subject: str) -> None:
+    netloc, user, password = json.loads(sys.stdin.read())
+    client = await nats.connect(f"nats://{netloc}", user=user, password=password, pending_size=64 * 1024 * 1024)
+    await pipe_to_acked(client, lines, subject)
+    await client.close()
+
+
+async def _tick_alone(rate: int, count: int, subject: str) -> None:
+    """Publish `count` timestamps at `rate` a second, each in a block of its own."""
+    netloc, user, password = json.loads(sys.stdin.read())
+    client = await nats.connect(f"nats://{netloc}", user=user, password=password)
+    publisher = await Publisher(client).start()
+    due = time.perf_counter()
+    for _ in range(count):
+        due += 1 / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        await publisher.publish(subject, msgspec.json.encode(Block("stdout", 1, 1, repr(time.time()))))
+    await publisher.drain()
+    await client.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "publish":
+        asyncio.run(_publish_alone(int(sys.argv[2]), sys.argv[3]))
+    else:
+        asyncio.run(_tick_alone(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

@@ -1,0 +1,52 @@
+"""`make bench`: measure, print a table, keep it as JSON and as a plot under `bench/results`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+from bench import crowd, latency, output, reading, starting, views
+from bench.figure import Figure, keep, table
+from bench.rig import Rig, rig
+
+MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
+    "idle": starting.idle,
+    "exec": starting.execs,
+    "session": starting.sessions,
+    "latency": latency.lines,
+    "acknowledged": output.acknowledged,
+    "viewed": output.viewed,
+    "replay": reading.replayed,
+    "stall": output.stalled,
+    "copy": views.copied,
+    "lag": views.lag,
+    "crowd": crowd.crowd,
+}
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("only", nargs="*", choices=[*MEASURES, []], help="these measurements, else all")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply every load (10: ten times the lines)")
+    args = parser.parse_args()
+    figures: list[Figure] = []
+    async with rig(args.scale, lambda text: print(text, flush=True)) as here:
+        for name in args.only or MEASURES:
+            began = time.perf_counter()
+            found = await MEASURES[name](here)
+            found = found if isinstance(found, list) else [found]
+            figures += found
+            print(f"{name}  ({time.perf_counter() - began:.0f} s)\n{table(found)}\n", flush=True)
+    print(table(figures))
+    print(f"\nkept as {keep(figures)}")
+    missed = [figure.name for figure in figures if not figure.reached]
+    if missed:
+        print(f"{len(missed)} of {len(figures)} figures missed: {', '.join(missed)}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

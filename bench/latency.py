@@ -1,0 +1,114 @@
+"""How old a line is when a viewer has it, at a person's rate and at a machine's, and how soon a terminal echoes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import aclosing
+
+import msgspec
+
+from bench import bare
+from bench.figure import Figure, percentile
+from bench.rig import ORG, Rig
+from sandreel_core.client import Output
+from sandreel_core.contract.exec import Terminal
+
+# Prints `count` bursts at `rate` a second; each line of a burst says when it was written.
+TICKER = """
+import os, sys, time
+rate, count, burst = map(int, sys.argv[1:4]); due = time.perf_counter()
+for _ in range(count):
+    due += 1 / rate
+    time.sleep(max(0.0, due - time.perf_counter()))
+    os.write(1, (f'{time.time():.6f}'.ljust(99, '.') + chr(10)).encode() * burst)
+"""
+ECHOES = 200
+
+
+async def _ours(rig: Rig, session: str, rate: int, count: int, burst: int) -> tuple[list[float], float]:
+    """(age of each line when it was seen, seconds; lines a second that were reached)."""
+    handle = await rig.client.exec(
+        ORG, session, [sys.executable, "-I", "-c", TICKER, str(rate), str(count), str(burst)]
+    )
+    ages, began = [], 0.0
+    async with aclosing(handle.follow()) as items:
+        async for item in items:
+            if isinstance(item, Output):
+                now = time.time()
+                began = began or now
+                ages += [now - float(line[:17]) for line in item.data.splitlines()]
+    assert len(ages) == count * burst
+    return ages, len(ages) / (time.time() - began)
+
+
+async def _bare(rig: Rig, rate: int, count: int, subject: str) -> list[float]:
+    ages: list[float] = []
+    decoder = msgspec.json.Decoder(bare.Block)
+
+    def on_body(body: bytes) -> bool:
+        ages.append(time.time() - float(decoder.decode(body).text))
+        return len(ages) >= count
+
+    ticker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.bare", "tick", str(rate), str(count), subject), stdin=asyncio.subprocess.PIPE
+    )
+    assert ticker.stdin is not None
+    ticker.stdin.write(bare.address(rig.bare))
+    ticker.stdin.close()
+    await bare.pull(rig.bare, subject, on_body)
+    await ticker.wait()
+    return ages
+
+
+def _figures(name: str, ours: list[float], reference: list[float], detail: dict[str, float | str]) -> list[Figure]:
+    beside = "bare timestamped publish → bounded pull"
+    return [
+        Figure(
+            *(f"{name}, p50", "ms", percentile(ours, 0.5) * 1e3, 1.5, percentile(reference, 0.5) * 1e3, beside),
+            detail=detail,
+        ),
+        Figure(f"{name}, p99", "ms", percentile(ours, 0.99) * 1e3, 2.0, percentile(reference, 0.99) * 1e3, beside),
+    ]
+
+
+async def lines(rig: Rig) -> list[Figure]:
+    session = await rig.session("latency")
+    figures = []
+    async with rig.without("projector"):
+        for name, rate, count, burst in (
+            ("one line at 50/s", 50, 500, 1),
+            ("one line at 30,000/s", 1000, 5000, 30),
+        ):
+            ours, reached = await _ours(rig, session, rate, count, burst)
+            reference = await _bare(rig, rate, count, f"bench.tick.{rate}")
+            figures += _figures(name, ours, reference, {"lines/s reached": reached})
+        figures += await _echo(rig, session, await _bare(rig, 50, 250, "bench.tick.echo"))
+    return figures
+
+
+async def _echo(rig: Rig, session: str, reference: list[float]) -> list[Figure]:
+    """A key pressed → its echo seen, at a terminal that runs `cat`."""
+    handle = await rig.client.exec(ORG, session, ["cat"], tty=Terminal(), hold_stdin=True)
+    ages: list[float] = []
+    seen = asyncio.Event()
+
+    async def watch() -> None:
+        async with aclosing(handle.follow()) as items:
+            async for item in items:
+                if isinstance(item, Output):
+                    seen.set()
+
+    async with asyncio.TaskGroup() as group:
+        watcher = group.create_task(watch())
+        for offset in range(ECHOES):
+            seen.clear()
+            began = time.perf_counter()
+            await handle.keys(b"x", offset=offset)
+            await seen.wait()
+            ages.append(time.perf_counter() - began)
+            await asyncio.sleep(0.01)
+        await handle.cancel()
+        await watcher
+    return _figures("terminal echo", ages[10:], reference, {})
