@@ -6,6 +6,7 @@
 ["kill", signal]      ended by that signal
 ["lines", count]      so many numbered lines, in blocks of 100
 ["cat"]               what comes in goes out, until it ends (also: SIGINT or cancel end it)
+["stubborn"]          says "ready", and "still here" to every SIGINT
 ["lost"]              accepted, then exec.lost
 ["refuse", code]      command.refused
 """
@@ -178,9 +179,11 @@ class Job:
                 await self._exit(0)
             case "cat" | "stubborn":
                 self._stubborn = verb == "stubborn"
+                if self._stubborn:
+                    await self._print(b"ready\n")
                 if start.stdin_text or start.stdin_base64:
                     await self._print((start.stdin_text or "").encode() or base64.b64decode(start.stdin_base64 or ""))
-                if start.stdin == "close":
+                if start.stdin == "close" and not self._stubborn:
                     await self._exit(0)
             case _:
                 await self._exit(0)

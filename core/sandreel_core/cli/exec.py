@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import stat
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +96,9 @@ async def _start(client: Client, args: argparse.Namespace, stdin: bytes, *, hold
             # Nobody should be surprised later by a job that was given up here.
             deadline=clock.now() + timedelta(seconds=client.answer_timeout_s),
         )
+    except asyncio.CancelledError:
+        print(f"sandreel: interrupted; if it did start: sandreel cancel {args.session} {exec_id}", file=sys.stderr)
+        raise
     except Unavailable as error:
         raise Unavailable(f"{error}; `sandreel attach {args.session} {exec_id}` shows it if it did start") from error
 

@@ -23,7 +23,7 @@ class Job:
         self._session = session
         self._json = json
         self._after = after
-        self._screen = Screen(json=json, cursor=after or handle.cursor)
+        self._screen = Screen(json=json, exec_id=handle.id, cursor=after or handle.cursor)
 
     async def announce(self) -> None:
         """For `--detach`: the id on stdout."""

@@ -20,8 +20,9 @@ _OUT, _ERR = 1, 2
 class Screen:
     """`cursor` is where to go on after what has been written; `end` how the exec ended, once it is known."""
 
-    def __init__(self, *, json: bool, cursor: Cursor | None = None) -> None:
+    def __init__(self, *, json: bool, exec_id: str = "", cursor: Cursor | None = None) -> None:
         self._json = json
+        self._exec_id = exec_id
         self.cursor = cursor
         self.end: x.Exited | x.Lost | None = None
 
@@ -30,7 +31,7 @@ class Screen:
         async with aclosing(items):
             async for item in items:
                 if self._json:
-                    await self.line(_object(item))
+                    await self.line({"exec": self._exec_id, **_object(item)})
                 elif isinstance(item, Output):
                     await write_all(_OUT if item.stream == "stdout" else _ERR, item.data)
                 else:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sandreel_core import clock
-from sandreel_core.bus.memory import Fate, MemoryBus
+from sandreel_core.bus.memory import MemoryBus
+from sandreel_core.bus.memory_parts import Fate
 from sandreel_core.bus.port import Stream
 from sandreel_core.client import Changed, Client, Ended, ExecItem, Output
 from sandreel_core.client.items import CaughtUp
