@@ -13,6 +13,7 @@ from bench.figure import Figure
 from bench.rig import ORG, Rig
 from bench.starting import runnerds
 from sandreel_core.client import Ended, ExecHandle, Output
+from sandreel_core.client.items import CaughtUp
 
 SESSIONS = 50
 EXECS_EACH = 4
