@@ -183,6 +183,8 @@ class PostgresServer:
         try:
             arguments: list[str | Path] = ["-D", unfinished, "-U", USER, "--pwfile", scratch, "--auth=scram-sha-256"]
             arguments += ["--encoding=UTF8", "--no-locale", "--no-instructions"]
+            if self._settings.get("fsync") == "off":  # whoever says so does not mind what a power cut leaves
+                arguments.append("--no-sync")
             _run([folder / "initdb", *arguments], user)
             statement = f"CREATE DATABASE {DATABASE};\n".encode()
             _run([folder / "postgres", "--single", "-D", unfinished, "postgres"], user, statement)

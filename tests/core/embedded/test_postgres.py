@@ -20,7 +20,7 @@ from sandreel_core.embedded.postgres import PostgresServer
 async def server() -> AsyncIterator[PostgresServer]:
     with tempfile.TemporaryDirectory(prefix="sandreel-pg-") as data:
         # Closed to everybody but us, as a home directory is: the server's user must get through none the less.
-        server = PostgresServer(Path(data) / "home" / "postgres")
+        server = PostgresServer(Path(data) / "home" / "postgres", settings={"fsync": "off"})
         server.data.parent.mkdir(mode=0o700)
         async with server:
             yield server
