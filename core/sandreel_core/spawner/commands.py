@@ -1,18 +1,22 @@
-"""The spawner's decisions: the session machine, plus a slot in the quotas for whatever is to run."""
+"""The spawner's decisions: the session machine over its own log, plus a slot in the quotas for whatever is to run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from sandreel_core import session as machine
+from sandreel_core.bus.port import Bus, Stored
+from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
+from sandreel_core.bus.streams import CMD_MAX_AGE_S, SPAWNER_COMMANDS
 from sandreel_core.clock import now
 from sandreel_core.contract.message import Command, Event
-from sandreel_core.contract.session import Create, Requested, Resuming
+from sandreel_core.contract.session import Requested, Resuming
+from sandreel_core.contract.subjects import CommandSubject, SessionSubjects
 from sandreel_core.errors import Refused
 from sandreel_core.session import Terms
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.quota import Claim, Quota
-from sandreel_core.spawner.sessions import Record
+from sandreel_core.spawner.sessions import Record, evolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Limits:
     boot_within_s: float = 180
 
     def terms(self) -> Terms:
+        """The limits as of now."""
         return Terms(
             now=now(),
             max_ttl_s=self.max_ttl_s,
@@ -34,42 +39,43 @@ class Limits:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a decision depends on beside the session: the terms, and whether there was a slot."""
-
-    terms: Terms
-    no_slot: Refused | None = None
+def decide(record: Record, command: Command, terms: Terms) -> Event | Refused | None:
+    """The session machine's decision. Pure."""
+    return machine.decide(record.session, command, terms)
 
 
-class Commands:
-    def __init__(self, quota: Quota, limits: Limits, node: str) -> None:
-        self._quota = quota
-        self._limits = limits
-        self._node = node
+def commands(
+    bus: Bus,
+    quota: Quota,
+    limits: Limits,
+    *,
+    node: str,
+    source: str,
+    partitions: int,
+    command_max_age_s: float = CMD_MAX_AGE_S,
+) -> Reactor[Record, Terms]:
+    """The loop that answers `cmd.spawner.>`. What is to run on no node yet counts against `node`."""
 
-    async def context(self, key: Key, record: Record, command: Command) -> Context:
-        """Takes the slot that the decision needs, if it needs one. Raises Unavailable."""
-        terms = self._limits.terms()
-        session = record.session
-        decision = machine.decide(session, command, terms)
-        if isinstance(decision, Requested) and isinstance(command, Create):
-            claim = Claim(key=key, incarnation=decision.incarnation, owner=command.owner, node=self._node)
-        elif isinstance(decision, Resuming) and session.owner is not None:
-            node = session.node or self._node
-            claim = Claim(key=key, incarnation=session.incarnation, owner=session.owner, node=node)
+    def subject(where: CommandSubject) -> str:
+        return SessionSubjects(where.org, where.session, partitions).event("session")
+
+    def context(_: Stored) -> Terms:
+        return limits.terms()
+
+    async def admit(decision: Decision[Record]) -> Refused | None:
+        event, session = decision.event.data, decision.state.session
+        if isinstance(event, Requested):
+            incarnation, owner, host = event.incarnation, event.owner, node
+        elif isinstance(event, Resuming) and session.owner is not None:
+            incarnation, owner, host = session.incarnation, session.owner, session.node or node
         else:
-            return Context(terms)
+            return None
+        key = Key(decision.where.org, decision.where.session)
         try:
-            await self._quota.take(claim, terms.now)
+            await quota.take(Claim(key=key, incarnation=incarnation, owner=owner, node=host), now())
         except Refused as refused:
-            return Context(terms, refused)
-        return Context(terms)
+            return refused
+        return None
 
-
-def decide(record: Record, command: Command, context: Context) -> Event | Refused | None:
-    """The session machine's decision; where there was no slot for it, QUOTA_EXCEEDED. Pure."""
-    decision = machine.decide(record.session, command, context.terms)
-    if context.no_slot is not None and isinstance(decision, Requested | Resuming):
-        return context.no_slot
-    return decision
+    aggregate = Aggregate(initial=Record(), evolve=evolve, decide=decide, subject=subject, context=context)
+    return Reactor(bus, SPAWNER_COMMANDS, aggregate, source=source, admit=admit, command_max_age_s=command_max_age_s)

@@ -52,7 +52,7 @@ class ProcessBackend:
     ) -> None:
         self.node = node
         self.boxed = boxed
-        self._data = data
+        self._data = data.absolute()
         self._program = list(program)
         self._users = users
         self._children: dict[int, subprocess.Popen[bytes]] = {}

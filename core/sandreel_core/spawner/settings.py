@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -75,12 +76,9 @@ def installation_key(settings: Settings) -> bytes:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(os.urandom(32).hex())
-        try:
-            os.link(draft, path)  # fails when another spawner was first: then its key counts
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        with suppress(FileExistsError):
+            os.link(draft, path)  # another spawner was first: then its key counts
+        draft.unlink()
         return path.read_text().strip().encode()
     except OSError as error:
         raise Misconfigured(f"the installation's key {path} cannot be read or made: {error.strerror}") from error

@@ -1,0 +1,189 @@
+"""Requests of runnerd: bootstrap, feed, log (design §3 and §5).
+
+The token is a keyed hash over the boot, stored nowhere. It binds to the first public keys that come with it,
+because those are written into `session.ready`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import TypeVar
+
+import msgspec
+
+from sandreel_core.bus.port import Bus, CaughtUp, Missing
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.message import Event
+from sandreel_core.contract.requests import AskLog, Bootstrap, Bootstrapped, FeedMade, LogHead, MakeFeed, Reply, Request
+from sandreel_core.contract.session import Ready, Requested
+from sandreel_core.contract.subjects import CMD, parse_request_subject
+from sandreel_core.contract.workspace import EnvPatched
+from sandreel_core.errors import Denied, Malformed, Unavailable
+from sandreel_core.log import Log
+from sandreel_core.session import RUNNING, Session
+from sandreel_core.spawner.backend import Key, boot_id_of
+from sandreel_core.spawner.heads import Heads
+from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.sessions import Record, Sessions
+
+# runnerd asks before `session.provisioned` is stored when it is quicker than we are.
+PROVISION_TIMEOUT_S = 4.0
+Holding = Callable[[int], bool]
+_R = TypeVar("_R", bound=Request)
+
+
+def token_of(installation_key: bytes, key: Key, boot_id: str) -> str:
+    """What proves that somebody was started as this boot."""
+    text = f"runnerd-v1:{key.org}/{key.session}/{boot_id}"
+    return hmac.new(installation_key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def feed_of(key: Key, boot_id: str) -> str:
+    """The name of a boot's command feed. Hashed: ids joined by a character that ids may hold could collide."""
+    return "run-" + hashlib.sha256(f"{key}/{boot_id}".encode()).hexdigest()[:32]
+
+
+class Desk:
+    """Answers runnerds."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        journal: Journal,
+        sessions: Sessions,
+        heads: Heads,
+        *,
+        key: bytes,
+        partitions: int,
+        holding: Holding,
+    ) -> None:
+        self._bus = bus
+        self._journal = journal
+        self._sessions = sessions
+        self._heads = heads
+        self._key = key
+        self._partitions = partitions
+        self._holding = holding
+        self._log = Log("spawner.bootstrap")
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Serve until the stack is closed."""
+        for verb, handler in (("bootstrap", self._bootstrap), ("feed", self._feed), ("log", self._ask_log)):
+            await stack.enter_async_context(
+                self._bus.serve(f"req.spawner.*.*.{verb}", self._serve(handler), group="spawner")
+            )
+
+    def _serve(self, handler: Callable[[Key, bytes], Awaitable[Reply]]) -> Callable[[str, bytes], Awaitable[bytes]]:
+        async def serve(subject: str, body: bytes) -> bytes:
+            _, org, session, _ = parse_request_subject(subject)
+            return msgspec.json.encode(await handler(Key(org, session), body))
+
+        return serve
+
+    async def _bootstrap(self, key: Key, body: bytes) -> Reply:
+        asked = _decode(body, Bootstrap)
+        if not hmac.compare_digest(asked.token.encode(), token_of(self._key, key, asked.boot_id).encode()):
+            self._log.warning("a bootstrap token was wrong", session=str(key), boot=asked.boot_id[:80])
+            raise Denied("the token is not this boot's")
+
+        def choose(record: Record, _: frozenset[str]) -> Event | None:
+            session = record.session
+            _check(session, asked.boot_id)
+            if session.phase in RUNNING:
+                if session.public_keys != asked.public_keys:
+                    raise Denied("the token is bound to other keys")
+                return None
+            if session.phase in ("stopping", "destroying"):
+                raise Denied(f"the session is {session.phase}")
+            if session.phase != "provisioning":
+                raise Unavailable("the session is not provisioned yet", retry_after_s=0.2)
+            return Ready(
+                boot_id=asked.boot_id,
+                runnerd_version=asked.runnerd_version,
+                contract_version=asked.contract_version,
+                public_keys=asked.public_keys,
+            )
+
+        limit = time.monotonic() + PROVISION_TIMEOUT_S
+        while True:
+            try:
+                await self._journal.decide(key, choose)
+                break
+            except Unavailable:
+                left = limit - time.monotonic()
+                if left <= 0 or not await self._sessions.until(key, lambda now: now.phase == "provisioning", left):
+                    raise
+        record, _, _ = await self._journal.load(key)
+        session = _check(record.session, asked.boot_id)
+        subjects = self._journal.subjects(key)
+        return Bootstrapped(
+            epoch=(await self._bus.state(subjects.stream)).epoch,
+            partitions=self._partitions,
+            env=await self._environment(key),
+            limits=session.limits,
+            commands_after=session.commands_after or 0,
+            feed=await self._make_feed(key, asked.boot_id, session.commands_after or 0),
+            hold=self._holding(subjects.partition),
+        )
+
+    async def _feed(self, key: Key, body: bytes) -> Reply:
+        asked = _decode(body, MakeFeed)
+        record, _, _ = await self._journal.load(key)
+        session = _check(record.session, asked.boot_id)
+        return FeedMade(feed=await self._make_feed(key, asked.boot_id, max(asked.after, session.commands_after or 0)))
+
+    async def _make_feed(self, key: Key, boot_id: str, after: int) -> str:
+        name = feed_of(key, boot_id)
+        await self._bus.make_feed(CMD, name, [self._journal.subjects(key).commands("runnerd")], after=after)
+        return name
+
+    async def _ask_log(self, key: Key, body: bytes) -> Reply:
+        asked = _decode(body, AskLog)
+        subjects = self._journal.subjects(key)
+        execs = {exec_id: (await self._heads.read(subjects, exec_id)).public() for exec_id in asked.execs}
+        state = await self._bus.state(subjects.stream)
+        commands_last = await self._journal.commands_last()
+        # Read last: a boot that is over must not take heart from what we have just read.
+        record, _, _ = await self._journal.load(key)
+        _check(record.session, asked.boot_id)
+        return LogHead(epoch=state.epoch, commands_last=commands_last, execs=execs)
+
+    async def _environment(self, key: Key) -> dict[str, str]:
+        """The session's variables, with every patch since this incarnation began."""
+        subjects = self._journal.subjects(key)
+        env: dict[str, str] = {}
+        filters = [subjects.event("session"), subjects.event("workspace")]
+        async with aclosing(self._bus.follow(subjects.stream, filters, live=False)) as items:
+            async for item in items:
+                if isinstance(item, CaughtUp | Missing):
+                    continue
+                for stored in item:
+                    try:
+                        data = decode_event(stored.subject, stored.body).data
+                    except Malformed:
+                        continue
+                    if isinstance(data, Requested):
+                        env = dict(data.env)
+                    elif isinstance(data, EnvPatched):
+                        env = {name: value for name, value in env.items() if name not in data.unset} | data.set
+        return env
+
+
+def _check(session: Session, boot_id: str) -> Session:
+    """Raises Denied when the boot is over. One that is being stopped is not: its execs still have to end."""
+    if session.phase in ("requested", "resuming") and boot_id == boot_id_of(session.incarnation, session.boot):
+        return session
+    if session.commands_after is None or session.boot_id != boot_id:
+        raise Denied(f"boot {boot_id[:80]} is over")
+    return session
+
+
+def _decode(body: bytes, type: type[_R]) -> _R:
+    try:
+        return msgspec.json.decode(body, type=type)
+    except msgspec.DecodeError as error:
+        raise Malformed(f"the request is not in order: {error}") from error

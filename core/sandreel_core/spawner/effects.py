@@ -1,0 +1,274 @@
+"""What reconcile asks for, done: first the backend, then the one event that says so (design §3, outbox).
+
+Every effect loads the session anew and does nothing where the log has moved on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sandreel_core.contract.boot import BootSettings
+from sandreel_core.contract.message import Event
+from sandreel_core.contract.session import (
+    Degraded,
+    Destroyed,
+    Failed,
+    Provisioned,
+    Recovered,
+    Stopped,
+)
+from sandreel_core.errors import AlreadyExists, Conflict, NotFound, Refused
+from sandreel_core.log import Log
+from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
+from sandreel_core.spawner import reconcile as r
+from sandreel_core.spawner.backend import Backend, BootSpec, Death, Key, Sandbox, boot_id_of, boot_order
+from sandreel_core.spawner.bootstrap import token_of
+from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.quota import Claim, Quota
+from sandreel_core.spawner.sessions import Record
+
+# Backends grant a runnerd so long after SIGTERM (design §5); one that was never ready has nothing to end.
+GRACE_S = 20.0
+BOOT_GRACE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BootTerms:
+    """What every boot of this installation gets in its settings."""
+
+    installation: str
+    key: bytes
+    partitions: int
+    nats_urls: tuple[str, ...]
+    nats_user: str | None = None
+    nats_password: str | None = None
+    spool_bytes: int = 64 * 1024 * 1024
+    max_live_execs: int = 4
+    heartbeat_s: float = 5.0
+    log_level: str = "INFO"
+
+    def settings(self, key: Key, session: Session) -> BootSettings:
+        boot_id = boot_id_of(session.incarnation, session.boot)
+        return BootSettings(
+            nats_urls=list(self.nats_urls),
+            org=key.org,
+            session=key.session,
+            boot_id=boot_id,
+            token=token_of(self.key, key, boot_id),
+            installation=self.installation,
+            partitions=self.partitions,
+            nats_user=self.nats_user,
+            nats_password=self.nats_password,
+            spool_bytes=self.spool_bytes,
+            max_live_execs=session.limits.execs or self.max_live_execs,
+            heartbeat_s=self.heartbeat_s,
+            log_level=self.log_level,
+        )
+
+
+class Effects:
+    """Does actions. Raises Unavailable (and what the bus raises) when one has to be tried again."""
+
+    def __init__(self, backend: Backend, journal: Journal, quota: Quota, terms: BootTerms) -> None:
+        self._backend = backend
+        self._journal = journal
+        self._quota = quota
+        self._terms = terms
+        self._log = Log("spawner.effects")
+
+    async def perform(self, action: r.Action) -> None:
+        match action:
+            case r.Start():
+                await self._start(action.key)
+            case r.Adopt():
+                await self._provisioned(action.key, action.sandbox)
+            case r.Fail():
+                await self._fail(action)
+            case r.Halt():
+                await self._halt(action)
+            case r.Remove():
+                await self._remove(action)
+            case r.Quell():
+                await self._quell(action)
+            case r.Discard():
+                await self._discard(action.key)
+            case r.Degrade():
+                await self._turn(action.key, action.boot_id, "ready", Degraded(reason=action.reason))
+            case r.Recover():
+                await self._turn(action.key, action.boot_id, "degraded", Recovered(reason="its heartbeat is back"))
+            case r.Sweep():
+                raise TypeError("a sweep is done by Sweeper")
+
+    # -- starting
+
+    async def _start(self, key: Key) -> None:
+        session = await self._session(key)
+        if session.phase not in ("requested", "resuming"):
+            return
+        boot_id = boot_id_of(session.incarnation, session.boot)
+        spec = BootSpec(
+            key=key,
+            incarnation=session.incarnation,
+            boot=session.boot,
+            fresh=r.never_ready(session),
+            profile=session.profile,
+            limits=session.limits,
+            image=session.image,
+            settings=self._terms.settings(key, session),
+        )
+        try:
+            sandbox = await self._backend.create(spec)
+        except AlreadyExists as error:
+            found = await self._backend.inspect(key)
+            if found is not None and found.installation == self._terms.installation and found.status != "dead":
+                if found.boot_id == boot_id and found.status == "running":
+                    await self._provisioned(key, found)
+                return  # another spawner is at it, or an older boot has to be ended first
+            await self._failed(key, boot_id, "WORKSPACE_EXISTS", str(error))
+        except NotFound as error:
+            await self._failed(key, boot_id, "WORKSPACE_MISSING", str(error))
+        except Refused as error:
+            await self._failed(key, boot_id, error.code, error.message)
+        else:
+            await self._provisioned(key, sandbox)
+
+    async def _provisioned(self, key: Key, sandbox: Sandbox) -> None:
+        async def choose(record: Record, _: frozenset[str]) -> Event | None:
+            session = record.session
+            due = boot_id_of(session.incarnation, session.boot)
+            if session.phase not in ("requested", "resuming") or sandbox.boot_id != due:
+                return None
+            return Provisioned(
+                boot=session.boot,
+                boot_id=due,
+                backend=self._backend.name,
+                ref=sandbox.ref,
+                node=sandbox.node,
+                fence=self._backend.fence,
+                # Read after the load whose revision the append expects: what is refused before is not ours.
+                commands_after=await self._journal.commands_last(),
+            )
+
+        await self._journal.decide(key, choose)
+
+    # -- ending
+
+    async def _fail(self, action: r.Fail) -> None:
+        session = await self._session(action.key)
+        if session.phase not in BOOTING or await self._confirm(action.key, action.boot_id, session) is None:
+            return
+        boot_id = boot_id_of(session.incarnation, session.boot)
+        await self._failed(action.key, boot_id, action.code, action.message, stage=action.stage)
+        if action.boot_id is not None and r.never_ready(session):
+            await self._discard(action.key)
+
+    async def _failed(self, key: Key, boot_id: str, code: str, message: str, stage: str | None = None) -> None:
+        async def choose(record: Record, _: frozenset[str]) -> Event | None:
+            session = record.session
+            if session.phase not in BOOTING or boot_id_of(session.incarnation, session.boot) != boot_id:
+                return None
+            await self._release(key, session)
+            where = stage or ("resume" if session.phase == "resuming" else "provision")
+            return Failed(
+                stage="boot" if where == "boot" else "resume" if where == "resume" else "provision",
+                code=code,
+                message=message[:4096],
+                commands_until=await self._journal.commands_last(),
+            )
+
+        await self._journal.decide(key, choose)
+
+    async def _halt(self, action: r.Halt) -> None:
+        session = await self._session(action.key)
+        if session.phase not in (*RUNNING, "stopping"):
+            return
+        boot_id = boot_id_of(session.incarnation, session.boot)
+        death = await self._confirm(action.key, action.boot_id, session)
+        if death is None:
+            return
+
+        async def choose(record: Record, _: frozenset[str]) -> Event | None:
+            current = record.session
+            if current.phase not in (*RUNNING, "stopping") or boot_id_of(current.incarnation, current.boot) != boot_id:
+                return None
+            reason = (current.stop_reason or "asked") if current.phase == "stopping" else death.cause
+            await self._release(action.key, current)
+            return Stopped(reason=reason, commands_until=await self._journal.commands_last())
+
+        await self._journal.decide(action.key, choose)
+
+    async def _remove(self, action: r.Remove) -> None:
+        session = await self._session(action.key)
+        if session.phase != "destroying" or await self._confirm(action.key, action.boot_id, session) is None:
+            return
+        await self._backend.destroy(action.key, installation=self._terms.installation)
+
+        async def choose(record: Record, _: frozenset[str]) -> Event | None:
+            if record.session.phase != "destroying" or record.session.incarnation != session.incarnation:
+                return None
+            await self._release(action.key, record.session)
+            return Destroyed(commands_until=await self._journal.commands_last())
+
+        await self._journal.decide(action.key, choose)
+
+    async def _quell(self, action: r.Quell) -> None:
+        session = await self._session(action.key)
+        current = (session.incarnation, session.boot)
+        if session.phase in ACTIVE and boot_order(action.boot_id) >= current:
+            return
+        self._log.warning("a boot runs that the log says is over", session=str(action.key), boot=action.boot_id)
+        try:
+            await self._backend.stop(action.key, action.boot_id, grace_s=BOOT_GRACE_S)
+        except NotFound:
+            return
+
+    async def _discard(self, key: Key) -> None:
+        session = await self._session(key)
+        if session.phase != "destroyed" and not (session.phase == "failed" and r.never_ready(session)):
+            return
+        try:
+            await self._backend.destroy(key, installation=self._terms.installation)
+        except Conflict:
+            return
+
+    async def _confirm(self, key: Key, boot_id: str | None, session: Session) -> Death | None:
+        """The boot's death. None: something is there that the caller did not know of, look again.
+
+        Raises Unavailable when it cannot be confirmed now.
+        """
+        if boot_id is None:
+            found = await self._backend.inspect(key)
+            foreign = found is not None and found.installation != self._terms.installation
+            if found is None or foreign or found.status == "dead":
+                return Death("exited")
+            return None
+        grace_s = GRACE_S if session.phase not in BOOTING else BOOT_GRACE_S
+        if session.phase in ("stopping", "destroying") and session.contract_version == 0:
+            grace_s = BOOT_GRACE_S
+        try:
+            return await self._backend.stop(key, boot_id, grace_s=grace_s)
+        except NotFound:
+            return Death("exited")
+
+    async def _release(self, key: Key, session: Session) -> None:
+        """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free."""
+        claim = claim_of(key, session, self._backend.node)
+        if claim is not None:
+            await self._quota.release(claim)
+
+    async def _turn(self, key: Key, boot_id: str, phase: str, event: Event) -> None:
+        def choose(record: Record, _: frozenset[str]) -> Event | None:
+            return event if (record.session.phase, record.session.boot_id) == (phase, boot_id) else None
+
+        await self._journal.decide(key, choose)
+
+    async def _session(self, key: Key) -> Session:
+        record, _, _ = await self._journal.load(key)
+        return record.session
+
+
+def claim_of(key: Key, session: Session, node: str) -> Claim | None:
+    """What an active session counts against; None for one without an owner."""
+    if session.owner is None:
+        return None
+    return Claim(key=key, incarnation=session.incarnation, owner=session.owner, node=session.node or node)

@@ -1,0 +1,59 @@
+"""At 90 % of a stream's bytes, runnerds are told to hold output, so that lifecycle events still fit (design §3)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from sandreel_core.bus.port import Bus
+from sandreel_core.contract.requests import Hold
+from sandreel_core.contract.subjects import reel
+from sandreel_core.errors import SandreelError
+from sandreel_core.log import Log
+from sandreel_core.session import RUNNING
+from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.sessions import Sessions
+
+NEARLY_FULL = 0.9
+TICK_S = 5.0
+MAX_AT_ONCE = 16
+REQUEST_TIMEOUT_S = 2.0
+
+
+class Holding:
+    def __init__(self, bus: Bus, journal: Journal, sessions: Sessions, partitions: int) -> None:
+        self._bus = bus
+        self._journal = journal
+        self._sessions = sessions
+        self._partitions = partitions
+        self._full: set[int] = set()
+        self._log = Log("spawner.hold")
+
+    def is_full(self, partition: int) -> bool:
+        """Whether the partition's stream was nearly full when we last looked."""
+        return partition in self._full
+
+    async def tick(self) -> None:
+        """Look at every stream; tell whom it concerns. A hold lapses after 60 s, so it is said again each time."""
+        room = asyncio.Semaphore(MAX_AT_ONCE)
+        for partition in range(self._partitions):
+            state = await self._bus.state(reel(partition))
+            full = state.max_bytes > 0 and state.bytes >= NEARLY_FULL * state.max_bytes
+            if full != (partition in self._full):
+                self._log.warning("a stream is nearly full" if full else "a stream has room again", stream=state.name)
+            elif not full:
+                continue
+            (self._full.add if full else self._full.discard)(partition)
+            async with asyncio.TaskGroup() as group:
+                for key, known in self._sessions.snapshot().items():
+                    subjects = self._journal.subjects(key)
+                    if known.session.phase in RUNNING and subjects.partition == partition:
+                        group.create_task(self._say(subjects.request("runnerd", "hold"), full, room))
+
+    async def _say(self, subject: str, hold: bool, room: asyncio.Semaphore) -> None:
+        async with room:
+            try:
+                await self._bus.request(subject, msgspec.json.encode(Hold(hold=hold)), timeout_s=REQUEST_TIMEOUT_S)
+            except SandreelError as error:
+                self._log.debug("a runnerd did not hold", subject=subject, problem=str(error))

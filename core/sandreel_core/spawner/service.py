@@ -1,0 +1,254 @@
+"""The spawner, put together: who reads what, and the loop that makes log and backend agree."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from functools import partial
+
+from sandreel_core.bus.port import Bus
+from sandreel_core.bus.streams import CMD_MAX_AGE_S, SPAWNER_REFUSALS
+from sandreel_core.clock import now
+from sandreel_core.errors import SandreelError, Unavailable
+from sandreel_core.log import Log
+from sandreel_core.session import ACTIVE, Session
+from sandreel_core.spawner import reconcile as r
+from sandreel_core.spawner.backend import Backend, Key, Sandbox
+from sandreel_core.spawner.bootstrap import Desk
+from sandreel_core.spawner.closing import Closing
+from sandreel_core.spawner.commands import Limits, commands
+from sandreel_core.spawner.effects import BootTerms, Effects, claim_of
+from sandreel_core.spawner.heads import Heads
+from sandreel_core.spawner.hold import TICK_S, Holding
+from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.pulse import Pulse
+from sandreel_core.spawner.quota import Quota, Quotas, claims, slots
+from sandreel_core.spawner.refusals import Refusals
+from sandreel_core.spawner.sessions import Sessions
+from sandreel_core.spawner.sweep import Sweeper
+
+MAX_AT_ONCE = 16
+PULSE_S = 1.0
+AGAIN_S = 0.5
+MAX_RETRY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How this spawner works. `rules` names the node and the installation."""
+
+    terms: BootTerms
+    rules: r.Rules
+    limits: Limits = field(default_factory=Limits)
+    quotas: Quotas = field(default_factory=Quotas)
+    replicas: int = 1
+    sweep_s: float = 60
+    command_max_age_s: float = CMD_MAX_AGE_S
+
+
+class Spawner:
+    """One spawner; `run` is its whole life. Any number of them may serve one installation."""
+
+    def __init__(self, bus: Bus, backend: Backend, plan: Plan) -> None:
+        partitions = plan.terms.partitions
+        self._bus = bus
+        self._backend = backend
+        self._plan = plan
+        self._source = f"/spawner/{plan.rules.node}"
+        self._journal = Journal(bus, source=self._source, partitions=partitions)
+        self._sessions = Sessions(bus, partitions)
+        self._heads = Heads(bus)
+        self._quota = Quota(bus, plan.quotas)
+        self._closing = Closing(bus, self._journal, self._heads)
+        self._effects = Effects(backend, self._journal, self._quota, plan.terms)
+        self._sweeper = Sweeper(bus, self._journal, self._heads, stop_within_s=plan.limits.stop_within_s)
+        self._holding = Holding(bus, self._journal, self._sessions, partitions)
+        self._pulse = Pulse(bus)
+        self._wake = asyncio.Event()
+        self._dirty: set[Key] = set()
+        self._busy: set[Key] = set()
+        self._room = asyncio.Semaphore(MAX_AT_ONCE)
+        self._log = Log("spawner")
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve for ever; `ready` is called when the log has been read and the first sweep is done."""
+        plan = self._plan
+        await self._bus.ensure([slots(replicas=plan.replicas)])
+        reactor = commands(
+            self._bus,
+            self._quota,
+            plan.limits,
+            node=plan.rules.node,
+            source=self._source,
+            partitions=plan.terms.partitions,
+            command_max_age_s=plan.command_max_age_s,
+        )
+        desk = Desk(
+            self._bus,
+            self._journal,
+            self._sessions,
+            self._heads,
+            key=plan.terms.key,
+            partitions=plan.terms.partitions,
+            holding=self._holding.is_full,
+        )
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            group.create_task(self._sessions.run(), name="sessions")
+            await self._sessions.caught_up()
+            await self._closing.remember()
+            await desk.open(stack)
+            await stack.enter_async_context(self._bus.listen("hb.*.*", self._pulse.hear))
+            group.create_task(reactor.run(), name="commands")
+            refusals = Refusals(self._bus, SPAWNER_REFUSALS, self._journal, self._sessions)
+            group.create_task(refusals.run(), name="refusals")
+            group.create_task(self._watch(), name="watch")
+            group.create_task(self._follow_changes(), name="changes")
+            group.create_task(self._sweep(group, ready), name="sweep")
+            group.create_task(self._every(PULSE_S, self._check_pulse(group)), name="pulse")
+            group.create_task(self._every(TICK_S, self._holding.tick), name="hold")
+            await self._settle_changes(group)
+
+    # -- what wakes us
+
+    async def _watch(self) -> None:
+        async with aclosing(self._backend.watch()) as ended:
+            async for key in ended:
+                self._touch(key)
+
+    async def _follow_changes(self) -> None:
+        while True:
+            await self._sessions.changed()
+            self._wake.set()
+
+    async def _every(self, period_s: float, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Again and again, with some jitter. What fails is tried again next time."""
+        while True:
+            await asyncio.sleep(period_s * random.uniform(0.9, 1.1))  # noqa: S311 - no secret hangs on it
+            try:
+                await work()
+            except SandreelError as error:
+                self._log.warning("a tick failed", work=getattr(work, "__name__", "tick"), problem=str(error))
+
+    def _touch(self, key: Key) -> None:
+        self._dirty.add(key)
+        self._wake.set()
+
+    # -- the loop
+
+    async def _settle_changes(self, group: asyncio.TaskGroup) -> None:
+        """Consider every session that changed, as soon as it did; one task a session at a time."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            keys = self._dirty | self._sessions.take_changed()
+            self._dirty = set()
+            for key in keys:
+                self._begin(group, key, partial(self._consider, key))
+
+    async def _consider(self, key: Key) -> bool:
+        """Look at one session and do what is due; whether to look again."""
+        known = self._sessions.get(key)
+        found = await self._inspect(key)
+        return await self._act(
+            key, r.reconcile({key: known.session}, found, self._pulse.beats(), now(), self._plan.rules)
+        )
+
+    def _begin(self, group: asyncio.TaskGroup, key: Key, work: Callable[[], Coroutine[None, None, bool]]) -> None:
+        """Work on a session in a task of its own, unless somebody is at it: then it is looked at again afterwards."""
+        if key in self._busy:
+            self._dirty.add(key)
+            return
+        self._busy.add(key)
+        group.create_task(self._take_turn(key, work), name=f"session {key}")
+
+    async def _take_turn(self, key: Key, work: Callable[[], Coroutine[None, None, bool]]) -> None:
+        again_s: float | None = None
+        try:
+            async with self._room:
+                # If it led to an event, that wakes us earlier.
+                again_s = AGAIN_S if await work() else None
+        except SandreelError as error:
+            self._log.warning("a session has to wait", session=str(key), problem=str(error))
+            delay = error.retry_after_s if isinstance(error, Unavailable) else MAX_RETRY_S
+            again_s = min(max(delay, AGAIN_S), MAX_RETRY_S)
+        finally:
+            self._busy.discard(key)
+            if key in self._dirty:
+                self._wake.set()
+        if again_s is not None:
+            asyncio.get_running_loop().call_later(again_s, self._touch, key)
+
+    async def _inspect(self, key: Key) -> list[Sandbox] | None:
+        try:
+            sandbox = await self._backend.inspect(key)
+        except Unavailable as error:
+            self._log.warning("the backend cannot be asked", session=str(key), problem=str(error))
+            return None
+        return [] if sandbox is None else [sandbox]
+
+    async def _act(self, key: Key, actions: Sequence[r.Action]) -> bool:
+        """Do them, then close what ended; whether to look again."""
+        again = False
+        for action in actions:
+            if isinstance(action, r.Sweep):
+                await self._sweeper.sweep(action)
+            else:
+                self._log.info("reconcile", session=str(key), action=type(action).__name__.lower())
+                await self._effects.perform(action)
+                again = True
+        record = self._sessions.get(key).record
+        if self._closing.is_due(key, record):
+            await self._closing.close(key, record)
+        return again
+
+    async def _sweep(self, group: asyncio.TaskGroup, ready: Callable[[], None]) -> None:
+        """Everything at once, at the start and then every `sweep_s`."""
+        first = True
+        while True:
+            try:
+                await self._sweep_once(group)
+            except SandreelError as error:
+                self._log.warning("a sweep failed", problem=str(error))
+            if first:
+                first = False
+                ready()
+            await asyncio.sleep(self._plan.sweep_s * random.uniform(0.9, 1.0))  # noqa: S311 - no secret hangs on it
+
+    async def _sweep_once(self, group: asyncio.TaskGroup) -> None:
+        known = self._sessions.snapshot()
+        # The sessions first, then the backend: what reconcile relies on.
+        found: Sequence[Sandbox] | None
+        try:
+            found = await self._backend.list()
+        except Unavailable as error:
+            self._log.warning("the backend cannot be asked", problem=str(error))
+            found = None
+        sessions: dict[Key, Session] = {key: entry.session for key, entry in known.items()}
+        heard_s = self._pulse.tick()
+        actions = r.reconcile(
+            sessions, found, self._pulse.beats(), now(), self._plan.rules, heard_s=heard_s, sweep=True
+        )
+        due = {action.key: action for action in actions}
+        closing = [key for key, entry in known.items() if self._closing.is_due(key, entry.record)]
+        for key in (*due, *(key for key in closing if key not in due)):
+            self._begin(group, key, partial(self._act, key, [due[key]] if key in due else []))
+        active = [
+            claim
+            for key, session in sessions.items()
+            if session.phase in ACTIVE and (claim := claim_of(key, session, self._plan.rules.node)) is not None
+        ]
+        await self._quota.settle(claims(active), now())
+
+    def _check_pulse(self, group: asyncio.TaskGroup) -> Callable[[], Coroutine[None, None, None]]:
+        async def check() -> None:
+            heard_s = self._pulse.tick()
+            sessions = {key: entry.session for key, entry in self._sessions.snapshot().items()}
+            beats = self._pulse.beats()
+            for action in r.reconcile(sessions, None, beats, now(), self._plan.rules, heard_s=heard_s):
+                if action.key not in self._busy:
+                    self._begin(group, action.key, partial(self._act, action.key, [action]))
+
+        return check

@@ -1,0 +1,441 @@
+"""The spawner over the memory bus and a backend that runs nothing: what stands in the log after each story."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from sandreel_core.bus.memory import MemoryBus
+from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.clock import new_id
+from sandreel_core.contract import exec as x
+from sandreel_core.contract import requests as q
+from sandreel_core.contract import session as s
+from sandreel_core.contract.message import Owner
+from sandreel_core.contract.workspace import EnvPatched, PatchEnv
+from sandreel_core.errors import Denied, Unavailable
+from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.commands import Limits
+from sandreel_core.spawner.quota import Quotas
+from sandreel_core.spawner.reconcile import Rules
+from tests.support.backend import FakeBackend
+from tests.support.spawner import ONE, Hand, plan, running
+
+TWO = Key("acme", "two")
+
+
+@pytest.fixture
+async def hand() -> AsyncGenerator[Hand, None]:
+    bus = MemoryBus()
+    await ensure_installation(bus)
+    yield Hand(bus)
+    await bus.close()
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+async def spawner(hand: Hand, backend: FakeBackend) -> AsyncGenerator[None, None]:
+    async with running(hand.bus, backend, plan(sweep_s=0.2)):
+        yield
+
+
+async def ready(hand: Hand, key: Key = ONE, boot_id: str = "1-1", **fields: object) -> q.Bootstrapped:
+    await hand.create(key, **fields)
+    return await up(hand, key, boot_id)
+
+
+async def up(hand: Hand, key: Key = ONE, boot_id: str = "1-1") -> q.Bootstrapped:
+    """runnerd, once it has been started."""
+    incarnation = boot_id.partition("-")[0]
+    await hand.until(s.Requested, key, where=lambda event: str(event.incarnation) == incarnation)
+    return await hand.bootstrap(boot_id, key)
+
+
+async def test_a_session_is_created_and_becomes_ready(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    command = await hand.create(env={"A": "1"})
+    requested = await hand.until(s.Requested, cause=command)
+    assert (requested.incarnation, requested.owner) == (1, Owner(type="user", id="one"))
+    answer = await hand.bootstrap()
+    assert (answer.env, answer.partitions) == ({"A": "1"}, 1)
+    assert await hand.types() == ["requested", "provisioned", "ready"]
+    provisioned = (await hand.events())[1].data
+    assert (provisioned.boot_id, provisioned.backend, provisioned.fence) == ("1-1", "fake", "none")
+    assert provisioned.commands_after == answer.commands_after == 1
+    settings = backend.specs[0].settings
+    assert settings.token not in str(await hand.events())
+
+
+async def test_bootstrap_binds_to_the_first_keys(hand: Hand, spawner: None) -> None:
+    first = await ready(hand)
+    again = await hand.bootstrap()
+    assert again == first, "the same runnerd may ask again"
+    with pytest.raises(Denied):
+        await hand.bootstrap(public_keys={"sign": "another"})
+    with pytest.raises(Denied):
+        await hand.bootstrap(token="0" * 64)
+    with pytest.raises(Denied):
+        await hand.bootstrap("1-2")
+    assert await hand.types() == ["requested", "provisioned", "ready"]
+
+
+async def test_the_environment_is_folded_for_this_incarnation_only(hand: Hand, spawner: None) -> None:
+    await ready(hand, env={"A": "1", "B": "2"})
+    await hand.say(EnvPatched(set={"B": "3", "C": "4"}, unset=["A"]))
+    assert (await hand.bootstrap()).env == {"B": "3", "C": "4"}
+    await hand.send(s.Destroy())
+    await hand.until(s.Destroyed)
+    await hand.create(env={"A": "new"})
+    assert (await up(hand, boot_id="2-1")).env == {"A": "new"}
+
+
+async def test_stop_and_resume(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    await ready(hand)
+    await hand.send(s.Stop())
+    stopped = await hand.until(s.Stopped)
+    assert (stopped.reason, stopped.commands_until) == ("asked", 2)
+    with pytest.raises(Denied):
+        await hand.bootstrap()
+    await hand.send(s.Resume())
+    await hand.until(s.Provisioned, where=lambda event: event.boot == 2)
+    await hand.bootstrap("1-2")
+    assert [(spec.boot_id, spec.fresh) for spec in backend.specs] == [("1-1", True), ("1-2", False)]
+    assert await hand.types() == (
+        ["requested", "provisioned", "ready", "stopping", "stopped", "resuming", "provisioned", "ready"]
+    )
+
+
+async def test_destroy_deletes_and_the_id_can_be_used_again(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    await ready(hand)
+    await hand.send(s.Destroy())
+    await hand.until(s.Destroyed)
+    assert backend.workspaces == {}
+    assert backend.calls == ["create 1-1", "stop 1-1", "destroy"]
+    again = await hand.send(s.Destroy())
+    await hand.until(s.CommandSettled, cause=again)
+    await ready(hand, boot_id="2-1")
+    assert (await hand.events())[-1].type == "session.ready"
+
+
+async def test_a_dead_boot_is_stopped_and_its_execs_are_lost(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    await ready(hand)
+    begun = await hand.send(x.Start(exec="done", argv=["true"]))
+    await hand.say(x.Accepted(boot_id="1-1"), id="done", n=1, cause=begun)
+    await hand.say(x.Exited(exit_code=0, reason="exited", duration_ms=1), id="done", n=2)
+    running_ = await hand.send(x.Start(exec="open", argv=["true"]))
+    await hand.say(x.Accepted(boot_id="1-1"), id="open", n=1, cause=running_)
+    block = x.Output(stream="stdout", line=1, count=1, text="a\n", eol=True)
+    await hand.say(block, id="open", n=2)
+    await hand.say(block, id="open", n=4)
+    written = await hand.send(x.WriteStdin(exec="open", text="b"))
+    patched = await hand.send(PatchEnv(set={"A": "1"}))
+    unread = await hand.send(x.Start(exec="never", argv=["true"]))
+    again = await hand.send(x.Start(exec="done", argv=["true"]))
+    backend.die(ONE, "oom")
+    stopped = await hand.until(s.Stopped)
+    assert stopped.reason == "oom"
+    lost = await hand.until(x.Lost, aggregate="exec", id="open")
+    assert (lost.boot_id, lost.last_n, lost.cause) == ("1-1", 2, "oom")
+    never = await hand.until(x.Lost, aggregate="exec", id="never", cause=unread)
+    assert never.last_n == 0
+    assert await hand.refusal(written) == "OUTCOME_UNKNOWN"
+    assert await hand.refusal(patched) == "OUTCOME_UNKNOWN"
+    assert await hand.refusal(again) == "DUPLICATE_EXEC"
+    assert [event.n for event in await hand.events(aggregate="exec", id="open")] == [1, 2, 4, 3]
+    assert [event.type for event in await hand.events(aggregate="exec", id="done")] == ["exec.accepted", "exec.exited"]
+    answered = [event.causationid for event in await hand.events() if event.type == "command.refused"]
+    assert sorted(answered, key=str) == sorted([written, patched, again])
+
+
+async def test_what_a_boot_left_is_closed_at_the_first_reconcile(hand: Hand, backend: FakeBackend) -> None:
+    async with running(hand.bus, backend, plan()):
+        await ready(hand)
+    unread = await hand.send(x.Start(exec="never", argv=["true"]))
+    await hand.say(x.Accepted(boot_id="1-1"), id="open", n=1)
+    await hand.say(s.Stopped(reason="killed", commands_until=2))
+    async with running(hand.bus, backend, plan()):
+        await hand.until(x.Lost, aggregate="exec", id="never", cause=unread)
+        await hand.until(x.Lost, aggregate="exec", id="open")
+    async with running(hand.bus, backend, plan()):
+        await asyncio.sleep(0)
+    assert len(await hand.events(aggregate="exec", id="open")) == 2
+
+
+async def test_commands_without_a_boot_are_refused_at_once(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    assert await hand.refusal(await hand.send(x.Start(exec="e", argv=["true"]))) == "SESSION_NOT_FOUND"
+    backend.create_error = Unavailable("not now", retry_after_s=0.05)
+    await hand.create()
+    await hand.until(s.Requested)
+    assert await hand.refusal(await hand.send(x.Cancel(exec="e"))) == "SESSION_NOT_READY"
+    backend.create_error = None
+    await hand.until(s.Provisioned)
+    owned = await hand.send(x.Cancel(exec="e"))
+    await hand.bootstrap()
+    await hand.send(s.Stop())
+    await hand.until(s.Stopped)
+    assert await hand.refusal(owned) == "OUTCOME_UNKNOWN"
+    assert await hand.refusal(await hand.send(x.Cancel(exec="e"))) == "SESSION_NOT_READY"
+    await hand.send(s.Destroy())
+    await hand.until(s.Destroyed)
+    assert await hand.refusal(await hand.send(x.Cancel(exec="e"))) == "SESSION_NOT_FOUND"
+
+
+async def test_garbage_for_a_session_without_a_boot_is_refused_too(hand: Hand, spawner: None) -> None:
+    id = new_id()
+    await hand.bus.append(hand.subjects().command("runnerd", id), b"\xff no json")
+    assert await hand.refusal(id) == "SESSION_NOT_FOUND"
+
+
+async def test_quotas_name_the_limit_and_count_creates_in_flight(hand: Hand, backend: FakeBackend) -> None:
+    backend.silent = True
+    async with running(hand.bus, backend, plan(quotas=Quotas(per_owner=1, per_org=2, per_host=3))):
+        ann = Owner(type="user", id="ann")
+        await hand.until(s.Requested, cause=await hand.create(owner=ann))
+        second = await hand.create(TWO, owner=ann)
+        assert "1 active session per owner" in (await hand.until(s.CommandRefused, TWO, cause=second)).message
+        await hand.until(s.Requested, TWO, cause=await hand.create(TWO))
+        third = Key("acme", "three")
+        refused = await hand.until(s.CommandRefused, third, cause=await hand.create(third))
+        assert (refused.code, "2 active sessions per org" in refused.message) == ("QUOTA_EXCEEDED", True)
+
+
+async def test_a_stopped_session_gives_its_slot_back(hand: Hand, backend: FakeBackend) -> None:
+    async with running(hand.bus, backend, plan(quotas=Quotas(per_owner=1))):
+        ann = Owner(type="user", id="ann")
+        await ready(hand, owner=ann)
+        await hand.send(s.Stop())
+        await hand.until(s.Stopped)
+        await ready(hand, TWO, owner=ann)
+        resumed = await hand.send(s.Resume())
+        assert await hand.refusal(resumed) == "QUOTA_EXCEEDED"
+
+
+async def test_of_concurrent_creates_of_one_id_one_wins(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    ids = [await hand.create() for _ in range(5)]
+    await up(hand)
+    async with asyncio.timeout(10):
+        while len([event for event in await hand.events() if event.causationid in ids]) < 5:
+            await asyncio.sleep(0.01)
+    outcomes = [event.type for event in await hand.events() if event.causationid in ids]
+    assert sorted(outcomes) == ["command.refused"] * 4 + ["session.requested"]
+    assert backend.calls == ["create 1-1"]
+
+
+async def test_a_backend_that_fails_to_create_is_asked_again_and_then_the_session_fails(
+    hand: Hand, backend: FakeBackend
+) -> None:
+    backend.create_error = Unavailable("no memory", retry_after_s=0.05)
+    rules = Rules(installation="ours", node="here", boot_within_s=1.5)
+    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.2)):
+        await hand.create()
+        failed = await hand.until(s.Failed)
+        assert (failed.stage, failed.code) == ("provision", "BOOT_TIMEOUT")
+        assert backend.calls.count("create 1-1") >= 2
+        backend.create_error = None
+        await hand.send(s.Resume())
+        await hand.until(s.Provisioned, where=lambda event: event.boot == 2)
+        assert backend.specs[-1].fresh, "it has never had a workspace"
+
+
+async def test_a_boot_that_is_not_ready_in_time_fails_and_leaves_nothing(hand: Hand, backend: FakeBackend) -> None:
+    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
+    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
+        await hand.create()
+        failed = await hand.until(s.Failed)
+        assert (failed.stage, failed.code) == ("boot", "BOOT_TIMEOUT")
+        async with asyncio.timeout(10):
+            while backend.workspaces:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_failed_resume_keeps_the_files(hand: Hand, backend: FakeBackend) -> None:
+    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
+    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
+        await ready(hand)
+        await hand.send(s.Stop())
+        await hand.until(s.Stopped)
+        await hand.send(s.Resume())
+        await hand.until(s.Failed)
+        assert ONE in backend.workspaces
+        assert "destroy" not in backend.calls
+
+
+async def test_a_stop_that_fails_is_tried_again(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    await ready(hand)
+    backend.stop_error = Unavailable("it survives", retry_after_s=0.05)
+    await hand.send(s.Stop())
+    async with asyncio.timeout(10):
+        while backend.calls.count("stop 1-1") < 3:
+            await asyncio.sleep(0.01)
+    assert (await hand.types())[-1] == "stopping"
+    backend.stop_error = None
+    await hand.until(s.Stopped)
+
+
+async def test_nothing_is_concluded_from_a_silent_backend(hand: Hand, backend: FakeBackend, spawner: None) -> None:
+    await ready(hand)
+    backend.silent = True
+    backend.die(ONE)
+    await asyncio.sleep(0.5)
+    assert (await hand.types())[-1] == "ready"
+    backend.silent = False
+    assert (await hand.until(s.Stopped)).reason == "killed"
+
+
+async def test_a_late_heartbeat_degrades_and_the_next_recovers(hand: Hand, backend: FakeBackend) -> None:
+    rules = Rules(installation="ours", node="here", late_s=0.3)
+    async with running(hand.bus, backend, plan(rules=rules)):
+        await ready(hand)
+        await hand.until(s.Degraded)
+        for _ in range(40):
+            await hand.beat()
+            await asyncio.sleep(0.05)
+        await hand.until(s.Recovered)
+        assert "stop 1-1" not in backend.calls
+
+
+def drained(live: list[str], asked: list[str]) -> object:
+    async def handler(subject: str, body: bytes) -> bytes:
+        asked.append(subject.rsplit(".", 1)[1])
+        return msgspec.json.encode(q.Drained(live_execs=live) if subject.endswith("drain") else q.Done())
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("live", "open_exec", "answers", "swept"),
+    [([], False, True, True), (["e"], False, True, False), ([], True, True, False), ([], False, False, False)],
+)
+async def test_the_sweep_stops_what_is_idle_after_a_drain(
+    hand: Hand, backend: FakeBackend, live: list[str], open_exec: bool, answers: bool, swept: bool
+) -> None:
+    asked: list[str] = []
+    limits = Limits(max_idle_s=1)
+    async with running(hand.bus, backend, plan(limits=limits, sweep_s=0.1)):
+        await ready(hand)
+        if open_exec:
+            await hand.say(x.Accepted(boot_id="1-1"), id="e", n=1)
+        subject = "req.runnerd.acme.one.*" if answers else "req.runnerd.acme.nobody.*"
+        async with hand.bus.serve(subject, drained(live, asked)):  # type: ignore[arg-type]
+            for _ in range(15):
+                await hand.beat(idle_s=5)
+                await asyncio.sleep(0.05)
+            if swept:
+                assert (await hand.until(s.Stopping)).reason == "idle"
+                assert (await hand.until(s.Stopped)).reason == "idle"
+                assert "destroy" not in backend.calls
+                assert ONE in backend.workspaces
+            else:
+                assert (await hand.types())[-1] == "ready"
+                assert asked == [] or asked[-1] == "lift" or asked == ["drain", "lift"] * (len(asked) // 2)
+
+
+async def test_the_sweep_spares_the_pinned_and_stops_them_when_unpinned(hand: Hand, backend: FakeBackend) -> None:
+    async with running(hand.bus, backend, plan(limits=Limits(max_ttl_s=0.3), sweep_s=0.1)):
+        await ready(hand)
+        await hand.until(s.Pinned, cause=await hand.send(s.Pin()))
+        asked: list[str] = []
+        async with hand.bus.serve("req.runnerd.acme.one.*", drained([], asked)):  # type: ignore[arg-type]
+            await asyncio.sleep(0.8)
+            assert (asked, (await hand.types())[-1]) == ([], "pinned")
+            await hand.send(s.Unpin())
+            assert (await hand.until(s.Stopping)).reason == "ttl"
+
+
+async def test_a_new_spawner_adopts_what_the_last_one_started(hand: Hand, backend: FakeBackend) -> None:
+    async with running(hand.bus, backend, plan()):
+        await ready(hand)
+        await hand.create(TWO)
+        await hand.until(s.Provisioned, TWO)
+    async with running(hand.bus, backend, plan()):
+        await hand.bootstrap(key=TWO)
+        assert await hand.types() == ["requested", "provisioned", "ready"]
+        assert backend.calls == ["create 1-1", "create 1-1"]
+
+
+async def test_a_boot_started_by_a_spawner_that_died_before_saying_so_is_adopted(
+    hand: Hand, backend: FakeBackend
+) -> None:
+    async with running(hand.bus, backend, plan()):
+        await ready(hand, TWO)
+    sandbox = backend.sandboxes[TWO]
+    await hand.create()
+    backend.sandboxes[ONE] = replace(sandbox, key=ONE)
+    backend.workspaces[ONE] = set()
+    async with running(hand.bus, backend, plan()):
+        await up(hand)
+        assert await hand.types() == ["requested", "provisioned", "ready"]
+        assert backend.calls == ["create 1-1"]
+
+
+async def test_feed_and_log_are_answered_for_the_live_boot_only(hand: Hand, spawner: None) -> None:
+    first = await ready(hand)
+    await hand.say(x.Accepted(boot_id="1-1"), id="e", n=1)
+    block = x.Output(stream="stdout", line=1, count=1, text="a\n", eol=True)
+    for n in (2, 3, 5):
+        await hand.say(block, id="e", n=n)
+
+    async def ask(verb: str, request: q.Request) -> bytes:
+        return await hand.bus.request(hand.subjects().request("spawner", verb), msgspec.json.encode(request))
+
+    head = msgspec.json.decode(await ask("log", q.AskLog(boot_id="1-1", execs=["e", "none"])), type=q.LogHead)
+    assert (head.epoch, head.commands_last) == (first.epoch, 1)
+    assert head.execs == {"e": q.ExecHead(boot_id="1-1", last_n=3), "none": q.ExecHead()}
+    made = msgspec.json.decode(await ask("feed", q.MakeFeed(boot_id="1-1", after=1)), type=q.FeedMade)
+    assert made.feed == first.feed
+    command = await hand.send(x.Cancel(exec="e"))
+    feed = hand.bus.feed("CMD", made.feed)
+    async with asyncio.timeout(5):
+        batch = await anext(feed)
+    await feed.aclose()
+    assert batch[0].subject.endswith(command)
+    for verb, request in (("log", q.AskLog(boot_id="1-0")), ("feed", q.MakeFeed(boot_id="1-2", after=0))):
+        with pytest.raises(Denied):
+            await ask(verb, request)
+
+
+async def test_a_foreign_sandbox_is_left_alone(hand: Hand, backend: FakeBackend) -> None:
+    async with running(hand.bus, backend, plan()):
+        await ready(hand, TWO)
+    backend.sandboxes[ONE] = replace(backend.sandboxes[TWO], key=ONE, installation="theirs")
+    backend.calls.clear()
+    async with running(hand.bus, backend, plan()):
+        await hand.create()
+        assert (await hand.until(s.Failed)).code == "FOREIGN"
+        await hand.send(s.Destroy())
+        await hand.until(s.Destroying)
+        await asyncio.sleep(0.2)
+    assert backend.calls == []
+
+
+async def test_a_full_stream_makes_runnerds_hold(backend: FakeBackend) -> None:
+    bus = MemoryBus()
+    await ensure_installation(bus)
+    told = asyncio.Event()
+
+    async def handler(subject: str, body: bytes) -> bytes:
+        if msgspec.json.decode(body, type=q.Hold).hold:
+            told.set()
+        return msgspec.json.encode(q.Done())
+
+    hand = Hand(bus)
+    async with running(bus, backend, plan()), bus.serve("req.runnerd.acme.one.hold", handler):
+        await ready(hand)
+        state = await bus.state("REEL-0")
+        real = bus.state
+
+        async def nearly_full(stream: str) -> object:
+            found = await real(stream)
+            return replace(found, max_bytes=state.bytes + 1) if stream == "REEL-0" else found
+
+        bus.state = nearly_full  # type: ignore[assignment,method-assign]
+        async with asyncio.timeout(10):
+            await told.wait()
+    await bus.close()
