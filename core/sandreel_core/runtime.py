@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -88,11 +90,24 @@ async def _compose(name: str, type: type[T], main: Callable[[Role[T]], Awaitable
     log = Log(name)
     bus = await connect(installation, name)
     try:
-        await ensure_installation(bus, installation)
+        await _ensure(bus, installation, log)
         log.info("role is up", urls=list(installation.nats_urls))
         await main(Role(name, settings, installation, bus, log))
     finally:
         await bus.close()
+
+
+async def _ensure(bus: Bus, installation: Installation, log: Log) -> None:
+    """A server that has just come up may not know its streams yet: asked until it does, or as long as was said."""
+    deadline = time.monotonic() + (installation.connect_timeout_s or float("inf"))
+    while True:
+        try:
+            return await ensure_installation(bus, installation)
+        except Unavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("streams are not ready", problem=str(error))
+            await asyncio.sleep(error.retry_after_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
 
 async def connect(installation: Installation, name: str) -> JetStreamBus:

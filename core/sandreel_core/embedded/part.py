@@ -79,7 +79,7 @@ class Part:
         pause_s, lived_from = FIRST_PAUSE_S, time.monotonic()
         while True:
             status = await self.server.wait()
-            if self._free.is_set():
+            if self.state != "held":
                 await self._become("died", _how(status))
             if time.monotonic() - lived_from > FORGIVEN_AFTER_S:
                 pause_s = FIRST_PAUSE_S
@@ -94,15 +94,17 @@ class Part:
                     self._log.warning("part did not start", part=self.name, problem=str(error), again_in_s=pause_s)
             lived_from = time.monotonic()
 
-    async def kill(self) -> None:
-        """SIGKILL; it is started again at once."""
+    async def kill(self, *, hold: bool = False) -> None:
+        """SIGKILL; it is started again at once, or with `hold` not before `release`."""
+        if hold:
+            self._free.clear()
         await self.server.kill()
 
     async def hold(self) -> None:
         """End it and keep it down until `release`."""
         self._free.clear()
-        await self.server.stop()
         await self._become("held")
+        await self.server.stop()
 
     def release(self) -> None:
         self._free.set()
@@ -131,4 +133,6 @@ class Part:
 
 
 def _how(status: int) -> str:
+    if status == 0:
+        return "ended"
     return f"killed by signal {-status}" if status < 0 else f"ended with {status}"
