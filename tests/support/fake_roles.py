@@ -30,6 +30,7 @@ from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.subjects import CMD, SessionSubjects, parse_command_subject
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
 from sandreel_core.decider import answer
+from sandreel_core.errors import Unavailable
 
 EPOCH = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -116,8 +117,13 @@ class Roles:
         envelope = seal(
             event, id=new_id(), source="/test", subject=subject, time=datetime.now(UTC), **attributes, **more
         )
-        await self._bus.append(subject, encode(envelope))
-        return envelope
+        while True:
+            try:
+                await self._bus.append(subject, encode(envelope), message_id=envelope.id)
+            except Unavailable:
+                await self._bus.wait_connected()
+            else:
+                return envelope
 
     async def say(self, subject: str, event: Event, cause: Envelope | None, n: int) -> None:
         await self._say(subject, event, cause, n=n)

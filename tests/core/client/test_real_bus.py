@@ -87,6 +87,7 @@ async def test_a_viewer_sees_no_seam_when_the_server_dies(client: Client, nats_s
             if isinstance(item, CaughtUp):
                 await handle.write_stdin("before\n")
                 nats_server.kill()
+                await nats_server.wait()
                 asking = asyncio.create_task(handle.write_stdin("after\n", eof=True))
                 await nats_server.start()
         await asking
