@@ -20,6 +20,11 @@ class EnvStore:
         """A copy."""
         return dict(self._values)
 
+    def preview(self, command: PatchEnv) -> EnvPatched:
+        """What `patch` would say."""
+        _, applied, removed, denied = patch(self._values, command.set, command.unset)
+        return EnvPatched(set=applied, unset=removed, denied=list(dict.fromkeys(denied)))
+
     def patch(self, command: PatchEnv) -> EnvPatched:
         """Apply it and say what it did. Names that were denied change nothing and come back."""
         self._values, applied, removed, denied = patch(self._values, command.set, command.unset)

@@ -1,0 +1,264 @@
+"""Puts runnerd together: presents itself, serves until it is told to end, and leaves nothing unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+
+from sandreel_core import __version__
+from sandreel_core.bus.port import Bus
+from sandreel_core.clock import now
+from sandreel_core.contract.boot import BootSettings
+from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, LogHead
+from sandreel_core.contract.subjects import SessionSubjects
+from sandreel_core.errors import Denied, Misconfigured
+from sandreel_core.log import Log
+from sandreel_runnerd import bootstrap, init
+from sandreel_runnerd.activity import Activity
+from sandreel_runnerd.answers import Answers
+from sandreel_runnerd.children import Children
+from sandreel_runnerd.commands import Commands
+from sandreel_runnerd.env import EnvStore
+from sandreel_runnerd.execs import Execs
+from sandreel_runnerd.feed import Feed
+from sandreel_runnerd.files import Files
+from sandreel_runnerd.heartbeat import beat
+from sandreel_runnerd.outbox import Outbox
+from sandreel_runnerd.root import Root
+from sandreel_runnerd.running import Host
+from sandreel_runnerd.service import Service
+from sandreel_runnerd.settings import marker
+from sandreel_runnerd.spool import Spool, open_spool
+
+# Backends grant 20 s between SIGTERM and SIGKILL (design §5). Execs get most of it, their records the rest.
+STOP_WITHIN_S = 17.0
+FLUSH_WITHIN_S = 2.0
+# A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
+DEAD_WITHIN_S = 3.0
+
+ENDED = 0
+DECLARED_DEAD = 3
+
+
+class Daemon:
+    """One boot. `end` may be called from the moment it exists."""
+
+    def __init__(
+        self, settings: BootSettings, bus: Bus, children: Children, log: Log, *, fetch_private: bool = False
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._children = children
+        self._log = log
+        self._fetch_private = fetch_private
+        self._subjects = SessionSubjects(settings.org, settings.session, settings.partitions)
+        self._activity = Activity()
+        self._ended = asyncio.Event()
+        self._dead = False
+        self._booted_at = now()
+        self._connected_since = (0, time.monotonic())
+        self._outbox: Outbox
+        self._feed: Feed
+        self._execs: Execs
+        self._answers: Answers
+
+    def end(self) -> None:
+        """Ask it to leave: execs get SIGTERM, then SIGKILL, and their ends are acknowledged first."""
+        self._ended.set()
+
+    async def run(self) -> int:
+        """Until the end; the exit code. Raises Misconfigured, Unavailable (no space for the spool)."""
+        try:
+            root = Root(self._settings.workspace)
+        except OSError as error:
+            raise Misconfigured(f"there is no workspace at {self._settings.workspace}: {error.strerror}") from error
+        try:
+            async with self._spool() as spool:
+                boot = await self._present()
+                if boot is None:
+                    return DECLARED_DEAD if self._dead else ENDED
+                return await self._serve(boot, root, spool)
+        finally:
+            root.close()
+
+    def _spool(self) -> AbstractAsyncContextManager[Spool]:
+        # Beside the workspace's files: a container's /tmp is memory.
+        return open_spool(self._settings.spool_bytes, self._settings.workspace)
+
+    async def _present(self) -> Bootstrapped | None:
+        presenting = asyncio.ensure_future(bootstrap.present(self._bus, self._settings, self._log))
+        ending = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait({presenting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not presenting.done():
+                return None
+            boot = presenting.result()
+        except Denied as error:
+            self._die(error)
+            return None
+        finally:
+            for task in (presenting, ending):
+                task.cancel()
+            await asyncio.gather(presenting, ending, return_exceptions=True)
+        self._log.info("ready", boot_id=self._settings.boot_id, pid1=init.is_init(), epoch=boot.epoch)
+        return boot
+
+    async def _serve(self, boot: Bootstrapped, root: Root, spool: Spool) -> int:
+        settings, subjects = self._settings, self._subjects
+        files = Files(root)
+        env = EnvStore(boot.env)
+        outbox = self._outbox = Outbox(
+            self._bus,
+            spool,
+            subjects,
+            boot_id=settings.boot_id,
+            epoch=boot.epoch,
+            on_dead=self._die,
+            on_log=self._hear_log,
+        )
+        answers = self._answers = Answers(
+            self._bus, subjects, source=outbox.source, epoch=boot.epoch, now=now, log=self._log
+        )
+        host = Host(
+            workspace=settings.workspace,
+            boot_marker=marker(settings),
+            base_env=dict(os.environ),
+            children=self._children,
+        )
+        async with outbox.running(), asyncio.TaskGroup() as group:
+            execs = self._execs = Execs(
+                group,
+                outbox,
+                host,
+                env,
+                answers,
+                self._activity,
+                boot_id=settings.boot_id,
+                limit=boot.limits.execs or settings.max_live_execs,
+                on_dead=self._die,
+                log=self._log,
+            )
+            commands = Commands(execs, env, answers, self._activity, now=now, log=self._log)
+            feed = self._feed = Feed(
+                self._bus,
+                subjects,
+                boot_id=settings.boot_id,
+                after=boot.commands_after,
+                take=commands.take,
+                log=self._log,
+            )
+            service = Service(self, files, answers, self._activity, fetch_private=self._fetch_private)
+            if boot.hold:
+                self.hold(True)
+            tasks = [
+                group.create_task(self._alive(answers.run())),
+                group.create_task(self._alive(feed.run(boot.feed))),
+                group.create_task(
+                    beat(
+                        self._bus,
+                        subjects.heartbeat(),
+                        self._heartbeat,
+                        every_s=settings.heartbeat_s,
+                        on_beat=self._look,
+                    )
+                ),
+            ]
+            async with AsyncExitStack() as served:
+                for verb, handler in service.verbs.items():
+                    await served.enter_async_context(self._bus.serve(subjects.request("runnerd", verb), handler))
+                await self._ended.wait()
+                await self._leave(feed, execs, answers)
+            service.close()
+            files.close()
+            for task in tasks:
+                task.cancel()
+        return DECLARED_DEAD if self._dead else ENDED
+
+    async def _leave(self, feed: Feed, execs: Execs, answers: Answers) -> None:
+        self._log.info("leaving", live_execs=len(execs.live), dead=self._dead)
+        feed.close()
+        await execs.stop(DEAD_WITHIN_S if self._dead else STOP_WITHIN_S)
+        if not self._dead:
+            try:
+                async with asyncio.timeout(FLUSH_WITHIN_S):
+                    await answers.drained()
+            except TimeoutError:
+                self._log.error("answers could not be stored")
+
+    async def _alive(self, work: Coroutine[Any, Any, None]) -> None:
+        """A part of runnerd that learns when this boot was declared dead."""
+        try:
+            await work
+        except* Denied as group:
+            self._die(Denied(str(group.exceptions[0])))
+
+    def _die(self, error: Denied) -> None:
+        if not self._dead:
+            self._log.error("this boot was declared dead", problem=str(error))
+            self._dead = True
+        self._ended.set()
+
+    def _hear_log(self, head: LogHead) -> None:
+        self._answers.epoch = head.epoch
+        self._feed.hear(head.commands_last)
+
+    def _look(self) -> None:
+        """With every heartbeat, so that nothing else needs a timer."""
+        self._execs.attend(self._feed.attended)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            boot_id=self._settings.boot_id,
+            live_execs=len(self._execs.live),
+            idle_s=self._activity.idle_s,
+            spool_bytes=self._outbox.spool_bytes,
+            held=self._outbox.held,
+            commands_handled=self._feed.handled,
+        )
+
+    # `Duties`: what others ask for.
+
+    def health(self) -> Health:
+        generation, since = self._connected_since
+        if generation != self._bus.generation:
+            since = time.monotonic()
+            self._connected_since = (self._bus.generation, since)
+        return Health(
+            boot_id=self._settings.boot_id,
+            booted_at=self._booted_at,
+            runnerd_version=__version__,
+            live_execs=self._execs.live,
+            idle_s=self._activity.idle_s,
+            spool_bytes=self._outbox.spool_bytes,
+            spool_capacity_bytes=self._settings.spool_bytes,
+            window_messages=self._outbox.window_messages,
+            held=self._outbox.held,
+            draining=self._feed.draining,
+            connected_s=time.monotonic() - since,
+            rss_bytes=_rss_bytes(),
+            pid1=init.is_init(),
+        )
+
+    async def drain(self, commands_until: int) -> list[str]:
+        await self._feed.drain(commands_until)
+        return self._execs.live
+
+    def lift(self) -> None:
+        self._feed.lift()
+
+    def hold(self, hold: bool) -> None:
+        """Children wait at once, and what they have said already goes into the spool."""
+        self._outbox.hold(hold)
+        self._execs.hold(hold)
+
+    async def keys(self, exec_id: str, offset: int, data: bytes) -> int:
+        return await self._execs.keys(exec_id, offset, data)
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - one read of a few bytes of /proc
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
