@@ -207,13 +207,12 @@ class MemoryBus:
         store.changed.fire()
 
     async def feed(self, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
-        await self.wait_connected()
+        generation = await self.wait_connected()
         mine = self.server.store.feeds.get((stream, name))
         while True:
-            await self.wait_connected()
             store = self.server.store
             feed = store.feeds.get((stream, name))
-            if feed is None or feed is not mine:
+            if feed is None or feed is not mine or not self._connected or self._generation != generation:
                 raise NotFound(f"there is no feed {name} of {stream}")
             batch: list[Stored] = []
             for stored in store.stream(stream).after(feed.position, feed.filters):

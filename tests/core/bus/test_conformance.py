@@ -1,0 +1,510 @@
+"""Every promise of `port.py`, over the memory twin and over JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+import pytest
+
+from sandreel_core.bus.port import Bus, CaughtUp, Handler, Item, Missing, Stored, Stream, Work
+from sandreel_core.errors import (
+    AlreadyExists,
+    Conflict,
+    Denied,
+    Full,
+    Malformed,
+    Misconfigured,
+    NotFound,
+    Refused,
+    SandreelError,
+    TooLarge,
+    Unavailable,
+)
+from tests.core.bus.conftest import World
+
+LIMIT_S = 20
+REEL = Stream("REEL-0", ("evt.0.>",), 1 << 24, metadata={"epoch": "first"})
+CMD = Stream("CMD", ("cmd.>",), 1 << 24, per_subject=1, discard_new_per_subject=True)
+
+
+async def read(bus: Bus, filters: list[str], *, after: int = 0) -> tuple[list[Stored], list[Item]]:
+    """All that is stored now, and the markers."""
+    messages: list[Stored] = []
+    markers: list[Item] = []
+    async with asyncio.timeout(LIMIT_S), aclosing(bus.follow("REEL-0", filters, after=after, live=False)) as items:
+        async for item in items:
+            if isinstance(item, list):
+                assert item
+                messages += item
+            else:
+                markers.append(item)
+    return messages, markers
+
+
+async def take(items: AsyncGenerator[Item, None], count: int) -> list[Stored]:
+    """So many messages of a live reader."""
+    taken: list[Stored] = []
+    async with asyncio.timeout(LIMIT_S):
+        while len(taken) < count:
+            item = await anext(items)
+            taken += item if isinstance(item, list) else []
+    return taken
+
+
+async def forever(call: Callable[[], Awaitable[object]]) -> None:
+    """Until it raises: a connection that is lost is noticed a moment later."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            await call()
+            await asyncio.sleep(0)
+
+
+def bodies(messages: list[Stored]) -> list[bytes]:
+    return [message.body for message in messages]
+
+
+async def fill(bus: Bus, subject: str, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        await bus.append(subject, str(number).encode())
+
+
+def numbers(first: int, last: int) -> list[bytes]:
+    return [str(number).encode() for number in range(first, last + 1)]
+
+
+async def test_ensure_is_idempotent_and_an_epoch_stays(world: World) -> None:
+    other = await world.another()
+    await asyncio.gather(*(bus.ensure([REEL, CMD], [Work("CMD", "w", ("cmd.a.>",))]) for bus in (world.bus, other) * 3))
+    again = Stream("REEL-0", ("evt.0.>",), 1 << 25, metadata={"epoch": "second"})
+    await world.bus.ensure([again])
+    state = await world.bus.state("REEL-0")
+    assert (state.epoch, state.max_bytes, state.last_sequence, state.first_sequence) == ("first", 1 << 25, 0, 1)
+
+
+async def test_ensure_says_what_cannot_be_changed(world: World) -> None:
+    await world.bus.ensure([REEL])
+    with pytest.raises(Misconfigured, match="REEL-0"):
+        await world.bus.ensure([Stream("REEL-0", ("evt.0.>",), 1 << 24, memory=True)])
+
+
+async def test_what_is_not_there_is_not_found(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.bus.state("REEL-9")
+    with pytest.raises(NotFound):
+        async with aclosing(world.bus.follow("REEL-9", ["evt.9.>"])) as items:
+            await anext(items)
+    await world.bus.ensure([REEL])
+    assert await world.bus.get("REEL-0", 7) is None
+    assert await world.bus.last("REEL-0", "evt.0.a") is None
+    with pytest.raises(NotFound):
+        async with aclosing(world.bus.feed("REEL-0", "nobody")) as batches:
+            await anext(batches)
+    await world.bus.drop_feed("REEL-0", "nobody")
+
+
+async def test_append_expects_the_last_sequence_of_the_subject(world: World) -> None:
+    await world.bus.ensure([REEL])
+    assert await world.bus.append("evt.0.a", b"1", expected=0) == 1
+    assert await world.bus.append("evt.0.b", b"2") == 2
+    assert await world.bus.append("evt.0.a", b"3", expected=1) == 3
+    for expected in (0, 1, 2, 9):
+        with pytest.raises(Conflict):
+            await world.bus.append("evt.0.a", b"x", expected=expected)
+    last = await world.bus.last("REEL-0", "evt.0.*")
+    assert last is not None
+    assert (last.subject, last.sequence, last.body) == ("evt.0.a", 3, b"3")
+    assert await world.bus.get("REEL-0", 3) == last
+    assert last.time_ns > 1_700_000_000 * 10**9
+    assert await world.bus.subjects("REEL-0", "evt.0.>") == {"evt.0.a": 2, "evt.0.b": 1}
+    assert await world.bus.subjects("REEL-0", "evt.1.>") == {}
+
+
+async def test_of_writers_who_expect_the_same_one_wins(world: World) -> None:
+    await world.bus.ensure([REEL])
+    other = await world.another()
+    results = await asyncio.gather(
+        *(bus.append("evt.0.a", b"x", expected=0) for bus in (world.bus, other) * 4), return_exceptions=True
+    )
+    assert sum(isinstance(result, int) for result in results) == 1
+    assert sum(isinstance(result, Conflict) for result in results) == 7
+
+
+async def test_a_repeated_message_id_is_stored_once(world: World) -> None:
+    await world.bus.ensure([REEL])
+    assert await world.bus.append("evt.0.a", b"1", message_id="m") == 1
+    assert await world.bus.append("evt.0.a", b"1", message_id="m") == 1
+    assert await world.bus.append("evt.0.a", b"2", message_id="n") == 2
+
+
+async def test_a_subject_that_keeps_one_message_refuses_the_second(world: World) -> None:
+    await world.bus.ensure([CMD])
+    await world.bus.append("cmd.a.b", b"1")
+    with pytest.raises(AlreadyExists):
+        await world.bus.append("cmd.a.b", b"2")
+    await world.bus.append("cmd.a.c", b"3")
+
+
+async def test_a_full_stream_says_so(world: World) -> None:
+    await world.bus.ensure([Stream("REEL-0", ("evt.0.>",), 4096)])
+    with pytest.raises(Full):
+        await forever(lambda: world.bus.append("evt.0.a", bytes(1024)))
+    answers: asyncio.Queue[int | SandreelError] = asyncio.Queue()
+    async with world.bus.channel(lambda token, answer: answers.put_nowait(answer)) as channel:
+        await channel.send("evt.0.a", bytes(1024), 1)
+        assert isinstance(await asyncio.wait_for(answers.get(), LIMIT_S), Full)
+
+
+async def test_what_is_too_large_is_refused_at_once(world: World) -> None:
+    await world.bus.ensure([REEL])
+    body = bytes(world.bus.max_payload + 1)
+    with pytest.raises(TooLarge):
+        await world.bus.append("evt.0.a", body)
+    async with world.bus.channel(lambda token, answer: None) as channel:
+        with pytest.raises(TooLarge):
+            await channel.send("evt.0.a", body, 1)
+
+
+async def test_a_subject_that_no_stream_keeps_is_unavailable(world: World) -> None:
+    with pytest.raises(Unavailable):
+        await world.bus.append("evt.0.a", b"x")
+
+
+async def test_purge(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 5)
+    await fill(world.bus, "evt.0.b", 6, 8)
+    assert await world.bus.purge("REEL-0", "evt.0.a", keep=1) == 4
+    assert await world.bus.purge("REEL-0", "evt.0.b", up_to=7) == 1
+    messages, markers = await read(world.bus, ["evt.0.>"])
+    assert bodies(messages) == [b"5", b"7", b"8"]
+    assert markers == [Missing(1, 4), CaughtUp(8)]
+    assert await world.bus.purge("REEL-0", "evt.0.a") == 1
+
+
+async def test_follow_reads_behind_a_sequence_then_says_that_it_is_caught_up(world: World) -> None:
+    await world.bus.ensure([REEL])
+    assert await read(world.bus, ["evt.0.>"]) == ([], [CaughtUp(0)])
+    await fill(world.bus, "evt.0.a", 1, 600)
+    await fill(world.bus, "evt.0.b", 601, 602)
+    messages, markers = await read(world.bus, ["evt.0.>"], after=10)
+    assert [message.sequence for message in messages] == list(range(11, 603))
+    assert markers == [CaughtUp(602)]
+    messages, markers = await read(world.bus, ["evt.0.b", "evt.0.c"])
+    assert (bodies(messages), markers) == ([b"601", b"602"], [CaughtUp(602)])
+    assert await read(world.bus, ["evt.0.>"], after=602) == ([], [CaughtUp(602)])
+    assert await read(world.bus, ["evt.0.c"], after=7) == ([], [CaughtUp(602)])
+
+
+async def test_follow_goes_on_live_in_order(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 3)
+    async with aclosing(world.bus.follow("REEL-0", ["evt.0.a"])) as items, asyncio.timeout(LIMIT_S):
+        assert bodies(await take(items, 3)) == numbers(1, 3)
+        assert await anext(items) == CaughtUp(3)
+        writer = asyncio.ensure_future(fill(world.bus, "evt.0.a", 4, 40))
+        assert bodies(await take(items, 37)) == numbers(4, 40)
+        await writer
+
+
+async def test_a_message_that_was_deleted_is_passed_over(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 2)
+    await fill(world.bus, "evt.0.b", 3, 5)
+    await fill(world.bus, "evt.0.a", 6, 7)
+    await world.bus.purge("REEL-0", "evt.0.b")
+    messages, markers = await read(world.bus, ["evt.0.>"])
+    assert (bodies(messages), markers) == ([b"1", b"2", b"6", b"7"], [CaughtUp(7)])
+
+
+async def test_follow_has_no_seam_when_the_server_is_killed(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 20)
+    generation = world.bus.generation
+    async with aclosing(world.bus.follow("REEL-0", ["evt.0.a"])) as items:
+        assert bodies(await take(items, 20)) == numbers(1, 20)
+        for round in range(1, 3):
+            await world.crash()
+            with pytest.raises(Unavailable):
+                async with asyncio.timeout(LIMIT_S):
+                    await world.bus.append("evt.0.a", b"never")
+            await world.start()
+            generation = await asyncio.wait_for(world.bus.wait_connected(generation), LIMIT_S)
+            await fill(world.bus, "evt.0.a", 20 * round + 1, 20 * round + 20)
+            assert bodies(await take(items, 20)) == numbers(20 * round + 1, 20 * round + 20)
+
+
+async def test_a_reader_that_stalls_loses_nothing(world: World) -> None:
+    await world.bus.ensure([REEL])
+    body = bytes(10_000)
+    async with aclosing(world.bus.follow("REEL-0", ["evt.0.a"])) as items:
+        assert await anext(items) == CaughtUp(0)
+        await fill(world.bus, "evt.0.a", 1, 1)
+        first = await take(items, 1)
+        assert bodies(first) == [b"1"]
+        acknowledged = asyncio.Event()
+        async with world.bus.channel(lambda token, answer: acknowledged.set() if token == 1500 else None) as channel:
+            for token in range(1, 1501):
+                await channel.send("evt.0.a", body, token)
+            await asyncio.wait_for(acknowledged.wait(), LIMIT_S)
+        messages = await take(items, 1500)
+    assert [message.sequence for message in messages] == list(range(2, 1502))
+
+
+async def test_a_channel_acknowledges_each_token_with_its_sequence(world: World) -> None:
+    await world.bus.ensure([REEL])
+    answers: dict[int, int | SandreelError] = {}
+    full = asyncio.Event()
+
+    def on_ack(token: int, answer: int | SandreelError) -> None:
+        answers[token] = answer
+        if len(answers) == 100:
+            full.set()
+
+    async with world.bus.channel(on_ack) as channel:
+        for token in range(100):
+            await channel.send("evt.0.a", str(token + 1).encode(), token)
+        await asyncio.wait_for(full.wait(), LIMIT_S)
+        assert answers == {token: token + 1 for token in range(100)}
+        await world.crash()
+        with pytest.raises(Unavailable):
+            await forever(lambda: channel.send("evt.0.b", b"x", 0))
+        answers.clear()
+        generation = world.bus.generation
+        await world.start()
+        await asyncio.wait_for(world.bus.wait_connected(generation), LIMIT_S)
+        full.clear()
+        answers |= {-token: 0 for token in range(1, 100)}
+        await channel.send("evt.0.a", b"101", 7)
+        await asyncio.wait_for(full.wait(), LIMIT_S)
+        assert isinstance(answers[7], int)
+    messages, _ = await read(world.bus, ["evt.0.a"])
+    assert bodies(messages) == numbers(1, 101)
+
+
+async def test_work_is_given_until_it_is_acknowledged(world: World) -> None:
+    work = Work("CMD", "w", ("cmd.a.>",), ack_wait_s=1.0)
+    await world.bus.ensure([CMD], [work])
+    for name in ("x", "y", "z"):
+        await world.bus.append(f"cmd.a.{name}", name.encode())
+    await world.bus.append("cmd.b.x", b"not for w")
+    seen: list[tuple[bytes, int]] = []
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.work(work)) as deliveries:
+        async for delivery in deliveries:
+            seen.append((delivery.stored.body, delivery.attempts))
+            if delivery.stored.body == b"x":
+                await delivery.ack()
+            elif delivery.stored.body == b"y":
+                await delivery.term()
+            elif delivery.attempts == 1:
+                await delivery.nak(0.1)
+            elif delivery.attempts == 3:
+                await delivery.ack()
+                break
+    # The second time z is neither acknowledged nor given back: it comes again when its time is over.
+    assert seen == [(b"x", 1), (b"y", 1), (b"z", 1), (b"z", 2), (b"z", 3)]
+
+
+async def test_two_share_work_and_what_one_leaves_the_other_gets(world: World) -> None:
+    work = Work("CMD", "w", ("cmd.>",))
+    await world.bus.ensure([CMD], [work])
+    other = await world.another()
+    seen: list[bytes] = []
+    done = asyncio.Event()
+
+    async def worker(bus: Bus) -> None:
+        async with aclosing(bus.work(work)) as deliveries:
+            async for delivery in deliveries:
+                seen.append(delivery.stored.body)
+                await delivery.ack()
+                if len(seen) == 60:
+                    done.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        workers = [tasks.create_task(worker(bus)) for bus in (world.bus, other)]
+        for number in range(30):
+            await world.bus.append(f"cmd.{number}", str(number).encode())
+        async with asyncio.timeout(LIMIT_S):
+            while not seen:
+                await asyncio.sleep(0.01)
+        workers[0].cancel()
+        for number in range(30, 60):
+            await other.append(f"cmd.{number}", str(number).encode())
+        await asyncio.wait_for(done.wait(), LIMIT_S)
+        workers[1].cancel()
+    assert sorted(seen, key=int) == numbers(0, 59)
+
+
+async def test_work_goes_on_when_the_server_was_killed(world: World) -> None:
+    work = Work("CMD", "w", ("cmd.>",))
+    await world.bus.ensure([CMD], [work])
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.work(work)) as deliveries:
+        await world.bus.append("cmd.1", b"1")
+        first = await anext(deliveries)
+        await first.ack()
+        generation = world.bus.generation
+        await world.crash()
+        with pytest.raises(Unavailable):
+            await forever(first.in_progress)
+        await world.start()
+        await world.bus.wait_connected(generation)
+        await world.bus.append("cmd.2", b"2")
+        async for delivery in deliveries:
+            await delivery.ack()
+            if delivery.stored.body == b"2":
+                break
+
+
+async def test_a_feed_begins_behind_a_sequence_and_vanishes_with_the_server(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 5)
+    await world.bus.make_feed("REEL-0", "f", ["evt.0.a"], after=3)
+    await world.bus.make_feed("REEL-0", "f", ["evt.0.a"], after=2)
+    reader = await world.another()
+    async with asyncio.timeout(LIMIT_S), aclosing(reader.feed("REEL-0", "f")) as batches:
+        got: list[Stored] = []
+        while len(got) < 3:
+            got += await anext(batches)
+        assert bodies(got) == numbers(3, 5)
+        await fill(world.bus, "evt.0.a", 6, 6)
+        assert bodies(await anext(batches)) == [b"6"]
+        await world.crash()
+        with pytest.raises(NotFound):
+            await anext(batches)
+        await world.start()
+        await reader.wait_connected()
+    with pytest.raises(NotFound):
+        async with asyncio.timeout(LIMIT_S), aclosing(reader.feed("REEL-0", "f")) as batches:
+            await anext(batches)
+
+
+async def test_a_feed_that_is_dropped_ends(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await world.bus.make_feed("REEL-0", "f", ["evt.0.a"], after=0)
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.feed("REEL-0", "f")) as batches:
+        await fill(world.bus, "evt.0.a", 1, 1)
+        assert bodies(await anext(batches)) == [b"1"]
+        await world.bus.drop_feed("REEL-0", "f")
+        with pytest.raises(NotFound):
+            await anext(batches)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Refused("EXEC_NOT_FOUND", "there is none"),
+        NotFound("no"),
+        Denied("not you"),
+        Malformed("field x"),
+        Unavailable("later"),
+        Conflict("again"),
+        TooLarge("big"),
+        AlreadyExists("here"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_a_handler_raises_reaches_whoever_asked(world: World, error: SandreelError) -> None:
+    asker = await world.another()
+
+    async def handler(subject: str, body: bytes) -> bytes:
+        if body == b"raise":
+            raise error
+        return subject.encode() + b" " + body
+
+    async with world.bus.serve("req.runnerd.*.s1.health", handler):
+        assert await asker.request("req.runnerd.acme.s1.health", b"hi") == b"req.runnerd.acme.s1.health hi"
+        with pytest.raises(type(error)) as caught:
+            await asker.request("req.runnerd.acme.s1.health", b"raise")
+        assert type(caught.value) is type(error)
+        assert str(caught.value) == str(error)
+        with pytest.raises(NotFound):
+            await asker.request("req.runnerd.acme.s2.health", b"hi")
+
+
+async def test_a_handlers_bug_answers_one_request_badly(world: World) -> None:
+    async def handler(subject: str, body: bytes) -> bytes:
+        return str(1 // len(body)).encode()
+
+    async with world.bus.serve("req.a", handler):
+        with pytest.raises(Unavailable, match="logged why"):
+            await world.bus.request("req.a", b"")
+        assert await world.bus.request("req.a", b"x") == b"1"
+
+
+async def test_no_answer_in_time_is_unavailable(world: World) -> None:
+    async def handler(subject: str, body: bytes) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async with world.bus.serve("req.a", handler):
+        with pytest.raises(Unavailable):
+            await world.bus.request("req.a", b"", timeout_s=0.1)
+
+
+async def test_of_a_group_one_answers_and_the_service_survives_the_server(world: World) -> None:
+    other = await world.another()
+    asked: list[str] = []
+
+    def handler_of(name: str) -> Handler:
+        async def handler(subject: str, body: bytes) -> bytes:
+            asked.append(name)
+            return name.encode()
+
+        return handler
+
+    async with (
+        world.bus.serve("req.a", handler_of("1"), group="g"),
+        other.serve("req.a", handler_of("2"), group="g"),
+    ):
+        for _ in range(10):
+            await world.bus.request("req.a", b"")
+        assert len(asked) == 10
+        generations = [(bus, bus.generation) for bus in (world.bus, other)]
+        await world.crash()
+        await world.start()
+        async with asyncio.timeout(LIMIT_S):
+            for bus, generation in generations:
+                await bus.wait_connected(generation)
+            while True:  # it subscribes again a moment after it is connected
+                try:
+                    await world.bus.request("req.a", b"")
+                    break
+                except NotFound:
+                    await asyncio.sleep(0.01)
+
+
+async def test_handlers_run_at_the_same_time(world: World) -> None:
+    both = asyncio.Barrier(2)
+
+    async def handler(subject: str, body: bytes) -> bytes:
+        await both.wait()
+        return body
+
+    async with world.bus.serve("req.a", handler), asyncio.timeout(LIMIT_S):
+        answers = await asyncio.gather(world.bus.request("req.a", b"1"), world.bus.request("req.a", b"2"))
+    assert answers == [b"1", b"2"]
+
+
+async def test_listeners_hear_what_is_published(world: World) -> None:
+    other = await world.another()
+    heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+    async with world.bus.listen("hb.*.*", lambda subject, body: heard.put_nowait((subject, body))):
+        await other.publish("hb.acme.s1", b"alive")
+        assert await asyncio.wait_for(heard.get(), LIMIT_S) == ("hb.acme.s1", b"alive")
+
+
+async def test_a_cancelled_reader_is_cancelled(world: World) -> None:
+    await world.bus.ensure([REEL])
+    begun = asyncio.Event()
+
+    async def reads() -> None:
+        async with aclosing(world.bus.follow("REEL-0", ["evt.0.a"])) as items:
+            async for _ in items:
+                begun.set()
+
+    reading = asyncio.ensure_future(reads())
+    await asyncio.wait_for(begun.wait(), LIMIT_S)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
