@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from sandreel_core.bus.port import Stored
 from sandreel_core.contract.cursor import Cursor
@@ -75,10 +76,10 @@ class Views:
         """Drop the rows that were not used for longest, but none of a batch that is still being written."""
         kept_execs = unwritten.execs if unwritten else {}
         kept_sessions = {key[:2] for key in unwritten.sessions} if unwritten else set()
-        for key in list(self._execs)[: max(0, len(self._execs) - self._limit)]:
+        for key in list(islice(self._execs, max(0, len(self._execs) - self._limit))):
             if key not in kept_execs:
                 del self._execs[key]
-        for name in list(self._sessions)[: max(0, len(self._sessions) - self._limit)]:
+        for name in list(islice(self._sessions, max(0, len(self._sessions) - self._limit))):
             if name not in kept_sessions:
                 del self._sessions[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sandreel_projections.sessions import SessionRow
 
 # First key of the advisory lock, "reel" in ASCII; the second is the partition.
 _LOCK = 0x7265656C
+_STANDBY_S = 0.5
 Row = TypeVar("Row", bound=Struct)
 
 
@@ -63,12 +65,14 @@ class Writer:
 
         The lock is the connection's: it goes with the process, however that ends.
         """
-        with translated():
-            if await self._write.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK, self._partition):
-                return
+        while True:
+            with translated():
+                if await self._write.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK, self._partition):
+                    return
             if standby is not None:
                 standby.set()
-            await self._write.execute(f"SELECT pg_advisory_lock({_LOCK}, {self._partition})")
+            # Asked for again and again, not waited for: a waiting statement would hold vacuum back for days.
+            await asyncio.sleep(_STANDBY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def reached(self) -> Reached | None:
         """None for a partition of which nothing was written yet."""
