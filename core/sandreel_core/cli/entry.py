@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import importlib.util
 import inspect
 import os
 import sys
@@ -118,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sandreel {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in filter(lambda name: importlib.util.find_spec(f"sandreel_core.cli.{name}"), _COMMANDS):
+    for name in _COMMANDS:
         importlib.import_module(f"sandreel_core.cli.{name}").add(subparsers)
     for point in sorted(entry_points(group=_GROUP), key=lambda point: point.name):
         try:
