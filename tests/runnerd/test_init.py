@@ -36,7 +36,7 @@ def test_signals_from_inside_do_not_end_pid_1_and_one_from_outside_does() -> Non
         # `kill -KILL -1` spares the caller and PID 1.
         assert line(process) == "attacked 1 6/None"
         assert line(process) == "alive 5/None"
-        os.kill(pid_1_of(process), signal.SIGTERM)
+        os.kill(pid_1_of(process.pid), signal.SIGTERM)
         assert line(process) == "ended"
         assert process.wait(10) == 3
         assert process.stderr is not None

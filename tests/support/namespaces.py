@@ -31,12 +31,11 @@ needs_pid_namespace = pytest.mark.skipif(
 )
 
 
-def pid_1_of(process: subprocess.Popen[bytes], within_s: float = 10) -> int:
+def pid_1_of(ancestor: int, within_s: float = 10) -> int:
     """The pid, as seen from here, of the namespace's PID 1."""
     until = time.monotonic() + within_s
-    pending = [process.pid]
     while time.monotonic() < until:
-        pending = [process.pid]
+        pending = [ancestor]
         while pending:
             pid = pending.pop()
             try:
