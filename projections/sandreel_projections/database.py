@@ -57,7 +57,7 @@ def translated() -> Generator[None, None, None]:
         raise Malformed(f"Postgres cannot keep it: {_line(error)}") from error
     except _PASSING as error:
         raise Unavailable(f"Postgres: {_line(error)}") from error
-    except asyncpg.InterfaceError as error:  # the connection was lost under our hands
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the connection was lost under our hands
         raise Unavailable(f"Postgres: {_line(error)}") from error
 
 

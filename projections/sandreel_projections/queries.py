@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
+from sandreel_core.bus.execs import MAX_REMEMBERED, Snapshot
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.subjects import EventSubject
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_core.exec import ENDED
 from sandreel_projections.database import Connection, connected, translated
@@ -76,16 +78,11 @@ class _judged:  # noqa: N801 - reads as a statement
                 raise error
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Where the views of one partition stand: the cursor, and of each exec that has not ended its next ordinal."""
-
-    cursor: Cursor
-    next_n: Mapping[tuple[str, str, str], int]
-
-
 async def snapshot(dsn: str, partition: int) -> Snapshot | None:
-    """Both as of one moment. None while nothing of the partition has been read."""
+    """Where a reader of many execs may begin, as of one moment. None while nothing of the partition has been read.
+
+    Every exec that has not ended, and those that ended last: the reader remembers no more than MAX_REMEMBERED.
+    """
     async with connected(dsn, "snapshot") as connection:
         with translated():
             async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -97,12 +94,26 @@ async def _snapshot(connection: Connection, partition: int) -> Snapshot | None:
     if row is None:
         return None
     execs = await connection.fetch(
-        "SELECT org, session, exec, last_n FROM reel.execs WHERE phase <> ALL ($1) AND split_part(last_cursor, ':', 2) = $2",
+        "SELECT org, session, exec, last_n, phase = ANY ($1) AS ended FROM reel.execs"
+        " WHERE split_part(last_cursor, ':', 2) = $2"
+        " ORDER BY phase = ANY ($1), split_part(last_cursor, ':', 3)::bigint DESC LIMIT $3",
         list(ENDED),
         str(partition),
+        MAX_REMEMBERED,
     )
-    following = {(each["org"], each["session"], each["exec"]): each["last_n"] + 1 for each in execs}
-    return Snapshot(Cursor(row["epoch"], partition, row["sequence"]), following)
+    places = [
+        (
+            str(EventSubject(partition, each["org"], each["session"], "exec", each["exec"])),
+            each["last_n"],
+            each["ended"],
+        )
+        for each in execs
+    ]
+    return Snapshot(
+        Cursor(row["epoch"], partition, row["sequence"]),
+        {subject: last_n + 1 for subject, last_n, _ in places},
+        frozenset(subject for subject, _, ended in places if ended),
+    )
 
 
 def required(dsn: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from sandreel_core.bus.execs import Recorded, follow_execs
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.port import Stream
 from sandreel_core.contract import exec as x
@@ -282,7 +283,14 @@ async def test_snapshot_names_the_next_ordinal_of_what_runs(bus: MemoryBus, data
         await reached(projector, last)
     found = await snapshot(database, 0)
     assert found is not None
-    assert (str(found.cursor), dict(found.next_n)) == (f"e1:0:{last}", {("acme", "s1", "runs"): 5})
+    assert str(found.cursor) == f"e1:0:{last}"
+    assert found.next_n == {SUBJECTS.exec("runs"): 5, SUBJECTS.exec("done"): 8}
+    assert found.ended == {SUBJECTS.exec("done")}
+    rest = job(SUBJECTS, "runs", CHUNKS)
+    await put(bus, [*rest[3:], *job(SUBJECTS, "done", CHUNKS)])
+    reader = follow_execs(bus, 0, ["evt.0.>"], after=found.cursor, snapshot=found, live=False)
+    taken = [(item.event.subject, item.event.n) async for item in reader if isinstance(item, Recorded)]
+    assert taken == [(SUBJECTS.exec("runs"), n) for n in (5, 6, 7)]
 
 
 async def test_nats_away_and_back(bus: MemoryBus, database: str) -> None:
