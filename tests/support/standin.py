@@ -1,7 +1,8 @@
 """Stands in for runnerd in tests of the backends: needs nothing but the standard library.
 
 Reads its settings, says in the workspace what it sees, starts what the session's files ask for, and waits for
-SIGTERM. Files in the workspace steer it: `stubborn` (ignore SIGTERM), `fail` (exit 3), `leave` (start a grandchild in its own session).
+SIGTERM. Files in the workspace steer it: `stubborn` (ignore SIGTERM), `leave` (start a grandchild in a session of its
+own), `look` (names a path: what is there?).
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def main() -> int:
     }
     if (workspace / "leave").exists():
         subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    if (workspace / "fail").exists():
-        return 3
+    if (workspace / "look").exists():
+        place = Path((workspace / "look").read_text())
+        seen["found"] = sorted(path.name for path in place.iterdir()) if place.exists() else None
     draft = workspace / "seen.new"
     draft.write_text(json.dumps(seen))
     draft.rename(workspace / "seen.json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Literal
 
 from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
@@ -11,9 +11,10 @@ from sandreel_core.contract.exec import ExecCommand, Lost, Start
 from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.session import CommandRefused
 from sandreel_core.contract.subjects import CMD, SessionSubjects, parse_command_subject
-from sandreel_core.errors import Conflict, Malformed, Refused, Unavailable
+from sandreel_core.errors import Conflict, Malformed, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner.backend import Cause, Key, boot_order
+from sandreel_core.spawner.bootstrap import feed_of
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.quota import SLOTS
@@ -68,6 +69,8 @@ class Closing:
             for stored in await self._commands(subjects, boot):
                 if parse_command_subject(stored.subject).command_id not in answered:
                     refused += await self._answer(key, subjects, stored, boot)
+            with suppress(NotFound):
+                await self._bus.drop_feed(CMD, feed_of(key, boot.boot_id))
             # Whoever writes it later or twice says the same: no expectation.
             await self._bus.append(f"closed.{key.org}.{key.session}", boot.boot_id.encode())
             self._closed[key] = boot_order(boot.boot_id)

@@ -219,6 +219,10 @@ class ProcessBackend:
         other_kernel = boot.kernel != census.kernel_boot()
         limit = time.monotonic() + _DEATH_TIMEOUT_S
         clean = 0
+        if census.start_time(boot.pid) != boot.started:
+            self._reap(
+                boot
+            )  # before bubblewrap itself, which is about to pass on the exit code, is killed as a leftover
         while not other_kernel and clean < 2:
             left = [(boot.pid, boot.started)] if boot.pid and census.start_time(boot.pid) == boot.started else []
             left += census.carriers(BOOT_MARKER, boot.marker)
@@ -230,20 +234,21 @@ class ProcessBackend:
             if left:
                 time.sleep(_SCAN_PAUSE_S)
         code = self._reap(boot)
+        self._children.pop(boot.outer, None)
         cause = "node" if other_kernel else "killed" if code is not None and code > 128 else "exited"
         boot = replace(boot, state="dead", cause=cause, exit_code=code)
         folder.write(boot)
         return boot
 
     def _reap(self, boot: Boot) -> int | None:
-        """The exit code as in a shell, where runnerd is a child of this process; also clears up zombies."""
-        code: int | None = None
+        """The exit code as in a shell, where it was started by this process; also clears up its zombie."""
         child = self._children.get(boot.outer)
-        if child is not None:
-            with suppress(subprocess.TimeoutExpired):
-                code = child.wait(timeout=1)
-                del self._children[boot.outer]
-        return 128 - code if code is not None and code < 0 else code
+        if child is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            code = child.wait(timeout=1)
+            return 128 - code if code < 0 else code
+        return None
 
     async def destroy(self, key: Key, *, installation: str) -> None:
         await asyncio.to_thread(self._destroy, key, installation)

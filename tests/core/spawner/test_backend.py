@@ -66,7 +66,8 @@ BACKENDS = {"plain": lambda data: process(data, False), "boxed": lambda data: pr
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="sandreel-"))
+    # Not below /tmp, which is a session's own anyway: the data must be hidden wherever they are.
+    path = Path(tempfile.mkdtemp(prefix="sandreel-", dir="/var/tmp"))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
@@ -317,6 +318,11 @@ async def test_a_boxed_session_sees_no_other_and_no_data(rig: Rig) -> None:
     found = await seen(rig)
     assert (found["pid"], found["cwd"]) == (1, "/workspace")
     assert "workspace" in found["root"]
+    await rig.backend.stop(KEY, "1-1", grace_s=10)
+    (rig.workspace(KEY) / "seen.json").unlink()
+    (rig.workspace(KEY) / "look").write_text(str(rig.data))
+    await rig.backend.create(spec(boot=2))
+    assert (await seen(rig))["found"] == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -50,6 +50,11 @@ class House:
     config: Path
     spawners: list[asyncio.subprocess.Process] = field(default_factory=list)
 
+    def set(self, **settings: object) -> None:
+        """For spawners that start later."""
+        lines = [f"{name} = {value}\n" for name, value in settings.items()]
+        self.config.write_text(self.config.read_text() + "".join(lines))
+
     async def spawner(self) -> asyncio.subprocess.Process:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
         process = await asyncio.create_subprocess_exec(
@@ -204,3 +209,23 @@ async def test_of_concurrent_creates_of_one_id_one_wins_with_two_spawners(house:
     assert sorted(outcomes) == ["command.refused"] * 5 + ["session.requested"]
     assert len(list(census.carriers(BOOT_MARKER, "sandreel/acme/one/1-1"))) <= 2, "runnerd, and its box"
     assert (await house.shell("one", "true")).exit_code == 0
+
+
+async def test_the_idle_are_stopped_with_their_files_and_the_busy_are_spared(house: House) -> None:
+    await house.kill_spawner()
+    house.set(max_idle_s=1, sweep_s=0.2)
+    await house.spawner()
+    hand, busy = house.hand, Key("acme", "busy")
+    await hand.create()
+    await hand.create(busy)
+    await house.ready(key=busy)
+    await hand.send(x.Start(exec="long", shell="read line", stdin="hold"), busy)
+    await hand.until(x.Started, busy, aggregate="exec", id="long")
+    await house.ready()
+    assert (await hand.until(s.Stopped)).reason == "idle"
+    assert house.workspace().is_dir()
+    await asyncio.sleep(1)
+    assert (await hand.types(busy))[-1] == "ready"
+    await hand.send(x.WriteStdin(exec="long", eof=True), busy)
+    assert (await hand.until(s.Stopped, busy)).reason == "idle"
+    assert (await hand.until(x.Exited, busy, aggregate="exec", id="long")).reason == "exited"

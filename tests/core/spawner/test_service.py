@@ -193,6 +193,28 @@ async def test_garbage_for_a_session_without_a_boot_is_refused_too(hand: Hand, s
     assert await hand.refusal(id) == "SESSION_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff\xfe", b"[]", b'{"specversion":"1.0"}', b'{"type":"session.create","data":{"owner":7}}']
+)
+async def test_garbage_for_the_spawner_is_refused_and_it_goes_on(hand: Hand, spawner: None, body: bytes) -> None:
+    id = new_id()
+    await hand.bus.append(hand.subjects().command("spawner", id), body)
+    assert await hand.refusal(id) == "BAD_REQUEST"
+    await ready(hand)
+
+
+async def test_commands_that_do_not_fit_the_state_are_answered(hand: Hand, spawner: None) -> None:
+    for command in (s.Stop(), s.Resume(), s.Destroy(), s.Pin(), s.Unpin(), s.Extend(ttl_s=1)):
+        assert await hand.refusal(await hand.send(command)) == "SESSION_NOT_FOUND"
+    await ready(hand)
+    assert await hand.refusal(await hand.create()) == "SESSION_EXISTS"
+    for command in (s.Resume(), s.Unpin()):
+        await hand.until(s.CommandSettled, cause=await hand.send(command))
+    extended = await hand.until(s.Extended, cause=await hand.send(s.Extend(ttl_s=1e9)))
+    requested = await hand.until(s.Requested)
+    assert abs((extended.expires_at - requested.expires_at).total_seconds()) < 60, "no time is over the maximum"
+
+
 async def test_quotas_name_the_limit_and_count_creates_in_flight(hand: Hand, backend: FakeBackend) -> None:
     backend.silent = True
     async with running(hand.bus, backend, plan(quotas=Quotas(per_owner=1, per_org=2, per_host=3))):
