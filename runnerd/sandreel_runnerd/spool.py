@@ -69,7 +69,7 @@ class Spool:
         if start == self._tail:
             return []
         records, end = await self._in_thread(lambda: self._read(start, max_bytes))
-        self._head = end if records else self._tail
+        self._head = end if records or not self._broken else self._tail
         return records
 
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -89,7 +89,7 @@ class Spool:
 
     def _read(self, start: int, max_bytes: int) -> tuple[list[Record], int]:
         until = self._readable
-        data = self._bytes(start, min(until, start + max_bytes))
+        data = self._bytes(start, min(until, start + max(max_bytes, _HEADER.size)))
         records: list[Record] = []
         at = 0
         while start + at < until and (at < max_bytes or not records):
