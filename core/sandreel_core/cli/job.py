@@ -11,8 +11,9 @@ from sandreel_core.cli.interrupts import on_interrupt
 from sandreel_core.cli.pipes import read_chunks
 from sandreel_core.cli.screen import Screen
 from sandreel_core.client.handle import ExecHandle
+from sandreel_core.clock import new_id
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.errors import Refused, SandreelError
+from sandreel_core.errors import Refused, SandreelError, Unavailable
 
 
 class Job:
@@ -74,10 +75,20 @@ class Job:
         try:
             async with aclosing(read_chunks(fd)) as chunks:
                 async for chunk in chunks:
-                    await self._handle.write_stdin(chunk)
-            await self._handle.write_stdin(eof=True)
+                    await self._write(chunk)
+            await self._write(b"", eof=True)
         except Refused:
             return  # the job has ended or closed its input: as with any pipe, what is left is nobody's
+
+    async def _write(self, data: bytes, *, eof: bool = False) -> None:
+        """Until it is taken: a job may read late, and the bus may be away. Under one id, so it is written once."""
+        command_id = new_id()
+        while True:
+            try:
+                await self._handle.write_stdin(data, eof=eof, command_id=command_id)
+            except Unavailable:
+                continue  # after the client's own time-out; the view, which ends with the job, is the bound
+            return
 
     async def _interrupt(self) -> None:
         await self._screen.say("interrupting the job; press Ctrl-C again to leave it running")

@@ -149,7 +149,8 @@ async def _show(args: argparse.Namespace) -> int:
         return 0
     for name, value in _fields(info).items():
         if value not in (None, "", [], {}):
-            print(f"{name.replace('_', ' '):18} {value}")
+            shown = ", ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else value
+            print(f"{name.replace('_', ' '):18} {shown}")
     if execs:
         print()
         _table([("EXEC", "STATE", "EXIT"), *((one.exec_id, one.phase, _exit(one)) for one in execs)])

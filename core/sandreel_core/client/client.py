@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Literal
 
 from sandreel_core import clock
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.bus.port import Bus
-from sandreel_core.client.commands import Commands, Order, Outcome
+from sandreel_core.client.commands import Outcome
 from sandreel_core.client.handle import ExecHandle, stdin_fields
 from sandreel_core.client.items import ExecItem
-from sandreel_core.client.reels import Reels
+from sandreel_core.client.lifecycle import Lifecycle
 from sandreel_core.client.replay import Point, replay
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Result
-from sandreel_core.client.sessions import ExecInfo, SessionInfo, Sessions
+from sandreel_core.client.sessions import ExecInfo
 from sandreel_core.client.settings import ClientSettings
 from sandreel_core.client.viewer import view
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import session as s
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.message import Command, Owner
-from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.contract.workspace import PatchEnv
-from sandreel_core.session import RUNNING
-
-# Provisioning takes at most 180 s (behaviour §2.3, create timeout); the answer that it failed must still arrive.
-READY_WITHIN_S = 200.0
-# Stopping takes at most 60 s (`session.Terms.stop_within_s`).
-STOPPED_WITHIN_S = 90.0
 
 
-class Client:
+class Client(Lifecycle):
     """Commands return their outcome event or raise Refused; every wait is bounded and ends in Unavailable.
 
     A command whose answer did not come can be sent again with the same `command_id`: it is carried out once,
     and whoever sends it gets the same outcome.
     """
-
-    def __init__(
-        self,
-        bus: Bus,
-        *,
-        partitions: int = 1,
-        actor: str | None = None,
-        answer_timeout_s: float = 30.0,
-        now: Callable[[], datetime] = clock.now,
-    ) -> None:
-        self.bus = bus
-        self.partitions = partitions
-        self.answer_timeout_s = answer_timeout_s
-        self._reels = Reels(bus)
-        source = f"/client/{actor}" if actor else "/client"
-        self._commands = Commands(bus, self._reels, source=source, actor=actor, now=now)
-        self._sessions = Sessions(bus, self._reels, partitions)
 
     @classmethod
     @asynccontextmanager
@@ -95,107 +67,6 @@ class Client:
             )
         finally:
             await bus.close()
-
-    # Sessions
-
-    async def create_session(
-        self,
-        org: str,
-        session: str | None = None,
-        *,
-        owner: Owner | None = None,
-        profile: s.Profile = "default",
-        image: str | None = None,
-        env: Mapping[str, str] | None = None,
-        ttl_s: float | None = None,
-        idle_timeout_s: float | None = None,
-        limits: s.Limits | None = None,
-        grants: Sequence[str] = (),
-        wait: Literal["ready", "requested"] = "ready",
-        timeout_s: float = READY_WITHIN_S,
-        command_id: str | None = None,
-    ) -> SessionInfo:
-        """Make a session (with an id of its own unless one is given) and wait until it is `ready`.
-
-        owner   who it counts for, and who may have one that is active; by default the session itself
-        Raises Refused: SESSION_EXISTS, QUOTA_EXCEEDED, …, or the failure's code when it does not come up.
-        """
-        session = session or clock.new_token("s-")
-        command = s.Create(
-            owner=owner or Owner(type="session", id=session),
-            profile=profile,
-            image=image,
-            env=dict(env or {}),
-            ttl_s=ttl_s,
-            idle_timeout_s=idle_timeout_s,
-            limits=limits or s.Limits(),
-            grants=list(grants),
-        )
-        phases = RUNNING if wait == "ready" else None
-        return await self._session(org, session, command, phases, timeout_s, command_id)
-
-    async def stop(
-        self,
-        org: str,
-        session: str,
-        *,
-        wait: Literal["stopped", "stopping"] = "stopped",
-        timeout_s: float = STOPPED_WITHIN_S,
-    ) -> SessionInfo:
-        """End its boot, keep its workspace."""
-        return await self._session(
-            org, session, s.Stop(), ("stopped", "failed") if wait == "stopped" else None, timeout_s
-        )
-
-    async def resume(
-        self, org: str, session: str, *, wait: Literal["ready", "resuming"] = "ready", timeout_s: float = READY_WITHIN_S
-    ) -> SessionInfo:
-        """Boot a stopped or failed session again, on the workspace that it has."""
-        return await self._session(org, session, s.Resume(), RUNNING if wait == "ready" else None, timeout_s)
-
-    async def destroy(
-        self,
-        org: str,
-        session: str,
-        *,
-        wait: Literal["destroyed", "destroying"] = "destroyed",
-        timeout_s: float = STOPPED_WITHIN_S,
-    ) -> SessionInfo:
-        """End its boot and delete its workspace."""
-        return await self._session(
-            org, session, s.Destroy(), ("destroyed",) if wait == "destroyed" else None, timeout_s
-        )
-
-    async def pin(self, org: str, session: str) -> SessionInfo:
-        """Never stop it for idleness or age."""
-        return await self._session(org, session, s.Pin(), None, self.answer_timeout_s)
-
-    async def unpin(self, org: str, session: str) -> SessionInfo:
-        return await self._session(org, session, s.Unpin(), None, self.answer_timeout_s)
-
-    async def extend(self, org: str, session: str, ttl_s: float) -> SessionInfo:
-        """Let it live for `ttl_s` from now, or for the installation's maximum."""
-        return await self._session(org, session, s.Extend(ttl_s=ttl_s), None, self.answer_timeout_s)
-
-    async def session(self, org: str, session: str) -> SessionInfo:
-        """Raises NotFound."""
-        return await self._sessions.one(self.subjects(org, session))
-
-    async def sessions(self, org: str) -> list[SessionInfo]:
-        """Every session of the org that the log knows, destroyed ones too, by id."""
-        return await self._sessions.all(org)
-
-    def follow_session(self, org: str, session: str) -> AsyncGenerator[SessionInfo, None]:
-        """The session after each of its events, from the first one on, live. Close it."""
-        return self._sessions.follow(self.subjects(org, session))
-
-    async def patch_env(
-        self, org: str, session: str, set: Mapping[str, str] | None = None, unset: Sequence[str] = ()
-    ) -> Outcome:
-        """Change the environment of every exec that starts later. The outcome's data names what was denied."""
-        return await self.send(org, session, PatchEnv(set=dict(set or {}), unset=list(unset)))
-
-    # Execs
 
     async def exec(
         self,
@@ -300,6 +171,16 @@ class Client:
         accepted yet is waited for; `exec_info` says whether there is one."""
         return view(self.bus, self._reels, self.subjects(org, session), exec, after=_cursor(after), live=live)
 
+    async def cancel(self, org: str, session: str, exec: str) -> Outcome:
+        """SIGTERM to its process group, SIGKILL 5 s later. More of this kind: `handle`."""
+        return await self.handle(org, session, exec).cancel()
+
+    async def write_stdin(
+        self, org: str, session: str, exec: str, data: bytes | str = b"", *, eof: bool = False
+    ) -> Outcome:
+        """Append at most 64 KiB to its input, or end it."""
+        return await self.handle(org, session, exec).write_stdin(data, eof=eof)
+
     async def collect(self, org: str, session: str, exec: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Result:
         """How an exec ended, and the first `max_bytes` of each of its streams."""
         return await self.handle(org, session, exec).collect(max_bytes=max_bytes)
@@ -331,45 +212,6 @@ class Client:
         async with aclosing(replay(items, speed=speed, start=start, end=end)) as shown:
             async for item in shown:
                 yield item
-
-    # Anything
-
-    async def send(
-        self,
-        org: str,
-        session: str,
-        command: Command,
-        *,
-        command_id: str | None = None,
-        deadline: datetime | None = None,
-        expected_revision: Cursor | None = None,
-        correlation_id: str | None = None,
-        answer_timeout_s: float | None = None,
-    ) -> Outcome:
-        """Send any command of the contract and return the first event that names it as its cause."""
-        order = Order(self.subjects(org, session), command, command_id, deadline, expected_revision, correlation_id)
-        return await self._commands.ask(order, timeout_s=answer_timeout_s or self.answer_timeout_s)
-
-    def subjects(self, org: str, session: str) -> SessionSubjects:
-        """Raises Malformed when a name is out of range."""
-        return SessionSubjects(org, session, self.partitions)
-
-    async def _session(
-        self,
-        org: str,
-        session: str,
-        command: s.SessionCommand,
-        phases: Sequence[str] | None,
-        timeout_s: float,
-        command_id: str | None = None,
-    ) -> SessionInfo:
-        subjects = self.subjects(org, session)
-        outcome = await self.send(
-            org, session, command, command_id=command_id, answer_timeout_s=min(timeout_s, self.answer_timeout_s)
-        )
-        if phases is None:
-            return await self._sessions.one(subjects)
-        return await self._sessions.until(subjects, phases, since=outcome.cursor, timeout_s=timeout_s)
 
 
 def _cursor(after: Cursor | str | None) -> Cursor | None:

@@ -286,6 +286,15 @@ async def test_input_that_comes_with_the_command(client: Client) -> None:
     assert (await client.run(ORG, SESSION, ["cat"], stdin=b"\xff\n")).stdout == b"\xff\n"
 
 
+async def test_an_exec_can_be_steered_by_its_names(client: Client) -> None:
+    await client.exec(ORG, SESSION, ["cat"], exec="x1", hold_stdin=True)
+
+    await client.write_stdin(ORG, SESSION, "x1", "in\n")
+    await client.cancel(ORG, SESSION, "x1")
+
+    assert (await client.collect(ORG, SESSION, "x1")).stdout == b"in\n"
+
+
 async def test_cancel_signal_resize_and_writing_too_much(client: Client) -> None:
     handle = await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)
     with pytest.raises(Refused) as refused:

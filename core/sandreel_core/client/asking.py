@@ -1,0 +1,56 @@
+"""What every call of a client stands on: a bus, and commands that are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sandreel_core import clock
+from sandreel_core.bus.port import Bus
+from sandreel_core.client.commands import Commands, Order, Outcome
+from sandreel_core.client.reels import Reels
+from sandreel_core.client.sessions import Sessions
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.message import Command
+from sandreel_core.contract.subjects import SessionSubjects
+
+
+class Asking:
+    """Any command of the contract, to any session."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        partitions: int = 1,
+        actor: str | None = None,
+        answer_timeout_s: float = 30.0,
+        now: Callable[[], datetime] = clock.now,
+    ) -> None:
+        self.bus = bus
+        self.partitions = partitions
+        self.answer_timeout_s = answer_timeout_s
+        self._reels = Reels(bus)
+        source = f"/client/{actor}" if actor else "/client"
+        self._commands = Commands(bus, self._reels, source=source, actor=actor, now=now)
+        self._sessions = Sessions(bus, self._reels, partitions)
+
+    async def send(
+        self,
+        org: str,
+        session: str,
+        command: Command,
+        *,
+        command_id: str | None = None,
+        deadline: datetime | None = None,
+        expected_revision: Cursor | None = None,
+        correlation_id: str | None = None,
+        answer_timeout_s: float | None = None,
+    ) -> Outcome:
+        """Send any command of the contract and return the first event that names it as its cause."""
+        order = Order(self.subjects(org, session), command, command_id, deadline, expected_revision, correlation_id)
+        return await self._commands.ask(order, timeout_s=answer_timeout_s or self.answer_timeout_s)
+
+    def subjects(self, org: str, session: str) -> SessionSubjects:
+        """Raises Malformed when a name is out of range."""
+        return SessionSubjects(org, session, self.partitions)
