@@ -6,19 +6,21 @@ Expecting the session's revision there makes refusing and provisioning exclude e
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from sandreel_core.bus.port import Bus, Delivery, Work
 from sandreel_core.contract.codec import decode_command
 from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.session import CommandRefused
 from sandreel_core.contract.subjects import parse_command_subject
-from sandreel_core.errors import Malformed, Refused, Unavailable
+from sandreel_core.errors import Malformed, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.sessions import Record, Sessions
 
 MAX_AT_ONCE = 64
+RETRY_S = 5.0
 
 
 class Refusals:
@@ -50,13 +52,12 @@ class Refusals:
             await delivery.ack()
         except Malformed as error:
             self._log.warning("a command names nobody", subject=stored.subject[:200], problem=str(error))
-            await delivery.term()
-        except Unavailable as error:
+            with suppress(SandreelError):
+                await delivery.term()
+        except SandreelError as error:
             self._log.warning("a command waits", subject=stored.subject, problem=str(error))
-            try:
-                await delivery.nak(error.retry_after_s)
-            except Unavailable:
-                return  # it is delivered again after the ack wait
+            with suppress(SandreelError):  # it is delivered again after the ack wait in any case
+                await delivery.nak(error.retry_after_s if isinstance(error, Unavailable) else RETRY_S)
         finally:
             self._room.release()
 

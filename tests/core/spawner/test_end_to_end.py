@@ -229,3 +229,18 @@ async def test_the_idle_are_stopped_with_their_files_and_the_busy_are_spared(hou
     await hand.send(x.WriteStdin(exec="long", eof=True), busy)
     assert (await hand.until(s.Stopped, busy)).reason == "idle"
     assert (await hand.until(x.Exited, busy, aggregate="exec", id="long")).reason == "exited"
+
+
+async def test_the_spawner_outlives_its_server(house: House, nats_server: NatsServer) -> None:
+    hand = house.hand
+    await hand.create()
+    await house.ready()
+    nats_server.kill()
+    await nats_server.restart()
+    assert (await house.shell("one", "true")).exit_code == 0
+    other = Key("acme", "two")
+    await hand.create(other)
+    await house.ready(key=other)
+    os.kill(await house.runnerd(), signal.SIGKILL)
+    assert (await hand.until(s.Stopped)).reason == "killed"
+    assert await hand.refusal(await hand.send(x.Start(exec="two", argv=["true"]))) == "SESSION_NOT_READY"
