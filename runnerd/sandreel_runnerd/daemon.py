@@ -35,10 +35,12 @@ from sandreel_runnerd.settings import marker
 from sandreel_runnerd.spool import Spool, open_spool
 
 # Backends grant 20 s between SIGTERM and SIGKILL (design §5). Execs get most of it, their records the rest.
-STOP_WITHIN_S = 17.0
+STOP_WITHIN_S = 15.0
 FLUSH_WITHIN_S = 2.0
 # A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
 DEAD_WITHIN_S = 3.0
+
+HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
 
 ENDED = 0
 DECLARED_DEAD = 3
@@ -61,6 +63,7 @@ class Daemon:
         self._dead = False
         self._booted_at = now()
         self._connected_since = (0, time.monotonic())
+        self._lapse: asyncio.TimerHandle | None = None
         self._outbox: Outbox
         self._feed: Feed
         self._execs: Execs
@@ -139,7 +142,6 @@ class Daemon:
                 self._activity,
                 boot_id=settings.boot_id,
                 limit=boot.limits.execs or settings.max_live_execs,
-                on_dead=self._die,
                 log=self._log,
             )
             commands = Commands(execs, env, answers, self._activity, now=now, log=self._log)
@@ -172,8 +174,8 @@ class Daemon:
                     await served.enter_async_context(self._bus.serve(subjects.request("runnerd", verb), handler))
                 await self._ended.wait()
                 await self._leave(feed, execs, answers)
-            service.close()
             files.close()
+            self._forget_lapse()
             for task in tasks:
                 task.cancel()
         return DECLARED_DEAD if self._dead else ENDED
@@ -252,8 +254,17 @@ class Daemon:
 
     def hold(self, hold: bool) -> None:
         """Children wait at once, and what they have said already goes into the spool."""
+        self._forget_lapse()
         self._outbox.hold(hold)
         self._execs.hold(hold)
+        if hold:
+            # A spawner that died with the stream full must not hold the children for ever.
+            self._lapse = asyncio.get_running_loop().call_later(HOLD_LAPSES_S, self.hold, False)
+
+    def _forget_lapse(self) -> None:
+        if self._lapse is not None:
+            self._lapse.cancel()
+            self._lapse = None
 
     async def keys(self, exec_id: str, offset: int, data: bytes) -> int:
         return await self._execs.keys(exec_id, offset, data)

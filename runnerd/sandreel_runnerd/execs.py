@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 from sandreel_core.contract import exec as c
@@ -23,7 +22,7 @@ MAX_WAITING = 256
 # a cancel could never end a program that does not read.
 OVERTAKE_AFTER_S = 0.25
 # What was asked of an exec that has just ended is answered within this.
-LEAVE_WITHIN_S = 5.0
+LEAVE_WITHIN_S = 2.0
 
 
 class Record(Recorder, Protocol):
@@ -68,7 +67,6 @@ class Execs:
         *,
         boot_id: str,
         limit: int,
-        on_dead: Callable[[Denied], None],
         log: Log,
     ) -> None:
         self._group = group
@@ -79,7 +77,6 @@ class Execs:
         self._activity = activity
         self._boot_id = boot_id
         self._limit = limit
-        self._on_dead = on_dead
         self._log = log
         self._lanes: dict[str, Lane] = {}
         self._held = False
@@ -103,8 +100,7 @@ class Execs:
         try:
             record = self._records.recorder(start.exec)
         except Denied as error:
-            self._on_dead(error)
-            return
+            raise Refused("SESSION_NOT_READY", "this boot of the session is over") from error
         running = RunningExec(start, host=self._host, recorder=record, store=self._env.values)
         running.hold(self._held)
         running.attend(self._attended)
@@ -170,7 +166,8 @@ class Execs:
                 "exec ended", exec=start.exec, code=exited.exit_code, signal=exited.signal, reason=exited.reason
             )
         except Denied as error:
-            self._on_dead(error)
+            # This boot is over (then the outbox has said so), or somebody else has the exec: it is not ours to end.
+            self._log.error("an exec may not be recorded", exec=start.exec, problem=str(error))
         except Exception:  # noqa: BLE001 - a mistake of ours in one exec must not end the others
             # How it ended is not known and is not made up: it stays open until this boot ends.
             self._log.exception("an exec broke", exec=start.exec)
@@ -233,8 +230,9 @@ class Execs:
             await self._do(lane.running, envelope)
         except Refused as refusal:
             await self._answers.refuse(envelope.id, refusal, envelope)
-        except Denied as error:
-            self._on_dead(error)
+        except Denied:
+            gone = Refused("EXEC_NOT_FOUND", "the exec's record is closed")
+            await self._answers.refuse(envelope.id, gone, envelope)
         except Exception:  # noqa: BLE001 - a mistake of ours in one command must not end the exec
             self._log.exception("a command failed", command=envelope.id)
             problem = Refused("INTERNAL", "runnerd could not handle the command; its log says why")

@@ -74,18 +74,19 @@ class Fetch:
         url = self._request.url
         for _ in range(_MAX_REDIRECTS + 1):
             connection = self._connect(checked_url(url))
+            response: http.client.HTTPResponse | None = None
             try:
                 response = self._ask(connection, url)
-                if response.status in _REDIRECTS:
-                    location = response.getheader("Location")
-                    if not location:
-                        raise Refused("FETCH_FAILED", f"http {response.status} without a location")
-                    url = urljoin(url, location)
-                    continue
-                if response.status != 200:
-                    raise Refused("FETCH_FAILED", f"http {response.status}")
-                return self._store(response)
+                if response.status not in _REDIRECTS:
+                    return self._store(response)
+                location = response.getheader("Location")
+                if not location:
+                    raise Refused("FETCH_FAILED", f"http {response.status} without a location")
+                url = urljoin(url, location)
             finally:
+                # The answer holds the socket open beside the connection.
+                if response is not None:
+                    response.close()
                 connection.close()
                 with self._lock:
                     self._socket = None
@@ -101,6 +102,8 @@ class Fetch:
         return connection.getresponse()
 
     def _store(self, response: http.client.HTTPResponse) -> tuple[FileStored, str]:
+        if response.status != 200:
+            raise Refused("FETCH_FAILED", f"http {response.status}")
         length = response.length
         if length is not None and length > self._max_bytes:
             raise Refused("TOO_LARGE", f"the file has {length} bytes; at most {self._max_bytes} are fetched")

@@ -17,7 +17,6 @@ from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.answers import Answers
 from sandreel_runnerd.files import Files
 
-HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
 # Of runnerd's threads file requests and downloads take so many at most: the others are for execs and the bus.
 _FILE_THREADS = 3
 _FETCH_THREADS = 2
@@ -55,7 +54,6 @@ class Service:
         self._fetch_private = fetch_private
         self._file_turns = asyncio.Semaphore(_FILE_THREADS)
         self._fetch_turns = asyncio.Semaphore(_FETCH_THREADS)
-        self._lapse: asyncio.TimerHandle | None = None
 
     @property
     def verbs(self) -> Mapping[str, Callable[[str, bytes], Awaitable[bytes]]]:
@@ -72,11 +70,6 @@ class Service:
             "fetch_file": self._fetch,
         }
 
-    def close(self) -> None:
-        if self._lapse is not None:
-            self._lapse.cancel()
-            self._lapse = None
-
     async def _health(self, subject: str, body: bytes) -> bytes:
         return msgspec.json.encode(self._duties.health())
 
@@ -90,11 +83,7 @@ class Service:
 
     async def _hold(self, subject: str, body: bytes) -> bytes:
         request = _decoded(body, r.Hold)
-        self.close()
         self._duties.hold(request.hold)
-        if request.hold:
-            # A spawner that died with the stream full must not hold the children for ever.
-            self._lapse = asyncio.get_running_loop().call_later(HOLD_LAPSES_S, self._duties.hold, False)
         return msgspec.json.encode(r.Done())
 
     async def _keys(self, subject: str, body: bytes) -> bytes:

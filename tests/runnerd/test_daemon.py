@@ -6,6 +6,8 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,9 +30,12 @@ from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed, NotFound, Refused
 from sandreel_core.ids import uuid7
 from sandreel_core.log import Log
+from sandreel_runnerd import daemon as daemon_module
+from sandreel_runnerd import feed as feed_module
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import DECLARED_DEAD, ENDED, Daemon
 from tests.support.desk import Desk
+from tests.support.site import BODY, web_site
 
 
 class Boot:
@@ -339,6 +344,58 @@ async def test_output_survives_an_outage(boot: Boot) -> None:
     boot.bus.come_back()
     await boot.desk.ended("e")
     assert boot.desk.output("e") == b"".join(b"line %d\n" % index for index in range(1, 401))
+
+
+async def test_a_lost_bus_does_not_keep_runnerd_from_leaving(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "STOP_WITHIN_S", 0.5)
+    await boot.desk.send(x.Start(exec="e", argv=["sleep", "60"]))
+    await boot.desk.until(lambda: "exec.started" in boot.desk.kinds("e"))
+    boot.bus.go_away()
+    boot.daemon.end()
+    async with asyncio.timeout(6):
+        assert await boot.task == ENDED
+    # How it ended was not acknowledged: the spawner will say that it was lost.
+    assert boot.desk.kinds("e")[-1] != "exec.exited"
+
+
+async def test_an_exec_of_another_boot_is_not_ours_to_end_and_the_rest_goes_on(boot: Boot) -> None:
+    """Somebody closed it while the bus was away: its process ends, and nothing is recorded behind the end."""
+    await boot.desk.send(x.Start(exec="a", shell="echo $$; exec sleep 60"))
+    await boot.desk.send(x.Start(exec="b", argv=["cat"], stdin="hold"))
+    pid = int(await boot.desk.until(lambda: boot.desk.output("a")))
+    await boot.desk.until(lambda: boot.desk.events("b"))
+    boot.bus.go_away()
+    await boot.desk.close("a")
+    os.kill(pid, signal.SIGUSR1)
+    await asyncio.sleep(0.1)
+    boot.bus.come_back()
+    assert (await boot.desk.ask(x.WriteStdin(exec="b", text="on\n", eof=True))).bytes == 3
+    assert (await boot.desk.ended("b")).exit_code == 0
+    assert boot.desk.kinds("a")[-1] == "exec.lost"
+    assert not boot.task.done()
+
+
+async def test_a_drain_without_an_end_lapses(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "DRAIN_LAPSES_S", 0.3)
+    await boot.desk.request("drain", r.Drain(commands_until=0), r.Drained)
+    assert isinstance(await boot.desk.ask(w.PatchEnv(set={"A": "1"})), w.EnvPatched)
+
+
+async def test_a_hold_lapses(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "HOLD_LAPSES_S", 0.2)
+    await boot.desk.request("hold", r.Hold(hold=True), r.Done)
+    await boot.desk.send(x.Start(exec="e", argv=["echo", "hi"]))
+    assert (await boot.desk.ended("e")).bytes == {"stdout": 3, "stderr": 0}
+
+
+async def test_a_download_is_an_event(boot: Boot) -> None:
+    with web_site() as url:
+        stored = await boot.desk.request("fetch_file", r.FetchFile(url=f"{url}/body", path="got"), r.FileStored)
+        assert stored.size == len(BODY)
+        with pytest.raises(Refused, match="FETCH_FAILED"):
+            await boot.desk.request("fetch_file", r.FetchFile(url=f"{url}/nothing", path="got"), r.FileStored)
+    await boot.desk.until(lambda: boot.desk.stored)
+    assert boot.desk.stored[0][1].data == w.FileWritten(path="got", size=len(BODY), sha256=stored.sha256 or "")
 
 
 JSON = st.recursive(

@@ -6,7 +6,6 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +16,7 @@ from sandreel_core.errors import Refused
 from sandreel_runnerd.fetch import Fetch, is_public
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.root import Root
-
-BODY = b"0123456789" * 30_000
-
-
-class Site(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        path, _, rest = self.path[1:].partition("/")
-        if path == "to":
-            self.send_response(302)
-            self.send_header("Location", rest)
-            self.end_headers()
-        elif path == "body":
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(BODY)))
-            self.end_headers()
-            self.wfile.write(BODY)
-        elif path == "short":
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(BODY) + 1))
-            self.end_headers()
-            self.wfile.write(BODY)
-        elif path == "endless":
-            self.send_response(200)
-            self.end_headers()
-            try:
-                while True:
-                    self.wfile.write(BODY)
-            except OSError:
-                return
-        elif path == "stuck":
-            self.send_response(200)
-            self.send_header("Content-Length", "10")
-            self.end_headers()
-            self.wfile.write(b"12345")
-            self.connection.recv(1)
-        else:
-            self.send_error(404)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+from tests.support.site import BODY, web_site
 
 
 def names(directory: Path) -> list[str]:
@@ -65,13 +25,8 @@ def names(directory: Path) -> list[str]:
 
 @pytest.fixture
 def site() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with web_site() as url:
+        yield url
 
 
 @pytest.fixture

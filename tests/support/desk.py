@@ -204,3 +204,14 @@ class Desk:
         body = msgspec.json.encode(request) if request is not None else b"{}"
         answer = await self.bus.request(self.subjects.request("runnerd", verb), body, timeout_s=timeout_s)
         return msgspec.json.decode(answer, type=reply)
+
+    async def close(self, exec_id: str) -> None:
+        """End an exec in the log, as the spawner does when a boot is confirmed dead."""
+        events = self.events(exec_id)
+        last_n = events[-1].n or 0
+        subject = self.subjects.exec(exec_id)
+        lost = x.Lost(boot_id=self.boot_id, last_n=last_n, cause="runnerd_died")
+        envelope = codec.seal(
+            lost, id=new_id(), source="/spawner", subject=subject, time=datetime.now(UTC), n=last_n + 1
+        )
+        await self.bus.append(subject, codec.encode(envelope))
