@@ -42,7 +42,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("session", metavar="SESSION")
     parser.add_argument("--shell", metavar="TEXT", help="run this with `bash -lc` instead of CMD")
     parser.add_argument("--id", metavar="EXEC", help="the exec's id, used once per session (made up unless given)")
-    parser.add_argument("-d", "--detach", action="store_true", help="print the exec's id and leave it running")
+    parser.add_argument(
+        "-d", "--detach", action="store_true", help="print the exec's id and leave it running, without input"
+    )
     parser.add_argument("--cwd", metavar="DIR", help="below the workspace; must exist")
     parser.add_argument("-e", "--env", type=variable, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--no-stdin", action="store_true", help="the job reads nothing, whatever is piped in here")

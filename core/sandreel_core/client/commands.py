@@ -83,24 +83,26 @@ class Commands:
         Unavailable when no answer came in time: the command may still be carried out, and asking again
         with the id that the error names is safe. Denied, TooLarge, NotFound (no such installation)."""
         command_id = check_command_id(order.command_id) if order.command_id else new_id()
+        troubles: list[Unavailable] = []
         try:
             async with asyncio.timeout(timeout_s):
-                after = await self.send(order, command_id)
-                return await self._outcome(order, command_id, after)
+                after = await self._send(order, command_id, troubles)
+                return await self._outcome(order, command_id, after, troubles)
         except TimeoutError as error:
+            why = f" ({troubles[-1]})" if troubles else ""
             raise Unavailable(
-                f"no answer to {order.payload.type} within {timeout_s:g} s; command {command_id} may still be carried out"
+                f"no answer to {order.payload.type} within {timeout_s:g} s{why}; command {command_id} may still be carried out"
             ) from error
 
-    async def send(self, order: Order, command_id: str) -> int:
+    async def _send(self, order: Order, command_id: str, troubles: list[Unavailable]) -> int:
         """Append until it is stored, however often; the sequence behind which the answer stands."""
         subject = order.subjects.command(order.payload.role, command_id)
         body = encode(self._envelope(order, subject, command_id))
         decode_command(subject, body)
         partition = order.subjects.partition
-        floor = await _persist(lambda: self._reels.floor(partition))
+        floor = await _persist(lambda: self._reels.floor(partition), troubles)
         try:
-            await _persist(lambda: self._bus.append(subject, body))
+            await _persist(lambda: self._bus.append(subject, body), troubles)
         except AlreadyExists:
             return 0 if order.command_id else floor
         return 0 if order.command_id and self._is_old(command_id) else floor
@@ -122,14 +124,14 @@ class Commands:
     def _is_old(self, command_id: str) -> bool:
         return uuid7_unix_ms(command_id) < (self._now() - _OLD).timestamp() * 1000
 
-    async def _outcome(self, order: Order, command_id: str, after: int) -> Outcome:
+    async def _outcome(self, order: Order, command_id: str, after: int, troubles: list[Unavailable]) -> Outcome:
         async def first() -> Outcome:
             async with aclosing(self._caused_by(order, command_id, after)) as found:
                 async for outcome in found:
                     return outcome
             raise Unavailable("the reader of answers ended")
 
-        outcome = await _persist(first)
+        outcome = await _persist(first, troubles)
         if isinstance(outcome.data, CommandRefused):
             raise Refused(outcome.data.code, outcome.data.message)
         return outcome
@@ -156,12 +158,13 @@ def caused_by(stored: Stored, command_id: str) -> Envelope | None:
     return event if event.causationid == command_id else None
 
 
-async def _persist(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Try while the bus is away. The caller's time-out is the bound."""
+async def _persist(attempt: Callable[[], Awaitable[T]], troubles: list[Unavailable]) -> T:
+    """Try while the bus is away, and remember why it did not work (last). The caller's time-out is the bound."""
     delay_s = _RETRY_S
     while True:
         try:
             return await attempt()
-        except Unavailable:
+        except Unavailable as error:
+            troubles[:] = [error]
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _MAX_RETRY_S)

@@ -338,6 +338,13 @@ async def test_replay_of_a_running_exec_ends_at_what_is_stored(client: Client) -
         assert [type(item) async for item in items][:3] == [Changed, Changed, Changed]
 
 
+async def test_a_bus_that_stays_away_is_named_when_the_time_is_over(client: Client, bus: MemoryBus) -> None:
+    bus.go_away()
+
+    with pytest.raises(Unavailable, match=r"within 0.3 s \(.+\)"):
+        await client.exec(ORG, SESSION, ["print"], answer_timeout_s=0.3)
+
+
 async def test_a_client_waits_while_the_bus_is_away(client: Client, bus: MemoryBus) -> None:
     bus.go_away()
     starting = asyncio.create_task(client.exec(ORG, SESSION, ["print", "x"], exec="x1"))
