@@ -37,7 +37,7 @@ def signal_name(number: int) -> str:
 
 
 class Child:
-    """One process that runnerd started."""
+    """One process that runnerd started. `released`: its pid may belong to somebody else by now."""
 
     def __init__(self, process: subprocess.Popen[bytes], owned: set[int], pidfd: int | None) -> None:
         self.pid = process.pid
@@ -45,6 +45,7 @@ class Child:
         self._owned = owned
         self._pidfd = pidfd
         self._ending: Ending | None = None
+        self.released = False
 
     def ended(self) -> bool:
         """Whether it has exited (its zombie may still be there)."""
@@ -107,6 +108,7 @@ class Child:
         )
 
     def _release(self) -> None:
+        self.released = True
         self._owned.discard(self.pid)
         if self._pidfd is not None:
             os.close(self._pidfd)

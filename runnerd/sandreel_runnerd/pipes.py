@@ -23,14 +23,14 @@ class Source:
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
-        self._fd = fd
+        self.fd = fd
         self._waiter: asyncio.Future[None] | None = None
         self.closed = False
 
     def read(self, limit: int = READ_BYTES) -> bytes | None:
         """What is there, at most `limit` bytes; empty at the end, None when there is nothing now."""
         try:
-            return os.read(self._fd, limit)
+            return os.read(self.fd, limit)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -45,7 +45,7 @@ class Source:
         if self.closed:
             return 0
         try:
-            return int(struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0"))[0])
+            return int(struct.unpack("i", fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0"))[0])
         except OSError:
             return 0
 
@@ -54,12 +54,12 @@ class Source:
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until, self.wake)
-        loop.add_reader(self._fd, self.wake)
+        loop.add_reader(self.fd, self.wake)
         try:
             await waiter
         finally:
             self._waiter = None
-            loop.remove_reader(self._fd)
+            loop.remove_reader(self.fd)
             if timer is not None:
                 timer.cancel()
 
@@ -70,7 +70,7 @@ class Source:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            os.close(self._fd)
+            os.close(self.fd)
 
 
 class Sink:
@@ -78,7 +78,7 @@ class Sink:
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
-        self._fd = fd
+        self.fd = fd
         self._waiter: asyncio.Future[None] | None = None
         self.closed = False
 
@@ -87,7 +87,7 @@ class Sink:
         if self.closed:
             return True
         poll = select.poll()
-        poll.register(self._fd, 0)
+        poll.register(self.fd, 0)
         return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
 
     async def write(self, data: bytes, until: float | None = None) -> int:
@@ -99,7 +99,7 @@ class Sink:
         done = 0
         while done < len(data) and not self.closed:
             try:
-                done += os.write(self._fd, memoryview(data)[done:])
+                done += os.write(self.fd, memoryview(data)[done:])
             except BlockingIOError:
                 if until is not None and loop.time() >= until:
                     break
@@ -113,21 +113,21 @@ class Sink:
         if not self.closed:
             self.closed = True
             if self._waiter is not None:
-                asyncio.get_running_loop().remove_writer(self._fd)
+                asyncio.get_running_loop().remove_writer(self.fd)
                 self._wake()
-            os.close(self._fd)
+            os.close(self.fd)
 
     async def _wait(self, until: float | None) -> None:
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until, self._wake)
-        loop.add_writer(self._fd, self._wake)
+        loop.add_writer(self.fd, self._wake)
         try:
             await waiter
         finally:
             self._waiter = None
             if not self.closed:
-                loop.remove_writer(self._fd)
+                loop.remove_writer(self.fd)
             if timer is not None:
                 timer.cancel()
 

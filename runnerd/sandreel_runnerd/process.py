@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import warnings
 from base64 import b64decode
@@ -145,16 +146,7 @@ def _spawn_with_pipes(recipe: Recipe) -> Spawned:
             child_stdin, stdin = _pipe(theirs, mine, size=None)
         child_stdout, stdout = _output_pipe(theirs, mine, size)
         child_stderr, stderr = _output_pipe(theirs, mine, size)
-        process = subprocess.Popen(
-            recipe.argv,
-            cwd=recipe.cwd,
-            env=recipe.env,
-            stdin=child_stdin,
-            stdout=child_stdout,
-            stderr=child_stderr,
-            start_new_session=True,
-        )
-        step_back(process.pid)
+        process = _popen(recipe, child_stdin, child_stdout, child_stderr)
         mine.pop_all()
         return Spawned(process=process, stdin=stdin, stdout=stdout, stderr=stderr)
 
@@ -166,23 +158,38 @@ def _spawn_in_terminal(recipe: Recipe, size: c.Terminal) -> Spawned:
         theirs.callback(os.close, slave)
         writer = os.dup(master)
         mine.callback(os.close, writer)
-        with warnings.catch_warnings():
-            # Only the session's leader itself can take a terminal, so one call runs between fork and exec. Python
-            # 3.12 warns of that in a process with threads: the call takes no lock and makes no object.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            process = subprocess.Popen(
-                recipe.argv,
-                cwd=recipe.cwd,
-                env=recipe.env,
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                start_new_session=True,
-                preexec_fn=functools.partial(terminal.make_controlling, slave),  # noqa: PLW1509
-            )
-        step_back(process.pid)
+        process = _popen(recipe, slave, slave, slave, slave)
         mine.pop_all()
         return Spawned(process=process, stdin=writer, stdout=master, stderr=None)
+
+
+def _popen(recipe: Recipe, stdin: int, stdout: int, stderr: int, tty: int | None = None) -> subprocess.Popen[bytes]:
+    # As PID 1 runnerd blocks signals (init.py), and a child would inherit that; and only the session's leader itself
+    # can take a terminal. Both are done between fork and exec, where Python 3.12 warns of in a process with threads:
+    # the calls take no lock. Without either the child is made by vfork, which is faster.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    prepare = functools.partial(_prepare, tty) if masked or tty is not None else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = subprocess.Popen(
+            recipe.argv,
+            cwd=recipe.cwd,
+            env=recipe.env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509
+        )
+    step_back(process.pid)
+    return process
+
+
+def _prepare(tty: int | None) -> None:
+    """In the child."""
+    if tty is not None:
+        terminal.make_controlling(tty)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _pipe(theirs: contextlib.ExitStack, mine: contextlib.ExitStack, size: int | None) -> tuple[int, int]:
@@ -199,6 +206,25 @@ def _output_pipe(theirs: contextlib.ExitStack, mine: contextlib.ExitStack, size:
     return writer, reader
 
 
+def started(start: c.Start, recipe: Recipe, pid: int) -> c.Started:
+    """What the log says of a start that succeeded: all that was asked for, but no values."""
+    return c.Started(
+        argv=start.argv,
+        shell=start.shell,
+        cwd=recipe.cwd,
+        pid=pid,
+        tty=start.tty,
+        env_names=sorted(name for name in start.env if not is_denied(name)),
+        timeout_s=start.timeout_s,
+        no_output_timeout_s=start.no_output_timeout_s,
+        orphan_timeout_s=start.orphan_timeout_s,
+        stdout_max_bytes=start.stdout_max_bytes,
+        stderr_max_bytes=start.stderr_max_bytes,
+        rate_limit_bytes_per_s=start.rate_limit_bytes_per_s,
+        leftovers=start.leftovers,
+    )
+
+
 def step_back(pid: int) -> None:
     """Lower priority and a higher OOM score for the new process and what it will start: raising only, and a
     system that forbids it is left as it is."""
@@ -209,7 +235,8 @@ def step_back(pid: int) -> None:
         score.write_text(str(min(MAX_OOM_SCORE, int(score.read_text()) + OOM_SCORE_RAISE)))
 
 
-def why_not_started(argv: list[str], error: Exception) -> str:
+def why_not_started(recipe: Recipe, error: Exception) -> str:
     """One sentence for `exec.exited`."""
+    what = recipe.cwd if isinstance(error, OSError) and error.filename == recipe.cwd else recipe.argv[0]
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{argv[0][:200]!r} cannot be started: {reason}"
+    return f"spawn failed: {what[:200]!r}: {reason}"

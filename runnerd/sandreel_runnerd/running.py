@@ -1,0 +1,372 @@
+"""One exec from its start to its acknowledged end: where the pure parts (exec, lines, rate) meet the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import Coroutine, Mapping, Sequence
+from signal import Signals
+from typing import Any
+
+from msgspec import Struct
+
+from sandreel_core.contract import exec as c
+from sandreel_core.contract.message import Envelope
+from sandreel_core.errors import Denied, Refused
+from sandreel_runnerd import process, terminal
+from sandreel_runnerd.children import Child, Children
+from sandreel_runnerd.exec import Act, Life, Probe, Send, Timers
+from sandreel_runnerd.group import Group
+from sandreel_runnerd.input import Input
+from sandreel_runnerd.lines import Lines
+from sandreel_runnerd.memory import oom_kills
+from sandreel_runnerd.output import Output
+from sandreel_runnerd.pipes import Sink, Source
+from sandreel_runnerd.rate import Rate
+from sandreel_runnerd.recorder import Recorder
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """What all execs of one runnerd share. `boot_marker` is the value of BOOT_MARKER, `base_env` runnerd's own
+    environment (no SANDREEL_* of it reaches a child)."""
+
+    workspace: str
+    boot_marker: str
+    base_env: Mapping[str, str]
+    children: Children
+
+
+class RunningExec:
+    """One exec. The command handler does, in this order:
+
+        running = RunningExec(start, host=…, recorder=…, store=<session's environment>)
+        await running.prepare()                    # Refused: BAD_REQUEST, INVALID_CWD, SECRET_UNAVAILABLE
+        await recorder.accept(Accepted(…), command=…)
+        exited = await running.run()               # as a task of its own; returns when the end is acknowledged
+
+    The id, its uniqueness and the limit of live execs are the handler's to check, before `prepare`.
+
+    While `run` is under way (from any task; each waits until the process has begun, which takes milliseconds):
+
+        cancel, signal, resize, write_stdin, keys    record what they did, with `command` as the cause
+        stop                                         the same as cancel, asked by runnerd's own end
+        keepalive, attend, hold                      leave no event
+
+    They raise Refused: EXEC_NOT_FOUND once the process has ended, else what each says. Where several events could
+    answer, the first that they record is the answer. `run` raises Denied when the recorder says that this boot was
+    declared dead; whenever it leaves by an exception, the process group has got SIGKILL and all is closed.
+    """
+
+    def __init__(self, start: c.Start, *, host: Host, recorder: Recorder, store: Mapping[str, str]) -> None:
+        self.start = start
+        self._host = host
+        self._recorder = recorder
+        self._store = store
+        self._life = Life(
+            Timers(
+                timeout_s=start.timeout_s,
+                no_output_timeout_s=start.no_output_timeout_s,
+                orphan_timeout_s=start.orphan_timeout_s,
+            )
+        )
+        self._recipe: process.Recipe | None = None
+        self._spawned: process.Spawned | None = None
+        self._child: Child | None = None
+        self._group: Group | None = None
+        self._outputs: list[Output] = []
+        self._input: Input | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._begun = asyncio.Event()
+        self._nudge = asyncio.Event()
+        self._recording = asyncio.Lock()
+        self._concluding = False
+        self._probing = False
+        self._throttled = False
+        self._holding = False
+        self._oom_kills_before: int | None = None
+
+    async def prepare(self) -> None:
+        """Check what is asked for. Raises Refused; nothing has been recorded or started then."""
+        env = process.environment(
+            self._host.base_env,
+            self._store,
+            self.start.env,
+            boot_marker=self._host.boot_marker,
+            exec_id=self.start.exec,
+            tty=self.start.tty is not None,
+        )
+        self._recipe = await asyncio.to_thread(process.plan, self.start, workspace=self._host.workspace, env=env)
+
+    async def run(self) -> c.Exited:
+        """Start it, record it, and conclude. See the class for what is raised."""
+        try:
+            exited = await self._run()
+            async with self._recording:
+                self._concluding = True
+                await self._recorder.conclude(exited)
+            return exited
+        except ExceptionGroup as group:
+            denied, others = group.split(Denied)
+            if denied is not None and others is None:
+                raise Denied("the log takes no more of this exec") from group
+            raise
+        finally:
+            self._tear_down()
+
+    # What others may ask for.
+
+    async def cancel(self, command: Envelope | None = None) -> bool:
+        """SIGTERM, and SIGKILL 5 s later. True: an `exec.signalled` names the command. False: there is nothing
+        more to do, since it has ended or its end is under way (a cancel is its reason from now on all the same)."""
+        await self._begun.wait()
+        if not self._alive():
+            return False
+        return await self._end(self._life.cancel(self._now()), command)
+
+    async def stop(self) -> bool:
+        """As `cancel`, because runnerd leaves. Before the process has begun it takes effect when it does."""
+        return await self._end(self._life.stop(self._now()), None)
+
+    async def signal(self, name: str, command: Envelope | None = None) -> None:
+        """To the process group. Raises Refused: EXEC_NOT_FOUND, BAD_REQUEST for a signal that does not exist."""
+        await self._begun.wait()
+        try:
+            number = Signals[name]
+        except KeyError as error:
+            raise Refused("BAD_REQUEST", f"there is no signal {name[:20]!r}") from error
+        self._check_alive()
+        self._send(number)
+        await self._record(c.Signalled(signal=name, why="asked"), command)
+
+    async def resize(self, cols: int, rows: int, command: Envelope | None = None) -> None:
+        """Raises Refused: EXEC_NOT_FOUND, BAD_REQUEST without a terminal."""
+        await self._begun.wait()
+        self._check_alive()
+        if self.start.tty is None or self._spawned is None:
+            raise Refused("BAD_REQUEST", "the exec has no terminal")
+        terminal.resize(self._spawned.stdout, cols, rows)
+        await self._record(c.Resized(cols=cols, rows=rows), command)
+
+    async def write_stdin(self, data: bytes, eof: bool, command: Envelope | None = None) -> None:
+        """Returns when the kernel has all bytes; waits while the program does not read (so: not in a loop that
+        serves others). With a terminal, `eof` types Ctrl-D. Raises Refused: STDIN_CLOSED when the input was not
+        held, has ended or nobody reads it, STDIN_BUSY with 64 writes waiting, WRITE_FAILED, EXEC_NOT_FOUND."""
+        await self._begun.wait()
+        self._check_alive()
+        if self._input is None:
+            raise Refused("STDIN_CLOSED", "the exec's standard input is closed")
+        event = await self._input.write(data, eof)
+        await self._record(event, command)
+
+    async def keys(self, offset: int, data: bytes) -> int:
+        """Type into the terminal; how many bytes have been taken in all. What was taken before is skipped, and
+        less than all is taken when the program does not read for a second. Raises Refused: BAD_REQUEST without a
+        terminal or when keys before `offset` are missing, WRITE_FAILED when it hung up, EXEC_NOT_FOUND."""
+        await self._begun.wait()
+        self._check_alive()
+        if self.start.tty is None or self._input is None:
+            raise Refused("BAD_REQUEST", "the exec has no terminal")
+        event = await self._input.keys(offset, data)
+        if event is not None:
+            await self._record(event)
+        return self._input.typed
+
+    def keepalive(self) -> None:
+        """Its owner still wants it: winds up the orphan timer."""
+        self._life.keepalive(self._now())
+
+    def attend(self, attended: bool) -> None:
+        """Whether runnerd is connected and has read its commands to the end. The orphan timer stands still until
+        this was said, and whenever it is not so."""
+        self._life.attend(attended, self._now())
+        self._nudge.set()
+
+    def hold(self, hold: bool) -> None:
+        """Do not read output for now, so that the child waits. What it left in its pipes is read all the same."""
+        self._holding = hold
+        for output in self._outputs:
+            output.hold(hold)
+
+    # How it runs.
+
+    async def _run(self) -> c.Exited:
+        if self._recipe is None:
+            await self.prepare()
+        recipe = self._recipe
+        assert recipe is not None  # noqa: S101 - prepare has set it
+        try:
+            child = self._child = await self._host.children.start(self._start)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self._begun.set()
+            message = process.why_not_started(recipe, error)
+            return c.Exited(exit_code=None, reason="spawn_failed", message=message, duration_ms=0)
+        begun_at = self._now()
+        group = self._group = Group(
+            child,
+            boot_marker=self._host.boot_marker,
+            exec_id=self.start.exec,
+            oom_kills_before=self._oom_kills_before,
+        )
+        self._open(recipe)
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
+            self._apply(self._life.begin(begun_at))
+            pumps = [tasks.create_task(output.pump()) for output in self._outputs]
+            tasks.create_task(self._await_pumps(pumps))
+            left = tasks.create_task(self._await_child(child))
+            if self._input is not None:
+                tasks.create_task(self._input.begin())
+            self._begun.set()
+            await self._keep_time()
+            outcome = await group.clear(self.start.leftovers)
+            for output in self._outputs:
+                output.close_soon()
+        ending = outcome.ending
+        unknown = ending.exit_code is None and ending.signal is None
+        return c.Exited(
+            exit_code=ending.exit_code,
+            signal=ending.signal,
+            reason=self._life.reason,
+            message="another process took its exit status" if unknown else None,
+            oom=outcome.oom,
+            duration_ms=round((left.result() - begun_at) * 1000),
+            lines={output.stream: output.lines.lines for output in self._outputs},
+            bytes={output.stream: output.lines.bytes for output in self._outputs},
+            cpu_ms=ending.cpu_ms,
+            max_rss_bytes=ending.max_rss_bytes,
+            leftovers=outcome.leftovers,
+        )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        assert self._recipe is not None  # noqa: S101
+        self._oom_kills_before = oom_kills()
+        self._spawned = process.spawn(self._recipe)
+        return self._spawned.process
+
+    def _open(self, recipe: process.Recipe) -> None:
+        assert self._spawned is not None  # noqa: S101
+        spawned, start = self._spawned, self.start
+        limit = start.rate_limit_bytes_per_s
+        rate = Rate(limit, self._now()) if limit is not None else None
+        pipes: list[tuple[c.Stream, int | None, int | None]] = [
+            ("stdout", spawned.stdout, start.stdout_max_bytes),
+            ("stderr", spawned.stderr, start.stderr_max_bytes),
+        ]
+        for stream, fd, max_bytes in pipes:
+            if fd is not None:
+                lines = Lines(stream, hold=recipe.tty is None, max_bytes=max_bytes)
+                self._outputs.append(
+                    Output(stream, Source(fd), lines, self._record, self._life.output, rate, self._throttle)
+                )
+        self.hold(self._holding)
+        if spawned.stdin is not None:
+            self._input = Input(Sink(spawned.stdin), recipe.input, hold=recipe.hold, tty=recipe.tty is not None)
+
+    async def _await_child(self, child: Child) -> float:
+        """When the leader's exit was seen."""
+        await child.wait()
+        now = self._now()
+        if self._input is not None:
+            self._input.close()
+        for output in self._outputs:
+            output.child_left()
+        self._apply(self._life.leader_left(now))
+        return now
+
+    async def _await_pumps(self, pumps: Sequence[asyncio.Task[None]]) -> None:
+        await asyncio.wait(pumps)
+        self._apply(self._life.pipes_ended(self._now()))
+
+    async def _keep_time(self) -> None:
+        """Tell the life what time it is whenever something is due, until it is closed."""
+        while not self._life.closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._life.next_at()):
+                    await self._nudge.wait()
+            self._apply(self._life.tick(self._now(), silent=all(output.silent for output in self._outputs)))
+            # After the tick, whose acts nudge too: what is due next is asked anew without waiting in between.
+            self._nudge.clear()
+
+    async def _probe(self, group: Group) -> None:
+        if self._probing:
+            return
+        self._probing = True
+        try:
+            gone = await group.gone()
+        finally:
+            self._probing = False
+        if gone:
+            self._apply(self._life.group_gone(self._now()))
+
+    def _apply(self, acts: Sequence[Act], command: Envelope | None = None) -> list[asyncio.Task[None]]:
+        """Do what the life says. The events are recorded by tasks, since a kill never waits for the log."""
+        records: list[asyncio.Task[None]] = []
+        for act in acts:
+            if isinstance(act, Send):
+                self._send(Signals[act.signal])
+                records += self._task(self._record(c.Signalled(signal=act.signal, why=act.why), command))
+            elif isinstance(act, Probe) and self._group is not None:
+                self._task(self._probe(self._group))
+        self._nudge.set()
+        return records
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        """Under the exec's own roof; nothing, when that is coming down already."""
+        try:
+            if self._tasks is not None:
+                return [self._tasks.create_task(work)]
+        except RuntimeError:
+            work.close()
+        return []
+
+    async def _end(self, acts: Sequence[Act], command: Envelope | None) -> bool:
+        records = self._apply(acts, command)
+        if records:
+            await asyncio.wait(records)
+        for record in records:
+            if record.cancelled():
+                raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
+            record.result()
+        return bool(records)
+
+    def _send(self, number: Signals) -> None:
+        if self._group is not None:
+            front = self._outputs[0].foreground_group() if self.start.tty is not None and self._outputs else None
+            self._group.send(number, front)
+
+    async def _record(self, event: c.ExecEvent, command: Envelope | None = None) -> None:
+        async with self._recording:
+            if self._concluding:
+                raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
+            await self._recorder.record(event, command=command)
+
+    async def _throttle(self, bytes_per_s: int) -> None:
+        if not self._throttled:
+            self._throttled = True
+            await self._record(c.Throttled(bytes_per_s=bytes_per_s))
+
+    def _alive(self) -> bool:
+        return self._child is not None and self._life.leader_lives and not self._child.ended()
+
+    def _check_alive(self) -> None:
+        if not self._alive():
+            raise Refused("EXEC_NOT_FOUND", "the exec has ended")
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _tear_down(self) -> None:
+        self._begun.set()
+        if self._group is not None:
+            self._group.abandon()
+        if self._input is not None:
+            self._input.close()
+        for output in self._outputs:
+            output.close()
+        if self._spawned is not None and not self._outputs:
+            for fd in (self._spawned.stdin, self._spawned.stdout, self._spawned.stderr):
+                if fd is not None:
+                    os.close(fd)
