@@ -12,7 +12,7 @@ from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.catalog import CONTRACT_VERSION
 from sandreel_core.contract.requests import Bootstrap, Bootstrapped
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import NotFound, Refused, Unavailable
+from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
 _FIRST_RETRY_S = 0.05
@@ -38,7 +38,9 @@ async def present(bus: Bus, settings: BootSettings, log: Log) -> Bootstrapped:
             return msgspec.json.decode(answer, type=Bootstrapped)
         except (Unavailable, NotFound) as error:
             log.info("no bootstrap yet", problem=str(error))
-        except (Refused, msgspec.DecodeError) as error:
+        except Denied:
+            raise
+        except (SandreelError, msgspec.DecodeError) as error:
             log.error("bootstrap refused", problem=str(error))
         await bus.wait_connected()
         await asyncio.sleep(delay_s)

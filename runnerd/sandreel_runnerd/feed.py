@@ -11,7 +11,7 @@ import msgspec
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.requests import FeedMade, MakeFeed
 from sandreel_core.contract.subjects import CMD, SessionSubjects
-from sandreel_core.errors import NotFound, Refused, Unavailable
+from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
 # Batches that were read and not yet handled. Handling waits for the bus at most, so few are enough.
@@ -64,7 +64,10 @@ class Feed:
             group.create_task(self._handle())
             while True:
                 generation = await self._bus.wait_connected()
+                begun = asyncio.get_running_loop().time()
                 await self._read(feed, generation)
+                if asyncio.get_running_loop().time() - begun < _FIRST_RETRY_S:
+                    await asyncio.sleep(_FIRST_RETRY_S)  # a feed that goes as soon as it is made must not spin
                 self._before = self._received
                 self._attended.clear()
                 feed = await self._ask()
@@ -178,7 +181,9 @@ class Feed:
                 return msgspec.json.decode(answer, type=FeedMade).feed
             except (Unavailable, NotFound) as error:
                 self._log.info("no feed yet", problem=str(error))
-            except (Refused, msgspec.DecodeError) as error:
+            except Denied:
+                raise
+            except (SandreelError, msgspec.DecodeError) as error:
                 self._log.error("feed refused", problem=str(error))
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _MAX_RETRY_S)
