@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sandreel_core.client import Client
     from sandreel_core.embedded.stack import Stack
 
+INTERRUPTED = 130
 ORG, SESSION, EXEC = "default", "demo", "job-1"
 _JOB_WITHIN_S = 120.0
 _VIEWS_WITHIN_S = 30.0
@@ -36,7 +38,7 @@ _QUERIES = (
     ),
     (
         "lines that match a word",
-        "SELECT line, text FROM reel.exec_lines WHERE exec = 'job-1' AND text LIKE '%environment%' ORDER BY line LIMIT 8",
+        "SELECT line, text FROM reel.exec_lines WHERE exec = 'job-1' AND text LIKE '%denied%' ORDER BY line LIMIT 8",
     ),
 )
 
@@ -58,6 +60,7 @@ async def run(args: argparse.Namespace) -> int:
     from sandreel_core.embedded.stack import Stack
 
     stage, began = Stage(sys.stdout), time.monotonic()
+    told = _ended_by_signals()
     data = Path(tempfile.mkdtemp(prefix="sandreel-demo-"))
     try:
         with (data / "demo.log").open("w") as own_log:
@@ -66,6 +69,10 @@ async def run(args: argparse.Namespace) -> int:
             async with Stack(data, report=stage.part) as stack:
                 whole = await _play(stage, stack)
                 stage.title("Everything stops")
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+        return INTERRUPTED
     finally:
         await asyncio.to_thread(shutil.rmtree, data, ignore_errors=True)
     stage.say("")
@@ -74,6 +81,20 @@ async def run(args: argparse.Namespace) -> int:
     stage.say("Keep it running:   sandreel up          (in .venv/bin; data in ~/.local/share/sandreel)")
     stage.say("and from another terminal:  sandreel session create s1;  sandreel exec s1 -- sh -c 'echo hello'")
     return 0 if whole else 1
+
+
+def _ended_by_signals() -> asyncio.Event:
+    """Ctrl-C and SIGTERM end the demo as its end does: nothing is left running. The event says that one came."""
+    told, task, loop = asyncio.Event(), asyncio.current_task(), asyncio.get_running_loop()
+
+    def tell() -> None:
+        told.set()
+        if task is not None:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, tell)
+    return told
 
 
 async def _play(stage: Stage, stack: Stack) -> bool:
@@ -109,15 +130,20 @@ async def _play(stage: Stage, stack: Stack) -> bool:
 async def _job(stage: Stage, stack: Stack, client: Client) -> Account:
     """Run it, and kill everything but its recorder on the way."""
     handle = await client.exec(ORG, SESSION, shell=shell(), exec=EXEC, env=environment(sys.executable), stdin=package())
-    viewer = Viewer(stack.data, SESSION, handle.id, stage.output)
     try:
-        async with asyncio.timeout(_JOB_WITHIN_S), asyncio.TaskGroup() as tasks:
-            tasks.create_task(viewer.run())
-            tasks.create_task(_kills(stage, stack, viewer))
+        with (stack.data / "logs" / "viewer.log").open("w") as complaints:
+            viewer = Viewer(stack.data, SESSION, handle.id, show=stage.output, complaints=complaints)
+            await _watch(stage, stack, viewer)
     except TimeoutError as error:
         raise Unavailable(f"the job has not ended after {_JOB_WITHIN_S:g} s") from error
     stage.end_output()
     return viewer.account
+
+
+async def _watch(stage: Stage, stack: Stack, viewer: Viewer) -> None:
+    async with asyncio.timeout(_JOB_WITHIN_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(viewer.run())
+        tasks.create_task(_kills(stage, stack, viewer))
 
 
 async def _kills(stage: Stage, stack: Stack, viewer: Viewer) -> None:

@@ -23,6 +23,7 @@ _TESTS = (
     "core/test_exec.py",
     "core/test_settings.py",
     "runnerd/test_env.py",
+    "support/samples.py",
 )
 _MAX_BYTES = 60 * 1024  # goes with the command as its input, at most 64 KiB
 
@@ -39,14 +40,13 @@ set -o pipefail
 mkdir -p project && tar -xzf - -C project
 {{
   {tests}
+  code=$?
   echo "burst begins"
   "$PYTHON" -c "$BURST"
+  exit $code
 }} 2>&1 | tee {copy}
 """
-_PYTEST = (
-    '"$PYTHON" -m pytest -v --color=no -p no:cacheprovider --noconftest -c /dev/null --rootdir=project'
-    " --import-mode=importlib project"
-)
+_PYTEST = '(cd project && "$PYTHON" -m pytest -v --color=no -p no:cacheprovider -c /dev/null --rootdir=. tests)'
 _NO_PYTEST = 'echo "pytest is not installed here: no tests, only the burst"'
 
 
@@ -57,7 +57,9 @@ def shell() -> str:
 
 
 def environment(python: str) -> dict[str, str]:
-    return {"PYTHON": python, "BURST": _BURST, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHON": python, "BURST": _BURST, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"  # they are pure: no plugin is needed, and none is configured
+    }
 
 
 def package() -> bytes:
@@ -65,7 +67,7 @@ def package() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path in _files():
-            archive.add(path, arcname=path.name if path.parent.name == "core" else f"{path.parent.name}_{path.name}")
+            archive.add(path, arcname=str(Path("tests") / path.parent.name / path.name))
     body = buffer.getvalue()
     if len(body) > _MAX_BYTES:
         raise ValueError(f"the demo's tests have grown to {len(body)} bytes; choose fewer")

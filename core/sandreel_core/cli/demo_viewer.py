@@ -9,11 +9,12 @@ import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
 _MAX_LINE_BYTES = 4 << 20  # a block is below the server's maximum payload of 1 MiB
+_AGAIN_S = 0.3
 
 
 class Account:
@@ -55,12 +56,15 @@ class Account:
 class Viewer:
     """Runs `attach` until the exec has ended; killed, it attaches again behind the last event that it has shown whole."""
 
-    def __init__(self, data: Path, session: str, exec_id: str, show: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, data: Path, session: str, exec_id: str, *, show: Callable[[bytes], None], complaints: TextIO
+    ) -> None:
         self.account = Account()
         self.attached = 0
         self._command = [sys.executable, "-P", "-m", "sandreel_core.cli", "attach", session, exec_id, "--json"]
         self._command += ["--data", str(data)]
         self._show = show
+        self._complaints = complaints
         self._child: asyncio.subprocess.Process | None = None
         self._progress = asyncio.Condition()
 
@@ -69,7 +73,7 @@ class Viewer:
         while not self.account.ended:
             after = ["--after", self.account.cursor] if self.account.cursor else []
             child = self._child = await asyncio.create_subprocess_exec(
-                *self._command, *after, stdout=asyncio.subprocess.PIPE, limit=_MAX_LINE_BYTES
+                *self._command, *after, stdout=asyncio.subprocess.PIPE, stderr=self._complaints, limit=_MAX_LINE_BYTES
             )
             self.attached += 1
             try:
@@ -78,7 +82,9 @@ class Viewer:
                 if child.returncode is None:
                     with contextlib.suppress(ProcessLookupError):
                         child.kill()
-                await child.wait()
+                status = await child.wait()
+            if status > 0 and not self.account.ended:
+                await asyncio.sleep(_AGAIN_S)
 
     async def _read(self, child: asyncio.subprocess.Process) -> None:
         if child.stdout is None:

@@ -30,6 +30,7 @@ class Stage:
     def title(self, text: str) -> None:
         self.say("")
         self.say(self._paint(f"── {text}", _BOLD))
+        self._drawn_at = time.monotonic()
 
     def say(self, text: str) -> None:
         self._clear()

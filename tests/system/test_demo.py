@@ -1,0 +1,82 @@
+"""What `make demo` shows is true, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("stack")
+COMMAND = (sys.executable, "-P", "-m", "sandreel_core.cli", "demo")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where the demo makes its data directory. Not pytest's own: its parents are closed to other users."""
+    directory = Path(tempfile.mkdtemp(prefix="sandreel-test-demo-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+async def start(place: Path) -> asyncio.subprocess.Process:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
+    return await asyncio.create_subprocess_exec(
+        *COMMAND,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environ | {"TMPDIR": str(place)},
+    )
+
+
+def left_in(place: Path) -> list[bytes]:
+    """The command lines of processes that work below the directory, and the files in it."""
+    found = [bytes(path) for path in place.iterdir()]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if bytes(place) in words and process.name != str(os.getpid()):
+            found.append(words)
+    return found
+
+
+@pytest.mark.timeout(180)
+async def test_the_demo_loses_nothing_while_everything_is_killed(place: Path) -> None:
+    child = await start(place)
+    async with asyncio.timeout(150):
+        output, _ = await child.communicate()
+    said = output.decode()
+    assert child.returncode == 0, said
+    for who in ("viewer", "spawner", "projector", "nats"):
+        assert f"✗ {who}: SIGKILL" in said
+    for what in ("lines", "bytes", "sha256", "holes in ordinals and line numbers", "exit code"):
+        assert f"✓ {what}:" in said
+    assert "PASSED" in said
+    assert "Nothing was lost." in said
+    assert "sandreel up" in said
+    assert "Traceback" not in said
+    assert left_in(place) == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_demo_that_is_interrupted_leaves_nothing_running(place: Path) -> None:
+    child = await start(place)
+    assert child.stdout is not None
+    async with asyncio.timeout(60):
+        while b"projector  ready" not in await child.stdout.readline():
+            pass
+        child.send_signal(signal.SIGINT)
+        rest = await child.stdout.read()
+    assert await child.wait() == 130, rest.decode()
+    assert b"Traceback" not in rest
+    assert left_in(place) == []
