@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import pytest
+from nats.aio.transport import TcpTransport
+
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.contract import exec as c
 from sandreel_core.embedded.nats import NatsServer
@@ -84,6 +87,28 @@ async def test_law_4_the_server_is_killed_in_mid_window(nats_server: NatsServer,
 
     before = bus.generation
     await run(bus, await connect_bus(), {100: kill, 350: kill})
+    assert bus.generation > before
+
+
+async def test_a_socket_that_breaks_while_it_is_written_is_replaced(
+    nats_server: NatsServer, connect_bus: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py fails to close then, and calls nobody back."""
+    bus = await connect_bus()
+    real = TcpTransport.drain
+
+    async def broken(self: TcpTransport) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    async def break_it() -> None:
+        monkeypatch.setattr(TcpTransport, "drain", broken)
+        nats_server.kill()
+        await nats_server.wait()
+        asyncio.get_running_loop().call_later(0.3, monkeypatch.setattr, TcpTransport, "drain", real)
+        await nats_server.start()
+
+    before = bus.generation
+    await run(bus, await connect_bus(), {100: break_it})
     assert bus.generation > before
 
 

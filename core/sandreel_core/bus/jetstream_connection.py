@@ -30,6 +30,7 @@ NO_RESPONDERS = "503"
 _DENIED = re.compile(r'publish to "([^"]+)"', re.IGNORECASE)
 _FIRST_PAUSE_S = 0.02
 _GREATEST_PAUSE_S = 2.0
+_LOOK_S = 0.5
 _CONNECT_S = 5
 # A silent server is given up after three of these.
 _PING_S = 5
@@ -78,6 +79,7 @@ class Link:
     async def publish(self, subject: str, body: bytes, reply: str = "", headers: Headers | None = None) -> None:
         """Raises Unavailable when the link is lost, TooLarge for a body over the server's limit."""
         if self.lost.is_set() or not self.client.is_connected:
+            self.lose()
             raise Unavailable("the connection to NATS is lost")
         try:
             await self._calm(self.client.publish(subject, body, reply, headers))
@@ -101,6 +103,16 @@ class Link:
         if status(message) == NO_RESPONDERS:
             raise NotFound(f"nobody serves {subject}")
         return message
+
+    async def end(self) -> None:
+        """Returns when the link is lost. Also asks the client: nats-py calls nobody back when the socket
+        breaks while it writes its last bytes."""
+        while not self.lost.is_set() and not self.client.is_closed:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self.lost.wait()
+            except TimeoutError:
+                continue
 
     def lose(self) -> None:
         self.lost.set()
@@ -177,7 +189,7 @@ class Connection:
             self._moved.fire()
             self._log.info("connected to NATS", generation=self.generation)
             try:
-                await link.lost.wait()
+                await link.end()
                 self._log.warning("the connection to NATS is lost", generation=self.generation)
             finally:
                 self.link = None
