@@ -68,5 +68,5 @@ class Group:
             self._child.abandon()
 
     def _look(self, policy: Literal["keep", "kill"]) -> tuple[int, int | None]:
-        count = leftovers.kill(self._marks) if policy == "kill" else len(leftovers.find(self._marks))
+        count = leftovers.kill(self._marks) if policy == "kill" else leftovers.count(self._marks)
         return count, oom_kills()

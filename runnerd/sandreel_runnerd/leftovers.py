@@ -34,6 +34,12 @@ def find(marks: Marks) -> list[int]:
     return [pid for pid in all_pids() if pid not in (me, marks.leader) and belongs(pid, marks)]
 
 
+def count(marks: Marks) -> int:
+    """How many there are. A search is no snapshot (one that forks and dies meanwhile, or is in the middle of an
+    exec, goes unseen), so none is believed only after a second look."""
+    return len(find(marks) or find(marks))
+
+
 def find_group(leader: int) -> list[int]:
     """The living members of the leader's process group, but itself."""
     found = []
@@ -45,11 +51,14 @@ def find_group(leader: int) -> list[int]:
 
 
 def kill(marks: Marks, within_s: float = KILL_WITHIN_S) -> int:
-    """SIGKILL all of them until none is found; how many there were. They are stopped first, so that a fork
-    bomb does not outrun the search."""
+    """SIGKILL all of them until two searches find none; how many there were. They are stopped first, so that a
+    fork bomb does not outrun the search."""
     seen: set[int] = set()
+    clean = 0
     until = time.monotonic() + within_s
-    while (found := find(marks)) and time.monotonic() < until:
+    while clean < 2 and time.monotonic() < until:
+        found = find(marks)
+        clean = 0 if found else clean + 1
         seen.update(found)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(marks.leader, signal.SIGKILL)
