@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from sandreel_core.bus.port import Stored
+from sandreel_core.bus.streams import STALE_MARGIN_S
 from sandreel_core.contract import codec
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
@@ -18,9 +19,6 @@ from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.answers import Answers
 from sandreel_runnerd.env import EnvStore
 from sandreel_runnerd.execs import Execs
-
-# CMD keeps a command for 7 days; an hour before that it is too old to be sure that it is a first (design §3).
-STALE_AFTER_S = 7 * 86_400 - 3600
 
 
 class Commands:
@@ -35,7 +33,7 @@ class Commands:
         *,
         now: Callable[[], datetime],
         log: Log,
-        stale_after_s: float = STALE_AFTER_S,
+        max_age_s: float,
     ) -> None:
         self._execs = execs
         self._env = env
@@ -43,7 +41,8 @@ class Commands:
         self._activity = activity
         self._now = now
         self._log = log
-        self._stale_after_s = stale_after_s
+        # An hour before CMD forgets it, it is too old to be sure that it is a first (design §3).
+        self._stale_after_s = max_age_s - STALE_MARGIN_S
 
     async def take(self, stored: Stored) -> None:
         """Never raises: whatever is in a command, the others' execs go on."""

@@ -144,7 +144,15 @@ class Daemon:
                 limit=boot.limits.execs or settings.max_live_execs,
                 log=self._log,
             )
-            commands = Commands(execs, env, answers, self._activity, now=now, log=self._log)
+            commands = Commands(
+                execs,
+                env,
+                answers,
+                self._activity,
+                now=now,
+                log=self._log,
+                max_age_s=settings.command_max_age_s,
+            )
             feed = self._feed = Feed(
                 self._bus,
                 subjects,

@@ -30,4 +30,6 @@ class BootSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     spool_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     max_live_execs: Annotated[int, Meta(ge=1, le=10_000)] = 4
     heartbeat_s: Annotated[float, Meta(gt=0)] = 5.0
+    # How long CMD keeps a command; an hour before that runnerd refuses it as STALE (design §3).
+    command_max_age_s: Annotated[float, Meta(ge=7200)] = 7 * 86_400
     log_level: str = "INFO"

@@ -28,11 +28,11 @@ REQUESTS: dict[str, tuple[str, type, type]] = {
     "lift": ("runnerd", r.Done, r.Done),
     "hold": ("runnerd", r.Hold, r.Done),
     "keys": ("runnerd", r.Keys, r.KeysTaken),
-    "file_list": ("runnerd", r.ListFiles, r.FileList),
-    "file_read": ("runnerd", r.ReadFile, r.FileChunk),
-    "file_write": ("runnerd", r.WriteFile, r.FileStored),
-    "file_delete": ("runnerd", r.DeleteFile, r.Done),
-    "file_fetch": ("runnerd", r.FetchFile, r.FileStored),
+    "list_files": ("runnerd", r.ListFiles, r.FileList),
+    "read_file": ("runnerd", r.ReadFile, r.FileChunk),
+    "write_file": ("runnerd", r.WriteFile, r.FileStored),
+    "delete_file": ("runnerd", r.DeleteFile, r.Done),
+    "fetch_file": ("runnerd", r.FetchFile, r.FileStored),
 }
 
 

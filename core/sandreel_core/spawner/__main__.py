@@ -30,6 +30,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
             spool_bytes=settings.runnerd_spool_bytes,
             max_live_execs=settings.runnerd_max_live_execs,
             heartbeat_s=settings.runnerd_heartbeat_s,
+            command_max_age_s=installation.cmd_max_age_s,
             log_level=settings.runnerd_log_level,
         ),
         rules=Rules(
@@ -52,7 +53,6 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
         ),
         replicas=installation.replicas,
         sweep_s=settings.sweep_s,
-        command_max_age_s=installation.cmd_max_age_s,
     )
 
 

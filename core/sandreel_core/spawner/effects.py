@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sandreel_core.bus.streams import CMD_MAX_AGE_S
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.session import (
@@ -45,6 +46,7 @@ class BootTerms:
     spool_bytes: int = 64 * 1024 * 1024
     max_live_execs: int = 4
     heartbeat_s: float = 5.0
+    command_max_age_s: float = CMD_MAX_AGE_S
     log_level: str = "INFO"
 
     def settings(self, key: Key, session: Session) -> BootSettings:
@@ -62,6 +64,7 @@ class BootTerms:
             spool_bytes=self.spool_bytes,
             max_live_execs=session.limits.execs or self.max_live_execs,
             heartbeat_s=self.heartbeat_s,
+            command_max_age_s=self.command_max_age_s,
             log_level=self.log_level,
         )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from sandreel_core.bus.port import Bus
-from sandreel_core.bus.streams import CMD_MAX_AGE_S, SPAWNER_REFUSALS
+from sandreel_core.bus.streams import SPAWNER_REFUSALS
 from sandreel_core.clock import now
 from sandreel_core.errors import SandreelError, Unavailable
 from sandreel_core.log import Log
@@ -46,7 +46,6 @@ class Plan:
     quotas: Quotas = field(default_factory=Quotas)
     replicas: int = 1
     sweep_s: float = 60
-    command_max_age_s: float = CMD_MAX_AGE_S
 
 
 class Spawner:
@@ -84,7 +83,7 @@ class Spawner:
             node=plan.rules.node,
             source=self._source,
             partitions=plan.terms.partitions,
-            command_max_age_s=plan.command_max_age_s,
+            command_max_age_s=plan.terms.command_max_age_s,
         )
         desk = Desk(
             self._bus,
