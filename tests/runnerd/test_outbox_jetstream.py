@@ -100,7 +100,7 @@ async def test_a_connection_that_nats_py_fails_to_close_is_replaced(
     async def broken(self: Client, status: int, do_cbs: bool = True) -> None:
         self._status = status
         if self._transport is not None:
-            self._transport.close()
+            self._transport.close()  # type: ignore[no-untyped-call]
 
     with monkeypatch.context() as patch:
         patch.setattr(Client, "_close", broken)
