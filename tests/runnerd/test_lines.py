@@ -53,7 +53,8 @@ def test_the_blocks_are_the_bytes_in_any_chunking(chunks: list[bytes], hold: boo
 
 @given(st.text(max_size=300), st.lists(st.integers(1, 7), min_size=1), st.booleans(), st.sets(st.integers(0, 300)))
 def test_utf8_is_never_broken(text: str, sizes: list[int], hold: bool, flushes: set[int]) -> None:
-    data, chunks, at = text.encode(), [], 0
+    data, at = text.encode(), 0
+    chunks: list[bytes] = []
     while at < len(data):
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(data[at : at + size])
