@@ -55,8 +55,16 @@ class PostgresPart:
         return self.server.pid if self.server.running else None
 
     async def start(self) -> None:
+        # A thread starts it and cannot be cancelled: left alone it would bring up a server that nobody stops.
+        starting = asyncio.ensure_future(self.server.start())
         try:
-            await self.server.start()
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait((starting,))
+            if not starting.cancelled():
+                starting.exception()
+            await self.server.stop()
+            raise
         except Unavailable as error:
             if not is_free(self.server.port):
                 raise PortTaken(f"port {self.server.port} is taken by another program") from error
