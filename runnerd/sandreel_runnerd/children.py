@@ -11,7 +11,6 @@ import asyncio
 import errno
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,9 +38,8 @@ def signal_name(number: int) -> str:
 class Child:
     """One process that runnerd started. `released`: its pid may belong to somebody else by now."""
 
-    def __init__(self, process: subprocess.Popen[bytes], owned: set[int], pidfd: int | None) -> None:
-        self.pid = process.pid
-        self._process = process
+    def __init__(self, pid: int, owned: set[int], pidfd: int | None) -> None:
+        self.pid = pid
         self._owned = owned
         self._pidfd = pidfd
         self._ending: Ending | None = None
@@ -88,18 +86,14 @@ class Child:
             if self.ended():
                 self.collect()
             else:
-                self._process.returncode = -signal.SIGKILL
                 self._release()
 
     def _reap(self) -> Ending:
         try:
             _, status, usage = os.wait4(self.pid, 0)
         except ChildProcessError:
-            self._process.returncode = 0
             return Ending()
         code = os.waitstatus_to_exitcode(status)
-        # Popen must not wait for it again, nor complain that nobody has.
-        self._process.returncode = code
         return Ending(
             exit_code=code if code >= 0 else None,
             signal=signal_name(-code) if code < 0 else None,
@@ -127,20 +121,21 @@ class Children:
     def owns(self, pid: int) -> bool:
         return pid in self._owned
 
-    async def start(self, start: Callable[[], subprocess.Popen[bytes]]) -> Child:
-        """Run `start` in a thread and own what it started. Raises what `start` raises (OSError, ValueError)."""
+    async def start(self, start: Callable[[], int]) -> Child:
+        """Run `start` in a thread and own what it started, a direct child by its pid. Raises what `start` raises
+        (OSError, ValueError)."""
         self._starting += 1
         try:
             work = asyncio.ensure_future(asyncio.to_thread(start))
             try:
-                process = await asyncio.shield(work)
+                pid = await asyncio.shield(work)
             except asyncio.CancelledError:
                 # The thread cannot be stopped: what it starts is ended at once.
-                process = await work
-                process.kill()
-                self._adopt(process).abandon()
+                pid = await work
+                os.kill(pid, signal.SIGKILL)
+                self._adopt(pid).abandon()
                 raise
-            return self._adopt(process)
+            return self._adopt(pid)
         finally:
             self._starting -= 1
             if self._postponed and not self._starting:
@@ -176,16 +171,16 @@ class Children:
         except ChildProcessError:
             return 0
 
-    def _adopt(self, process: subprocess.Popen[bytes]) -> Child:
-        self._owned.add(process.pid)
+    def _adopt(self, pid: int) -> Child:
+        self._owned.add(pid)
         try:
-            pidfd: int | None = self._open_pidfd(process.pid)
+            pidfd: int | None = self._open_pidfd(pid)
         except OSError as error:
             # gVisor and old kernels have no pidfd; out of descriptors it must still be heard of.
             if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EMFILE, errno.ENFILE):
                 raise
             pidfd = None
-        return Child(process, self._owned, pidfd)
+        return Child(pid, self._owned, pidfd)
 
 
 def child_pids() -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 from collections.abc import Coroutine, Mapping, Sequence
 from signal import Signals
 from typing import Any
@@ -198,7 +197,7 @@ class RunningExec:
         assert recipe is not None  # noqa: S101 - prepare has set it
         try:
             child = self._child = await self._host.children.start(self._start)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError) as error:
             self._begun.set()
             message = process.why_not_started(recipe, error)
             return c.Exited(exit_code=None, reason="spawn_failed", message=message, duration_ms=0)
@@ -240,11 +239,11 @@ class RunningExec:
             leftovers=outcome.leftovers,
         )
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> int:
         assert self._recipe is not None  # noqa: S101
         self._oom_kills_before = oom_kills()
         self._spawned = process.spawn(self._recipe)
-        return self._spawned.process
+        return self._spawned.pid
 
     def _open(self, recipe: process.Recipe) -> None:
         assert self._spawned is not None  # noqa: S101

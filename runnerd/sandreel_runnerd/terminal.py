@@ -25,11 +25,6 @@ def resize(master: int, cols: int, rows: int) -> None:
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
 
-def make_controlling(slave: int) -> None:
-    """In the child, after setsid: this terminal is the session's, so that Ctrl-C and job control work."""
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
-
 def foreground_group(master: int) -> int | None:
     """The process group that has the terminal."""
     try:

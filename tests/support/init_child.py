@@ -6,10 +6,7 @@ Prints one line for what it found; on an ending signal that counts it prints `en
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,9 +33,8 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def start(argv: list[str]) -> subprocess.Popen[bytes]:
-    unmask = functools.partial(signal.pthread_sigmask, signal.SIG_SETMASK, ())
-    return subprocess.Popen(argv, start_new_session=True, preexec_fn=unmask)  # noqa: PLW1509
+def start(argv: list[str]) -> int:
+    return os.posix_spawnp(argv[0], argv, os.environ, setsid=True, setsigmask=())
 
 
 async def run(children: Children, argv: list[str]) -> str:
