@@ -43,6 +43,8 @@ class Link:
         self.client = client
         self.generation = generation
         self.lost = asyncio.Event()
+        # Called once, when it is.
+        self.on_lost: set[Callable[[], None]] = set()
         # Called with the subject, in lower case, that the server did not let us publish to.
         self.on_denial: set[Callable[[str], None]] = {self._deny}
         self._inbox = f"{inbox_prefix}.{new_token()}"
@@ -116,6 +118,8 @@ class Link:
 
     def lose(self) -> None:
         self.lost.set()
+        for tell in tuple(self.on_lost):
+            tell()
         for _, answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(Unavailable("the connection to NATS was lost"))

@@ -55,9 +55,11 @@ class Pull:
 
     async def open(self) -> None:
         """Raises Unavailable."""
+        self._link.on_lost.add(self._stir.set)
         self._subscription = await self._link.subscribe(f"{self._inbox}.*", self._on_message)
 
     async def close(self) -> None:
+        self._link.on_lost.discard(self._stir.set)
         if self._subscription is not None:
             await self._link.unsubscribe(self._subscription)
 
@@ -102,20 +104,14 @@ class Pull:
             return True
         self._stir.clear()
         limit_s = 3.0 * _HEARTBEAT_S
-        lost = asyncio.ensure_future(self._link.lost.wait())
-        stir = asyncio.ensure_future(self._stir.wait())
         try:
-            done, _ = await asyncio.wait(
-                (lost, stir),
-                timeout=limit_s if patience_s is None else min(limit_s, patience_s),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            lost.cancel()
-            stir.cancel()
-        if not done and (patience_s is None or patience_s >= limit_s):
-            raise Gone("no heartbeat")
-        return bool(done)
+            async with asyncio.timeout(limit_s if patience_s is None else min(limit_s, patience_s)):
+                await self._stir.wait()
+        except TimeoutError:
+            if patience_s is None or patience_s >= limit_s:
+                raise Gone("no heartbeat") from None
+            return False
+        return True
 
     async def _on_message(self, message: Msg) -> None:
         code = status(message)
