@@ -20,7 +20,7 @@ from sandreel_core.contract.workspace import EnvPatched, PatchEnv
 from sandreel_core.errors import Denied, Unavailable
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
-from sandreel_core.spawner.quota import Quotas
+from sandreel_core.spawner.quota import SLOTS, Quotas
 from sandreel_core.spawner.reconcile import Rules
 from tests.support.backend import FakeBackend
 from tests.support.spawner import ONE, Hand, plan, running
@@ -166,6 +166,25 @@ async def test_what_a_boot_left_is_closed_at_the_first_reconcile(hand: Hand, bac
     async with running(hand.bus, backend, plan()):
         await asyncio.sleep(0)
     assert len(await hand.events(aggregate="exec", id="open")) == 2
+
+
+async def test_every_boot_of_a_session_is_closed_once(hand: Hand, backend: FakeBackend) -> None:
+    async with running(hand.bus, backend, plan(sweep_s=0.05)):
+        await ready(hand)
+        backend.die(ONE)
+        await hand.until(s.Stopped)
+        await hand.send(s.Resume())
+        await hand.until(s.Provisioned, where=lambda event: event.boot == 2)
+        await hand.bootstrap("1-2")
+        await hand.say(x.Accepted(boot_id="1-2"), id="open", n=1)
+        backend.die(ONE)
+        await hand.until(x.Lost, aggregate="exec", id="open")
+        async with asyncio.timeout(5):
+            while (record := await hand.bus.last(SLOTS, "closed.acme.one")) is None or record.body != b"1-2":
+                await asyncio.sleep(0.01)
+    written = (await hand.bus.state(SLOTS)).last_sequence
+    async with running(hand.bus, backend, plan(sweep_s=0.05)):
+        assert (await hand.bus.state(SLOTS)).last_sequence == written, "what is closed is remembered"
 
 
 async def test_commands_without_a_boot_are_refused_at_once(hand: Hand, backend: FakeBackend, spawner: None) -> None:
