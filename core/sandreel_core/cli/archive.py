@@ -40,8 +40,8 @@ async def run(args: argparse.Namespace) -> int:
 
     directory: Path = args.to or (args.data or Path(DATA)).expanduser() / "archive"
     screen = Screen(json=args.json)
-    async with connect(args) as client:
-        age_s = args.older_than or settings(args).bus.cmd_max_age_s
+    async with connect(args, operator=True) as client:
+        age_s = args.older_than or settings(args, operator=True).bus.cmd_max_age_s
         before_ns = None if args.all else int((clock.now().timestamp() - age_s) * 1e9)
         for partition in range(client.partitions):
             state = await client.bus.state(reel(partition))

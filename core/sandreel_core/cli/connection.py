@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sandreel_core.client import Client, ClientSettings
 
 DATA = "~/.local/share/sandreel"
-CLIENT_FILE = "client.toml"  # written by `sandreel up`
+CLIENT_FILE, ROLES_FILE = "client.toml", "roles.toml"  # written by `sandreel up`
 _ORG = "SANDREEL_ORG"
 
 
@@ -30,9 +30,10 @@ def options(*, org: bool = True) -> argparse.ArgumentParser:
     return parent
 
 
-def settings(args: argparse.Namespace) -> ClientSettings:
+def settings(args: argparse.Namespace, *, operator: bool = False) -> ClientSettings:
     """From the file that SANDREEL_CONFIG names, else the one that `sandreel up` wrote, and from `SANDREEL_*`.
 
+    operator  in the roles' name: a client may not take anything out of a stream
     Raises Misconfigured when none of them says where an installation is.
     """
     from sandreel_core.client import ClientSettings
@@ -41,7 +42,7 @@ def settings(args: argparse.Namespace) -> ClientSettings:
     environ = {name: value for name, value in os.environ.items() if name != _ORG}
     if args.data is None and environ.get(CONFIG, "").strip():
         return load(ClientSettings, environ=environ)
-    written = (args.data or Path(DATA)).expanduser() / CLIENT_FILE
+    written = (args.data or Path(DATA)).expanduser() / (ROLES_FILE if operator else CLIENT_FILE)
     if written.is_file():
         return load(ClientSettings, environ=environ, path=written)
     if args.data is None and any(name.startswith("SANDREEL_BUS_") for name in environ):
@@ -52,11 +53,11 @@ def settings(args: argparse.Namespace) -> ClientSettings:
 
 
 @asynccontextmanager
-async def connect(args: argparse.Namespace) -> AsyncIterator[Client]:
-    """The client of the parsed options; `args.org` is filled in."""
+async def connect(args: argparse.Namespace, *, operator: bool = False) -> AsyncIterator[Client]:
+    """The client of the parsed options; `args.org` is filled in. `operator`: see `settings`."""
     from sandreel_core.client import Client
 
-    found = settings(args)
+    found = settings(args, operator=operator)
     args.org = getattr(args, "org", None) or os.environ.get(_ORG, "").strip() or found.org
     async with Client.connect(found, actor=found.actor or f"cli:{_login()}") as client:
         yield client
