@@ -115,41 +115,17 @@ class Children:
     def __init__(self, open_pidfd: Callable[[int], int] = os.pidfd_open) -> None:
         self._open_pidfd = open_pidfd
         self._owned: set[int] = set()
-        self._starting = 0
-        self._postponed = False
 
     def owns(self, pid: int) -> bool:
         return pid in self._owned
 
-    async def start(self, start: Callable[[], int]) -> Child:
-        """Run `start` in a thread and own what it started, a direct child by its pid. Raises what `start` raises
-        (OSError, ValueError)."""
-        self._starting += 1
-        try:
-            work = asyncio.ensure_future(asyncio.to_thread(start))
-            try:
-                pid = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                # The thread cannot be stopped: what it starts is ended at once.
-                pid = await work
-                os.kill(pid, signal.SIGKILL)
-                self._adopt(pid).abandon()
-                raise
-            return self._adopt(pid)
-        finally:
-            self._starting -= 1
-            if self._postponed and not self._starting:
-                self._postponed = False
-                self.reap()
+    def start(self, start: Callable[[], int]) -> Child:
+        """Run `start` and own what it started, a direct child by its pid. Raises what `start` raises (OSError,
+        ValueError). Nothing is reaped in between, so the new pid cannot be taken for a stranger's."""
+        return self._adopt(start())
 
     def reap(self) -> int:
-        """Remove the zombies that nobody owns; how many. For PID 1 and subreapers, on every SIGCHLD.
-
-        While a start is under way nothing is reaped, because an unknown pid may be the new child; it is made up for after.
-        """
-        if self._starting:
-            self._postponed = True
-            return 0
+        """Remove the zombies that nobody owns; how many. For PID 1 and subreapers, on every SIGCHLD."""
         reaped = 0
         while True:
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -29,8 +28,6 @@ MAX_OOM_SCORE = 1000  # proc(5)
 THROTTLED_PIPE_BYTES = 4096
 # Those that Python ignores, which a child would inherit.
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
-# The working directory is the process's: one start at a time, each takes half a millisecond.
-_DIRECTORY = threading.Lock()
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
@@ -96,8 +93,11 @@ def plan(start: c.Start, *, workspace: str, env: Mapping[str, str]) -> Recipe:
 
 
 def working_directory(workspace: str, cwd: str | None) -> str:
-    """The real path, which is the workspace's or below it. Raises Refused(INVALID_CWD)."""
-    shown = cwd if cwd is not None else "."
+    """The real path, which is the workspace's or below it; the workspace itself is taken as it is. Raises
+    Refused(INVALID_CWD)."""
+    if cwd is None:
+        return workspace
+    shown = cwd
     if "\0" in shown:
         raise Refused("INVALID_CWD", "the working directory holds a NUL")
     try:
@@ -135,8 +135,8 @@ def environment(
 
 
 def spawn(recipe: Recipe) -> Spawned:
-    """Start it, in a session and process group of its own. Blocking until it runs. Raises OSError, whose text
-    says what is wrong, and leaves nothing open then."""
+    """Start it, in a session and process group of its own. Blocks for the half millisecond that it takes; to be
+    called from one thread only. Raises OSError, whose text says what is wrong, and leaves nothing open then."""
     return _spawn_in_terminal(recipe, recipe.tty) if recipe.tty is not None else _spawn_with_pipes(recipe)
 
 
@@ -175,25 +175,25 @@ def _spawn_in_terminal(recipe: Recipe, size: c.Terminal) -> Spawned:
 def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
     """By posix_spawn: a tenth of the time of a fork of this interpreter, and the only way to give the child a clean
     signal mask (as PID 1 runnerd blocks signals, init.py) without running Python in it. What it cannot do is change
-    the directory, so runnerd does for as long as it takes; nothing of runnerd goes by a relative path.
+    the directory, so runnerd does for as long as it takes; nothing of runnerd goes by a relative path. A thread
+    would gain nothing: CPython holds its lock over this call.
     """
     closed = [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()]
-    with _DIRECTORY, contextlib.ExitStack() as back:
-        here = os.open(".", os.O_PATH | os.O_DIRECTORY)
-        back.callback(os.close, here)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY)
+    try:
         os.chdir(recipe.cwd)
-        try:
-            pid = os.posix_spawnp(
-                recipe.argv[0],
-                recipe.argv,
-                recipe.env,
-                file_actions=[*file_actions, *closed],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_DEFAULT_SIGNALS,
-            )
-        finally:
-            os.fchdir(here)
+        pid = os.posix_spawnp(
+            recipe.argv[0],
+            recipe.argv,
+            recipe.env,
+            file_actions=[*file_actions, *closed],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_DEFAULT_SIGNALS,
+        )
+    finally:
+        os.fchdir(here)
+        os.close(here)
     step_back(pid)
     return pid
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import Coroutine, Mapping, Sequence
 from signal import Signals
@@ -96,7 +97,9 @@ class RunningExec:
             exec_id=self.start.exec,
             tty=self.start.tty is not None,
         )
-        self._recipe = await asyncio.to_thread(process.plan, self.start, workspace=self._host.workspace, env=env)
+        plan = functools.partial(process.plan, self.start, workspace=self._host.workspace, env=env)
+        # Only a directory that was asked for is looked at, which may take as long as its file system likes.
+        self._recipe = plan() if self.start.cwd is None else await asyncio.to_thread(plan)
 
     async def run(self) -> c.Exited:
         """Start it, record it, and conclude. See the class for what is raised."""
@@ -196,7 +199,7 @@ class RunningExec:
         recipe = self._recipe
         assert recipe is not None  # noqa: S101 - prepare has set it
         try:
-            child = self._child = await self._host.children.start(self._start)
+            child = self._child = self._host.children.start(self._start)
         except (OSError, ValueError) as error:
             self._begun.set()
             message = process.why_not_started(recipe, error)

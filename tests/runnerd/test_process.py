@@ -75,7 +75,7 @@ def started(*argv: str) -> int:
 
 async def test_a_child_stays_a_zombie_until_it_is_collected() -> None:
     children = Children()
-    child = await children.start(lambda: started("sh", "-c", "exit 9"))
+    child = children.start(lambda: started("sh", "-c", "exit 9"))
     assert children.owns(child.pid)
     await child.wait()
     assert os.getpgid(child.pid) == child.pid
@@ -88,13 +88,13 @@ async def test_without_pidfd_the_exit_is_heard_of_all_the_same() -> None:
     def missing(_: int) -> int:
         raise OSError(errno.ENOSYS, "no such call")
 
-    child = await Children(missing).start(lambda: started("sh", "-c", "kill -9 $$"))
+    child = Children(missing).start(lambda: started("sh", "-c", "kill -9 $$"))
     await child.wait()
     assert child.collect().signal == "SIGKILL"
 
 
 async def test_a_status_that_somebody_else_took_is_not_made_up() -> None:
-    child = await Children().start(lambda: started("true"))
+    child = Children().start(lambda: started("true"))
     await child.wait()
     os.waitpid(child.pid, 0)
     ending = child.collect()
@@ -108,7 +108,7 @@ from sandreel_runnerd.children import Children, child_pids
 async def main():
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     children = Children()
-    own = await children.start(lambda: os.posix_spawnp("sh", ["sh", "-c", "exit 4"], os.environ))
+    own = children.start(lambda: os.posix_spawnp("sh", ["sh", "-c", "exit 4"], os.environ))
     await own.wait()
     maker = subprocess.Popen(["sh", "-c", "for i in $(seq 200); do (sleep 0.01 &) ; done; sleep 0.3"])
     reaped, want = 0, 201

@@ -38,7 +38,7 @@ def start(argv: list[str]) -> int:
 
 
 async def run(children: Children, argv: list[str]) -> str:
-    child = await children.start(lambda: start(argv))
+    child = children.start(lambda: start(argv))
     await child.wait()
     ending = child.collect()
     return f"{ending.exit_code}/{ending.signal}"
