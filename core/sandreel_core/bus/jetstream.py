@@ -79,6 +79,12 @@ class JetStreamBus:
         for work in works:
             await api.ensure_work(await self._link(), work, TIMEOUT_S)
 
+    async def renew_epoch(self, stream: str, epoch: str) -> None:
+        link = await self._link()
+        config = (await api.ask(link, f"STREAM.INFO.{stream}", timeout_s=TIMEOUT_S))["config"]
+        changed = config | {"metadata": (config.get("metadata") or {}) | {"epoch": epoch}}
+        await api.ask(link, f"STREAM.UPDATE.{stream}", changed, timeout_s=TIMEOUT_S)
+
     async def append(
         self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None
     ) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
@@ -116,6 +116,10 @@ class MemoryBus:
         for work in works:
             store.consumer(work)
         self._wake()
+
+    async def renew_epoch(self, stream: str, epoch: str) -> None:
+        found = self._store().stream(stream)
+        found.config = replace(found.config, metadata=found.config.metadata | {"epoch": epoch})
 
     async def append(
         self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None

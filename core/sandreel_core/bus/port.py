@@ -128,6 +128,10 @@ class Bus(Protocol):
         stream has already in its metadata stays. Raises Misconfigured when what is there cannot be changed
         into what is asked for."""
 
+    async def renew_epoch(self, stream: str, epoch: str) -> None:
+        """Write another epoch into the stream: it was brought back from a copy, so that no cursor of before may be
+        taken for one of now. Raises NotFound."""
+
     async def append(
         self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None
     ) -> int:

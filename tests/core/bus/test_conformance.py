@@ -74,6 +74,17 @@ def numbers(first: int, last: int) -> list[bytes]:
     return [str(number).encode() for number in range(first, last + 1)]
 
 
+async def test_a_stream_that_was_brought_back_gets_another_epoch_and_keeps_the_rest(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a.s.session", 1, 3)
+    before = await world.bus.state("REEL-0")
+    await world.bus.renew_epoch("REEL-0", "other")
+    after = await world.bus.state("REEL-0")
+    assert (after.epoch, after.max_bytes, after.last_sequence) == ("other", before.max_bytes, before.last_sequence)
+    with pytest.raises(NotFound):
+        await world.bus.renew_epoch("REEL-9", "other")
+
+
 async def test_ensure_is_idempotent_and_an_epoch_stays(world: World) -> None:
     other = await world.another()
     await asyncio.gather(*(bus.ensure([REEL, CMD], [Work("CMD", "w", ("cmd.a.>",))]) for bus in (world.bus, other) * 3))
