@@ -21,6 +21,7 @@ _MAX_RETRY_S = 5.0
 # A feed that was just made hands out what waits in it within milliseconds; when it is silent for so long, the commands
 # have been read to their end.
 _QUIET_S = 1.0
+_ATTEND_WITHIN_S = 2.5  # the spawner waits 5 s for a drain
 DRAIN_LAPSES_S = 30.0  # design §6
 
 Take = Callable[[Stored], Awaitable[None]]
@@ -60,20 +61,25 @@ class Feed:
 
     async def run(self, feed: str) -> None:
         """For ever, beginning with the feed of this name. Raises Denied when this boot was declared dead."""
+        reading = self._reading
         async with asyncio.TaskGroup() as group:
             group.create_task(self._handle())
             while True:
                 generation = await self._bus.wait_connected()
                 begun = asyncio.get_running_loop().time()
-                await self._read(feed, generation)
+                if reading == self._reading:  # else it begins at a place that was given up while it was asked for
+                    await self._read(feed, generation)
                 if asyncio.get_running_loop().time() - begun < _FIRST_RETRY_S:
                     await asyncio.sleep(_FIRST_RETRY_S)  # a feed that goes as soon as it is made must not spin
                 self._before = self._received
                 self._attended.clear()
+                reading = self._reading
                 feed = await self._ask()
 
     async def drain(self, until: int) -> None:
-        """Take no command behind `until`; returns when those up to it have been taken. Lapses after 30 s."""
+        """Take no command behind `until`; returns when those up to it have been taken. Lapses after 30 s.
+
+        Raises Unavailable, and the drain is lifted, when commands are not being read: then nothing is known."""
         if self._until is not None:
             self.lift()
         self._until = until
@@ -82,7 +88,15 @@ class Feed:
         self._lapse = asyncio.get_running_loop().call_later(DRAIN_LAPSES_S, self._lapsed)
         if self.handled < until:
             # CMD holds commands of other sessions too: what is ours up to `until` is known to be read by the silence.
-            await self._quiet()
+            try:
+                async with asyncio.timeout(_ATTEND_WITHIN_S):
+                    await self._attended.wait()
+                await self._quiet()
+            except TimeoutError:
+                pass
+            if not self.attended:
+                self.lift()
+                raise Unavailable("commands are not being read")
         await self._batches.join()
 
     def lift(self) -> None:
