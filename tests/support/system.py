@@ -15,16 +15,18 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 
 from sandreel_core.archive import manifests, read
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Stored
-from sandreel_core.client import Client, ClientSettings
+from sandreel_core.client import Client, ClientSettings, SessionInfo
+from sandreel_core.contract.requests import Heartbeat
 from sandreel_core.embedded.nats_users import ROLE
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Unavailable
@@ -123,13 +125,43 @@ class Site:
         for name in names:
             self.stack.parts[name].release()
         parts = [self.stack.parts[name] for name in names]
-        # One that was held is started once; it may have come up while we looked.
-        await asyncio.gather(*(part.ready(after=starts - 1) for part, starts in zip(parts, before, strict=True)))
+        await asyncio.gather(*(part.ready(after=starts) for part, starts in zip(parts, before, strict=True)))
 
     def kill_runnerd(self, session: str) -> Boot:
         boot = self.boot(session)
         os.kill(boot.pid, signal.SIGKILL)
         return boot
+
+    # -- what it does now
+
+    async def heartbeat(
+        self, session: str, where: Callable[[Heartbeat], bool] = lambda beat: True, *, timeout_s: float = 30
+    ) -> Heartbeat:
+        """The first heartbeat from now on that is so."""
+        beats: asyncio.Queue[bytes] = asyncio.Queue()
+        subject = self.client.subjects(ORG, session).heartbeat()
+        async with asyncio.timeout(timeout_s):
+            async with self.client.bus.listen(subject, lambda _, body: beats.put_nowait(body)):
+                while not where(beat := msgspec.json.decode(await beats.get(), type=Heartbeat)):
+                    pass
+        return beat
+
+    async def waits(self, job: Job, *, for_s: float = 1.5, timeout_s: float = 60) -> None:
+        """Returns when the child has printed nothing for a while: it is made to wait."""
+        seen, since = -1, time.monotonic()
+        async with asyncio.timeout(timeout_s):
+            while time.monotonic() - since < for_s:
+                if (now := job.printed_bytes()) != seen:
+                    seen, since = now, time.monotonic()
+                await asyncio.sleep(_POLL_S)
+
+    async def stopped(self, session: str) -> SessionInfo:
+        """The session, when it has come to rest."""
+        async with asyncio.timeout(60), aclosing(self.client.follow_session(ORG, session)) as states:
+            async for info in states:
+                if info.phase in ("stopped", "failed", "destroyed"):
+                    return info
+        raise AssertionError("the session's log ended")
 
     # -- verdicts
 
@@ -154,7 +186,10 @@ class Site:
         await until(read_all, f"the views have read up to {last}", timeout_s=timeout_s)
 
     async def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        connection = await asyncpg.connect(self.dsn, timeout=20)
+        return await self.sql_at(self.dsn, statement, *values)
+
+    async def sql_at(self, dsn: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(dsn, timeout=20)
         try:
             return [tuple(row) for row in await connection.fetch(statement, *values)]
         finally:

@@ -39,7 +39,7 @@ class Told:
     ends: list[str] = field(default_factory=list)
     gaps: int = 0
     data: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
-    # Bodies of messages by (n, type): go-back-N sends the same again, never another one.
+    # Bodies of its recorder's messages by (n, type): go-back-N sends the same again, never another one.
     bodies: dict[tuple[int, str], set[bytes]] = field(default_factory=dict)
     last_sequence: int = 0
 
@@ -62,7 +62,8 @@ def told(messages: Sequence[Stored]) -> dict[str, Told]:
         exec_ = execs.setdefault(stored.subject, Told(stored.subject))
         event = json.loads(stored.body)
         n, kind, data = event["n"], event["type"], event["data"]
-        exec_.bodies.setdefault((n, kind), set()).add(stored.body)
+        if event["source"] == (exec_.source or event["source"]):
+            exec_.bodies.setdefault((n, kind), set()).add(stored.body)
         is_gap = kind == "exec.gap" and data["from_n"] == exec_.last_n + 1 and data["to_n"] == n - 1
         if exec_.ends or not (is_gap or (kind != "exec.gap" and n == exec_.last_n + 1)):
             continue
