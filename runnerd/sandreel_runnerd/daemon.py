@@ -6,16 +6,16 @@ import asyncio
 import os
 import time
 from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from sandreel_core import __version__
-from sandreel_core.bus.port import Bus
+from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Denied, Misconfigured
+from sandreel_core.errors import Denied, Misconfigured, Unavailable
 from sandreel_core.log import Log
 from sandreel_runnerd import bootstrap, init
 from sandreel_runnerd.activity import Activity
@@ -41,6 +41,8 @@ FLUSH_WITHIN_S = 2.0
 DEAD_WITHIN_S = 3.0
 
 HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
+
+_SERVE_AGAIN_S = 0.2
 
 ENDED = 0
 DECLARED_DEAD = 3
@@ -177,11 +179,15 @@ class Daemon:
                     )
                 ),
             ]
-            async with AsyncExitStack() as served:
-                for verb, handler in service.verbs.items():
-                    await served.enter_async_context(self._bus.serve(subjects.request("runnerd", verb), handler))
-                await self._ended.wait()
-                await self._leave(feed, execs, answers)
+            serving = [
+                group.create_task(self._answer(subjects.request("runnerd", verb), handler))
+                for verb, handler in service.verbs.items()
+            ]
+            await self._ended.wait()
+            await self._leave(feed, execs, answers)
+            for task in serving:
+                task.cancel()
+            await asyncio.wait(serving)
             files.close()
             self._forget_lapse()
             for task in tasks:
@@ -198,6 +204,17 @@ class Daemon:
                     await answers.drained()
             except TimeoutError:
                 self._log.error("answers could not be stored")
+
+    async def _answer(self, subject: str, handler: Handler) -> None:
+        """Serve one verb for ever: a connection that is lost before it was begun ends nothing."""
+        while True:
+            try:
+                async with self._bus.serve(subject, handler):
+                    await asyncio.get_running_loop().create_future()
+            except Unavailable as error:
+                self._log.info("not served yet", subject=subject, problem=str(error))
+            await asyncio.sleep(_SERVE_AGAIN_S)
+            await self._bus.wait_connected()
 
     async def _alive(self, work: Coroutine[Any, Any, None]) -> None:
         """A part of runnerd that learns when this boot was declared dead."""

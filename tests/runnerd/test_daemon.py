@@ -27,7 +27,7 @@ from sandreel_core.contract import workspace as w
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Malformed, NotFound, Refused
+from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
 from sandreel_core.ids import uuid7
 from sandreel_core.log import Log
 from sandreel_runnerd import daemon as daemon_module
@@ -356,6 +356,31 @@ async def test_a_lost_bus_does_not_keep_runnerd_from_leaving(boot: Boot, monkeyp
         assert await boot.task == ENDED
     # How it ended was not acknowledged: the spawner will say that it was lost.
     assert boot.desk.kinds("e")[-1] != "exec.exited"
+
+
+async def test_a_connection_that_is_lost_right_after_the_bootstrap_ends_no_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, serve = iter(range(12)), MemoryBus.serve
+
+    @asynccontextmanager
+    async def lost(self: MemoryBus, subject: str, handler: Any, *, group: str = "") -> AsyncIterator[None]:
+        if subject.startswith("req.runnerd") and next(failures, None) is not None:
+            raise Unavailable("the connection to NATS is lost")
+        async with serve(self, subject, handler, group=group):
+            yield
+
+    monkeypatch.setattr(MemoryBus, "serve", lost)
+    async with booted(tmp_path / "workspace") as boot:
+        await boot.desk.send(x.Start(exec="e", argv=["true"]))
+        assert (await boot.desk.ended("e")).exit_code == 0
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await boot.desk.request("health", None, r.Health)).boot_id == "1-1"
+                    return
+                except NotFound:
+                    await asyncio.sleep(0.02)
 
 
 async def test_an_exec_of_another_boot_is_not_ours_to_end_and_the_rest_goes_on(boot: Boot) -> None:
