@@ -240,18 +240,21 @@ class Effects:
         Raises Unavailable when it cannot be confirmed now.
         """
         if boot_id is None:
-            found = await self._backend.inspect(key)
-            foreign = found is not None and found.installation != self._terms.installation
-            if found is None or foreign or found.status == "dead":
-                return Death("exited")
-            return None
+            return await self._absent(key)
         grace_s = GRACE_S if session.phase not in BOOTING else BOOT_GRACE_S
         if session.phase in ("stopping", "destroying") and session.contract_version == 0:
             grace_s = BOOT_GRACE_S
         try:
             return await self._backend.stop(key, boot_id, grace_s=grace_s)
         except NotFound:
-            return Death("exited")
+            # Another spawner may have ended it and started the next, which is not the one that was to be ended.
+            return await self._absent(key)
+
+    async def _absent(self, key: Key) -> Death | None:
+        """The death of a boot that the backend does not have; None when it has one of ours that is not dead."""
+        found = await self._backend.inspect(key)
+        foreign = found is not None and found.installation != self._terms.installation
+        return Death("exited") if found is None or foreign or found.status == "dead" else None
 
     async def _release(self, key: Key, session: Session) -> None:
         """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free."""

@@ -17,7 +17,8 @@ from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
 from sandreel_core.contract.message import Owner
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
-from sandreel_core.errors import Denied, Unavailable
+from sandreel_core.errors import Denied, NotFound, Unavailable
+from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.quota import SLOTS, Quotas
@@ -388,6 +389,30 @@ async def test_the_sweep_spares_the_pinned_and_stops_them_when_unpinned(hand: Ha
             assert (asked, (await hand.types())[-1]) == ([], "pinned")
             await hand.send(s.Unpin())
             assert (await hand.until(s.Stopping)).reason == "ttl"
+
+
+@pytest.mark.parametrize("ending", [None, s.Stop(), s.Destroy()])
+async def test_what_was_decided_about_a_boot_that_is_over_does_nothing_to_the_next(
+    hand: Hand, backend: FakeBackend, ending: s.SessionCommand | None
+) -> None:
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand)
+        backend.die(ONE)
+        await hand.until(s.Stopped)
+        await hand.send(s.Resume())
+        await hand.until(s.Provisioned, where=lambda event: event.boot == 2)
+        await hand.bootstrap("1-2")
+        if ending is not None:
+            backend.stop_error = Unavailable("it does not end", retry_after_s=9)
+            await hand.send(ending)
+            await hand.until(s.Stopping if isinstance(ending, s.Stop) else s.Destroying)
+            backend.stop_error = NotFound("there is no boot 1-1")
+        before = await hand.types()
+        # Another spawner, which was slow, still has this on its list.
+        late = r.Remove(ONE, "1-1") if isinstance(ending, s.Destroy) else r.Halt(ONE, "1-1", None)
+        await spawner._effects.perform(late)
+        assert await hand.types() == before
+        assert backend.sandboxes[ONE].status == "running"
 
 
 async def test_a_new_spawner_adopts_what_the_last_one_started(hand: Hand, backend: FakeBackend) -> None:
