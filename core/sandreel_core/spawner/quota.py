@@ -71,6 +71,8 @@ class Quota:
     def __init__(self, bus: Bus, quotas: Quotas) -> None:
         self._bus = bus
         self._quotas = quotas
+        # (subject, holder) of the slots that the last `settle` missed; None before the first.
+        self._missed: set[tuple[str, str]] | None = None
 
     def _scopes(self, claim: Claim) -> list[tuple[str, int, str]]:
         """(subject, limit, name): the host before the org, as behaviour §2.2 has it, then the owner."""
@@ -117,22 +119,28 @@ class Quota:
     async def settle(self, active: Mapping[str, Claim], now: datetime) -> int:
         """Make the documents agree with the log, `active` being its active sessions by holder; how many changed.
 
-        A session that is active gets its slot even where that is one too many: it is there.
+        now  when `active` was read: what was taken shortly before or since may not be in it
+        A session that is active gets its slot even where that is one too many: it is there. But for the first
+        time it has to be missed twice in a row, since a slot is given back just before the log says so.
         """
         wanted: dict[str, set[str]] = {}
         for claim in active.values():
             for subject, _, _ in self._scopes(claim):
                 wanted.setdefault(subject, set()).add(claim.holder)
         changed = 0
+        before, missed = now - timedelta(seconds=IN_FLIGHT_S), set[tuple[str, str]]()
         for subject in sorted(set(await self._bus.subjects(SLOTS, "slot.>")) | set(wanted)):
             document, revision = await self._read(subject)
-            before = now - timedelta(seconds=IN_FLIGHT_S)
             due = wanted.get(subject, set())
             kept = [slot for slot in document.slots if slot.holder in due or slot.taken_at > before]
             missing = due - {slot.holder for slot in kept}
-            kept += [Slot(holder=holder, taken_at=now) for holder in sorted(missing)]
+            missed |= {(subject, holder) for holder in missing}
+            certain = [h for h in sorted(missing) if self._missed is None or (subject, h) in self._missed]
+            # Not as if just taken: if it is not due the next time, it goes at once.
+            kept += [Slot(holder=holder, taken_at=before) for holder in certain]
             if kept != document.slots and await self._write(subject, replace(document, slots=kept), revision):
                 changed += 1
+        self._missed = missed
         return changed
 
     async def holders(self, subject: str) -> list[str]:

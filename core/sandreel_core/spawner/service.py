@@ -217,7 +217,7 @@ class Spawner:
             await asyncio.sleep(self._plan.sweep_s * random.uniform(0.9, 1.0))  # noqa: S311 - no secret hangs on it
 
     async def _sweep_once(self, group: asyncio.TaskGroup) -> None:
-        known = self._sessions.snapshot()
+        known, read_at = self._sessions.snapshot(), now()
         # The sessions first, then the backend: what reconcile relies on.
         found: Sequence[Sandbox] | None
         try:
@@ -239,7 +239,7 @@ class Spawner:
             for key, session in sessions.items()
             if session.phase in ACTIVE and (claim := claim_of(key, session, self._plan.rules.node)) is not None
         ]
-        await self._quota.settle(claims(active), now())
+        await self._quota.settle(claims(active), read_at)
 
     def _check_pulse(self, group: asyncio.TaskGroup) -> Callable[[], Coroutine[None, None, None]]:
         async def check() -> None:

@@ -89,3 +89,27 @@ async def test_a_loser_with_another_owner_does_not_keep_that_owners_slot() -> No
     await subject.take(claim("a", owner="bob"), NOW)
     await subject.settle(claims([claim("a", owner="ann")]), NOW + timedelta(seconds=120))
     await subject.take(claim("b", owner="bob"), NOW)
+
+
+async def test_a_slot_that_was_given_back_while_the_log_was_read_stays_free() -> None:
+    subject = await quota(per_owner=1)
+    await subject.settle({}, NOW)
+    await subject.take(claim("a", owner="ann"), NOW)
+    later = NOW + timedelta(seconds=120)
+    active = claims([claim("a", owner="ann")])
+    # The session is stopped: its slot is free before the log, which the sweep has just read, says so.
+    await subject.release(claim("a", owner="ann"))
+    await subject.settle(active, later)
+    await subject.take(claim("b", owner="ann"), later)
+    assert await subject.holders("slot.org.acme") == ["acme/b/1"]
+
+
+async def test_a_lost_slot_comes_back_and_goes_with_its_session() -> None:
+    subject = await quota(per_owner=1)
+    await subject.settle({}, NOW)
+    active = claims([claim("a", owner="ann")])
+    for _ in range(2):
+        await subject.settle(active, NOW)
+    assert await subject.holders("slot.org.acme") == ["acme/a/1"]
+    await subject.settle({}, NOW + timedelta(seconds=1))
+    assert await subject.holders("slot.org.acme") == []
