@@ -9,7 +9,11 @@ from typing import Any
 
 
 class Crew:
-    """`async with Crew() as crew: crew.start(...)`. What still runs at the end is cancelled and awaited."""
+    """`async with Crew() as crew: crew.start(...)`. What still runs at the end is cancelled and awaited.
+
+    An error of the body alone leaves as it is, so that whoever expects Unavailable meets it; with those of tasks it
+    leaves as a group.
+    """
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
@@ -33,4 +37,8 @@ class Crew:
     ) -> None:
         for task in self._running:
             task.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            if error is None or group.exceptions != (error,):
+                raise
