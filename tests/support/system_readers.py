@@ -43,7 +43,7 @@ class Account:
         return bool(self.ends)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         return sum(map(len, self.data.values()))
 
     def event(self, n: int, cursor: str) -> None:
@@ -74,11 +74,11 @@ class Account:
     async def seen(self, least_bytes: int, *, timeout_s: float = 45) -> None:
         """As soon as so many bytes have been seen, or the end."""
         async with asyncio.timeout(timeout_s), self._progress:
-            await self._progress.wait_for(lambda: self.bytes >= least_bytes or self.ended)
+            await self._progress.wait_for(lambda: self.size >= least_bytes or self.ended)
 
     async def more(self, least_bytes: int = 100_000, *, timeout_s: float = 45) -> None:
         """As soon as so many more bytes have been seen than now, or the end."""
-        await self.seen(self.bytes + least_bytes, timeout_s=timeout_s)
+        await self.seen(self.size + least_bytes, timeout_s=timeout_s)
 
     async def over(self, *, timeout_s: float = 60) -> None:
         """As soon as the end has been seen."""

@@ -103,11 +103,11 @@ async def test_a_slow_viewer_costs_the_fast_one_nothing_and_loses_nothing(site: 
     async with reading(slow, fast):
         await asyncio.gather(slow.more(), fast.more())
         slow.go.clear()
-        before = slow.bytes
+        before = slow.size
         await fast.more(10_000_000)
         job.enough()
         await fast.over()
-        assert slow.bytes - before < 2_000_000
+        assert slow.size - before < 2_000_000
         slow.go.set()
 
     await site.check_job(job, (slow, fast))

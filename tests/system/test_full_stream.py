@@ -70,7 +70,7 @@ async def test_at_ninety_percent_output_is_held_and_the_archive_brings_space_bac
         await site.waits(job)
         assert await share(site) < 1, "it was held too late"
         assert (await site.client.pin(ORG, session)).state.pinned, "lifecycle events do not fit"
-        stuck = watcher.bytes
+        stuck = watcher.size
         said = await archive_all(site)
         assert "1 execs" in said
         assert await share(site) < 0.5
@@ -91,7 +91,7 @@ async def test_a_stream_that_is_full_makes_the_child_wait_and_loses_nothing(site
     async with reading(watcher):
         await site.waits(job)
         assert await share(site) > 0.89
-        stuck = watcher.bytes
+        stuck = watcher.size
         await site.kill("spawner", "projector")
         await archive_all(site)
         await watcher.seen(stuck + 2 * SPOOL_BYTES)

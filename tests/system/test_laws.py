@@ -238,9 +238,9 @@ async def test_law_6_no_secret_enters_the_log(site: Site) -> None:
         places[stored.subject] = places.get(stored.subject, b"") + stored.body
     async with bus_of(site.stack) as bus:
         for stream in ("CMD", "DEAD"):
-            async with aclosing(bus.follow(stream, [">"], live=False)) as items:
-                async for item in items:
-                    for stored in item if isinstance(item, list) else ():
+            async with aclosing(bus.follow(stream, [">"], live=False)) as batches:
+                async for batch in batches:
+                    for stored in batch if isinstance(batch, list) else ():
                         places[stored.subject] = stored.body
     for path in [*site.data.glob("logs/*"), site.folder(session).log, *site.data.glob("nats/*.log")]:
         places[str(path)] = path.read_bytes()
@@ -320,7 +320,7 @@ async def test_law_9_bounded_everything(site: Site) -> None:
     # What is cut is cut at the byte, and said.
     cut = await site.client.exec(ORG, session, shell="seq 1000", stdout_max_bytes=1001)
     result = await cut.collect()
-    assert (len(result.stdout), result.truncated) == (1001, {"stdout"})
+    assert (len(result.stdout), result.truncated) == (1001, frozenset({"stdout"}))
     said = [event.data for event in await events(site, subjects.exec(cut.id)) if isinstance(event.data, x.Truncated)]
     assert [truncated.limit_bytes for truncated in said] == [1001]
     # Execs, sizes and queues have ends, and they are answers.
