@@ -211,7 +211,12 @@ class JetStreamBus:
         """Subscribed on this link, and on every one that follows."""
         link = await self._link()
         subscription = await link.subscribe(subject, on_message, group=group)
-        await link.flush()
+        try:
+            await link.flush()
+        except BaseException:
+            # Whoever tries again must not be called twice.
+            await link.unsubscribe(subscription)
+            raise
 
         async def keep() -> None:
             nonlocal link, subscription

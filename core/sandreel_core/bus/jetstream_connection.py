@@ -102,6 +102,8 @@ class Link:
             raise Unavailable(f"no answer on {subject} within {timeout_s:g} s") from error
         finally:
             self._answers.pop(token, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # when publishing lost the link nobody awaits what it was told
         if status(message) == NO_RESPONDERS:
             raise NotFound(f"nobody serves {subject}")
         return message

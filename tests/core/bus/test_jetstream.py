@@ -8,6 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.bus.jetstream_connection import Link
 from sandreel_core.bus.port import CaughtUp, Item, Stream, Work
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
@@ -43,6 +44,30 @@ async def test_it_waits_for_a_server_that_comes_later(nats_server: NatsServer, c
     assert not done
     await nats_server.start()
     assert (await asyncio.wait_for(connecting, LIMIT_S)).connected
+
+
+async def test_a_service_that_could_not_be_opened_is_not_there_twice(
+    connect_bus: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, client = await connect_bus(), await connect_bus()
+    called: list[str] = []
+
+    async def handle(subject: str, body: bytes) -> bytes:
+        called.append(subject)
+        return body
+
+    async def slow(_: Link) -> None:
+        raise Unavailable("the server did not answer in time")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Link, "flush", slow)
+        with pytest.raises(Unavailable):
+            await bus.serve("req.it", handle).__aenter__()
+    async with bus.serve("req.it", handle):
+        for text in (b"1", b"2"):
+            assert await client.request("req.it", text) == text
+        await (await bus._link()).flush()
+    assert len(called) == 2
 
 
 async def test_the_secrets_of_the_server_are_its_owners_alone(nats_server: NatsServer) -> None:
