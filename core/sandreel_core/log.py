@@ -65,3 +65,13 @@ def set_up(role: str, level: str = "INFO", stream: TextIO | None = None) -> None
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("sandreel").setLevel(level.upper())
+
+
+def for_people(stream: TextIO | None = None) -> None:
+    """Warnings as one line each, `sandreel: …`, for a command at a terminal; nothing below them."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(logging.Formatter("sandreel: %(message)s"))
+    logger = logging.getLogger("sandreel")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False

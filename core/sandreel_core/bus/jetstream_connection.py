@@ -182,7 +182,9 @@ class Connection:
                 link = await self._connect()
             except (OSError, nats.errors.Error, TimeoutError, Unavailable) as error:
                 if repr(error) != repr(self.problem):
-                    self._log.warning("cannot connect to NATS", problem=_say(error))
+                    # The first time, whoever waits for us says so.
+                    say = self._log.warning if self.generation else self._log.info
+                    say("cannot connect to NATS", problem=_say(error))
                 self.problem = error
                 self._moved.fire()
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

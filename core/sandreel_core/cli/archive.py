@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sandreel_core.cli.connection import DATA, connect, options, settings
+from sandreel_core.cli.connection import connect, data_of, options, settings
 from sandreel_core.cli.duration import seconds
 
 # Above this share of its byte limit a stream is archived whatever the age of what it holds, down to the lower one.
@@ -38,7 +38,7 @@ async def run(args: argparse.Namespace) -> int:
     from sandreel_core.contract.subjects import reel
     from sandreel_core.errors import Misconfigured
 
-    directory: Path = args.to or (args.data or Path(DATA)).expanduser() / "archive"
+    directory: Path = args.to or data_of(args) / "archive"
     screen = Screen(json=args.json)
     async with connect(args, operator=True) as client:
         age_s = args.older_than or settings(args, operator=True).bus.cmd_max_age_s

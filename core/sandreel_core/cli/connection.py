@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandreel_core.errors import Misconfigured
+from sandreel_core.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ClientSettings
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DATA = "~/.local/share/sandreel"
 CLIENT_FILE, ROLES_FILE = "client.toml", "roles.toml"  # written by `sandreel up`
 _ORG = "SANDREEL_ORG"
+# How long a command waits for NATS: it may be starting again. Where nothing was started, one look is enough.
+_PATIENCE_S, _DOWN_S = 10.0, 0.5
 
 
 def options(*, org: bool = True) -> argparse.ArgumentParser:
@@ -42,7 +44,7 @@ def settings(args: argparse.Namespace, *, operator: bool = False) -> ClientSetti
     environ = {name: value for name, value in os.environ.items() if name != _ORG}
     if args.data is None and environ.get(CONFIG, "").strip():
         return load(ClientSettings, environ=environ)
-    written = (args.data or Path(DATA)).expanduser() / (ROLES_FILE if operator else CLIENT_FILE)
+    written = data_of(args) / (ROLES_FILE if operator else CLIENT_FILE)
     if written.is_file():
         return load(ClientSettings, environ=environ, path=written)
     if args.data is None and any(name.startswith("SANDREEL_BUS_") for name in environ):
@@ -56,11 +58,36 @@ def settings(args: argparse.Namespace, *, operator: bool = False) -> ClientSetti
 async def connect(args: argparse.Namespace, *, operator: bool = False) -> AsyncIterator[Client]:
     """The client of the parsed options; `args.org` is filled in. `operator`: see `settings`."""
     from sandreel_core.client import Client
+    from sandreel_core.embedded.place import holder
 
     found = settings(args, operator=operator)
     args.org = getattr(args, "org", None) or os.environ.get(_ORG, "").strip() or found.org
-    async with Client.connect(found, actor=found.actor or f"cli:{_login()}") as client:
-        yield client
+    down = found.bus.nats_urls == _written_urls(args) and holder(data_of(args)) is None
+    patience_s = _DOWN_S if down else _PATIENCE_S
+    try:
+        async with Client.connect(
+            found, actor=found.actor or f"cli:{_login()}", connect_timeout_s=patience_s
+        ) as client:
+            down = False
+            yield client
+    except Unavailable as error:
+        if down:
+            raise Misconfigured(f"nothing runs on {data_of(args)}: start it with `sandreel up`") from error
+        raise
+
+
+def data_of(args: argparse.Namespace) -> Path:
+    """The directory that `--data` names, or the usual one."""
+    return Path(args.data or DATA).expanduser().absolute()
+
+
+def _written_urls(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Where the stack that `sandreel up` wrote down listens; None without one."""
+    from sandreel_core.client import ClientSettings
+    from sandreel_core.settings import load
+
+    written = data_of(args) / CLIENT_FILE
+    return load(ClientSettings, environ={}, path=written).bus.nats_urls if written.is_file() else None
 
 
 def _login() -> str:

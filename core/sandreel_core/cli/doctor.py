@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.check import GROUP, Check, Level
-from sandreel_core.cli.connection import options, settings
-from sandreel_core.cli.up import data_of
+from sandreel_core.cli.connection import data_of, options, settings
 
 if TYPE_CHECKING:
     from sandreel_core.client import ClientSettings

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from sandreel_core import __version__
 from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
+from sandreel_core.log import for_people
 
 # Commands of this package, in the order in which help shows them; those of others are entry points.
 _COMMANDS = ("up", "demo", "session", "exec", "attach", "replay", "cancel", "archive", "streams", "doctor")
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     head, rest = _split(given)
     args = _parser().parse_args(head)
     args.rest = rest
+    for_people()
     try:
         if rest is not None and not getattr(args, "takes_rest", False):
             raise Malformed("only `exec` takes a command after --")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandreel_core.cli.connection import DATA
+from sandreel_core.cli.connection import DATA, data_of
 
 if TYPE_CHECKING:
     from sandreel_core.embedded.part import Status
@@ -56,11 +56,6 @@ def add(subparsers: Any) -> None:
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"where the data is ({DATA})")
-
-
-def data_of(args: argparse.Namespace) -> Path:
-    """The data directory, absolute."""
-    return (args.data or Path(DATA)).expanduser().absolute()
 
 
 def run_up(args: argparse.Namespace) -> int:
