@@ -63,6 +63,7 @@ class Daemon:
         self._activity = Activity()
         self._ended = asyncio.Event()
         self._dead = False
+        self._leaving = False
         self._booted_at = now()
         self._connected_since = (0, time.monotonic())
         self._lapse: asyncio.TimerHandle | None = None
@@ -197,6 +198,9 @@ class Daemon:
     async def _leave(self, feed: Feed, execs: Execs, answers: Answers) -> None:
         self._log.info("leaving", live_execs=len(execs.live), dead=self._dead)
         feed.close()
+        # What ends now ends with what it has printed: an end that waits for room in the log would be none.
+        self._leaving = True
+        self.hold(False)
         await execs.stop(DEAD_WITHIN_S if self._dead else STOP_WITHIN_S)
         if not self._dead:
             try:
@@ -280,6 +284,7 @@ class Daemon:
     def hold(self, hold: bool) -> None:
         """Children wait at once, and what they have said already goes into the spool."""
         self._forget_lapse()
+        hold = hold and not self._leaving
         self._outbox.hold(hold)
         self._execs.hold(hold)
         if hold:
