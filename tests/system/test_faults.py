@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from sandreel_core.contract.exec import Lost
+from sandreel_core.contract.requests import Hold
+from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Refused
-from tests.support.system import ORG, Site, left_of, open_site
+from tests.support.system import ORG, SETTINGS, Site, client_of, left_of, open_site, site_at
 from tests.support.system_readers import reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("faults"), pytest.mark.timeout(180)]
@@ -163,3 +173,68 @@ async def test_a_killed_recorder_leaves_an_exact_prefix_and_one_lost(site: Site,
     async with reading(watcher):
         pass
     await site.check_job(again, (watcher,))
+
+
+async def test_a_session_that_is_stopped_while_its_output_is_held_ends_with_all_of_it(site: Site) -> None:
+    session = await site.session()
+    job = await site.job(session, pause_s=0)
+    watcher = site.watcher(job)
+    hold = site.client.subjects(ORG, session).request("runnerd", "hold")
+    async with reading(watcher):
+        await watcher.more()
+        await site.client.bus.request(hold, msgspec.json.encode(Hold(hold=True)))
+        await site.waits(job)
+        await site.client.stop(ORG, session)
+
+    assert (watcher.wrong, watcher.ends) == ([], ["exec.exited"])
+    assert (await site.client.collect(ORG, session, job.id, max_bytes=0)).reason == "stopped"
+    for stream, seen in watcher.data.items():
+        assert job.printed(stream).startswith(bytes(seen))
+        assert len(job.printed(stream)) - len(seen) < 70_100, "more is missing than what it was about to print"
+    await site.check()
+
+
+async def test_a_killed_supervisor_is_followed_by_one_that_adopts_everything() -> None:
+    directory = Path(tempfile.mkdtemp(prefix="sandreel-system-"))
+    directory.chmod(0o711)
+    data = directory / "data"
+    try:
+        pid = await up(data)
+        first = Stack(data)
+        async with client_of(first) as client:
+            site = Site(first, client)
+            job = await site.job(await site.session())
+            watcher, attached = site.watcher(job), site.attached(job)
+            async with reading(watcher, attached):
+                await asyncio.gather(watcher.more(), attached.more())
+                boot = site.boot(job.session)
+                os.kill(pid, signal.SIGKILL)
+                await watcher.more()
+                async with site_at(data) as second:
+                    await asyncio.gather(watcher.more(), attached.more())
+                    assert second.boot(job.session) == boot
+                    job.enough()
+                    await asyncio.gather(watcher.over(), attached.over())
+                    await second.check_job(job, (watcher, attached))
+        assert left_of(boot) == []
+    finally:
+        await sandreel("down", "--data", str(data))
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+async def up(data: Path) -> int:
+    """`sandreel up --detach`; the pid of the supervisor."""
+    return int(json.loads(await sandreel("up", "--detach", "--json", "--data", str(data)))["pid"])
+
+
+async def sandreel(*arguments: str) -> bytes:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "sandreel_core.cli", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"]} | SETTINGS,
+    )
+    async with asyncio.timeout(90):
+        output, _ = await child.communicate()
+    assert child.returncode == 0, output
+    return output
