@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, SandreelError, Unavailable
-from sandreel_core.spawner.backend import BootSpec, Cause, Death, Fence, Key, Sandbox
+from sandreel_core.spawner.backend import BootSpec, Cause, Death, Fence, Key, Sandbox, boot_order
 
 
 class FakeBackend:
@@ -73,12 +73,14 @@ class FakeBackend:
         self.sandboxes[key] = replace(found, status="dead", death=death)
         return death
 
-    async def destroy(self, key: Key, *, installation: str) -> None:
+    async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
         self._ask()
         self.calls.append("destroy")
         found = self.sandboxes.get(key)
         if found is not None and found.installation != installation:
             raise Denied("it belongs to another installation")
+        if found is not None and boot_order(found.boot_id) > boot_order(boot_id):
+            raise Conflict("there is a later boot")
         if found is not None and found.status != "dead":
             raise Conflict("the boot is not dead")
         self.sandboxes.pop(key, None)

@@ -117,9 +117,11 @@ class Backend(Protocol):
         cannot be confirmed.
         """
 
-    async def destroy(self, key: Key, *, installation: str) -> None:
-        """Delete the workspace and every trace. The boot must be dead: raises Conflict when it is not, Denied when the
-        object belongs to another installation. What is not there is destroyed already."""
+    async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
+        """Delete the workspace and every trace of this boot and those before it. What is not there is destroyed already.
+
+        Raises Conflict when a boot is not dead, or is later than `boot_id`: then the workspace is somebody's whom
+        the caller does not know of; Denied when the object belongs to another installation."""
 
     async def inspect(self, key: Key) -> Sandbox | None:
         """The session's latest boot. None: the backend has nothing of the session, so nothing of it runs."""

@@ -204,7 +204,7 @@ class Effects:
         session = await self._session(action.key)
         if session.phase != "destroying" or await self._confirm(action.key, action.boot_id, session) is None:
             return
-        await self._backend.destroy(action.key, installation=self._terms.installation)
+        await self._destroy(action.key, session)
 
         async def choose(record: Record, _: frozenset[str]) -> Event | None:
             if record.session.phase != "destroying" or record.session.incarnation != session.incarnation:
@@ -230,9 +230,13 @@ class Effects:
         if session.phase != "destroyed" and not (session.phase == "failed" and r.never_ready(session)):
             return
         try:
-            await self._backend.destroy(key, installation=self._terms.installation)
+            await self._destroy(key, session)
         except Conflict:
             return
+
+    async def _destroy(self, key: Key, session: Session) -> None:
+        boot_id = boot_id_of(session.incarnation, session.boot)
+        await self._backend.destroy(key, installation=self._terms.installation, boot_id=boot_id)
 
     async def _confirm(self, key: Key, boot_id: str | None, session: Session) -> Death | None:
         """The boot's death. None: something is there that the caller did not know of, look again.

@@ -24,7 +24,7 @@ from sandreel_core.contract.session import Profile
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner import bubble, census
-from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, Status
+from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, Status, boot_order
 from sandreel_core.spawner.ends import Ends
 from sandreel_core.spawner.launch import launch
 from sandreel_core.spawner.workspace import Boot, Folder, empty_trash, folders
@@ -250,11 +250,11 @@ class ProcessBackend:
             return 128 - code if code < 0 else code
         return None
 
-    async def destroy(self, key: Key, *, installation: str) -> None:
-        await asyncio.to_thread(self._destroy, key, installation)
+    async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
+        await asyncio.to_thread(self._destroy, key, installation, boot_id)
         self._ends.drop(key)
 
-    def _destroy(self, key: Key, installation: str) -> None:
+    def _destroy(self, key: Key, installation: str, boot_id: str) -> None:
         folder = Folder(self._data, key)
         if not folder.path.exists():
             return
@@ -262,6 +262,8 @@ class ProcessBackend:
             boot = folder.read()
             if boot is not None and boot.installation != installation:
                 raise Denied("the session belongs to another installation")
+            if boot is not None and boot_order(boot.boot_id) > boot_order(boot_id):
+                raise Conflict(f"boot {boot.boot_id} is later than {boot_id}")
             if boot is not None and boot.state != "dead":
                 raise Conflict(f"boot {boot.boot_id} is not dead")
             folder.remove()

@@ -163,14 +163,14 @@ async def test_destroy_deletes_every_trace_and_only_of_the_dead(rig: Rig) -> Non
     await rig.backend.create(spec())
     await seen(rig)
     with pytest.raises(Conflict):
-        await rig.backend.destroy(KEY, installation="ours")
+        await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
     await rig.backend.stop(KEY, "1-1", grace_s=10)
     closed = rig.workspace(KEY) / "closed" / "inner"
     closed.mkdir(parents=True)
     (closed / "file").touch()
     closed.parent.chmod(0)
-    await rig.backend.destroy(KEY, installation="ours")
-    await rig.backend.destroy(KEY, installation="ours")
+    await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+    await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
     assert await status(rig) == "absent"
     assert not rig.workspace(KEY).parent.exists()
     assert [path for path in rig.data.rglob("*") if path.is_file()] == []
@@ -185,6 +185,26 @@ async def test_resume_finds_the_files(rig: Rig) -> None:
     await rig.backend.create(spec(boot=2))
     assert (await seen(rig))["boot_id"] == "1-2"
     assert (rig.workspace(KEY) / "kept").read_text() == "kept"
+
+
+@pytest.mark.parametrize(("later", "fresh"), [(2, False), (1, True)])
+async def test_the_files_of_a_later_boot_are_not_deleted_by_who_does_not_know_it(
+    rig: Rig, later: int, fresh: bool
+) -> None:
+    await rig.backend.create(spec())
+    await seen(rig)
+    await rig.backend.stop(KEY, "1-1", grace_s=10)
+    if fresh:
+        await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+    next_ = spec(boot=later, incarnation=2 if fresh else 1)
+    await rig.backend.create(next_)
+    await rig.backend.stop(KEY, next_.boot_id, grace_s=10)
+    (rig.workspace(KEY) / "kept").write_text("kept")
+    with pytest.raises(Conflict):
+        await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+    assert (rig.workspace(KEY) / "kept").read_text() == "kept"
+    await rig.backend.destroy(KEY, installation="ours", boot_id=next_.boot_id)
+    assert await status(rig) == "absent"
 
 
 async def test_a_second_boot_is_refused_while_one_runs(rig: Rig) -> None:
@@ -253,7 +273,7 @@ async def test_another_installations_object_is_not_destroyed(rig: Rig) -> None:
     await seen(rig)
     await rig.backend.stop(KEY, "1-1", grace_s=10)
     with pytest.raises(Denied):
-        await rig.backend.destroy(KEY, installation="theirs")
+        await rig.backend.destroy(KEY, installation="theirs", boot_id="1-1")
     assert (rig.workspace(KEY) / "seen.json").exists()
 
 
