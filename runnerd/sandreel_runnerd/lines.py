@@ -9,12 +9,13 @@ from base64 import b64encode
 
 from sandreel_core.contract.exec import Output, Stream, Truncated
 
-READ_BYTES = 64 * 1024  # one read; a full default pipe
+# One read, and so one message: with an fsync a message the cost is per message (docs/decisions/0006).
+READ_BYTES = 128 * 1024
 # How long a line may be without its newline before it is shown as it is (design §4).
 HOLD_S = 0.05
-# What may be held. A block is at most this and one read: 96 KiB, which JSON's escaping of control characters
-# makes 576 KiB at worst; the server's default payload is 1 MiB.
-MAX_HELD_BYTES = 32 * 1024
+# What may be held. A block is at most this and one read: 144 KiB, which JSON's escaping of control characters
+# makes 864 KiB at worst; the server's default payload is 1 MiB.
+MAX_HELD_BYTES = 16 * 1024
 
 
 def incomplete_bytes(data: bytes) -> int:
