@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
@@ -142,8 +143,7 @@ class Attached(Account):
             try:
                 await self._read(child)
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
+                self.kill()
                 status = await child.wait()
             if status > 0 and not self.ended:
                 await asyncio.sleep(_AGAIN_S)  # the server is away: it could not even begin
@@ -168,9 +168,10 @@ class Attached(Account):
             self.end(item["type"], data.get("exit_code"))
 
     def kill(self) -> None:
-        if self._child is not None:
+        # Not the child's own `kill`, which reaps one that has just ended, and asyncio then misses its status.
+        if self._child is not None and self._child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._child.kill()
+                os.kill(self._child.pid, signal.SIGKILL)
 
 
 @asynccontextmanager
