@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -110,9 +110,10 @@ class ProcessBackend:
     # -- create
 
     async def create(self, spec: BootSpec) -> Sandbox:
-        boot = await asyncio.to_thread(self._create, spec)
-        self._ends.add(boot)
-        return self._sandbox(boot)
+        with _asking():
+            boot = await asyncio.to_thread(self._create, spec)
+            self._ends.add(boot)
+            return self._sandbox(boot)
 
     def _create(self, spec: BootSpec) -> Boot:
         folder = Folder(self._data, spec.key)
@@ -176,14 +177,15 @@ class ProcessBackend:
 
     async def stop(self, key: Key, boot_id: str, *, grace_s: float) -> Death:
         folder = Folder(self._data, key)
-        boot = await asyncio.to_thread(folder.read)
-        if boot is None or boot.boot_id != boot_id:
-            raise NotFound(f"there is no boot {boot_id}")
-        if boot.state == "dead":
-            return _death(boot)
-        if self._status(boot) == "running" and boot.pid:
-            await self._terminate(boot, grace_s)
-        return await asyncio.to_thread(self._finish, folder, boot_id)
+        with _asking():
+            boot = await asyncio.to_thread(folder.read)
+            if boot is None or boot.boot_id != boot_id:
+                raise NotFound(f"there is no boot {boot_id}")
+            if boot.state == "dead":
+                return _death(boot)
+            if self._status(boot) == "running" and boot.pid:
+                await self._terminate(boot, grace_s)
+            return await asyncio.to_thread(self._finish, folder, boot_id)
 
     async def _terminate(self, boot: Boot, grace_s: float) -> None:
         """SIGTERM, and wait for the end of runnerd itself."""
@@ -251,7 +253,8 @@ class ProcessBackend:
         return None
 
     async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
-        await asyncio.to_thread(self._destroy, key, installation, boot_id)
+        with _asking():
+            await asyncio.to_thread(self._destroy, key, installation, boot_id)
         self._ends.drop(key)
 
     def _destroy(self, key: Key, installation: str, boot_id: str) -> None:
@@ -271,20 +274,22 @@ class ProcessBackend:
     # -- inspect, list, watch
 
     async def inspect(self, key: Key) -> Sandbox | None:
-        boot = await asyncio.to_thread(Folder(self._data, key).read)
-        if boot is None:
-            return None
-        self._ends.add(boot)
-        return self._sandbox(boot)
+        with _asking():
+            boot = await asyncio.to_thread(Folder(self._data, key).read)
+            if boot is None:
+                return None
+            self._ends.add(boot)
+            return self._sandbox(boot)
 
     async def list(self) -> Sequence[Sandbox]:
         boots, unreadable = await asyncio.to_thread(self._read_all)
         if unreadable is not None:
             self._log.warning("a session's record cannot be read", problem=unreadable)
             raise Unavailable(unreadable, retry_after_s=60)
-        for boot in boots:
-            self._ends.add(boot)
-        return [self._sandbox(boot) for boot in boots]
+        with _asking():
+            for boot in boots:
+                self._ends.add(boot)
+            return [self._sandbox(boot) for boot in boots]
 
     def _read_all(self) -> tuple[Sequence[Boot], str | None]:
         boots: list[Boot] = []
@@ -325,6 +330,15 @@ class ProcessBackend:
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._ends.watch()
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """A full disk or a lack of descriptors makes one question wait; it must not end the spawner."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"this machine does not let the spawner work: {error}", retry_after_s=5) from error
 
 
 def marker_of(spec: BootSpec) -> str:

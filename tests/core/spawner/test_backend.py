@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Sand
 from sandreel_core.spawner import bubble, census
 from sandreel_core.spawner.backend import Backend, BootSpec, Key
 from sandreel_core.spawner.process import USERS, ProcessBackend
+from sandreel_core.spawner.workspace import Folder
 
 STANDIN = Path(__file__).resolve().parents[2] / "support" / "standin.py"
 KEY = Key("acme", "one")
@@ -318,6 +320,28 @@ async def test_a_record_that_cannot_be_read_is_unknown_and_not_absent(rig: Rig) 
     with pytest.raises(Unavailable):
         await rig.backend.list()
     record.write_bytes(kept)
+
+
+async def test_a_full_disk_makes_it_wait_and_ends_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "write", full)
+        with pytest.raises(Unavailable, match="No space"):
+            await rig.backend.create(spec())
+    await rig.backend.create(spec())
+    await seen(rig)
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "write", full)
+        with pytest.raises(Unavailable, match="No space"):
+            await rig.backend.stop(KEY, "1-1", grace_s=10)
+    await rig.backend.stop(KEY, "1-1", grace_s=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "remove", full)
+        with pytest.raises(Unavailable, match="No space"):
+            await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+    await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
 
 
 async def test_a_boot_whose_creator_died_is_begun_again(rig: Rig) -> None:
