@@ -98,7 +98,8 @@ class ProcessBackend:
                         raise Misconfigured(
                             f"sessions run as uid {uid}, which may not enter {closed}: install bubblewrap, or put the data and the program elsewhere"
                         )
-        empty_trash(self._data)
+        for problem in empty_trash(self._data):
+            self._log.warning("what is left of a session stays in the trash", problem=problem)
 
     def _close(self) -> None:
         self._ends.close()

@@ -17,6 +17,9 @@ Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Ids = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,9}$")]  # uid and gid are at least 1
 
 
+MIN_KEY_BYTES = 32
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """Defaults and bounds: behaviour §2.3 and design §6.
 
@@ -32,7 +35,7 @@ class Settings(Section, frozen=True, kw_only=True):
     backend: Literal["process"] = "process"
     data: str
     installation: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "sandreel"
-    installation_key: Annotated[Secret, Meta(min_length=32)] | None = None
+    installation_key: Annotated[Secret, Meta(min_length=MIN_KEY_BYTES)] | None = None
     node: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,253}$")] | None = None
     max_sessions: Positive = 10
     max_sessions_per_org: Positive = 50
@@ -76,9 +79,15 @@ def installation_key(settings: Settings) -> bytes:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(os.urandom(32).hex())
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):
             os.link(draft, path)  # another spawner was first: then its key counts
         draft.unlink()
-        return path.read_text().strip().encode()
-    except OSError as error:
-        raise Misconfigured(f"the installation's key {path} cannot be read or made: {error.strerror}") from error
+        key = path.read_text().strip().encode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"the installation's key {path} cannot be read or made: {error}") from error
+    if len(key) < MIN_KEY_BYTES:
+        # An empty one would let anybody make every session's token.
+        raise Misconfigured(f"the installation's key {path} has fewer than {MIN_KEY_BYTES} characters: delete it")
+    return key

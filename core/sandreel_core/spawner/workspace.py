@@ -161,12 +161,16 @@ class Folder:
         delete(doomed)
 
 
-def empty_trash(data: Path) -> None:
-    """Delete what a killed spawner had moved away and not deleted."""
-    trash = data / "trash"
+def empty_trash(data: Path) -> list[str]:
+    """Delete what a killed spawner had moved away and not deleted; what could not be, in a sentence each."""
+    trash, problems = data / "trash", list[str]()
     if trash.is_dir():
         for doomed in trash.iterdir():
-            delete(doomed)
+            try:
+                delete(doomed)
+            except Unavailable as error:
+                problems.append(str(error))
+    return problems
 
 
 def folders(data: Path) -> Iterator[Key]:

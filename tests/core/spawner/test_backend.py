@@ -24,7 +24,7 @@ from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Sand
 from sandreel_core.spawner import bubble, census
 from sandreel_core.spawner.backend import Backend, BootSpec, Key
 from sandreel_core.spawner.process import USERS, ProcessBackend
-from sandreel_core.spawner.workspace import Folder
+from sandreel_core.spawner.workspace import Folder, empty_trash
 
 STANDIN = Path(__file__).resolve().parents[2] / "support" / "standin.py"
 KEY = Key("acme", "one")
@@ -342,6 +342,21 @@ async def test_a_full_disk_makes_it_wait_and_ends_nothing(rig: Rig, monkeypatch:
         with pytest.raises(Unavailable, match="No space"):
             await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
     await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+
+
+def test_what_cannot_be_deleted_is_told_and_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "trash" / name).mkdir(parents=True)
+    delete = shutil.rmtree
+
+    def stubborn(path: Path, **given: Any) -> None:
+        if path.name == "a":
+            raise PermissionError(1, "Operation not permitted")
+        delete(path, **given)
+
+    monkeypatch.setattr(shutil, "rmtree", stubborn)
+    assert ["a cannot be deleted" in problem for problem in empty_trash(tmp_path)] == [True]
+    assert [path.name for path in (tmp_path / "trash").iterdir()] == ["a"]
 
 
 async def test_a_boot_whose_creator_died_is_begun_again(rig: Rig) -> None:

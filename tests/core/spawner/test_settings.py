@@ -54,3 +54,11 @@ def test_the_installations_key_is_made_once_and_nobody_else_can_read_it(tmp_path
     given = Settings(data=str(tmp_path), installation_key="x" * 32)
     assert installation_key(given) == b"x" * 32
     assert "xxx" not in repr(given)
+
+
+@pytest.mark.parametrize("kept", [b"", b"\n", b"short", b"\xff" * 64])
+def test_a_key_that_anybody_could_guess_is_not_taken(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / "installation.key").write_bytes(kept)
+    with pytest.raises(Misconfigured, match=r"installation\.key"):
+        installation_key(Settings(data=str(tmp_path)))
+    assert (tmp_path / "installation.key").read_bytes() == kept
