@@ -21,6 +21,7 @@ from nats.js.errors import NotFoundError
 STREAM = "BENCH"
 WINDOW = 64
 READ_BYTES = 64 * 1024
+PIPE_BYTES = 256 * 1024
 PULL_BATCH = 64
 PULL_BYTES = 8 * 1024 * 1024
 
@@ -94,7 +95,7 @@ async def pipe_to_acked(client: Client, lines: int, subject: str = "bench.out") 
     loop = asyncio.get_running_loop()
     encoder = msgspec.json.Encoder()
     began = time.perf_counter()
-    child = subprocess.Popen(chatter(lines), stdout=subprocess.PIPE)
+    child = subprocess.Popen(chatter(lines), stdout=subprocess.PIPE, pipesize=PIPE_BYTES)
     assert child.stdout is not None
     fd = child.stdout.fileno()
     os.set_blocking(fd, False)
@@ -194,6 +195,7 @@ def address(client: Client) -> bytes:
 async def _publish_alone(lines: int, subject: str) -> None:
     netloc, user, password = json.loads(sys.stdin.read())
     client = await nats.connect(f"nats://{netloc}", user=user, password=password, pending_size=64 * 1024 * 1024)
+    print("begin", flush=True)  # what it took to start Python is not part of the job
     await pipe_to_acked(client, lines, subject)
     await client.close()
 
@@ -212,8 +214,26 @@ async def _tick_alone(rate: int, count: int, subject: str) -> None:
     await client.close()
 
 
+async def _echo_alone(key: str, subject: str) -> None:
+    """Whenever a key is pressed, publish it into the stream: what a terminal's echo is at the least."""
+    netloc, user, password = json.loads(sys.stdin.read())
+    client = await nats.connect(f"nats://{netloc}", user=user, password=password)
+    publisher = await Publisher(client).start()
+
+    async def pressed(message: Msg) -> None:
+        await publisher.publish(subject, msgspec.json.encode(Block("stdout", 1, 0, message.data.decode())))
+        await client.publish(message.reply, b"{}")
+
+    await client.subscribe(key, cb=pressed)
+    await client.flush()
+    print("begin", flush=True)
+    await asyncio.Event().wait()
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "publish":
         asyncio.run(_publish_alone(int(sys.argv[2]), sys.argv[3]))
+    elif sys.argv[1] == "echo":
+        asyncio.run(_echo_alone(sys.argv[2], sys.argv[3]))
     else:
         asyncio.run(_tick_alone(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

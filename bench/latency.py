@@ -62,8 +62,13 @@ async def _bare(rig: Rig, rate: int, count: int, subject: str) -> list[float]:
     return ages
 
 
-def _figures(name: str, ours: list[float], reference: list[float], detail: dict[str, float | str]) -> list[Figure]:
-    beside = "bare timestamped publish → bounded pull"
+def _figures(
+    name: str,
+    ours: list[float],
+    reference: list[float],
+    detail: dict[str, float | str],
+    beside: str = "bare timestamped publish → bounded pull",
+) -> list[Figure]:
     return [
         Figure(
             *(f"{name}, p50", "ms", percentile(ours, 0.5) * 1e3, 1.5, percentile(reference, 0.5) * 1e3, beside),
@@ -84,12 +89,12 @@ async def lines(rig: Rig) -> list[Figure]:
             ours, reached = await _ours(rig, session, rate, count, burst)
             reference = await _bare(rig, rate, count, f"bench.tick.{rate}")
             figures += _figures(name, ours, reference, {"lines/s reached": reached})
-        figures += await _echo(rig, session, await _bare(rig, 50, 250, "bench.tick.echo"))
+        figures += await _echo(rig, session)
     return figures
 
 
-async def _echo(rig: Rig, session: str, reference: list[float]) -> list[Figure]:
-    """A key pressed → its echo seen, at a terminal that runs `cat`."""
+async def _echo(rig: Rig, session: str) -> list[Figure]:
+    """A key pressed → its echo seen, at a terminal that runs `cat`; beside a bare process that publishes each key."""
     handle = await rig.client.exec(ORG, session, ["cat"], tty=Terminal(), hold_stdin=True)
     ages: list[float] = []
     seen = asyncio.Event()
@@ -111,4 +116,41 @@ async def _echo(rig: Rig, session: str, reference: list[float]) -> list[Figure]:
             await asyncio.sleep(0.01)
         await handle.cancel()
         await watcher
-    return _figures("terminal echo", ages[10:], reference, {})
+    reference = await _bare_echo(rig)
+    return _figures("terminal echo", ages[10:], reference[10:], {}, "bare request → publish → bounded pull")
+
+
+async def _bare_echo(rig: Rig) -> list[float]:
+    key, subject = "benchkey", "bench.echo"
+    echo = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.bare", "echo", key, subject),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert echo.stdin is not None
+    assert echo.stdout is not None
+    echo.stdin.write(bare.address(rig.bare))
+    echo.stdin.close()
+    await echo.stdout.readline()
+    ages: list[float] = []
+    seen = asyncio.Event()
+    done = False
+
+    def on_body(_: bytes) -> bool:
+        seen.set()
+        return done
+
+    watcher = asyncio.ensure_future(bare.pull(rig.bare, subject, on_body))
+    await asyncio.sleep(0.2)
+    for number in range(ECHOES):
+        done = number == ECHOES - 1
+        seen.clear()
+        began = time.perf_counter()
+        await rig.bare.request(key, b"x", timeout=5)
+        await seen.wait()
+        ages.append(time.perf_counter() - began)
+        await asyncio.sleep(0.01)
+    await watcher
+    echo.kill()
+    await echo.wait()
+    return ages

@@ -69,14 +69,17 @@ async def viewed(rig: Rig) -> list[Figure]:
                 seen += block.count
                 return seen >= lines
 
-            began = time.perf_counter()
             publisher = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bench.bare", "publish", str(lines), subject),
                 stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
             )
             assert publisher.stdin is not None
+            assert publisher.stdout is not None
             publisher.stdin.write(bare.address(rig.bare))
             publisher.stdin.close()
+            await publisher.stdout.readline()
+            began = time.perf_counter()
             await bare.pull(rig.bare, subject, on_body)
             bared.append(time.perf_counter() - began)
             await publisher.wait()

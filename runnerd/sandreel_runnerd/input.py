@@ -26,6 +26,7 @@ class Input:
         self._turn = asyncio.Lock()
         self._waiting = 0
         self.typed = 0
+        self._noted = 0
 
     async def begin(self) -> None:
         """Write the first bytes, and end the input unless it is held. That the program does not read them is no error."""
@@ -54,19 +55,25 @@ class Input:
             self._waiting -= 1
         return StdinWritten(bytes=len(data), eof=eof)
 
-    async def keys(self, offset: int, data: bytes) -> StdinWritten | None:
-        """Type what was not typed yet; None when that was nothing. Raises Refused: BAD_REQUEST, WRITE_FAILED."""
+    async def keys(self, offset: int, data: bytes) -> bool:
+        """Type what was not typed yet; whether that was anything. Raises Refused: BAD_REQUEST, WRITE_FAILED."""
         async with self._turn:
             if offset > self.typed:
                 raise Refused("BAD_REQUEST", f"keys {self.typed} to {offset} are missing")
             fresh = data[self.typed - offset :]
             if not fresh:
-                return None
+                return False
             taken = await self._sink.write(fresh, asyncio.get_running_loop().time() + KEYS_WAIT_S)
             self.typed += taken
             if self._sink.closed:
                 raise Refused("WRITE_FAILED", "the terminal hung up")
-        return StdinWritten(bytes=taken, offset=self.typed) if taken else None
+        return bool(taken)
+
+    def note(self) -> StdinWritten | None:
+        """What was typed since the last note: how much, never what (law 6)."""
+        fresh = self.typed - self._noted
+        self._noted = self.typed
+        return StdinWritten(bytes=fresh, offset=self.typed) if fresh else None
 
     def close(self) -> None:
         """Nothing is written any more; whoever waits gets WRITE_FAILED."""

@@ -27,6 +27,8 @@ from sandreel_runnerd.pipes import Sink, Source
 from sandreel_runnerd.rate import Rate
 from sandreel_runnerd.recorder import Recorder
 
+KEYS_NOTED_EVERY_S = 0.5
+
 
 class Host(Struct, frozen=True, kw_only=True):
     """What all execs of one runnerd share. `boot_marker` is the value of BOOT_MARKER, `base_env` runnerd's own
@@ -79,6 +81,7 @@ class RunningExec:
         self._input: Input | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._begun = asyncio.Event()
+        self._typed = asyncio.Event()
         self._nudge = asyncio.Event()
         self._recording = asyncio.Lock()
         self._concluding = False
@@ -170,9 +173,8 @@ class RunningExec:
         self._check_alive()
         if self.start.tty is None or self._input is None:
             raise Refused("BAD_REQUEST", "the exec has no terminal")
-        event = await self._input.keys(offset, data)
-        if event is not None:
-            await self._record(event)
+        if await self._input.keys(offset, data):
+            self._typed.set()
         return self._input.typed
 
     def keepalive(self) -> None:
@@ -221,11 +223,14 @@ class RunningExec:
             left = tasks.create_task(self._await_child(child))
             if self._input is not None:
                 tasks.create_task(self._input.begin())
+            noting = tasks.create_task(self._note_keys())
             self._begun.set()
             await self._keep_time()
+            noting.cancel()
             outcome = await group.clear(self.start.leftovers)
             for output in self._outputs:
                 output.close_soon()
+        await self._note()
         ending = outcome.ending
         unknown = ending.exit_code is None and ending.signal is None
         return c.Exited(
@@ -344,6 +349,19 @@ class RunningExec:
             if self._concluding:
                 raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
             await self._recorder.record(event, command=command)
+
+    async def _note_keys(self) -> None:
+        """Typed input is noted now and then, not key by key: a note costs an event, and would delay the echo."""
+        while True:
+            await self._typed.wait()
+            await asyncio.sleep(KEYS_NOTED_EVERY_S)
+            self._typed.clear()
+            await self._note()
+
+    async def _note(self) -> None:
+        event = self._input.note() if self._input is not None else None
+        if event is not None:
+            await self._record(event)
 
     async def _throttle(self, bytes_per_s: int) -> None:
         if not self._throttled:

@@ -98,7 +98,8 @@ async def test_a_terminal_echoes_is_controlling_and_can_be_resized(tmp_path: Pat
         exited = await run.end()
         assert run.recorder.of(c.Resized) == [c.Resized(cols=120, rows=40)]
         written = run.recorder.of(c.StdinWritten)
-        assert [(event.bytes, event.offset) for event in written] == [(2, 2), (2, 4), (1, 5)]
+        assert (sum(event.bytes for event in written), written[-1].offset) == (5, 5)
+        assert len(written) <= 3
     assert list(exited.bytes) == ["stdout"]
 
 
