@@ -27,24 +27,28 @@ class Holding:
         self._journal = journal
         self._sessions = sessions
         self._partitions = partitions
-        self._full: set[int] = set()
+        self._full: dict[int, bool] = {}
         self._log = Log("spawner.hold")
 
     def is_full(self, partition: int) -> bool:
         """Whether the partition's stream was nearly full when we last looked."""
-        return partition in self._full
+        return self._full.get(partition, False)
 
     async def tick(self) -> None:
-        """Look at every stream; tell whom it concerns. A hold lapses after 60 s, so it is said again each time."""
+        """Look at every stream; tell whom it concerns. A hold lapses after 60 s, so it is said again each time.
+
+        After the first look the runnerds hear of room as well: the spawner before this one may have told them to hold.
+        """
         room = asyncio.Semaphore(MAX_AT_ONCE)
         for partition in range(self._partitions):
             state = await self._bus.state(reel(partition))
             full = state.max_bytes > 0 and state.bytes >= NEARLY_FULL * state.max_bytes
-            if full != (partition in self._full):
+            before = self._full.get(partition)
+            if full != bool(before):
                 self._log.warning("a stream is nearly full" if full else "a stream has room again", stream=state.name)
-            elif not full:
+            elif not full and before is not None:
                 continue
-            (self._full.add if full else self._full.discard)(partition)
+            self._full[partition] = full
             async with asyncio.TaskGroup() as group:
                 for key, known in self._sessions.snapshot().items():
                     subjects = self._journal.subjects(key)
