@@ -86,6 +86,9 @@ def told(messages: Sequence[Stored]) -> dict[str, Told]:
 def check_log(messages: Sequence[Stored]) -> dict[str, Told]:
     """What must hold of any log, of whatever was killed while it was written; returns `told`."""
     execs = told(messages)
+    by_subject: dict[str, list[Stored]] = {}
+    for stored in messages:
+        by_subject.setdefault(stored.subject, []).append(stored)
     for exec_ in execs.values():
         assert len(exec_.ends) <= 1, f"{exec_.subject} has ended {len(exec_.ends)} times"
         exited = {n for n, kind in exec_.bodies if kind == "exec.exited"}
@@ -94,11 +97,10 @@ def check_log(messages: Sequence[Stored]) -> dict[str, Told]:
             changed = [place for place, bodies in exec_.bodies.items() if len(bodies) > 1]
             assert not changed, f"{exec_.subject} was sent again changed at {changed}"
         folded, place = machine.Exec(), Ordinals()
-        for stored in messages:
-            if stored.subject == exec_.subject:
-                event = decode_event(stored.subject, stored.body)
-                if place.accept(event):
-                    folded = machine.evolve(folded, event)
+        for stored in by_subject[exec_.subject]:
+            event = decode_event(stored.subject, stored.body)
+            if place.accept(event):
+                folded = machine.evolve(folded, event)
         assert (folded.phase, place.last) == (exec_.phase, exec_.last_n), exec_.subject
         assert {name: folded.bytes.get(name, 0) for name in exec_.data} == {k: len(v) for k, v in exec_.data.items()}
     return execs

@@ -15,7 +15,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sandreel_core import log
@@ -54,9 +54,13 @@ class Run:
 
 
 class Soak:
-    def __init__(self, site: Site, dice: random.Random, tally: Tally, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, site: Site, seed: int, tally: Tally, say: Callable[[str], None], *, waves: Sequence[int]
+    ) -> None:
+        """`waves`: of how many lines a job's wave may be."""
         self._site = site
-        self._dice = dice
+        self._seed = seed
+        self._waves = waves
         self._tally = tally
         self._say = say
         self._runs: list[Run] = []
@@ -71,7 +75,7 @@ class Soak:
         await self._verdict()
 
     async def _kill(self, deadline: float) -> None:
-        dice, site = self._dice, self._site
+        dice, site = random.Random(f"{self._seed} kills"), self._site
         while time.monotonic() < deadline:
             await asyncio.sleep(dice.uniform(*QUIET_S))
             if dice.random() < 0.25:
@@ -92,24 +96,20 @@ class Soak:
 
     async def _session(self, number: int, deadline: float) -> None:
         """Execs one after another in one session; now and then its recorder is killed, and the session resumed."""
-        site = self._site
+        site, dice = self._site, random.Random(f"{self._seed} session {number}")
         session = f"soak-{number}"
         await self._ensure(session, create=True)
         turn = 0
         while time.monotonic() < deadline:
             turn += 1
-            await self._exec(session, f"job-{turn}", self._dice.random() < 0.2)
+            await self._exec(session, f"job-{turn}", dice)
         self._say(f"  session {session}: {turn} execs")
         await patiently(lambda: site.client.session(ORG, session))
 
-    async def _exec(self, session: str, name: str, kill_recorder: bool) -> None:
-        site, dice = self._site, self._dice
+    async def _exec(self, session: str, name: str, dice: random.Random) -> None:
+        site, kill_recorder = self._site, dice.random() < 0.2
+        shape = {"wave": dice.choice(self._waves), "pause_s": dice.choice((0.01, 0.03)), "seed": dice.randrange(99)}
         try:
-            shape = {
-                "wave": dice.choice((1, 50, 500)),
-                "pause_s": dice.choice((0.01, 0.03)),
-                "seed": dice.randrange(99),
-            }
             job = await patiently(lambda: self._start(session, name, shape))
         except Refused as refused:
             self._tally.violations.append(f"{session}/{name} was refused: {refused}")
@@ -201,7 +201,9 @@ async def soak(seconds: float, seed: int, *, sessions: int = 3, say: Callable[[s
     began = time.monotonic()
     try:
         async with open_site() as site:
-            await Soak(site, random.Random(seed), tally, say).run(seconds, sessions)
+            # The verdict holds the whole log in memory, several times: a long soak prints less.
+            waves = (1, 50, 500) if seconds <= 120 else (1, 10, 60)
+            await Soak(site, seed, tally, say, waves=waves).run(seconds, sessions)
     except* (AssertionError, SandreelError, TimeoutError) as group:
         tally.violations.append(f"it did not come to its end: {_leaves(group)}")
     counts = ", ".join(f"{count} {what}" for what, count in sorted(tally.counts.items()))

@@ -94,7 +94,7 @@ async def test_a_stream_that_is_full_makes_the_child_wait_and_loses_nothing(site
         stuck = watcher.size
         await site.kill("spawner", "projector")
         await archive_all(site)
-        await watcher.seen(stuck + 2 * SPOOL_BYTES)
+        await watcher.seen(stuck + 2 * SPOOL_BYTES, timeout_s=80)
         job.enough()
 
     await site.check_job(job, (watcher,))
