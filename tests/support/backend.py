@@ -13,6 +13,7 @@ from sandreel_core.spawner.backend import BootSpec, Cause, Death, Fence, Key, Sa
 
 class FakeBackend:
     name = "fake"
+    single_node = True
     node = "here"
     fence: Fence = "none"
 

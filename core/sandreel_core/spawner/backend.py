@@ -96,6 +96,10 @@ class Backend(Protocol):
         """Where this spawner starts sessions."""
 
     @property
+    def single_node(self) -> bool:
+        """Whether sessions are on the spawner's own machine, so that all spawners must be there."""
+
+    @property
     def fence(self) -> Fence:
         """What keeps a session from reaching other machines."""
 

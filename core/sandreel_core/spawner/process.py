@@ -39,6 +39,7 @@ class ProcessBackend:
     """Made by `open`. `users` None: sessions run as the spawner does (it is not root)."""
 
     name = "process"
+    single_node = True
     fence: Fence = "none"
 
     def __init__(

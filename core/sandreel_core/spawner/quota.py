@@ -29,7 +29,7 @@ IN_FLIGHT_S = 60.0
 
 def slots(*, replicas: int = 1) -> Stream:
     """The stream of the documents: the newest body of each subject counts."""
-    subjects = ("slot.>", "closed.>")  # `closed`: which boots are closed (closing.py)
+    subjects = ("slot.>", "closed.>", "home")  # `closed`: which boots are closed (closing.py); `home`: home.py
     return Stream(name=SLOTS, subjects=subjects, max_bytes=256 * 1024 * 1024, per_subject=1, replicas=replicas)
 
 

@@ -23,6 +23,7 @@ from sandreel_core.spawner.commands import Limits, commands
 from sandreel_core.spawner.effects import BootTerms, Effects, claim_of
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.hold import TICK_S, Holding
+from sandreel_core.spawner.home import settle_at
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.pulse import Pulse
 from sandreel_core.spawner.quota import Quota, Quotas, claims, slots
@@ -76,6 +77,8 @@ class Spawner:
         """Serve for ever; `ready` is called when the log has been read and the first sweep is done."""
         plan = self._plan
         await self._bus.ensure([slots(replicas=plan.replicas)])
+        if self._backend.single_node:
+            await settle_at(self._bus, plan.rules.node)
         reactor = commands(
             self._bus,
             self._quota,

@@ -17,12 +17,13 @@ from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
 from sandreel_core.contract.message import Owner
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
-from sandreel_core.errors import Denied, NotFound, Unavailable
+from sandreel_core.errors import Denied, Misconfigured, NotFound, Unavailable
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.quota import SLOTS, Quotas
 from sandreel_core.spawner.reconcile import Rules
+from sandreel_core.spawner.service import Spawner
 from tests.support.backend import FakeBackend
 from tests.support.spawner import ONE, Hand, plan, running
 
@@ -505,3 +506,14 @@ async def test_a_full_stream_makes_runnerds_hold(backend: FakeBackend) -> None:
         async with asyncio.timeout(10):
             await told.wait()
     await bus.close()
+
+
+async def test_a_spawner_on_another_machine_does_not_begin(hand: Hand, backend: FakeBackend) -> None:
+    """Both would start the same boot, and an exec could run twice (law 2)."""
+    async with running(hand.bus, backend, plan()):
+        await ready(hand)
+    elsewhere = plan(rules=Rules(installation="ours", node="elsewhere"))
+    with pytest.raises(Misconfigured, match="node here, this is elsewhere"):
+        await Spawner(hand.bus, backend, elsewhere).run()
+    async with running(hand.bus, backend, plan()):
+        await hand.send(s.Stop())
