@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -18,8 +19,10 @@ from pathlib import Path
 import msgspec
 
 from sandreel_core.bus.port import Bus, Stored
+from sandreel_core.clock import new_token
 from sandreel_core.contract import codec
 from sandreel_core.contract.exec import Exited, Lost
+from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import Malformed
 from sandreel_core.log import Log
@@ -29,20 +32,25 @@ from sandreel_core.ordinals import Ordinals
 # one exec from, large enough that a manifest is rarely the bigger part.
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
+# Whatever was being written so long ago is not being written any more: its archiver was killed.
+_LEFT_S = 24 * 3600.0
+
 _log = Log("archive")
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One message as an archive file keeps it: one JSON line. `body` is the message's own bytes."""
+    """One message as an archive file keeps it: one JSON line. `body` is the message's own bytes, in `base64`
+    instead where they are no JSON on one line (somebody may have written them by hand)."""
 
     seq: int
     time_ns: int
     subject: str
-    body: msgspec.Raw
+    body: msgspec.Raw = msgspec.Raw(b"null")
+    base64: bytes | None = None
 
 
 class Archived(msgspec.Struct, frozen=True):
-    """One exec in the manifest. `terminal_seq` is what stayed in the stream."""
+    """One exec in the manifest. `terminal_seq` is the event that ended it, which stayed in the stream."""
 
     subject: str
     messages: int
@@ -100,11 +108,13 @@ async def archive(
         if down_to_bytes is not None and state.bytes <= down_to_bytes:
             break
         surplus = state.bytes - down_to_bytes if down_to_bytes is not None else None
-        with _File.create(directory, stream, state.epoch, found[0][2].sequence) as file:
+        with _File.create(directory, stream, state.epoch) as file:
             while found and not file.full and (surplus is None or file.written < surplus):
                 _, subject, last = found.pop(0)
                 await file.add(bus, subject, last)
             manifest = file.close()
+        if manifest is None:
+            continue
         for exec_ in manifest.execs:
             await bus.purge(stream, exec_.subject, up_to=exec_.terminal_seq)
         manifests.append(manifest)
@@ -114,21 +124,25 @@ async def archive(
 class _File:
     """One archive file while it is written, under a temporary name until it is whole."""
 
-    def __init__(self, path: Path, stream: str, epoch: str) -> None:
-        self._path = path
+    def __init__(self, folder: Path, stream: str, epoch: str) -> None:
+        self._folder = folder
         self._stream = stream
         self._epoch = epoch
-        self._part = path.with_suffix(".part")
-        self._raw = self._part.open("wb")
+        # A name of its own: two archivers at the same time must not write into one file.
+        self._part = folder / f"{epoch}-{new_token()}.part"
+        self._raw = self._part.open("xb")
         self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
         self._execs: list[Archived] = []
         self.written = 0
 
     @classmethod
-    def create(cls, directory: Path, stream: str, epoch: str, sequence: int) -> _File:
+    def create(cls, directory: Path, stream: str, epoch: str) -> _File:
         folder = directory / stream
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder / f"{epoch}-{sequence:016d}.jsonl.gz", stream, epoch)
+        for left in folder.glob("*.part"):
+            if left.stat().st_mtime < time.time() - _LEFT_S:
+                left.unlink(missing_ok=True)
+        return cls(folder, stream, epoch)
 
     def __enter__(self) -> _File:
         return self
@@ -144,57 +158,94 @@ class _File:
     async def add(self, bus: Bus, subject: str, terminal: Stored) -> None:
         """Append one exec's messages up to its end.
 
-        One whose events do not lead there (a hole that nothing explains) is not listed, and so is neither purged
+        Its end is the first terminal event that a reader takes: a later one that stands behind it (a repeat, or the
+        `exited` of a boot that was closed as lost) must not become the tombstone, and stays behind it in the stream.
+        One whose events do not lead to an end (a hole that nothing explains) is not listed, and so is neither purged
         nor read back: it needs a person's eye, not a gap.
         """
-        messages, first, ordinals = 0, 0, Ordinals()
+        messages, first, end, ordinals = 0, 0, 0, Ordinals()
         async with aclosing(bus.follow(self._stream, [subject], live=False)) as items:
             async for batch in items:
                 for stored in batch if isinstance(batch, list) else ():
-                    if stored.sequence > terminal.sequence:
+                    if stored.sequence > terminal.sequence or ordinals.ended:
                         break
+                    event = _event(stored)
+                    if not first and event is not None and isinstance(event.data, Exited | Lost):
+                        return  # the tombstone of one that was archived before, and what stands behind it
                     first = first or stored.sequence
                     messages += 1
-                    ordinals.accept(codec.decode_event(subject, stored.body))
-                    line = Line(stored.sequence, stored.time_ns, subject, msgspec.Raw(stored.body))
-                    encoded = msgspec.json.encode(line) + b"\n"
+                    if event is not None and ordinals.accept(event) and ordinals.ended:
+                        end = stored.sequence
+                    encoded = msgspec.json.encode(_line(stored)) + b"\n"
                     self._gzip.write(encoded)
                     self.written += len(encoded)
         if ordinals.ended:
-            self._execs.append(Archived(subject, messages, first, terminal.sequence))
+            self._execs.append(Archived(subject, messages, first, end))
         else:
             _log.warning("exec not archived: its events do not lead to its end", subject=subject, last_n=ordinals.last)
 
-    def close(self) -> Manifest:
-        """Sync, give the file its name, write the manifest beside it."""
+    def close(self) -> Manifest | None:
+        """Sync, give the file its name, write the manifest beside it. None when no exec came to be listed."""
+        if not self._execs:
+            return None
         self._gzip.close()
         self._raw.flush()
         os.fsync(self._raw.fileno())
         self._raw.close()
         body = self._part.read_bytes()
         digest = hashlib.sha256(body).hexdigest()
-        self._part.replace(self._path)
+        path = self._take_name(digest)
         manifest = Manifest(
             stream=self._stream,
             epoch=self._epoch,
-            file=self._path.name,
+            file=path.name,
             bytes=len(body),
             sha256=digest,
             execs=self._execs,
         )
-        target = self._path.with_suffix("").with_suffix(".manifest.json")
-        part = target.with_suffix(".part")
+        target = path.with_suffix("").with_suffix(".manifest.json")
+        part = self._part.with_suffix(".manifest.part")
         with part.open("wb") as out:
             out.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
             out.flush()
             os.fsync(out.fileno())
         part.replace(target)
-        folder = os.open(self._path.parent, os.O_RDONLY)
+        folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
         return manifest
+
+    def _take_name(self, digest: str) -> Path:
+        """The name says the first exec's end. A file that is there is never replaced by one that differs: what it
+        holds may be nowhere else any more."""
+        first, copy = self._execs[0].terminal_seq, 0
+        while True:
+            path = self._folder / f"{self._epoch}-{first:016d}{f'-{copy}' if copy else ''}.jsonl.gz"
+            try:
+                path.open("xb").close()
+            except FileExistsError:
+                if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+                    return path
+                copy += 1
+            else:
+                self._part.replace(path)
+                return path
+
+
+def _event(stored: Stored) -> Envelope | None:
+    """None for what every reader skips."""
+    try:
+        return codec.decode_event(stored.subject, stored.body)
+    except Malformed:
+        return None
+
+
+def _line(stored: Stored) -> Line:
+    if b"\n" in stored.body or b"\r" in stored.body or _event(stored) is None:
+        return Line(stored.sequence, stored.time_ns, stored.subject, base64=stored.body)
+    return Line(stored.sequence, stored.time_ns, stored.subject, msgspec.Raw(stored.body))
 
 
 def manifests(directory: Path, stream: str) -> list[Manifest]:
@@ -217,4 +268,5 @@ def read(directory: Path, manifest: Manifest) -> Iterator[Stored]:
         for text in lines:
             line = decoder.decode(text)
             if line.subject in listed:
-                yield Stored(line.subject, line.seq, bytes(line.body), line.time_ns)
+                body = bytes(line.body) if line.base64 is None else line.base64
+                yield Stored(line.subject, line.seq, body, line.time_ns)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sandreel_core.archive import archive, manifests, read
+from sandreel_core.bus.execs import Recorded, follow_exec
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.port import Stream
 from sandreel_core.contract import codec
@@ -83,6 +86,70 @@ async def test_killed_before_the_purge_it_is_written_again(tmp_path: Path, monke
     assert [e.subject for m in again for e in m.execs] == [SUBJECTS.exec("a")]
     assert manifests(tmp_path, reel(0)) == again, "the same exec to the same file: nothing is there twice"
     assert not list(tmp_path.rglob("*.part"))
+
+
+async def put(bus: MemoryBus, exec_id: str, payload: Event, n: int) -> int:
+    subject = SUBJECTS.exec(exec_id)
+    sealed = codec.seal(payload, id=f"{exec_id}-{n}", source="/test", subject=subject, time=AT, n=n)
+    return await bus.append(subject, codec.encode(sealed))
+
+
+async def test_law_3_a_later_archive_never_replaces_an_earlier_file(tmp_path: Path) -> None:
+    bus = await filled("holed-a", "b")
+    first = await archive(bus, 0, tmp_path)
+    for n, payload in enumerate([x.Accepted(boot_id="1-1"), EXITED], 1):
+        await put(bus, "c", payload, n)
+    second = await archive(bus, 0, tmp_path)
+    assert manifests(tmp_path, reel(0)) == first + second
+    kept = {m.subject for manifest in manifests(tmp_path, reel(0)) for m in read(tmp_path, manifest)}
+    assert kept == {SUBJECTS.exec("b"), SUBJECTS.exec("c")}
+    assert await archive(bus, 0, tmp_path) == [], "and what cannot be archived makes no file"
+
+
+async def test_law_3_a_second_archiver_that_comes_too_late_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await filled("a", "b")
+    purge = bus.purge
+    done: list[object] = []
+
+    async def overtaken(*args: object, **named: object) -> int:
+        with monkeypatch.context() as patched:
+            patched.setattr(bus, "purge", purge)
+            if not done:
+                done.append(await archive(bus, 0, tmp_path, down_to_bytes=(await bus.state(reel(0))).bytes - 1))
+        return await purge(*args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bus, "purge", overtaken)
+    await archive(bus, 0, tmp_path)
+    kept = [m for manifest in manifests(tmp_path, reel(0)) for m in read(tmp_path, manifest)]
+    assert {(m.subject, codec.decode_event(m.subject, m.body).n) for m in kept} == {
+        (SUBJECTS.exec(name), n) for name in "ab" for n in (1, 2, 3)
+    }
+
+
+async def test_law_2_the_end_that_counts_is_the_tombstone(tmp_path: Path) -> None:
+    bus = await filled("open-a")
+    end = await put(bus, "open-a", x.Lost(boot_id="1-1", last_n=2, cause="runnerd_died"), 3)
+    await put(bus, "open-a", EXITED, 3)
+    (manifest,) = await archive(bus, 0, tmp_path)
+    assert [e.terminal_seq for e in manifest.execs] == [end]
+    async with aclosing(follow_exec(bus, SUBJECTS, "open-a", live=False)) as items:
+        ends = [item.event.data async for item in items if isinstance(item, Recorded)]
+    assert [type(data) for data in ends] == [x.Lost]
+    assert await archive(bus, 0, tmp_path) == []
+
+
+async def test_any_body_comes_back_byte_for_byte(tmp_path: Path) -> None:
+    bus = await filled("open-a")
+    strange = b"{\n}"
+    await bus.append(SUBJECTS.exec("open-a"), strange)
+    await bus.append(SUBJECTS.exec("open-a"), b"\xff")
+    sealed = codec.seal(EXITED, id="e", source="/t", subject=SUBJECTS.exec("open-a"), time=AT, n=3)
+    pretty = msgspec.json.format(codec.encode(sealed), indent=1)
+    await bus.append(SUBJECTS.exec("open-a"), pretty)
+    (manifest,) = await archive(bus, 0, tmp_path)
+    assert [m.body for m in read(tmp_path, manifest)][2:] == [strange, b"\xff", pretty]
 
 
 async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
