@@ -89,10 +89,12 @@ async def follow_exec(
         ordinals = None if stored is None else places.at(stored, subject)
         if ordinals is not None:
             places.remember(subject, ordinals)
-        elif stored is None:
-            places.unknown.add(subject)
         else:
-            start = 0  # it is not of this exec: read from its beginning, silently up to there
+            # It is not of this exec, or is gone, and then it is not known whose it was: the exec may have ended
+            # before it. So read from its beginning, silently up to there.
+            start = 0
+            if stored is None:
+                places.unknown.add(subject)
     if until_end and places.has_ended(subject):
         yield CaughtUp(start)
         return

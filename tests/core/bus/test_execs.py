@@ -139,6 +139,21 @@ async def test_a_cursor_of_something_else_reads_silently_up_to_it() -> None:
     assert [event.n for event in events(await read(bus, after=cursor(3)))] == [3, 4]
 
 
+async def test_a_cursor_of_something_else_that_is_gone_hangs_nobody_and_invents_no_gap() -> None:
+    bus = MemoryBus()
+    await stored(bus, 1, 2, 3, end=3)
+    await stored(bus, 1, 2, exec_id="e3")
+    await stored(bus, 1, 2, 3, exec_id="e2", end=3)
+    await stored(bus, 3, 4, exec_id="e3", end=4)
+    for archived in ("e1", "e2"):
+        await bus.purge(SUBJECTS.stream, SUBJECTS.exec(archived), keep=1)
+    async with asyncio.timeout(10):
+        assert events(await read(bus, "e1", after=cursor(6), live=True)) == []
+        items = await read(bus, "e3", after=cursor(6), live=True)
+    assert [event.n for event in events(items)] == [3, 4]
+    assert not any(isinstance(item, Gone) for item in items)
+
+
 async def test_a_gap_event_is_handed_out_and_jumped() -> None:
     bus = MemoryBus()
     await stored(bus, 1, 2, 4, 5)
