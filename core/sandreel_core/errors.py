@@ -57,6 +57,11 @@ class Denied(SandreelError):
     """No permission: repeating it will not help, another identity might."""
 
 
+class Over(Denied):
+    """What the spawner tells a runnerd whose boot is over, or was never to be: end your execs and leave. Nobody else
+    raises it; a permission that NATS does not give is only Denied, and kills no agent."""
+
+
 class TooLarge(SandreelError):
     """The body is over a limit that the server or the contract sets."""
 

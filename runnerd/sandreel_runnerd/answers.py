@@ -15,7 +15,7 @@ from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import SessionSubjects, stream_of
 from sandreel_core.contract.workspace import WorkspaceEvent
-from sandreel_core.errors import Conflict, Denied, Malformed, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Conflict, Malformed, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
 
 # What waits to be appended while the bus is away; the feed, which fills it, is away then too.
@@ -54,14 +54,11 @@ class Writer:
         return stored
 
     async def run(self) -> None:
-        """For ever. Raises Denied when this boot may write no more."""
+        """For ever."""
         while True:
             waiting = await self._queue.get()
             try:
                 sequence = await self._store(waiting)
-            except Denied:
-                waiting.stored.cancel()
-                raise
             except SandreelError as error:
                 if not isinstance(error, Conflict):
                     # Too large, or a stream of another making: repeating it cannot help.
@@ -128,7 +125,7 @@ class Answers:
         self._command = Writer(bus, subjects.event("command"), alone=False, log=log)
 
     async def run(self) -> None:
-        """For ever. Raises Denied when this boot may write no more."""
+        """For ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._workspace.run())
             group.create_task(self._command.run())

@@ -12,7 +12,7 @@ from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.catalog import CONTRACT_VERSION
 from sandreel_core.contract.requests import Bootstrap, Bootstrapped
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
+from sandreel_core.errors import NotFound, Over, SandreelError, Unavailable
 from sandreel_core.log import Log
 
 _FIRST_RETRY_S = 0.05
@@ -22,7 +22,7 @@ _ANSWER_WITHIN_S = 10.0
 
 
 async def present(bus: Bus, settings: BootSettings, log: Log) -> Bootstrapped:
-    """The spawner's answer: `session.ready` is in the log. Raises Denied when this boot may not be, or is over."""
+    """The spawner's answer: `session.ready` is in the log. Raises Over when this boot may not be, or is over."""
     request = Bootstrap(
         boot_id=settings.boot_id,
         token=settings.token,
@@ -38,7 +38,7 @@ async def present(bus: Bus, settings: BootSettings, log: Log) -> Bootstrapped:
             return msgspec.json.decode(answer, type=Bootstrapped)
         except (Unavailable, NotFound) as error:
             log.info("no bootstrap yet", problem=str(error))
-        except Denied:
+        except Over:
             raise
         except (SandreelError, msgspec.DecodeError) as error:
             log.error("bootstrap refused", problem=str(error))

@@ -15,7 +15,7 @@ from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Denied, Misconfigured, Unavailable
+from sandreel_core.errors import Denied, Misconfigured, Over, Unavailable
 from sandreel_core.log import Log
 from sandreel_runnerd import bootstrap, init
 from sandreel_runnerd.activity import Activity
@@ -103,7 +103,7 @@ class Daemon:
             if not presenting.done():
                 return None
             boot = presenting.result()
-        except Denied as error:
+        except Over as error:
             self._die(error)
             return None
         finally:
@@ -224,8 +224,8 @@ class Daemon:
         """A part of runnerd that learns when this boot was declared dead."""
         try:
             await work
-        except* Denied as group:
-            self._die(Denied(str(group.exceptions[0])))
+        except* Over as group:
+            self._die(Over(str(group.exceptions[0])))
 
     def _die(self, error: Denied) -> None:
         if not self._dead:

@@ -41,7 +41,7 @@ class ExecRecord:
         """See `Recorder.accept`."""
         self._correlation_id = command.correlationid or command.id
         try:
-            await self._accept(encode(self._seal(accepted, 1, command)))
+            await self._accept(encode(self._seal(accepted, 1, command)), command.id)
         except (SandreelError, asyncio.CancelledError):
             self._close()
             raise
@@ -103,7 +103,7 @@ class ExecRecord:
         window = self._lane.window
         return window.entries[0].n if window.entries else window.next_n
 
-    async def _accept(self, body: bytes) -> None:
+    async def _accept(self, body: bytes, command_id: str) -> None:
         uncertain = False
         failures = 0
         while True:
@@ -111,7 +111,7 @@ class ExecRecord:
                 await self._outbox.bus.append(self._subject, body, expected=0)
                 return
             except Conflict:
-                if not uncertain or not await self._is_mine():
+                if not uncertain or not await self._is_mine(command_id):
                     raise Refused("DUPLICATE_EXEC", f"exec id {self.exec_id} was used before") from None
                 return
             except Unavailable:
@@ -119,10 +119,10 @@ class ExecRecord:
             await asyncio.sleep(backoff_s(failures))
             failures += 1
 
-    async def _is_mine(self) -> bool:
+    async def _is_mine(self, command_id: str) -> bool:
         """After an append that nobody answered: was it mine that was stored? There is nothing behind it then."""
         head = (await self._outbox.ask_log([self.exec_id])).execs.get(self.exec_id, ExecHead())
-        return head.boot_id == self._outbox.boot_id and head.last_n == 1
+        return (head.boot_id, head.started_by, head.last_n) == (self._outbox.boot_id, command_id, 1)
 
     async def _take(self, event: c.ExecEvent, command: Envelope | None, *, output: bool) -> None:
         outbox, lane = self._outbox, self._lane

@@ -11,7 +11,7 @@ import msgspec
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.requests import FeedMade, MakeFeed
 from sandreel_core.contract.subjects import CMD, SessionSubjects
-from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
+from sandreel_core.errors import NotFound, Over, SandreelError, Unavailable
 from sandreel_core.log import Log
 
 # Batches that were read and not yet handled. Handling waits for the bus at most, so few are enough.
@@ -60,7 +60,7 @@ class Feed:
         return self._attended.is_set() and self._bus.connected
 
     async def run(self, feed: str) -> None:
-        """For ever, beginning with the feed of this name. Raises Denied when this boot was declared dead."""
+        """For ever, beginning with the feed of this name. Raises Over when this boot was declared dead."""
         reading = self._reading
         async with asyncio.TaskGroup() as group:
             group.create_task(self._handle())
@@ -186,7 +186,7 @@ class Feed:
                 self._batches.task_done()
 
     async def _ask(self) -> str:
-        """A new feed, behind what was received. Raises Denied."""
+        """A new feed, behind what was received. Raises Over."""
         delay_s = _FIRST_RETRY_S
         while True:
             request = MakeFeed(boot_id=self._boot_id, after=self._received)
@@ -195,7 +195,7 @@ class Feed:
                 return msgspec.json.decode(answer, type=FeedMade).feed
             except (Unavailable, NotFound) as error:
                 self._log.info("no feed yet", problem=str(error))
-            except Denied:
+            except Over:
                 raise
             except (SandreelError, msgspec.DecodeError) as error:
                 self._log.error("feed refused", problem=str(error))

@@ -16,7 +16,7 @@ from sandreel_core.bus.pipeline import ACK_TIMEOUT_S, Pipeline, backoff_s
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.requests import AskLog, ExecHead, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Denied, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Denied, NotFound, Over, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_runnerd.exec_record import ExecRecord
 from sandreel_runnerd.spool import Spool
@@ -113,7 +113,7 @@ class Outbox:
         self._spooled.set()
 
     async def ask_log(self, exec_ids: list[str]) -> LogHead:
-        """What the log holds. Asked until there is an answer. Raises Denied when this boot was declared dead."""
+        """What the log holds. Asked until there is an answer. Raises Over when this boot was declared dead."""
         question = msgspec.json.encode(AskLog(boot_id=self.boot_id, execs=exec_ids))
         subject = self.subjects.request("spawner", "log")
         failures = 0
@@ -121,7 +121,7 @@ class Outbox:
             try:
                 answer = await self.bus.request(subject, question, timeout_s=_ASK_TIMEOUT_S)
                 return msgspec.json.decode(answer, type=LogHead)
-            except Denied as error:
+            except Over as error:
                 self._die(error)
                 raise
             except (SandreelError, msgspec.DecodeError) as error:

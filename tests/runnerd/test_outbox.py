@@ -14,7 +14,7 @@ from sandreel_core.bus.pipeline import WINDOW_MESSAGES
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.requests import AskLog, LogHead
-from sandreel_core.errors import Denied, Refused, Unavailable
+from sandreel_core.errors import Denied, Over, Refused, Unavailable
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.spool import open_spool
@@ -42,12 +42,16 @@ class World:
         self.dead: list[Denied] = []
         self.heads: list[LogHead] = []
         self.deny = False
+        self.forbid = 0
         self.outbox: Outbox
 
     async def answer(self, subject: str, body: bytes) -> bytes:
         self.asked.append(msgspec.json.decode(body, type=AskLog))
+        if self.forbid:
+            self.forbid -= 1
+            raise Denied("this user may not publish to req.spawner.acme.s1.log")
         if self.deny:
-            raise Denied("boot b1 was declared dead")
+            raise Over("boot b1 was declared dead")
         return await heads(self.others, body, self.epoch)
 
     async def accepted(self, exec_id: str = "e1") -> Recorder:
@@ -117,6 +121,20 @@ async def test_law_3_an_outage_of_any_length_loses_nothing() -> None:
         assert lines(await read(here.others, "e2")) == list(range(1, 300))
         assert here.outbox.spool_bytes == 0
         assert here.heads[0].execs["e1"].boot_id == "b1"
+
+
+async def test_a_permission_that_is_missing_for_a_while_kills_no_exec() -> None:
+    """Only the spawner's own word ends a boot; NATS may be configured wrongly, and rightly again."""
+    async with world() as here:
+        record = await here.accepted()
+        here.forbid = 2
+        here.runnerd.go_away()
+        await record.record(line(1))
+        here.runnerd.come_back()
+        await record.conclude(END)
+        assert len(here.asked) == 3
+        assert not here.dead
+        assert lines(await read(here.others)) == [1]
 
 
 async def test_law_9_a_full_spool_makes_the_child_wait_and_loses_nothing() -> None:

@@ -22,7 +22,7 @@ from sandreel_core.contract import requests as r
 from sandreel_core.contract.message import Command, Envelope
 from sandreel_core.contract.session import Limits
 from sandreel_core.contract.subjects import CMD, SessionSubjects
-from sandreel_core.errors import Denied, Unavailable
+from sandreel_core.errors import Over, Unavailable
 from sandreel_core.ordinals import Ordinals
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Desk:
         request = msgspec.json.decode(body, type=r.Bootstrap)
         self.bootstraps.append(request)
         if self.dead:
-            raise Denied("this boot is over")
+            raise Over("this boot is over")
         answer = r.Bootstrapped(
             epoch="e1",
             partitions=1,
@@ -85,7 +85,7 @@ class Desk:
     async def _feed(self, subject: str, body: bytes) -> bytes:
         request = msgspec.json.decode(body, type=r.MakeFeed)
         if self.dead:
-            raise Denied("this boot is over")
+            raise Over("this boot is over")
         return msgspec.json.encode(r.FeedMade(feed=await self._make_feed(request.after)))
 
     async def _make_feed(self, after: int) -> str:
@@ -97,7 +97,7 @@ class Desk:
     async def _log(self, subject: str, body: bytes) -> bytes:
         request = msgspec.json.decode(body, type=r.AskLog)
         if self.dead:
-            raise Denied("this boot is over")
+            raise Over("this boot is over")
         self.logs += 1
         heads: dict[str, r.ExecHead] = {}
         for exec_id in request.execs:
@@ -111,7 +111,12 @@ class Desk:
                         if ordinals.accept(event):
                             events.append(event)
             if events:
-                heads[exec_id] = r.ExecHead(boot_id=events[0].data.boot_id, last_n=ordinals.last, ended=ordinals.ended)
+                heads[exec_id] = r.ExecHead(
+                    boot_id=events[0].data.boot_id,
+                    started_by=events[0].causationid,
+                    last_n=ordinals.last,
+                    ended=ordinals.ended,
+                )
         last = (await self.bus.state(CMD)).last_sequence
         return msgspec.json.encode(r.LogHead(epoch="e1", commands_last=last, execs=heads))
 

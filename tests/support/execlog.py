@@ -75,14 +75,14 @@ async def heads(bus: Bus, body: bytes, epoch: str = EPOCH) -> bytes:
     ask = msgspec.json.decode(body, type=AskLog)
     found: dict[str, ExecHead] = {}
     for exec_id in ask.execs:
-        subject, place, boot_id = SUBJECTS.exec(exec_id), Ordinals(), None
+        subject, place, boot_id, started_by = SUBJECTS.exec(exec_id), Ordinals(), None, None
         async with aclosing(bus.follow(SUBJECTS.stream, [subject], live=False)) as items:
             async for item in items:
                 for stored in item if isinstance(item, list) else ():
                     event = decode_event(subject, stored.body)
                     if place.accept(event) and isinstance(event.data, c.Accepted):
-                        boot_id = event.data.boot_id
-        found[exec_id] = ExecHead(boot_id=boot_id, last_n=place.last, ended=place.ended)
+                        boot_id, started_by = event.data.boot_id, event.causationid
+        found[exec_id] = ExecHead(boot_id=boot_id, started_by=started_by, last_n=place.last, ended=place.ended)
     return msgspec.json.encode(LogHead(epoch=epoch, commands_last=0, execs=found))
 
 

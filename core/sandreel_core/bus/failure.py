@@ -12,7 +12,7 @@ _HEAD = b'{"failure":"Failure"'
 _KINDS: dict[str, type[errors.SandreelError]] = {
     kind.__name__: kind
     for kind in (
-        *(errors.Conflict, errors.Unavailable, errors.Full, errors.Denied, errors.TooLarge),
+        *(errors.Conflict, errors.Unavailable, errors.Full, errors.Denied, errors.Over, errors.TooLarge),
         *(errors.NotFound, errors.AlreadyExists, errors.Malformed, errors.Misconfigured),
     )
 }

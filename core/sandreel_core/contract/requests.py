@@ -86,9 +86,11 @@ class AskLog(Request, frozen=True, kw_only=True):
 
 
 class ExecHead(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`boot_id`: who accepted it (absent: nobody). `last_n`: the greatest ordinal with no hole before it."""
+    """`boot_id`: who accepted it (absent: nobody), `started_by`: for which command. `last_n`: the greatest ordinal with
+    no hole before it."""
 
     boot_id: str | None = None
+    started_by: str | None = None
     last_n: Count = 0
     ended: bool = False
 

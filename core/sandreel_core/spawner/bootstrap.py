@@ -22,7 +22,7 @@ from sandreel_core.contract.requests import AskLog, Bootstrap, Bootstrapped, Fee
 from sandreel_core.contract.session import Ready, Requested
 from sandreel_core.contract.subjects import CMD, parse_request_subject
 from sandreel_core.contract.workspace import EnvPatched
-from sandreel_core.errors import Denied, Malformed, Unavailable
+from sandreel_core.errors import Malformed, Over, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING, Session
 from sandreel_core.spawner.backend import Key, boot_id_of
@@ -88,17 +88,17 @@ class Desk:
         asked = _decode(body, Bootstrap)
         if not hmac.compare_digest(asked.token.encode(), token_of(self._key, key, asked.boot_id).encode()):
             self._log.warning("a bootstrap token was wrong", session=str(key), boot=asked.boot_id[:80])
-            raise Denied("the token is not this boot's")
+            raise Over("the token is not this boot's")
 
         def choose(record: Record, _: frozenset[str]) -> Event | None:
             session = record.session
             _check(session, asked.boot_id)
             if session.phase in RUNNING:
                 if session.public_keys != asked.public_keys:
-                    raise Denied("the token is bound to other keys")
+                    raise Over("the token is bound to other keys")
                 return None
             if session.phase in ("stopping", "destroying"):
-                raise Denied(f"the session is {session.phase}")
+                raise Over(f"the session is {session.phase}")
             if session.phase != "provisioning":
                 raise Unavailable("the session is not provisioned yet", retry_after_s=0.2)
             return Ready(
@@ -174,11 +174,11 @@ class Desk:
 
 
 def _check(session: Session, boot_id: str) -> Session:
-    """Raises Denied when the boot is over. One that is being stopped is not: its execs still have to end."""
+    """Raises Over when the boot is over. One that is being stopped is not: its execs still have to end."""
     if session.phase in ("requested", "resuming") and boot_id == boot_id_of(session.incarnation, session.boot):
         return session
     if session.commands_after is None or session.boot_id != boot_id:
-        raise Denied(f"boot {boot_id[:80]} is over")
+        raise Over(f"boot {boot_id[:80]} is over")
     return session
 
 

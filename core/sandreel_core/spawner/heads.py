@@ -32,7 +32,10 @@ class Head:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def public(self) -> ExecHead:
-        return ExecHead(boot_id=self.accepted_by, last_n=self.ordinals.last, ended=self.ordinals.ended)
+        ordinals = self.ordinals
+        return ExecHead(
+            boot_id=self.accepted_by, started_by=self.started_by, last_n=ordinals.last, ended=ordinals.ended
+        )
 
 
 class Heads:

@@ -7,6 +7,7 @@ import socket
 import stat
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,9 @@ def test_ports_are_free_and_not_those_of_outgoing_connections() -> None:
 
 
 def test_toml_says_what_it_was_told() -> None:
-    tables = {"bus": {"nats_urls": ["nats://a"], "user": None, "partitions": 2}, "log": {"level": 'q"\\ü\n'}}
+    tables: dict[str, dict[str, Any]] = {
+        "bus": {"nats_urls": ["nats://a"], "user": None, "partitions": 2},
+        "log": {"level": 'q"\\ü\n'},
+    }
     read = tomllib.loads(toml(tables))
     assert read == {"bus": {"nats_urls": ["nats://a"], "partitions": 2}, "log": {"level": 'q"\\ü\n'}}

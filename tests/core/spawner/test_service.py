@@ -454,7 +454,10 @@ async def test_feed_and_log_are_answered_for_the_live_boot_only(hand: Hand, spaw
 
     head = msgspec.json.decode(await ask("log", q.AskLog(boot_id="1-1", execs=["e", "none"])), type=q.LogHead)
     assert (head.epoch, head.commands_last) == (first.epoch, 1)
-    assert head.execs == {"e": q.ExecHead(boot_id="1-1", last_n=3), "none": q.ExecHead()}
+    assert head.execs == {
+        "e": q.ExecHead(boot_id="1-1", started_by=head.execs["e"].started_by, last_n=3),
+        "none": q.ExecHead(),
+    }
     made = msgspec.json.decode(await ask("feed", q.MakeFeed(boot_id="1-1", after=1)), type=q.FeedMade)
     assert made.feed == first.feed
     command = await hand.send(x.Cancel(exec="e"))
