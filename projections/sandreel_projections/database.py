@@ -64,7 +64,7 @@ def translated() -> Generator[None, None, None]:
 @asynccontextmanager
 async def connected(dsn: str, name: str) -> AsyncGenerator[Connection, None]:
     """A connection that ends with the context. Raises as `translated` does."""
-    with translated():
+    with translated(), _readable(dsn):
         connection: Connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_S,
@@ -81,6 +81,20 @@ async def connected(dsn: str, name: str) -> AsyncGenerator[Connection, None]:
         yield connection
     finally:
         await _close(connection)
+
+
+@contextmanager
+def _readable(dsn: str) -> Generator[None, None, None]:
+    """Raises Misconfigured for a DSN that asyncpg cannot read. What it says of it may quote the password."""
+    try:
+        yield
+    except ValueError as error:
+        if not isinstance(error, asyncpg.PostgresError):
+            raise Misconfigured(
+                "[postgres] dsn cannot be read: it is postgresql://user:password@host:port/database, and in a password"
+                " characters such as / # ? @ [ ] are written as %2F %23 %3F %40 %5B %5D"
+            ) from None
+        raise
 
 
 async def _close(connection: Connection) -> None:

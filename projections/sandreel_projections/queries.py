@@ -38,15 +38,17 @@ async def select(dsn: str, statement: str, *, timeout_s: float = 60.0) -> AsyncG
         with translated():
             await connection.execute(f"SET statement_timeout = {int(timeout_s * 1000)}")
         with _judged(timeout_s):
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                # Where we may: as somebody who can read every table and nothing of the machine.
-                if await connection.fetchval("SELECT pg_has_role('pg_read_all_data', 'SET')"):
-                    await connection.execute("SET LOCAL ROLE pg_read_all_data")
-                prepared = await connection.prepare(statement)
-                names = tuple(attribute.name for attribute in prepared.get_attributes())
-                if not names:
-                    raise Malformed("the statement has no result: only statements that read are taken")
-                yield Answer(names, _rows(prepared.cursor(prefetch=_PAGE_ROWS), timeout_s))
+            # It only reads, and ends with the connection.
+            await connection.transaction(isolation="repeatable_read", readonly=True).start()
+            # Where we may: as somebody who can read every table and nothing of the machine.
+            if await connection.fetchval("SELECT pg_has_role('pg_read_all_data', 'SET')"):
+                await connection.execute("SET LOCAL ROLE pg_read_all_data")
+            prepared = await connection.prepare(statement)
+            names = tuple(attribute.name for attribute in prepared.get_attributes())
+            if not names:
+                raise Malformed("the statement has no result: only statements that read are taken")
+        # Outside of that: what goes wrong with the caller's own files and pipes is nothing of Postgres'.
+        yield Answer(names, _rows(prepared.cursor(prefetch=_PAGE_ROWS), timeout_s))
 
 
 async def _rows(records: Any, timeout_s: float) -> AsyncGenerator[tuple[Any, ...], None]:

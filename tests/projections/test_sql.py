@@ -81,6 +81,23 @@ def test_nowhere_to_ask(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: obj
         run("SELECT 1")
 
 
+@pytest.mark.parametrize(
+    "host", ["s3cret#x@127.0.0.1:1/db", "s3c/ret@127.0.0.1:1/db", "s3[ret@h/db", "p@h:1/db?s3cret"]
+)
+def test_law_6_a_dsn_that_cannot_be_read_is_not_quoted(monkeypatch: pytest.MonkeyPatch, run: Run, host: str) -> None:
+    monkeypatch.setenv("SANDREEL_POSTGRES_DSN", f"postgres://u:{host}")
+    with pytest.raises(Misconfigured, match="dsn cannot be read") as refused:
+        run("SELECT 1")
+    assert "s3" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+async def test_the_readers_own_trouble_is_not_taken_for_that_of_postgres(database: str) -> None:
+    with pytest.raises(BrokenPipeError):
+        async with select(database, "SELECT 1"):
+            raise BrokenPipeError
+
+
 async def test_rows_come_in_pages(database: str) -> None:
     async with select(database, "SELECT i FROM generate_series(1, 25000) AS t (i)") as answer:
         assert [row async for row in answer.rows] == [(i,) for i in range(1, 25001)]
