@@ -238,3 +238,18 @@ async def sandreel(*arguments: str) -> bytes:
         output, _ = await child.communicate()
     assert child.returncode == 0, output
     return output
+
+
+async def test_a_stack_that_stops_leaves_no_session_that_was_about_to_be_ready() -> None:
+    async with open_site() as site:
+        marker = f"SANDREEL_BOOT={site.stack.place.keys().installation}/".encode()
+        for number in range(3):
+            await site.client.create_session(ORG, f"young-{number}", wait="requested")
+
+    left = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            left += [entry.name] if marker in (entry / "environ").read_bytes() else []
+        except OSError:
+            continue
+    assert left == []

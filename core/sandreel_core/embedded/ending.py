@@ -14,7 +14,7 @@ from sandreel_core.embedded.part import Status
 from sandreel_core.embedded.place import Place
 from sandreel_core.embedded.postmaster import pid_on_file
 from sandreel_core.errors import SandreelError
-from sandreel_core.session import RUNNING
+from sandreel_core.session import ACTIVE
 from sandreel_core.settings import load
 
 # How many sessions are stopped at once.
@@ -23,13 +23,13 @@ _CONNECT_WITHIN_S = 5.0
 
 
 async def stop_sessions(settings: Path, *, within_s: float, report: Callable[[Status], None]) -> None:
-    """Stop every session that runs, as `session stop` does: execs end, workspaces stay.
+    """Stop every session that runs or is about to, as `session stop` does: execs end, workspaces stay.
 
     Those that have not stopped `within_s` go on. Raises Unavailable when the stack cannot be asked.
     """
     found = load(ClientSettings, environ={}, path=settings)
     async with Client.connect(found, actor="sandreel down", connect_timeout_s=_CONNECT_WITHIN_S) as client:
-        running = [(info.org, info.session) for info in await _sessions(client) if info.phase in RUNNING]
+        running = [(info.org, info.session) for info in await _sessions(client) if info.phase in ACTIVE]
         if not running:
             return
         report(Status("sessions", "starting", None, f"stopping {len(running)}"))
