@@ -134,27 +134,33 @@ class Sessions:
         counts = await self._bus.subjects(subjects.stream, f"{subjects.event('exec', '0')[:-1]}*")
         limit = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._exec(subjects, subject, limit)) for subject in counts]
+            tasks = [
+                group.create_task(self._exec(subjects, subject, count, limit)) for subject, count in counts.items()
+            ]
         found = [info for task in tasks if (info := task.result()) is not None]
         return sorted(found, key=lambda info: info.cursor.sequence)
 
     async def exec(self, subjects: SessionSubjects, exec_id: str) -> ExecInfo:
         """Raises NotFound when nobody ever accepted such an exec."""
-        info = await self._exec(subjects, subjects.exec(exec_id), asyncio.Semaphore())
+        subject = subjects.exec(exec_id)
+        counts = await self._bus.subjects(subjects.stream, subject)
+        info = await self._exec(subjects, subject, counts.get(subject, 0), asyncio.Semaphore())
         if info is None:
             raise NotFound(f"session {subjects.session} has no exec {exec_id}")
         return info
 
-    async def _exec(self, subjects: SessionSubjects, subject: str, limit: asyncio.Semaphore) -> ExecInfo | None:
+    async def _exec(
+        self, subjects: SessionSubjects, subject: str, count: int, limit: asyncio.Semaphore
+    ) -> ExecInfo | None:
         exec_id = parse_event_subject(subject).key
         async with limit:
             last = await self._bus.last(subjects.stream, subject)
             if last is None:
                 return None
             cursor = await self._reels.cursor(subjects.partition, last.sequence)
-            end = _end(last)
+            end = _end(last, count)
             if end is None:
-                # It goes on, or something late stands behind its end: only reading it tells.
+                # It goes on, or something late may stand behind its end: only reading it tells.
                 async with aclosing(view(self._bus, self._reels, subjects, exec_id, live=False)) as items:
                     async for item in items:
                         if isinstance(item, Ended):
@@ -181,9 +187,11 @@ def _evolve(state: sessions.Session, stored: Stored) -> sessions.Session:
         return state
 
 
-def _end(last: Stored) -> x.Exited | x.Lost | None:
+def _end(last: Stored, count: int) -> x.Exited | x.Lost | None:
+    """The end by the newest message, where it is sure to be the one that counts (law 2): an archived exec's tombstone,
+    or the n-th of n messages. Others hold repeats, and the `exited` of a boot that was closed as lost may be one."""
     try:
-        data = decode_event(last.subject, last.body).data
+        event = decode_event(last.subject, last.body)
     except Malformed:
         return None
-    return data if isinstance(data, x.Exited | x.Lost) else None
+    return event.data if isinstance(event.data, x.Exited | x.Lost) and count in (1, event.n) else None

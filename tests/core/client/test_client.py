@@ -17,6 +17,7 @@ from sandreel_core.client import Changed, Client, Ended, ExecItem, Output
 from sandreel_core.client.items import CaughtUp
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
+from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
 from sandreel_core.contract.workspace import EnvPatched
@@ -320,6 +321,21 @@ async def test_execs_of_a_session_and_how_they_ended(client: Client) -> None:
     assert (await client.exec_info(ORG, SESSION, ended.id)).phase == "exited"
     with pytest.raises(NotFound):
         await client.exec_info(ORG, SESSION, "nope")
+
+
+async def test_law_2_an_exit_behind_the_end_is_nobodys_end() -> None:
+    bus = MemoryBus()
+    await bus.ensure(STREAMS)
+    client = Client(bus)
+    subject = client.subjects(ORG, SESSION).exec("e1")
+    lost = x.Lost(boot_id="1-1", last_n=1, cause="node_gone")
+    exited = x.Exited(reason="exited", exit_code=0, duration_ms=1)
+    for n, event in ((1, x.Accepted(boot_id="1-1")), (2, lost), (2, exited)):
+        sealed = seal(event, id=f"{event.type}", source="/t", subject=subject, time=clock.now(), n=n)
+        await bus.append(subject, encode(sealed))
+
+    assert (await client.exec_info(ORG, SESSION, "e1")).ended == lost
+    assert [info.phase for info in await client.execs(ORG, SESSION)] == ["lost"]
 
 
 async def test_replay_shows_what_is_stored_between_two_points(client: Client) -> None:
