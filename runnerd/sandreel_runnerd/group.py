@@ -28,10 +28,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class Group:
     """Its leader stays unreaped until `clear`, so its number belongs to nobody else until then."""
 
-    def __init__(self, child: Child, *, boot_marker: str, exec_id: str, oom_kills_before: int | None) -> None:
+    def __init__(self, child: Child, *, boot_marker: str, exec_id: str) -> None:
         self._child = child
         self._marks = leftovers.Marks(boot=boot_marker, exec=exec_id, leader=child.pid)
-        self._oom_kills_before = oom_kills_before
         self._killed = False
 
     def send(self, number: Signals, front: int | None = None) -> None:
@@ -52,11 +51,11 @@ class Group:
         """Whether nobody but the leader's zombie is in it."""
         return not await asyncio.to_thread(leftovers.find_group, self._child.pid)
 
-    async def clear(self, policy: Literal["keep", "kill"]) -> Outcome:
+    async def clear(self, policy: Literal["keep", "kill"], *, oom_kills_before: int | None) -> Outcome:
         """Count or kill what outlives the exec; only then give the leader's pid back."""
-        count, oom_kills_after = await asyncio.to_thread(self._look, policy)
+        count, after = await asyncio.to_thread(self._look, policy)
         ending = self._child.collect()
-        more = None not in (self._oom_kills_before, oom_kills_after) and oom_kills_after != self._oom_kills_before
+        more = None not in (oom_kills_before, after) and after != oom_kills_before
         # Another exec of the session may have been the one: so only if this one looks like it.
         hit = (ending.signal == "SIGKILL" and not self._killed) or ending.exit_code == KILLED_CODE
         return Outcome(ending=ending, leftovers=count, oom=more and hit)

@@ -28,6 +28,7 @@ from sandreel_runnerd.rate import Rate
 from sandreel_runnerd.recorder import Recorder
 
 KEYS_NOTED_EVERY_S = 0.5
+STEP_BACK_AFTER_S = 0.01
 
 
 class Host(Struct, frozen=True, kw_only=True):
@@ -88,7 +89,6 @@ class RunningExec:
         self._probing = False
         self._throttled = False
         self._holding = False
-        self._oom_kills_before: int | None = None
 
     async def prepare(self) -> None:
         """Check what is asked for. Raises Refused; nothing has been recorded or started then."""
@@ -211,12 +211,14 @@ class RunningExec:
             child,
             boot_marker=self._host.boot_marker,
             exec_id=self.start.exec,
-            oom_kills_before=self._oom_kills_before,
         )
+        # Its start is told first.
+        stepping_back = asyncio.get_running_loop().call_later(STEP_BACK_AFTER_S, self._step_back, child)
         self._open(recipe)
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
+            oom_kills_before = tasks.create_task(asyncio.to_thread(oom_kills))
             self._apply(self._life.begin(begun_at))
             pumps = [tasks.create_task(output.pump()) for output in self._outputs]
             tasks.create_task(self._await_pumps(pumps))
@@ -227,7 +229,8 @@ class RunningExec:
             self._begun.set()
             await self._keep_time()
             noting.cancel()
-            outcome = await group.clear(self.start.leftovers)
+            stepping_back.cancel()
+            outcome = await group.clear(self.start.leftovers, oom_kills_before=await oom_kills_before)
             for output in self._outputs:
                 output.close_soon()
         await self._note()
@@ -249,7 +252,6 @@ class RunningExec:
 
     def _start(self) -> int:
         assert self._recipe is not None  # noqa: S101
-        self._oom_kills_before = oom_kills()
         self._spawned = process.spawn(self._recipe)
         return self._spawned.pid
 
@@ -349,6 +351,10 @@ class RunningExec:
             if self._concluding:
                 raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
             await self._recorder.record(event, command=command)
+
+    def _step_back(self, child: Child) -> None:
+        if not child.released:
+            process.lower_priority(child.pid)
 
     async def _note_keys(self) -> None:
         """Typed input is noted now and then, not key by key: a note costs an event, and would delay the echo."""

@@ -251,8 +251,9 @@ async def test_the_environment_has_markers_and_no_secrets(tmp_path: Path, monkey
 
 async def test_the_child_steps_back_and_inherits_no_descriptor(tmp_path: Path) -> None:
     code = (
-        "import os; print(os.getpriority(0, 0), os.getsid(0) == os.getpid(), sorted(os.listdir('/proc/self/fd')));"
-        "input(); print(open('/proc/self/oom_score_adj').read())"
+        "import os, time; print(os.getsid(0) == os.getpid(), sorted(os.listdir('/proc/self/fd')));"
+        f"[time.sleep(0.01) for _ in range(500) if os.getpriority(0, 0) == {os.getpriority(os.PRIO_PROCESS, 0)}];"
+        "input(); print(os.getpriority(0, 0), open('/proc/self/oom_score_adj').read())"
     )
     leak = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(leak, True)
@@ -261,10 +262,11 @@ async def test_the_child_steps_back_and_inherits_no_descriptor(tmp_path: Path) -
             await run.until_output(b"\n")
             await run.running.write_stdin(b"\n", True)
             await run.end()
-            own, _, score = run.recorder.output().decode().partition("\n")
+            own, nice, score = run.recorder.output().decode().replace("\n", " ").rsplit(maxsplit=2)
     finally:
         os.close(leak)
-    assert own.endswith("True ['0', '1', '2', '3']")
+    assert own == "True ['0', '1', '2', '3']"
+    assert int(nice) > os.getpriority(os.PRIO_PROCESS, 0)
     assert int(score) > int(Path("/proc/self/oom_score_adj").read_text())
 
 
