@@ -49,13 +49,19 @@ async def replayed(rig: Rig) -> list[Figure]:
             assert seen == lines
         cursors = [item.cursor async for item in _outputs(handle)]
         attach, opened = [], []
+        seen_at = 0.0
+
+        def stamp(_: bytes) -> bool:
+            nonlocal seen_at
+            seen_at = time.perf_counter()
+            return True
+
         for cursor in random.Random(1).choices(cursors, k=ATTACHES):
             began = time.perf_counter()
-            await _first(handle, cursor)
-            attach.append(time.perf_counter() - began)
+            attach.append(await _first(handle, cursor) - began)
             began = time.perf_counter()
-            await bare.pull(rig.bare, subject, lambda _: True, stream=subjects.stream, start=cursor.sequence)
-            opened.append(time.perf_counter() - began)
+            await bare.pull(rig.bare, subject, stamp, stream=subjects.stream, start=cursor.sequence)
+            opened.append(seen_at - began)
     return [
         Figure(
             *("replay of a finished exec", "lines/s", median(ours), 0.5, median(reference)),
@@ -83,7 +89,9 @@ async def _outputs(handle: ExecHandle):  # type: ignore[no-untyped-def]
                 yield item
 
 
-async def _first(handle: ExecHandle, cursor: Cursor) -> None:
+async def _first(handle: ExecHandle, cursor: Cursor) -> float:
+    """When the first event behind the cursor was seen."""
     async with aclosing(handle.follow(cursor)) as items:
         async for _ in items:
-            return
+            return time.perf_counter()
+    raise AssertionError("nothing behind the cursor")
