@@ -26,8 +26,8 @@ OOM_SCORE_RAISE = 200
 MAX_OOM_SCORE = 1000  # proc(5)
 # A rate is kept by making the child wait at a full pipe, so that pipe is small: one page.
 THROTTLED_PIPE_BYTES = 4096
-# Those that Python ignores, which a child would inherit.
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+# What runnerd ignores, by Python or by whoever started it (nohup), is not ignored by a child.
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
