@@ -36,6 +36,7 @@ from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import DECLARED_DEAD, ENDED, Daemon
 from sandreel_runnerd.leftovers import is_alive
 from tests.support.desk import Desk
+from tests.support.mark import OURS
 from tests.support.site import BODY, web_site
 
 
@@ -64,7 +65,7 @@ async def booted(workspace: Path, **given: Any) -> AsyncIterator[Boot]:
         session="s1",
         boot_id="1-1",
         token="t",
-        installation="here",
+        installation=OURS,
         workspace=str(workspace),
         spool_bytes=1024 * 1024,
         **({"heartbeat_s": 0.05} | given),
@@ -319,7 +320,7 @@ async def test_a_boot_that_may_not_be_leaves(tmp_path: Path) -> None:
     desk = Desk(MemoryBus(server), SessionSubjects("acme", "s1"))
     desk.dead = True
     settings = BootSettings(
-        nats_urls=["memory"], org="acme", session="s1", boot_id="1-1", token="t", installation="here",
+        nats_urls=["memory"], org="acme", session="s1", boot_id="1-1", token="t", installation=OURS,
         workspace=str(tmp_path), spool_bytes=1024 * 1024,
     )  # fmt: skip
     async with desk.open(), asyncio.timeout(10):
@@ -328,7 +329,7 @@ async def test_a_boot_that_may_not_be_leaves(tmp_path: Path) -> None:
 
 async def test_bootstrap_is_asked_until_it_is_answered_and_the_end_may_come_first(tmp_path: Path) -> None:
     settings = BootSettings(
-        nats_urls=["memory"], org="acme", session="s1", boot_id="1-1", token="t", installation="here",
+        nats_urls=["memory"], org="acme", session="s1", boot_id="1-1", token="t", installation=OURS,
         workspace=str(tmp_path), spool_bytes=1024 * 1024,
     )  # fmt: skip
     daemon = Daemon(settings, MemoryBus(), Children(), Log("runnerd"))

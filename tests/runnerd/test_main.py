@@ -22,10 +22,11 @@ from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.nats import NatsServer
 from tests.support.desk import Desk
+from tests.support.mark import OURS
 from tests.support.namespaces import as_pid_1, needs_pid_namespace, pid_1_of
 from tests.support.nats import Connect
 
-MARKER = "here/acme/s1/1-1"
+MARKER = f"{OURS}/acme/s1/1-1"
 
 
 class Runnerd:
@@ -54,7 +55,7 @@ async def started(
         session="s1",
         boot_id="1-1",
         token=token,
-        installation="here",
+        installation=OURS,
         nats_user="runnerd",
         nats_password=server.password("runnerd"),
         workspace=str(workspace),

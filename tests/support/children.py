@@ -13,9 +13,10 @@ from typing import Any
 from sandreel_core.contract import exec as c
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.running import Host, RunningExec
+from tests.support.mark import OURS
 from tests.support.recorder import MemoryRecorder
 
-BOOT = "test/org/session/1-1"
+BOOT = f"{OURS}/org/session/1-1"
 
 
 def python(code: str) -> list[str]:

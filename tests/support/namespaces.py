@@ -15,7 +15,7 @@ import pytest
 def as_pid_1() -> tuple[str, ...] | None:
     """The words that make what follows them PID 1, or None where neither bubblewrap nor unshare may do it."""
     candidates = (
-        ("bwrap", "--unshare-pid", "--as-pid-1", "--dev-bind", "/", "/", "--proc", "/proc", "--"),
+        ("bwrap", "--die-with-parent", "--unshare-pid", "--as-pid-1", "--dev-bind", "/", "/", "--proc", "/proc", "--"),
         ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"),
     )
     for words in candidates:

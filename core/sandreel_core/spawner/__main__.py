@@ -19,9 +19,10 @@ from sandreel_core.spawner.settings import Settings, installation_key, user
 
 def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
     """The spawner's plan from what an operator has set."""
+    name = settings.installation_name(key)
     return Plan(
         terms=BootTerms(
-            installation=settings.installation,
+            installation=name,
             key=key,
             partitions=installation.partitions,
             nats_urls=settings.runnerd_nats_urls or installation.nats_urls,
@@ -34,7 +35,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
             log_level=settings.runnerd_log_level,
         ),
         rules=Rules(
-            installation=settings.installation,
+            installation=name,
             node=settings.node_name,
             late_s=settings.late_s,
             boot_within_s=settings.create_timeout_s,

@@ -101,6 +101,8 @@ class Spawner:
             group.create_task(self._sessions.run(), name="sessions")
             await self._sessions.caught_up()
             await self._closing.remember()
+            # At once, because who boots is told whether to hold, and a hold of the spawner before us is lifted.
+            group.create_task(self._every(TICK_S, self._holding.tick, at_once=True), name="hold")
             await desk.open(stack)
             await stack.enter_async_context(self._bus.listen("hb.*.*", self._pulse.hear))
             group.create_task(reactor.run(), name="commands")
@@ -110,7 +112,6 @@ class Spawner:
             group.create_task(self._follow_changes(), name="changes")
             group.create_task(self._sweep(group, ready), name="sweep")
             group.create_task(self._every(PULSE_S, self._check_pulse(group)), name="pulse")
-            group.create_task(self._every(TICK_S, self._holding.tick), name="hold")
             await self._settle_changes(group)
 
     # -- what wakes us
@@ -125,10 +126,14 @@ class Spawner:
             await self._sessions.changed()
             self._wake.set()
 
-    async def _every(self, period_s: float, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    async def _every(
+        self, period_s: float, work: Callable[[], Coroutine[None, None, None]], *, at_once: bool = False
+    ) -> None:
         """Again and again, with some jitter. What fails is tried again next time."""
+        wait_s = 0.0 if at_once else period_s
         while True:
-            await asyncio.sleep(period_s * random.uniform(0.9, 1.1))  # noqa: S311 - no secret hangs on it
+            await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))  # noqa: S311 - no secret hangs on it
+            wait_s = period_s
             try:
                 await work()
             except SandreelError as error:

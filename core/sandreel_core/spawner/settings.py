@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import socket
 from contextlib import suppress
@@ -24,7 +26,8 @@ class Settings(Section, frozen=True, kw_only=True):
     """Defaults and bounds: behaviour §2.3 and design §6.
 
     data            where workspaces and records are; no session can read it
-    installation    names the owner of what the backend holds
+    installation    names the owner of what the backend holds; absent: made from the installation's key, for two
+                    installations of one name on one machine would end each other's processes
     installation_key  at least 32 characters; absent: made once, in a file below `data`
     node            this machine; absent: its host name
     runnerd_*       what sessions get to connect with; absent URLs: the spawner's own
@@ -34,7 +37,7 @@ class Settings(Section, frozen=True, kw_only=True):
     section: ClassVar[str] = "spawner"
     backend: Literal["process"] = "process"
     data: str
-    installation: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "sandreel"
+    installation: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     installation_key: Annotated[Secret, Meta(min_length=MIN_KEY_BYTES)] | None = None
     node: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,253}$")] | None = None
     max_sessions: Positive = 10
@@ -60,6 +63,10 @@ class Settings(Section, frozen=True, kw_only=True):
     @property
     def node_name(self) -> str:
         return self.node or socket.gethostname()
+
+    def installation_name(self, key: bytes) -> str:
+        """`installation`, else a name that only this installation's key makes, and that tells nothing of it."""
+        return self.installation or hmac.new(key, b"installation", hashlib.sha256).hexdigest()[:16]
 
 
 def user(text: str) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from sandreel_core.spawner import bubble, census
 from sandreel_core.spawner.backend import Backend, BootSpec, Key
 from sandreel_core.spawner.process import USERS, ProcessBackend
 from sandreel_core.spawner.workspace import Folder, empty_trash
+from tests.support.mark import OURS
 
 STANDIN = Path(__file__).resolve().parents[2] / "support" / "standin.py"
 KEY = Key("acme", "one")
@@ -86,7 +87,7 @@ async def rig(request: pytest.FixtureRequest, data: Path) -> AsyncGenerator[Rig,
 def spec(key: Key = KEY, *, incarnation: int = 1, boot: int = 1, fresh: bool | None = None, **changes: Any) -> BootSpec:
     boot_id = f"{incarnation}-{boot}"
     settings = BootSettings(
-        nats_urls=["nats://127.0.0.1:1"], org=key.org, session=key.session, boot_id=boot_id, token="secret-token", installation="ours"
+        nats_urls=["nats://127.0.0.1:1"], org=key.org, session=key.session, boot_id=boot_id, token="secret-token", installation=OURS
     )  # fmt: skip
     values: dict[str, Any] = {"profile": "default", "limits": Limits(), "image": None, "settings": settings}
     fresh = boot == 1 if fresh is None else fresh
@@ -110,9 +111,9 @@ async def status(rig: Rig, key: Key = KEY) -> str:
 
 async def test_a_created_boot_runs_in_its_workspace_with_a_home(rig: Rig) -> None:
     sandbox = await rig.backend.create(spec())
-    assert (sandbox.status, sandbox.boot_id, sandbox.installation, sandbox.node) == ("running", "1-1", "ours", "here")
+    assert (sandbox.status, sandbox.boot_id, sandbox.installation, sandbox.node) == ("running", "1-1", OURS, "here")
     found = await seen(rig)
-    assert found["env"][BOOT_MARKER] == "ours/acme/one/1-1"
+    assert found["env"][BOOT_MARKER] == f"{OURS}/acme/one/1-1"
     assert found["env"]["HOME"] == found["cwd"] + "/.home"
     assert (rig.workspace(KEY) / ".home").is_dir()
     assert await rig.backend.inspect(KEY) == sandbox
@@ -158,21 +159,21 @@ async def test_nothing_of_a_dead_boot_is_left(rig: Rig) -> None:
     await rig.backend.create(spec(boot=2))
     await seen(rig)
     await rig.backend.stop(KEY, "1-2", grace_s=10)
-    assert list(census.carriers(BOOT_MARKER, "ours/acme/one/1-2")) == []
+    assert list(census.carriers(BOOT_MARKER, f"{OURS}/acme/one/1-2")) == []
 
 
 async def test_destroy_deletes_every_trace_and_only_of_the_dead(rig: Rig) -> None:
     await rig.backend.create(spec())
     await seen(rig)
     with pytest.raises(Conflict):
-        await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+        await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
     await rig.backend.stop(KEY, "1-1", grace_s=10)
     closed = rig.workspace(KEY) / "closed" / "inner"
     closed.mkdir(parents=True)
     (closed / "file").touch()
     closed.parent.chmod(0)
-    await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
-    await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+    await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
+    await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
     assert await status(rig) == "absent"
     assert not rig.workspace(KEY).parent.exists()
     assert [path for path in rig.data.rglob("*") if path.is_file()] == []
@@ -197,15 +198,15 @@ async def test_the_files_of_a_later_boot_are_not_deleted_by_who_does_not_know_it
     await seen(rig)
     await rig.backend.stop(KEY, "1-1", grace_s=10)
     if fresh:
-        await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+        await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
     next_ = spec(boot=later, incarnation=2 if fresh else 1)
     await rig.backend.create(next_)
     await rig.backend.stop(KEY, next_.boot_id, grace_s=10)
     (rig.workspace(KEY) / "kept").write_text("kept")
     with pytest.raises(Conflict):
-        await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+        await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
     assert (rig.workspace(KEY) / "kept").read_text() == "kept"
-    await rig.backend.destroy(KEY, installation="ours", boot_id=next_.boot_id)
+    await rig.backend.destroy(KEY, installation=OURS, boot_id=next_.boot_id)
     assert await status(rig) == "absent"
 
 
@@ -340,8 +341,8 @@ async def test_a_full_disk_makes_it_wait_and_ends_nothing(rig: Rig, monkeypatch:
     with monkeypatch.context() as patched:
         patched.setattr(Folder, "remove", full)
         with pytest.raises(Unavailable, match="No space"):
-            await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
-    await rig.backend.destroy(KEY, installation="ours", boot_id="1-1")
+            await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
+    await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
 
 
 def test_what_cannot_be_deleted_is_told_and_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.spawner import census
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.process import ProcessBackend
+from sandreel_core.spawner.settings import Settings, installation_key
 from tests.support.nats import Connect
 from tests.support.spawner import ONE, Hand
 
@@ -71,6 +72,12 @@ class House:
 
     def workspace(self, key: Key = ONE) -> Path:
         return self.data / "sessions" / key.org / key.session / "workspace"
+
+    def carriers(self, boot_id: str = "1-1", key: Key = ONE) -> list[int]:
+        """Pids of what carries the boot's mark."""
+        settings = Settings(data=str(self.data))
+        marker = f"{settings.installation_name(installation_key(settings))}/{key.org}/{key.session}/{boot_id}"
+        return [pid for pid, _ in census.carriers(BOOT_MARKER, marker)]
 
     async def ready(self, boot: int = 1, key: Key = ONE) -> s.Ready:
         return await self.hand.until(s.Ready, key, where=lambda event: event.boot_id.endswith(f"-{boot}"))
@@ -151,6 +158,7 @@ async def test_a_killed_runnerd_is_stopped_its_execs_are_lost_and_nothing_surviv
     await house.ready()
     await hand.send(x.Start(exec="long", shell="seq 1000; setsid sleep 600 & sleep 600"))
     await hand.until(x.Output, aggregate="exec", id="long")
+    assert len(house.carriers()) >= 3, "runnerd and both sleeps"
     begun = asyncio.get_running_loop().time()
     os.kill(await house.runnerd(), signal.SIGKILL)
     assert (await hand.until(s.Stopped)).reason == "killed"
@@ -159,7 +167,7 @@ async def test_a_killed_runnerd_is_stopped_its_execs_are_lost_and_nothing_surviv
     ordinals = [event.n for event in await hand.events(aggregate="exec", id="long")]
     assert ordinals == list(range(1, lost.last_n + 2))
     assert (lost.boot_id, lost.cause) == ("1-1", "runnerd_died")
-    assert list(census.carriers(BOOT_MARKER, "sandreel/acme/one/1-1")) == []
+    assert house.carriers() == []
     await hand.send(s.Resume())
     await house.ready(2)
     assert (await house.shell("after", "true")).exit_code == 0
@@ -208,7 +216,7 @@ async def test_of_concurrent_creates_of_one_id_one_wins_with_two_spawners(house:
         while len(outcomes) < 6:
             outcomes = [event.type for event in await hand.events() if event.causationid in ids]
     assert sorted(outcomes) == ["command.refused"] * 5 + ["session.requested"]
-    assert len(list(census.carriers(BOOT_MARKER, "sandreel/acme/one/1-1"))) <= 2, "runnerd, and its box"
+    assert len(house.carriers()) <= 2, "runnerd, and its box"
     assert (await house.shell("one", "true")).exit_code == 0
 
 

@@ -56,6 +56,13 @@ def test_the_installations_key_is_made_once_and_nobody_else_can_read_it(tmp_path
     assert "xxx" not in repr(given)
 
 
+def test_two_installations_have_two_names_unless_they_are_given_one(tmp_path: Path) -> None:
+    settings = Settings(data=str(tmp_path))
+    first, second = settings.installation_name(b"a" * 32), settings.installation_name(b"b" * 32)
+    assert first == settings.installation_name(b"a" * 32) != second
+    assert Settings(data=str(tmp_path), installation="mine").installation_name(b"a" * 32) == "mine"
+
+
 @pytest.mark.parametrize("kept", [b"", b"\n", b"short", b"\xff" * 64])
 def test_a_key_that_anybody_could_guess_is_not_taken(tmp_path: Path, kept: bytes) -> None:
     (tmp_path / "installation.key").write_bytes(kept)
