@@ -148,8 +148,11 @@ class _File:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._raw.close()
-        self._part.unlink(missing_ok=True)
+        try:
+            self._gzip.close()  # before what it still has to write to
+        finally:
+            self._raw.close()
+            self._part.unlink(missing_ok=True)
 
     @property
     def full(self) -> bool:

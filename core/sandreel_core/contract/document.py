@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -40,6 +41,9 @@ def schema() -> dict[str, Any]:
     """Every message body and every request and reply, as `$defs` of one JSON Schema 2020-12 document."""
     kinds = (*envelope_types(), r.Heartbeat, r.Failure, *(t for _, a, b in REQUESTS.values() for t in (a, b)))
     _, components = msgspec.json.schema_components(dict.fromkeys(kinds), ref_template="#/$defs/{name}")
+    for component in components.values():
+        if "description" in component:  # a docstring: indented before Python 3.13, not since
+            component["description"] = cleandoc(component["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"sandreel contract, version {CONTRACT_VERSION}",
