@@ -20,6 +20,10 @@ from sandreel_core.errors import Malformed, Refused
 # A command is small; its largest parts are a 512 KiB shell script and 128 variables of 32 KiB, which may not
 # come together: the whole stays below the server's default payload of 1 MiB.
 MAX_COMMAND_BYTES = 900_000
+# What msgspec raises for bytes that are not in order. RecursionError: a value within a thousand others.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# Of a decoder's sentence, which may quote all of an unknown name, its beginning and its end (`… - at $.data`) are kept.
+_MAX_PROBLEM = 600
 
 
 def _envelopes(kinds: dict[str, Any]) -> dict[type, type[Envelope]]:
@@ -82,7 +86,7 @@ def decode_event(subject: str, body: bytes) -> Envelope:
     where = parse_event_subject(subject)
     try:
         envelope = _event_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         envelope = _unknown(body, error)
     else:
         if not belongs(type(envelope.data), where.aggregate):
@@ -95,8 +99,8 @@ def decode_event(subject: str, body: bytes) -> Envelope:
 def _unknown(body: bytes, problem: Exception) -> Envelope:
     try:
         head = _head_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(f"not an event: {error}") from error
+    except _UNREADABLE as error:
+        raise Malformed(f"not an event: {_problem(error)}") from error
     return Envelope(
         specversion="1.0",
         id=head.id,
@@ -107,8 +111,15 @@ def _unknown(body: bytes, problem: Exception) -> Envelope:
         causationid=head.causationid,
         correlationid=head.correlationid,
         actor=head.actor,
-        data=Unknown(raw_type=head.type, problem=str(problem)),
+        data=Unknown(raw_type=head.type, problem=_problem(problem)),
     )
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "values are nested too deeply"
+    text = str(error)
+    return text if len(text) <= _MAX_PROBLEM else f"{text[: _MAX_PROBLEM // 2]} … {text[-_MAX_PROBLEM // 2 :]}"
 
 
 def decode_command(subject: str, body: bytes) -> Envelope:
@@ -122,8 +133,8 @@ def decode_command(subject: str, body: bytes) -> Envelope:
         raise Refused("BAD_REQUEST", f"the command has {len(body)} bytes; the limit is {MAX_COMMAND_BYTES}")
     try:
         envelope = _command_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused("BAD_REQUEST", f"the command is not in order: {error}") from error
+    except _UNREADABLE as error:
+        raise Refused("BAD_REQUEST", f"the command is not in order: {_problem(error)}") from error
     if envelope.subject != subject:
         raise Refused("BAD_REQUEST", f"the command's subject {envelope.subject[:200]!r} is not {subject}")
     if envelope.id != where.command_id:

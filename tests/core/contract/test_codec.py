@@ -70,6 +70,33 @@ def test_a_body_that_is_no_command_is_refused(body: bytes) -> None:
         codec.decode_command(START.subject, body)
 
 
+DEEP = b"[" * 2000 + b"]" * 2000
+
+
+@pytest.mark.parametrize("name", ["exec.start", "session.create"])
+def test_values_that_are_nested_too_deeply_are_refused(name: str) -> None:
+    """msgspec raises RecursionError for them, also where it only skips them."""
+    body = codec.encode(samples.ALL[name])
+    with pytest.raises(Refused, match="nested too deeply"):
+        codec.decode_command(samples.ALL[name].subject, body[:-1] + b',"foo":' + DEEP + b"}")
+    with pytest.raises(Refused):
+        codec.decode_command(samples.ALL[name].subject, body.replace(b'"data":{', b'"data":{"foo":' + DEEP + b","))
+
+
+def test_an_event_that_is_nested_too_deeply_is_malformed() -> None:
+    raw = samples.ALL["agent.raw"]
+    with pytest.raises(Malformed, match="nested too deeply"):
+        codec.decode_event(raw.subject, codec.encode(raw).replace(b'"new"', DEEP))
+
+
+@pytest.mark.parametrize("changes", [{"data__" + "k" * 100_000: 1}, {"type": "k" * 100_000}])
+def test_what_is_said_of_a_bad_body_has_a_bound(changes: dict[str, object]) -> None:
+    with pytest.raises(Refused) as refusal:
+        codec.decode_command(START.subject, changed("exec.start", **changes))
+    assert len(refusal.value.message) < 1000
+    assert "$" in refusal.value.message, "where it was is said"
+
+
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_never_raise_anything_else(body: bytes) -> None:
     with pytest.raises(Refused):

@@ -9,8 +9,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.memory import MemoryBus
-from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.bus.streams import SPAWNER_REFUSALS, ensure_installation
 from sandreel_core.clock import new_id
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import requests as q
@@ -21,9 +22,12 @@ from sandreel_core.errors import Denied, Misconfigured, NotFound, Unavailable
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
+from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.quota import SLOTS, Quotas
 from sandreel_core.spawner.reconcile import Rules
+from sandreel_core.spawner.refusals import Refusals
 from sandreel_core.spawner.service import Spawner
+from sandreel_core.spawner.sessions import Sessions
 from tests.support.backend import FakeBackend
 from tests.support.spawner import ONE, Hand, plan, running
 
@@ -212,6 +216,49 @@ async def test_garbage_for_a_session_without_a_boot_is_refused_too(hand: Hand, s
     id = new_id()
     await hand.bus.append(hand.subjects().command("runnerd", id), b"\xff no json")
     assert await hand.refusal(id) == "SESSION_NOT_FOUND"
+
+
+async def test_what_is_nested_too_deeply_ends_no_spawner(hand: Hand, backend: FakeBackend) -> None:
+    async def throw(kind: bytes, role: str, key: Key) -> str:
+        id = new_id()
+        subject = hand.subjects(key).command(role, id)
+        head = b'{"specversion":"1.0","id":"%s","source":"/t","subject":"%s"' % (id.encode(), subject.encode())
+        deep = b"[" * 2000 + b"]" * 2000
+        await hand.bus.append(subject, head + b',"time":"2026-01-01T00:00:00Z","type":"%s","foo":%s}' % (kind, deep))
+        return id
+
+    async with running(hand.bus, backend, plan(sweep_s=0.2)):
+        assert await hand.refusal(await throw(b"exec.cancel", "runnerd", TWO), TWO) == "SESSION_NOT_FOUND"
+        assert await hand.refusal(await throw(b"session.create", "spawner", ONE)) == "BAD_REQUEST"
+        await ready(hand)
+        unanswered = await throw(b"exec.start", "runnerd", ONE)  # this boot's, which ends without a word
+        backend.die(ONE)
+        assert await hand.refusal(unanswered) == "BAD_REQUEST"
+
+
+async def test_a_command_that_cannot_be_refused_is_buried_after_five_failures(hand: Hand) -> None:
+    bus, failures = hand.bus, 0
+    assert isinstance(bus, MemoryBus)
+
+    def fate(subject: str, body: bytes) -> None:
+        nonlocal failures
+        if b"SESSION_NOT_FOUND" in body:
+            failures += 1
+            raise ZeroDivisionError("a mistake of ours")
+
+    bus.fate = fate
+    sessions = Sessions(bus, 1)
+    journal = Journal(bus, source="/spawner/test", partitions=1)
+    refusals = Refusals(bus, SPAWNER_REFUSALS, journal, sessions, nak_delay_s=0.001)
+    async with Crew() as crew:
+        crew.start(sessions.run())
+        crew.start(refusals.run())
+        id = await hand.send(x.Cancel(exec="e"))
+        assert await hand.refusal(id) == "INTERNAL"
+        assert failures == 5
+        assert await bus.subjects("DEAD", ">") == {f"dead.runnerd.acme.one.{id}": 1}
+        bus.fate = lambda subject, body: None
+        assert await hand.refusal(await hand.send(x.Cancel(exec="e"))) == "SESSION_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
