@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -12,8 +12,8 @@ import pytest
 from sandreel_core import clock
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.memory_parts import Fate
-from sandreel_core.bus.port import Stream
-from sandreel_core.client import Changed, Client, Ended, ExecItem, Output
+from sandreel_core.bus.port import Item, Stream
+from sandreel_core.client import Changed, Client, Ended, ExecHandle, ExecItem, Output
 from sandreel_core.client.items import CaughtUp
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
@@ -194,6 +194,57 @@ async def test_no_answer_ends_in_unavailable_with_the_id_to_ask_again_with(clien
 
     with pytest.raises(Unavailable, match=command_id):
         await client.exec(ORG, SESSION, ["print"], exec="x1", command_id=command_id, answer_timeout_s=0.1)
+
+
+@pytest.fixture
+def begun(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequences behind which the client has read."""
+    places: list[int] = []
+    follow = bus.follow
+
+    def noted(stream: str, filters: Sequence[str], *, after: int = 0, live: bool = True) -> AsyncGenerator[Item, None]:
+        places.append(after)
+        return follow(stream, filters, after=after, live=live)
+
+    monkeypatch.setattr(bus, "follow", noted)
+    return places
+
+
+async def chatty(bus: MemoryBus, client: Client) -> tuple[ExecHandle, int]:
+    """An exec that has printed since this client heard of it, and where the log ends."""
+    handle = await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)
+    await Client(MemoryBus(bus.server)).write_stdin(ORG, SESSION, handle.id, "much\n")
+    async with asyncio.timeout(5), aclosing(handle.follow()) as items:
+        async for item in items:
+            if isinstance(item, Output):
+                break
+    return handle, (await bus.state("REEL-0")).last_sequence
+
+
+async def test_an_answer_is_not_looked_for_in_what_was_printed_before(
+    client: Client, bus: MemoryBus, begun: list[int]
+) -> None:
+    handle, end = await chatty(bus, client)
+    begun.clear()
+
+    await handle.cancel()
+
+    assert begun == [end]
+
+
+async def test_a_command_sent_again_is_looked_for_where_it_was_sent_first(
+    client: Client, bus: MemoryBus, roles: Roles, begun: list[int]
+) -> None:
+    handle, end = await chatty(bus, client)
+    begun.clear()
+    roles.mute = True
+    command_id = clock.new_id()
+
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await client.send(ORG, SESSION, x.Cancel(exec=handle.id), command_id=command_id, answer_timeout_s=0.1)
+
+    assert begun == [end, end]
 
 
 async def test_the_outcome_names_its_cause_and_who_asked(client: Client) -> None:
