@@ -168,7 +168,7 @@ class Client(Lifecycle):
         self, org: str, session: str, exec: str, *, after: Cursor | str | None = None, live: bool = True
     ) -> AsyncGenerator[ExecItem, None]:
         """An exec's items behind a cursor, until its end; see `ExecHandle.follow`. An exec that nobody has
-        accepted yet is waited for; `exec_info` says whether there is one."""
+        accepted yet is waited for; `require_exec` says whether there is one."""
         return view(self.bus, self._reels, self.subjects(org, session), exec, after=_cursor(after), live=live)
 
     async def cancel(self, org: str, session: str, exec: str) -> Outcome:
@@ -192,6 +192,10 @@ class Client(Lifecycle):
     async def exec_info(self, org: str, session: str, exec: str) -> ExecInfo:
         """Raises NotFound when nobody ever accepted such an exec."""
         return await self._sessions.exec(self.subjects(org, session), exec)
+
+    async def require_exec(self, org: str, session: str, exec: str) -> None:
+        """Raises NotFound when nobody ever accepted such an exec. One question, however much it has printed."""
+        await self._sessions.require_exec(self.subjects(org, session), exec)
 
     async def replay(
         self,

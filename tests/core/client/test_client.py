@@ -389,6 +389,36 @@ async def test_law_2_an_exit_behind_the_end_is_nobodys_end() -> None:
     assert [info.phase for info in await client.execs(ORG, SESSION)] == ["lost"]
 
 
+async def test_of_a_live_exec_only_the_end_of_its_log_is_looked_at(
+    client: Client, bus: MemoryBus, begun: list[int]
+) -> None:
+    subject = client.subjects(ORG, SESSION).exec("e1")
+    block = x.Output(stream="stdout", line=1, count=1, text="a\n", eol=True)
+    events: list[x.ExecEvent] = [x.Accepted(boot_id="1-1"), *[block] * 400]
+    exited = x.Exited(reason="exited", exit_code=0, duration_ms=1)
+
+    async def say(n: int, event: x.ExecEvent) -> None:
+        source = f"/runnerd/{ORG}/{SESSION}/1-1"
+        sealed = seal(event, id=f"e1-{n}", source=source, subject=subject, time=clock.now(), n=n)
+        await bus.append(subject, encode(sealed))
+
+    for n, event in enumerate(events, 1):
+        await say(n, event)
+    begun.clear()
+    await client.require_exec(ORG, SESSION, "e1")
+    with pytest.raises(NotFound):
+        await client.require_exec(ORG, SESSION, "e2")
+    assert begun == []
+    [info] = await client.execs(ORG, SESSION)
+    assert info.phase == "running"
+    session, tail = begun
+    assert (session, tail) == (0, info.cursor.sequence - 256)
+
+    await say(402, exited)
+    await say(401, block)  # a piece that was under way stands behind the end
+    assert (await client.exec_info(ORG, SESSION, "e1")).ended == exited
+
+
 async def test_replay_shows_what_is_stored_between_two_points(client: Client) -> None:
     handle = await client.exec(ORG, SESSION, ["lines", "1000"])
     whole = [item for item in await seen(client, handle.id) if not isinstance(item, CaughtUp)]
