@@ -271,6 +271,10 @@ class MemoryBus:
             except Exception:  # noqa: BLE001 - a handler's bug answers one request badly and ends nothing
                 self._log.exception("a handler failed", subject=subject)
                 said = encode_failure(Unavailable("the request failed; the service has logged why"))
+        if len(said) > service.bus.max_payload:
+            said = encode_failure(
+                TooLarge(f"{len(said)} bytes are over the server's limit of {service.bus.max_payload}")
+            )
         if not answer.done() and service.bus.connected:
             answer.set_result(said)
 

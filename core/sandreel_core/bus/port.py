@@ -193,7 +193,7 @@ class Bus(Protocol):
 
     def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
         """Answer requests while the context is open. Of those in one `group` one answers. Handlers run
-        concurrently (at most 64 at a time)."""
+        concurrently (at most 64 at a time). Whoever asked is told of an answer over `max_payload` as TooLarge."""
 
     def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
         """Hear what is published (heartbeats) while the context is open. May miss messages."""

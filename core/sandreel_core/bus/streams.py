@@ -8,6 +8,7 @@ from typing import Protocol
 from sandreel_core.bus.port import Bus, Stream, Work
 from sandreel_core.clock import new_token
 from sandreel_core.contract.subjects import CMD, DEAD, reel
+from sandreel_core.errors import Misconfigured
 
 GIB = 1 << 30
 REEL_MAX_BYTES = 8 * GIB
@@ -16,6 +17,8 @@ DEAD_MAX_BYTES = 64 << 20
 CMD_MAX_AGE_S = 7 * 86_400
 # A command is stale an hour before CMD forgets it, so that none is run twice because its first copy is gone.
 STALE_MARGIN_S = 3600
+# The largest block is 864 KiB (decision 0006), the largest command 900,000 bytes (`codec.MAX_COMMAND_BYTES`).
+MIN_PAYLOAD_BYTES = 1 << 20
 
 # What every role reads. Commands to runnerd are the spawner's too: it refuses those that no boot owns.
 # What a killed spawner had taken comes again after `ack_wait_s`: well before whoever asked gives up (30 s), also when the
@@ -93,6 +96,11 @@ def streams(
 async def ensure_installation(bus: Bus, shape: Shape | None = None) -> None:
     """Make or update every stream and consumer; a REEL stream that is new gets its epoch. Idempotent, also when
     several roles do it at once. Raises Misconfigured, Unavailable."""
+    if bus.max_payload < MIN_PAYLOAD_BYTES:
+        raise Misconfigured(
+            f"the NATS server's max_payload is {bus.max_payload} bytes; a block of output and a command need "
+            f"{MIN_PAYLOAD_BYTES}, its default"
+        )
     wanted = streams() if shape is None else _of(shape)
     with_epochs = [
         replace(stream, metadata={"epoch": new_token()}) if stream.name.startswith("REEL-") else stream

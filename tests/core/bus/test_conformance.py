@@ -455,6 +455,19 @@ async def test_no_answer_in_time_is_unavailable(world: World) -> None:
             await world.bus.request("req.a", b"", timeout_s=0.1)
 
 
+async def test_an_answer_that_is_too_large_is_told_and_the_service_goes_on(world: World) -> None:
+    async def handler(subject: str, body: bytes) -> bytes:
+        if body == b"refuse":
+            raise Refused("NO", "x" * (world.bus.max_payload + 1))
+        return bytes(world.bus.max_payload + int(body))
+
+    async with world.bus.serve("req.a", handler):
+        for body in (b"1", b"refuse"):
+            with pytest.raises(TooLarge):
+                await world.bus.request("req.a", body, timeout_s=LIMIT_S)
+        assert len(await world.bus.request("req.a", b"0", timeout_s=LIMIT_S)) == world.bus.max_payload
+
+
 async def test_of_a_group_one_answers_and_the_service_survives_the_server(world: World) -> None:
     other = await world.another()
     asked: list[str] = []

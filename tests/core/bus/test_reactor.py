@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -333,26 +332,3 @@ async def _throw(letters: list[tuple[Any, str, Command]]) -> None:
     dead = {subject.removeprefix("dead.") for subject in await bus.subjects("DEAD", "dead.>")}
     assert nameless <= dead
     assert dead - nameless <= {f"spawner.acme.s1.{id}" for id in named}
-
-
-@pytest.mark.parametrize("partitions", [1, 3])
-async def test_an_installation_has_an_epoch_for_every_partition_and_keeps_it(world: World, partitions: int) -> None:
-    shape = Shape(partitions)
-    await ensure_installation(world.bus, shape)
-    epochs = [(await world.bus.state(f"REEL-{p}")).epoch for p in range(partitions)]
-    await ensure_installation(await world.another(), shape)
-    assert epochs == [(await world.bus.state(f"REEL-{p}")).epoch for p in range(partitions)]
-    assert len(set(epochs)) == partitions
-    assert all(epochs)
-
-
-class Shape:
-    replicas = 1
-    reel_max_bytes = 1 << 24
-    cmd_max_bytes = 1 << 24
-    dead_max_bytes = 1 << 20
-    cmd_max_age_s = 7200
-    duplicate_window_s = 120
-
-    def __init__(self, partitions: int) -> None:
-        self.partitions = partitions
