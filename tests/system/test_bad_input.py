@@ -63,7 +63,7 @@ class Throw:
 def throws(draw: st.DrawFn) -> Throw:
     kind = draw(st.sampled_from(sorted(DATA)))
     right = "spawner" if kind.startswith("session.") else "runnerd"
-    role = draw(st.sampled_from([right, right, right, "spawner", "runnerd"]))
+    role = draw(st.sampled_from([right, right, right, "spawner", "runnerd", "broker"]))
     who = draw(st.sampled_from(["live", "live", "live", "stopped", "nobody"]))
     if draw(st.integers(0, 5)) == 0:
         raw = st.one_of(
@@ -165,6 +165,7 @@ async def test_what_names_nobody_is_a_dead_letter_or_refused_by_the_server(site:
     async with bus_of(site.stack) as bus:
         id = new_id()
         letters = [f"cmd.spawner.{ORG}.{'s' * 65}.{id}", f"cmd.spawner.o%rg.s.{id}", f"cmd.spawner.{ORG}.s.not-a-uuid"]
+        letters += [f"cmd.runnerd.{ORG}.s.not-a-uuid", f"cmd.nobody.{ORG}.s.{id}", "cmd.spawner", "cmd.runnerd"]
         for subject in letters:
             await bus.append(subject, b"{}")
 

@@ -20,11 +20,12 @@ STALE_MARGIN_S = 3600
 # The largest block is 864 KiB (decision 0006), the largest command 900,000 bytes (`codec.MAX_COMMAND_BYTES`).
 MIN_PAYLOAD_BYTES = 1 << 20
 
-# What every role reads. Commands to runnerd are the spawner's too: it refuses those that no boot owns.
+# What every role reads. All other commands are the spawner's too: it refuses what no boot owns, and what is for a role
+# that is not installed, and buries what names nobody.
 # What a killed spawner had taken comes again after `ack_wait_s`: well before whoever asked gives up (30 s), also when the
 # next one is killed too. A repeat that comes while the first is under way finds it answered.
 SPAWNER_COMMANDS = Work(CMD, "spawner", ("cmd.spawner.>",), ack_wait_s=10)
-SPAWNER_REFUSALS = Work(CMD, "spawner-refusals", ("cmd.runnerd.>",), ack_wait_s=10)
+SPAWNER_REFUSALS = Work(CMD, "spawner-refusals", ("cmd.>",), ack_wait_s=10)
 BROKER_COMMANDS = Work(CMD, "broker", ("cmd.broker.>",))
 BRIDGE_COMMANDS = Work(CMD, "bridge", ("cmd.bridge.>",))
 # Made at once; those of a role that is not installed are made by it when it starts.

@@ -1,6 +1,7 @@
-"""Commands to runnerd that no boot will ever read: refused at once, on the session's own subject (design §3).
+"""Commands that nobody else will ever read: those to runnerd that no boot owns, those to roles that are not installed.
 
-Expecting the session's revision there makes refusing and provisioning exclude each other.
+They are refused at once, on the session's own subject (design §3): expecting the session's revision there makes refusing
+and provisioning exclude each other. What names nobody, or cannot be read, is a dead letter.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from sandreel_core.bus.dead import MAX_FAILURES, Tally, bury
 from sandreel_core.bus.port import Bus, Delivery, Stored, Work
 from sandreel_core.contract.codec import decode_command
 from sandreel_core.contract.message import Envelope, Event
-from sandreel_core.contract.subjects import parse_command_subject
+from sandreel_core.contract.subjects import CommandSubject, parse_command_subject
 from sandreel_core.decider import answer
 from sandreel_core.errors import Malformed, Refused, Unavailable
 from sandreel_core.log import Log
@@ -26,7 +27,7 @@ _GIVEN_UP = Refused("INTERNAL", "the command could not be handled; it is kept as
 
 
 class Refusals:
-    """Reads every command to runnerd, and answers those that no boot owns."""
+    """Reads every command but the spawner's own."""
 
     def __init__(self, bus: Bus, work: Work, journal: Journal, sessions: Sessions, *, nak_delay_s: float = 0.2) -> None:
         self._bus = bus
@@ -55,6 +56,9 @@ class Refusals:
 
     async def _answer(self, delivery: Delivery) -> None:
         stored = delivery.stored
+        if stored.subject.startswith("cmd.spawner."):
+            await delivery.ack()  # the reactor's
+            return
         try:
             where = parse_command_subject(stored.subject)
         except Malformed as error:
@@ -62,10 +66,8 @@ class Refusals:
             await bury(self._bus, stored, self._log)
             await delivery.term()
             return
-        key = Key(where.org, where.session)
         try:
-            if not await self._surely_owned(key, stored.sequence):
-                await self._refuse(key, stored, where.command_id, _envelope(stored))
+            await self._settle(where, stored)
         except Unavailable as error:
             self._log.warning("a command waits", subject=stored.subject, problem=str(error))
             await delivery.nak(error.retry_after_s)
@@ -78,13 +80,25 @@ class Refusals:
                 return
             await bury(self._bus, stored, self._log)
             try:
-                await self._refuse(key, stored, where.command_id, None, _GIVEN_UP)
+                await self._refuse(where, stored, None, _GIVEN_UP)
             except Exception as error:  # noqa: BLE001 - that is what it failed with five times
                 self._log.error("a command can be neither answered nor given up", problem=str(error))
                 await delivery.nak(_GIVE_UP_AGAIN_S)
                 return
         self._failures.forget(stored.sequence)
         await delivery.ack()
+
+    async def _settle(self, where: CommandSubject, stored: Stored) -> None:
+        command: Envelope | None = None
+        try:
+            command = decode_command(stored.subject, stored.body)
+        except Refused:
+            await bury(self._bus, stored, self._log)  # whoever it is for refuses it
+        if where.role != "runnerd":
+            why = Refused("ROLE_NOT_INSTALLED", f"there is no {where.role} here that could take the command")
+            await self._refuse(where, stored, command, why)
+        elif not await self._surely_owned(Key(where.org, where.session), stored.sequence):
+            await self._refuse(where, stored, command)
 
     async def _surely_owned(self, key: Key, sequence: int) -> bool:
         """One look instead of a load, for the many commands that go to a live boot.
@@ -100,14 +114,15 @@ class Refusals:
         return last is not None and last.sequence == known.revision
 
     async def _refuse(
-        self, key: Key, stored: Stored, command_id: str, command: Envelope | None, why: Refused | None = None
+        self, where: CommandSubject, stored: Stored, command: Envelope | None, why: Refused | None = None
     ) -> None:
-        def choose(record: Record, answered: frozenset[str]) -> Event | None:
-            if record.owned(stored.sequence) or command_id in answered:
-                return None
-            return answer(command_id, why or refusal(record))
+        """Unless it has an answer, or a boot that gives one."""
 
-        await self._journal.decide(key, choose, cause=command or command_id)
+        def choose(record: Record, answered: frozenset[str]) -> Event | None:
+            owned = where.role == "runnerd" and record.owned(stored.sequence)
+            return None if owned or where.command_id in answered else answer(where.command_id, why or refusal(record))
+
+        await self._journal.decide(Key(where.org, where.session), choose, cause=command or where.command_id)
 
 
 def refusal(record: Record) -> Refused:
@@ -118,11 +133,3 @@ def refusal(record: Record) -> Refused:
     if phase in ("destroying", "destroyed"):
         return Refused("SESSION_NOT_FOUND", f"the session is {phase}")
     return Refused("SESSION_NOT_READY", f"the session is {phase}: nothing runs that could take the command")
-
-
-def _envelope(stored: Stored) -> Envelope | None:
-    """The command, for who asked and what it belongs to; None when it cannot be read."""
-    try:
-        return decode_command(stored.subject, stored.body)
-    except Refused:
-        return None

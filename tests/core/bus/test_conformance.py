@@ -318,6 +318,19 @@ async def test_work_is_given_until_it_is_acknowledged(world: World) -> None:
     assert seen == [(b"x", 1), (b"y", 1), (b"z", 1), (b"z", 2), (b"z", 3)]
 
 
+async def test_a_later_version_may_read_more_with_the_same_work(world: World) -> None:
+    await world.bus.ensure([CMD], [Work("CMD", "w", ("cmd.a.>",))])
+    await world.bus.append("cmd.b.x", b"early")
+    wider = Work("CMD", "w", ("cmd.>",))
+    await world.bus.ensure([CMD], [wider])
+    await world.bus.append("cmd.b.y", b"late")
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.work(wider)) as deliveries:
+        async for delivery in deliveries:
+            await delivery.ack()
+            if delivery.stored.body == b"late":
+                return
+
+
 async def test_two_share_work_and_what_one_leaves_the_other_gets(world: World) -> None:
     work = Work("CMD", "w", ("cmd.>",), ack_wait_s=2.0)
     await world.bus.ensure([CMD], [work])
