@@ -7,13 +7,14 @@ payload at once. What that refuses is read again leniently, only to say what is 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Union, cast
 
 import msgspec
 
 from sandreel_core.contract.catalog import COMMANDS, EVENTS, belongs
-from sandreel_core.contract.message import Command, Envelope, Event, Payload, Unknown
+from sandreel_core.contract.message import Command, CommandEnvelope, Envelope, Event, Part, Payload, Unknown
 from sandreel_core.contract.subjects import parse_command_subject, parse_event_subject
 from sandreel_core.errors import Malformed, Refused
 
@@ -26,14 +27,14 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MAX_PROBLEM = 600
 
 
-def _envelopes(kinds: dict[str, Any]) -> dict[type, type[Envelope]]:
-    return {kind: _envelope(name, kind) for name, kind in kinds.items()}
+def _envelopes(kinds: dict[str, Any], base: type[Envelope]) -> dict[type, type[Envelope]]:
+    return {kind: _envelope(name, kind, base) for name, kind in kinds.items()}
 
 
-def _envelope(name: str, kind: type[Payload]) -> type[Envelope]:
+def _envelope(name: str, kind: type[Payload], base: type[Envelope]) -> type[Envelope]:
     title = "".join(map(str.capitalize, re.split("[._]", name))) + "Message"
     fields = [("data", kind)]
-    made = msgspec.defstruct(title, fields, bases=(Envelope,), tag_field="type", tag=name, frozen=True, kw_only=True)
+    made = msgspec.defstruct(title, fields, bases=(base,), tag_field="type", tag=name, frozen=True, kw_only=True)
     return cast("type[Envelope]", made)
 
 
@@ -51,13 +52,20 @@ class _Head(msgspec.Struct, frozen=True):
     actor: str | None = None
 
 
-_EVENT_ENVELOPES = _envelopes(EVENTS)
-_COMMAND_ENVELOPES = _envelopes(COMMANDS)
+class _Data(msgspec.Struct, frozen=True):
+    """A command's data as it was sent."""
+
+    data: Any
+
+
+_EVENT_ENVELOPES = _envelopes(EVENTS, Envelope)
+_COMMAND_ENVELOPES = _envelopes(COMMANDS, CommandEnvelope)
 _ENVELOPES = _EVENT_ENVELOPES | _COMMAND_ENVELOPES
 _encoder = msgspec.json.Encoder()
 _event_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_EVENT_ENVELOPES.values())])  # noqa: UP007
 _command_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_COMMAND_ENVELOPES.values())])  # noqa: UP007
 _head_decoder = msgspec.json.Decoder(_Head)
+_data_decoder = msgspec.json.Decoder(_Data)
 
 
 def envelope_types() -> tuple[type[Envelope], ...]:
@@ -122,6 +130,21 @@ def _problem(error: Exception) -> str:
     return text if len(text) <= _MAX_PROBLEM else f"{text[: _MAX_PROBLEM // 2]} … {text[-_MAX_PROBLEM // 2 :]}"
 
 
+def _surplus(value: Any, raw: Any, path: str) -> str:
+    """What the decoder would say of the first field that a part of a command does not know, "" for nothing. It cannot
+    say it itself: events have the same parts, and ignore additions."""
+    within: Iterator[tuple[Any, Any, str]] = iter(())
+    if isinstance(value, Payload | Part):
+        fields = dict(zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True))
+        for name in raw:
+            if name not in fields:
+                return f"Object contains unknown field `{name}` - at `{path}`"
+        within = ((getattr(value, fields[name]), part, f"{path}.{name}") for name, part in raw.items())
+    elif isinstance(value, dict):
+        within = ((value[name], part, f"{path}[...]") for name, part in raw.items())
+    return next((said for one, part, where in within if (said := _surplus(one, part, where))), "")
+
+
 def decode_command(subject: str, body: bytes) -> Envelope:
     """The command stored on `subject`.
 
@@ -133,6 +156,9 @@ def decode_command(subject: str, body: bytes) -> Envelope:
         raise Refused("BAD_REQUEST", f"the command has {len(body)} bytes; the limit is {MAX_COMMAND_BYTES}")
     try:
         envelope = _command_decoder.decode(body)
+        surplus = _surplus(envelope.data, _data_decoder.decode(body).data, "$.data")
+        if surplus:
+            raise msgspec.ValidationError(surplus)
     except _UNREADABLE as error:
         raise Refused("BAD_REQUEST", f"the command is not in order: {_problem(error)}") from error
     if envelope.subject != subject:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandreel_core.contract import codec
+from sandreel_core.contract import catalog, codec
 from sandreel_core.contract import exec as x
-from sandreel_core.contract.message import Unknown
+from sandreel_core.contract.message import Envelope, Unknown
 from sandreel_core.errors import Malformed, Refused
 from tests.support import samples
 
@@ -55,6 +57,9 @@ def changed(envelope_name: str, **changes: object) -> bytes:
         ({"subject": "cmd.runnerd.acme.other.x"}, "is not"),
         ({"id": "01938f2e-7c00-7abc-8def-0123456789ac"}, "last token"),
         ({"data": None}, "missing required field `data`"),
+        ({"data__stdout_max_bytes": 2**63}, "$.data.stdout_max_bytes"),
+        ({"correlationid": "x" * 257}, "$.correlationid"),
+        ({"causationid": "x" * 257}, "$.causationid"),
     ],
 )
 def test_a_command_that_is_not_in_order_is_refused_with_the_field(changes: dict[str, object], says: str) -> None:
@@ -103,6 +108,52 @@ def test_arbitrary_bytes_never_raise_anything_else(body: bytes) -> None:
         codec.decode_command(START.subject, body)
     with pytest.raises(Malformed):
         codec.decode_event(OUTPUT.subject, body)
+
+
+def with_an_addition(envelope: Envelope) -> Iterator[tuple[str, bytes]]:
+    """The body with one more field in each struct that its data holds; and where that is."""
+
+    def places(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if isinstance(value, msgspec.Struct):
+            yield path
+            fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        else:
+            fields = value if isinstance(value, dict) else {}
+        for name, within in fields.items():
+            yield from places(within, (*path, name))
+
+    for path in places(envelope.data, ("data",)):
+        body = target = msgspec.json.decode(codec.encode(envelope))
+        for name in path:
+            target = target[name]
+        target["added_later"] = {"a": 1}
+        yield ".".join(path), msgspec.json.encode(body)
+
+
+@pytest.mark.parametrize("name", sorted(catalog.EVENTS))
+def test_an_event_ignores_what_a_later_version_adds_at_any_depth(name: str) -> None:
+    envelope = samples.ALL[name]
+    for where, body in with_an_addition(envelope):
+        assert codec.decode_event(envelope.subject, body) == envelope, where
+
+
+@pytest.mark.parametrize("name", sorted(catalog.COMMANDS))
+def test_a_command_with_an_unknown_field_at_any_depth_is_refused(name: str) -> None:
+    envelope = samples.ALL[name]
+    for where, body in with_an_addition(envelope):
+        with pytest.raises(Refused, match="unknown field `added_later`"):
+            codec.decode_command(envelope.subject, body)
+        assert where.startswith("data")
+
+
+def test_the_samples_have_structs_within_structs() -> None:
+    """Else the two tests above see one depth."""
+    nested = {
+        where
+        for name in ("exec.start", "session.create", "exec.started")
+        for where, _ in with_an_addition(samples.ALL[name])
+    }
+    assert nested == {"data", "data.tty", "data.secret_env.TOKEN", "data.owner", "data.limits"}
 
 
 def test_an_unknown_type_keeps_its_ordinal() -> None:
