@@ -164,7 +164,8 @@ class Bus(Protocol):
 
         Yields Missing first when the stream begins later than `after + 1`; then batches; then exactly
         one CaughtUp; then, if `live`, batches for ever, else it ends. A slow caller costs a few MB and loses
-        nothing. Close it (`contextlib.aclosing`). Raises NotFound when there is no such stream.
+        nothing. Close it (`contextlib.aclosing`). Raises NotFound when there is no such stream, Malformed when it is
+        seen, at the latest after a reconnect, that the stream was restored: another epoch, or an end before what was read.
         """
 
     def work(self, work: Work) -> AsyncGenerator[Delivery, None]:

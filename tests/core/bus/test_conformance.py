@@ -247,6 +247,27 @@ async def test_follow_has_no_seam_when_the_server_is_killed(world: World) -> Non
             assert bodies(await take(items, 20)) == numbers(20 * round + 1, 20 * round + 20)
 
 
+async def test_a_reader_does_not_go_on_in_a_stream_that_was_restored(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 3)
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.follow("REEL-0", ["evt.0.a"])) as items:
+        assert bodies(await take(items, 3)) == numbers(1, 3)
+        assert await anext(items) == CaughtUp(3)
+        await world.bus.renew_epoch("REEL-0", "second")
+        await world.crash()
+        await world.start()
+        with pytest.raises(Malformed, match="restored"):
+            await anext(items)
+
+
+async def test_a_reader_from_behind_the_end_waits_for_what_follows(world: World) -> None:
+    await world.bus.ensure([REEL])
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.follow("REEL-0", ["evt.0.a"], after=2)) as items:
+        assert await anext(items) == CaughtUp(2)
+        await fill(world.bus, "evt.0.a", 1, 3)
+        assert bodies(await take(items, 1)) == [b"3"]
+
+
 async def test_a_reader_that_stalls_loses_nothing(world: World) -> None:
     await world.bus.ensure([REEL])
     body = bytes(10_000)
