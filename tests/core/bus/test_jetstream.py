@@ -70,6 +70,17 @@ async def test_a_service_that_could_not_be_opened_is_not_there_twice(
     assert len(called) == 2
 
 
+async def test_a_service_is_there_as_soon_as_it_is_open(connect_bus: Connect) -> None:
+    bus, client = await connect_bus(), await connect_bus()
+
+    async def handle(subject: str, body: bytes) -> bytes:
+        return body
+
+    for number in range(200):  # nats-py alone lets one in a hundred ask too early
+        async with bus.serve(f"req.{number}", handle):
+            assert await client.request(f"req.{number}", b"1") == b"1"
+
+
 async def test_the_secrets_of_the_server_are_its_owners_alone(nats_server: NatsServer) -> None:
     for name in ("passwords.json", "nats.json"):
         assert (nats_server.data / name).stat().st_mode & 0o077 == 0
