@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from sandreel_core.bus.port import Bus, Stream, Work
+from sandreel_core.bus.port import Bus, Stream, Work, partitions_of
 from sandreel_core.clock import new_token
 from sandreel_core.contract.subjects import CMD, DEAD, reel
 from sandreel_core.errors import Misconfigured
@@ -61,7 +61,7 @@ def streams(
     cmd_max_age_s: float = CMD_MAX_AGE_S,
     duplicate_window_s: float = 120,
 ) -> list[Stream]:
-    """Every stream, none with an epoch yet. `reel_max_bytes` is of one partition."""
+    """Every stream, CMD first, none with an epoch yet. `reel_max_bytes` is of one partition."""
     reels = [
         Stream(
             name=reel(partition),
@@ -81,6 +81,8 @@ def streams(
         discard_new_per_subject=True,
         replicas=replicas,
         duplicate_window_s=duplicate_window_s,
+        # Which stream a session is in depends on it, so it is written down once (`ensure_installation`).
+        metadata={"partitions": str(partitions)},
     )
     dead = Stream(
         name=DEAD,
@@ -91,7 +93,7 @@ def streams(
         replicas=replicas,
         duplicate_window_s=duplicate_window_s,
     )
-    return [*reels, commands, dead]
+    return [commands, dead, *reels]
 
 
 async def ensure_installation(bus: Bus, shape: Shape | None = None) -> None:
@@ -102,10 +104,17 @@ async def ensure_installation(bus: Bus, shape: Shape | None = None) -> None:
             f"the NATS server's max_payload is {bus.max_payload} bytes; a block of output and a command need "
             f"{MIN_PAYLOAD_BYTES}, its default"
         )
-    wanted = streams() if shape is None else _of(shape)
+    commands, *others = streams() if shape is None else _of(shape)
+    await bus.ensure([commands])
+    wanted, made_with = partitions_of(commands.metadata), (await bus.state(CMD)).partitions
+    if made_with != wanted:
+        raise Misconfigured(
+            f"[bus] partitions is {wanted}, and this installation was made with {made_with}: sessions would be looked for"
+            " where they are not"
+        )
     with_epochs = [
         replace(stream, metadata={"epoch": new_token()}) if stream.name.startswith("REEL-") else stream
-        for stream in wanted
+        for stream in others
     ]
     await bus.ensure(with_epochs, WORKS)
 

@@ -6,7 +6,7 @@ import pytest
 
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
-from sandreel_core.errors import Misconfigured
+from sandreel_core.errors import Misconfigured, NotFound
 from tests.core.bus.conftest import World
 
 
@@ -36,3 +36,15 @@ async def test_an_installation_has_an_epoch_for_every_partition_and_keeps_it(wor
 async def test_a_server_that_takes_only_small_messages_is_an_operators_mistake() -> None:
     with pytest.raises(Misconfigured, match="max_payload is 65536"):
         await ensure_installation(MemoryBus(max_payload=65_536))
+
+
+async def test_an_installation_keeps_the_number_of_partitions_that_it_was_made_with(world: World) -> None:
+    """Another number would look for a session's log in another stream."""
+    await ensure_installation(world.bus, Shape(2))
+    for wrong in (1, 3):
+        with pytest.raises(Misconfigured, match=f"partitions is {wrong}, and this installation was made with 2"):
+            await ensure_installation(await world.another(), Shape(wrong))
+    assert (await world.bus.state("CMD")).partitions == 2
+    with pytest.raises(NotFound):
+        await world.bus.state("REEL-2")
+    await ensure_installation(await world.another(), Shape(2))
