@@ -33,7 +33,8 @@ from sandreel_core.log import Log
 State = TypeVar("State")
 Context = TypeVar("Context")
 
-# What ends a process leaves no count but the server's, which also grows while a server is away.
+# What ends a process leaves no count but the server's. That one also grows while a command waits for a server or for room
+# in a stream, which is no fault of the command and is counted here.
 MAX_ATTEMPTS = 50
 _MAX_CONFLICTS = 20
 _REMEMBERED = 512
@@ -72,7 +73,7 @@ class Reactor(Generic[State, Context]):
         self._nak_delay_s = nak_delay_s
         self._log = Log(f"reactor.{work.name}")
         self._known: OrderedDict[str, Loaded[State]] = OrderedDict()
-        self._failures = Tally()
+        self._failures, self._waited = Tally(), Tally()
         self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
         self._epochs: dict[str, str] = {}
 
@@ -102,12 +103,13 @@ class Reactor(Generic[State, Context]):
             return
         async with self._in_turn(subject):
             try:
-                if delivery.attempts > MAX_ATTEMPTS:
+                if delivery.attempts - self._waited[stored.sequence] > MAX_ATTEMPTS:
                     await self._give_up(where, subject, stored)
                 else:
                     await self._answer(where, subject, stored)
             except Unavailable as error:
                 self._known.pop(subject, None)
+                self._waited.add(stored.sequence)
                 self._log.info("a command waits", subject=stored.subject, problem=str(error))
                 await delivery.nak(min(_GREATEST_DELAY_S, self._nak_delay_s * 2 ** min(delivery.attempts, 10)))
                 return
@@ -124,7 +126,8 @@ class Reactor(Generic[State, Context]):
                     self._log.error("a command can be neither answered nor given up", problem=str(error))
                     await delivery.nak(_GREATEST_DELAY_S)
                     return
-        self._failures.forget(stored.sequence)
+        for tally in (self._failures, self._waited):
+            tally.forget(stored.sequence)
         await delivery.ack()
 
     async def _answer(self, where: CommandSubject, subject: str, stored: Stored) -> None:

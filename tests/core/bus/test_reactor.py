@@ -17,13 +17,13 @@ from sandreel_core import session as sessions
 from sandreel_core.bus.loading import Loaded, load
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.port import Bus, Stored
-from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
+from sandreel_core.bus.reactor import MAX_ATTEMPTS, Aggregate, Decision, Reactor
 from sandreel_core.bus.streams import SPAWNER_COMMANDS, ensure_installation
 from sandreel_core.contract import session as s
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.message import Command, Envelope, Event, Owner
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Refused, Unavailable
+from sandreel_core.errors import Full, Refused
 from sandreel_core.ids import uuid7
 from sandreel_core.session import Session, Terms
 from tests.core.bus.conftest import World
@@ -48,7 +48,7 @@ def aggregate(decide: Decide = sessions.decide, **more: Any) -> Aggregate[Sessio
 
 
 def reactor(bus: Bus, of: Aggregate[Session, Terms] | None = None, **more: Any) -> Reactor[Session, Terms]:
-    return Reactor(bus, SPAWNER_COMMANDS, of or aggregate(), source="/spawner", nak_delay_s=0.005, **more)
+    return Reactor(bus, SPAWNER_COMMANDS, of or aggregate(), source="/spawner", **{"nak_delay_s": 0.005} | more)
 
 
 @asynccontextmanager
@@ -206,11 +206,11 @@ async def test_five_failures_make_a_dead_letter_and_the_role_goes_on() -> None:
 
 async def test_an_outage_is_no_failure_of_the_command() -> None:
     bus = await memory()
-    refusals = iter(range(8))
+    refusals = iter(range(MAX_ATTEMPTS + 5))
     bus.fate = lambda subject, body: (
-        Unavailable("full") if subject == SESSION and next(refusals, None) is not None else None
+        Full("no room") if subject == SESSION and next(refusals, None) is not None else None
     )
-    async with running(reactor(bus)):
+    async with running(reactor(bus, nak_delay_s=1e-6)):
         await send(bus, command())
         await settled(bus)
     assert types(await answers(bus, 1)) == ["session.requested"]
