@@ -8,7 +8,8 @@ from sandreel_core.contract.subjects import reel
 
 
 class Reels:
-    """Epochs are asked for once a connection (a stream is restored only while nobody is connected).
+    """Epochs are asked for once a connection. Of a stream that is restored meanwhile a cursor may still be given the epoch
+    of before: it is then refused, and not silently wrong.
 
     `floor` is some sequence that the stream has reached: what is sent later is answered behind it. A stale
     floor is never wrong, because a log only grows; it costs reading what the answer's subjects got since, which is
