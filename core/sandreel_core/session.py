@@ -50,6 +50,7 @@ TRANSITIONS: dict[str, dict[Phase, Phase]] = {
     c.Destroyed.type: {"destroying": "destroyed"},
 }
 
+_ANSWERS = (c.CommandRefused.type, c.CommandSettled.type)
 ABSENT: tuple[Phase, ...] = ("none", "destroyed")
 BOOTING: tuple[Phase, ...] = ("requested", "provisioning", "resuming")
 RUNNING: tuple[Phase, ...] = ("ready", "degraded")
@@ -102,8 +103,8 @@ def evolve(state: Session, event: Envelope) -> Session:
     """Fold one event of the session's own subject. Never raises; what does not fit changes nothing."""
     data = event.data
     if not isinstance(data, c.SessionEvent):
-        known = isinstance(data, c.CommandRefused | c.CommandSettled)
-        return state if known else replace(state, unreadable=event.type)
+        # An answer that changed nothing changes nothing here, also where this version cannot read what it says.
+        return state if event.type in _ANSWERS else replace(state, unreadable=event.type)
     if isinstance(data, c.Pinned | c.Unpinned | c.Extended):
         return _evolve_expiry(state, data) if state.exists else state
     phase = TRANSITIONS.get(data.type, {}).get(state.phase)

@@ -172,3 +172,11 @@ def test_what_is_decided_always_moves_the_state(commands: list[Command]) -> None
             after = m.evolve(state, happened(answer))
             assert after != state or isinstance(answer, c.Extended)
             state = after
+
+
+@pytest.mark.parametrize("name", ["command.refused", "command.settled"])
+def test_an_answer_that_cannot_be_read_does_not_make_the_session_unreadable(name: str) -> None:
+    """An over-long sentence, say: whatever it is about, it changed nothing."""
+    said = msgspec.structs.replace(samples.ALL[name], data=Unknown(raw_type=name, problem="too long"))
+    state = fold(*life("ready"))
+    assert m.evolve(state, said) == state

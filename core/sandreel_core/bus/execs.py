@@ -77,8 +77,10 @@ async def follow_exec(
     """One exec's events behind the cursor: what is stored, one CaughtUp, then live ones. Close it (`aclosing`).
 
     live       go on behind CaughtUp
-    until_end  return behind the event that ends the exec (and at once when `after` is its cursor)
-    Raises Malformed for a cursor of another epoch or partition or behind the stream's end, NotFound when there is no such stream.
+    until_end  return behind the event that ends the exec: without CaughtUp when it was stored already, with nothing but
+               CaughtUp when `after` is its cursor
+    Raises Malformed for a cursor of another epoch or partition or behind the stream's end, and when the stream is restored
+    while it is read; NotFound when there is no such stream.
     """
     subject, stream = subjects.exec(exec_id), subjects.stream
     state = await bus.state(stream)
@@ -219,23 +221,25 @@ class _Places:
         if subject in self.unknown:
             self.unknown.discard(subject)
             return Ordinals(n - 1), Gone(subject, None, n - 1)
-        ordinals = Ordinals()
-        begun = False
-        async with aclosing(self._bus.follow(self._stream, [subject], live=False)) as items:
+        before = await self._before(stored)
+        return (before, None) if before is not None else (Ordinals(n - 1), Gone(subject, 1, n - 1))
+
+    async def _before(self, stored: Stored) -> Ordinals | None:
+        """The place by what the stream holds of the exec before this message; None when that is nothing."""
+        ordinals: Ordinals | None = None
+        async with aclosing(self._bus.follow(self._stream, [stored.subject], live=False)) as items:
             async for item in items:
                 for earlier in item if isinstance(item, list) else ():
                     if earlier.sequence >= stored.sequence:
-                        break
+                        return ordinals
                     before = self._decode(earlier)
                     if before is None or before.n is None:
                         continue
-                    if not begun and before.n > 1 and not isinstance(before.data, Gap):
-                        ordinals = Ordinals(before.n - 1)
-                    begun = True
+                    if ordinals is None:
+                        cut = before.n > 1 and not isinstance(before.data, Gap)
+                        ordinals = Ordinals(before.n - 1 if cut else 0)
                     ordinals.accept(before)
-        if begun:
-            return ordinals, None
-        return Ordinals(n - 1), Gone(subject, 1, n - 1)
+        return ordinals
 
     def _decode(self, stored: Stored) -> Envelope | None:
         try:

@@ -16,7 +16,7 @@ from sandreel_core.bus.jetstream_connection import Connection, Link, OnMessage
 from sandreel_core.bus.jetstream_follow import Reader, read_feed
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.port import Channel, Delivery, Handler, Item, Listener, OnAck, Stored, Stream, StreamState, Work
-from sandreel_core.errors import NotFound, SandreelError, Unavailable
+from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
 
 # How long a call waits for the connection and the server together.
@@ -203,8 +203,14 @@ class JetStreamBus:
                 self._log.exception("a handler failed", subject=message.subject)
                 said = encode_failure(Unavailable("the request failed; the service has logged why"))
         with suppress(Unavailable):  # whoever asked has its own time-out
-            if self._connection.link is not None:
-                await self._connection.link.publish(message.reply, said)
+            link = self._connection.link
+            if link is None:
+                return
+            try:
+                await link.publish(message.reply, said)
+            except TooLarge as error:
+                self._log.error("an answer is too large", subject=message.subject, problem=str(error))
+                await link.publish(message.reply, encode_failure(error))
 
     @asynccontextmanager
     async def _subscribed(self, subject: str, on_message: OnMessage, group: str) -> AsyncIterator[None]:

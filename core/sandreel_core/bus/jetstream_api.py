@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from sandreel_core.bus.jetstream_connection import Headers, Link
-from sandreel_core.bus.port import Stored, Stream, StreamState, Work
+from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of
 from sandreel_core.errors import (
     AlreadyExists,
     Conflict,
@@ -156,19 +156,21 @@ def filters_config(filters: tuple[str, ...]) -> dict[str, Any]:
 
 def stream_state(answer: dict[str, Any]) -> StreamState:
     config, state = answer["config"], answer["state"]
+    metadata = config.get("metadata") or {}
     return StreamState(
         name=config["name"],
-        epoch=(config.get("metadata") or {}).get("epoch", ""),
+        epoch=metadata.get("epoch", ""),
         first_sequence=state["first_seq"] or 1,
         last_sequence=state["last_seq"],
         messages=state["messages"],
         bytes=state["bytes"],
         max_bytes=config["max_bytes"],
+        partitions=partitions_of(metadata),
     )
 
 
 async def ensure_stream(link: Link, stream: Stream, timeout_s: float) -> None:
-    """Make or update it. An epoch that it has stays."""
+    """Make or update it. The metadata that it has stays."""
     for _ in range(5):
         try:
             found = (await ask(link, f"STREAM.INFO.{stream.name}", timeout_s=timeout_s))["config"]
@@ -182,8 +184,7 @@ async def ensure_stream(link: Link, stream: Stream, timeout_s: float) -> None:
                 continue  # somebody was faster
             return
         metadata = dict(found.get("metadata") or {})
-        wanted = metadata | stream.metadata | {k: v for k, v in metadata.items() if k == "epoch"}
-        config = stream_config(stream, wanted)
+        config = stream_config(stream, stream.metadata | metadata)
         if all(found.get(key, _DEFAULTS.get(key)) == value for key, value in config.items()):
             return
         if found["storage"] != config["storage"]:

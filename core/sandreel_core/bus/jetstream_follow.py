@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Sequence
 from sandreel_core.bus.jetstream_api import NS, ask, filters_config, stream_state
 from sandreel_core.bus.jetstream_connection import Connection, Link
 from sandreel_core.bus.jetstream_pull import Gone, Pull, Pulled
-from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored
+from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored, StreamState
 from sandreel_core.clock import new_token
-from sandreel_core.errors import NotFound, SandreelError, Unavailable
+from sandreel_core.errors import Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
 # How long the server keeps the consumer of a reader that is gone, or that has stalled: it is then made again.
@@ -20,6 +20,8 @@ _BATCH = 1024
 # Until it is caught up a reader looks after so long whether what it waits for has been deleted meanwhile.
 _LOOK_S = 0.25
 _API_S = 5.0
+# A server that has just started may answer from an older state (decision 0005). With the pauses between: about 2 s.
+_DOUBTS = 5
 
 
 class Reader:
@@ -33,6 +35,10 @@ class Reader:
         self._live = live
         self._position = after
         self._until: int | None = None
+        self._epoch = ""
+        # The greatest sequence that the server has told us of, and how often in a row it then told of a smaller one.
+        self._reached = 0
+        self._doubts = 0
         self._caught_up = False
         self._log = Log("bus.follow")
 
@@ -72,7 +78,8 @@ class Reader:
         """What the stream has lost, and how many messages match."""
         state = stream_state(await ask(link, f"STREAM.INFO.{self._stream}", timeout_s=_API_S))
         if self._until is None:
-            self._until = state.last_sequence
+            self._until, self._epoch = state.last_sequence, state.epoch
+        self._check_history(state)
         missing = None
         if state.first_sequence > self._position + 1:
             missing = Missing(self._position + 1, state.first_sequence - 1)
@@ -93,6 +100,19 @@ class Reader:
         made = await ask(link, f"CONSUMER.CREATE.{self._stream}.{name}", payload, timeout_s=_API_S)
         return missing, made["num_pending"]
 
+    def _check_history(self, state: StreamState) -> None:
+        """That the stream is the one whose events were given out. Raises Malformed, Unavailable while that is in doubt."""
+        if state.epoch != self._epoch:
+            raise Malformed(f"{self._stream} was restored or replaced while it was read: read it from the beginning")
+        if state.last_sequence >= self._reached:
+            self._reached, self._doubts = state.last_sequence, 0
+            return
+        self._doubts += 1
+        said = f"{self._stream} ends at {state.last_sequence} and was read up to {self._reached}"
+        if self._doubts < _DOUBTS:
+            raise Unavailable(said)
+        raise Malformed(f"{said}: it was restored or replaced; read it from the beginning")
+
     def _check(self, batch: list[Pulled], ordinal: int) -> None:
         if batch[0].ordinal != ordinal + 1 or batch[-1].ordinal != ordinal + len(batch):
             raise Gone(f"a delivery is missing behind {ordinal}")
@@ -101,6 +121,7 @@ class Reader:
         """The batch without what was had already, with the marker where it belongs."""
         news = [pulled.stored for pulled in batch if pulled.stored.sequence > self._position]
         self._position = max(self._position, batch[-1].stored.sequence)
+        self._reached = max(self._reached, batch[-1].stored.sequence)
         until = self._until or 0
         if self._caught_up or (batch[-1].pending and batch[-1].stored.sequence < until):
             return [news] if news else []

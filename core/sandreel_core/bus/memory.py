@@ -27,7 +27,7 @@ from sandreel_core.bus.port import (
     Work,
 )
 from sandreel_core.bus.wake import Signal
-from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
+from sandreel_core.errors import Malformed, NotFound, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
 
 MAX_PAYLOAD_BYTES = 1024 * 1024  # the NATS server's default
@@ -167,11 +167,16 @@ class MemoryBus:
     ) -> AsyncGenerator[Item, None]:
         await self.wait_connected()
         kept = self.server.store.stream(stream)
-        until, position, caught_up = kept.last_sequence, after, False
+        epoch, until, position, caught_up = kept.state().epoch, kept.last_sequence, after, False
+        reached = until
         if kept.first_sequence > after + 1:
             yield Missing(after + 1, kept.first_sequence - 1)
         while True:
             await self.wait_connected()
+            state = self.server.store.stream(stream).state()
+            if state.epoch != epoch or state.last_sequence < reached:
+                raise Malformed(f"{stream} was restored or replaced while it was read: read it from the beginning")
+            reached = state.last_sequence
             batch: list[Stored] = []
             for stored in self.server.store.stream(stream).after(position, filters):
                 batch.append(stored)
@@ -271,6 +276,10 @@ class MemoryBus:
             except Exception:  # noqa: BLE001 - a handler's bug answers one request badly and ends nothing
                 self._log.exception("a handler failed", subject=subject)
                 said = encode_failure(Unavailable("the request failed; the service has logged why"))
+        if len(said) > service.bus.max_payload:
+            said = encode_failure(
+                TooLarge(f"{len(said)} bytes are over the server's limit of {service.bus.max_payload}")
+            )
         if not answer.done() and service.bus.connected:
             answer.set_result(said)
 

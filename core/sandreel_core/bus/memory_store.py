@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from sandreel_core.bus.port import Stored, Stream, StreamState, Work
+from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of
 from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import AlreadyExists, Conflict, Full, Misconfigured, NotFound
 
@@ -51,6 +51,7 @@ class MemoryStream:
             messages=len(self.messages),
             bytes=self.bytes,
             max_bytes=self.config.max_bytes,
+            partitions=partitions_of(self.config.metadata),
         )
 
     def append(self, subject: str, body: bytes, expected: int | None, message_id: str | None) -> int:
@@ -188,8 +189,7 @@ class MemoryStreams:
             return
         if found.config.memory != stream.memory:
             raise Misconfigured(f"stream {stream.name} cannot change its storage: delete it or keep its settings")
-        epoch = {key: value for key, value in found.config.metadata.items() if key == "epoch"}
-        found.config = replace(stream, metadata=stream.metadata | epoch)
+        found.config = replace(stream, metadata=stream.metadata | found.config.metadata)
 
     def consumer(self, work: Work) -> Consumer:
         """Made if it is not there."""

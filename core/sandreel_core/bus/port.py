@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -40,7 +40,8 @@ Item = list[Stored] | CaughtUp | Missing
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """`epoch` is the one written into the stream's metadata when it was created or restored."""
+    """`epoch` is the one written into the stream's metadata when it was created or restored; `partitions` (only of CMD)
+    how many REEL streams the installation was made with, None where that was not written down."""
 
     name: str
     epoch: str
@@ -49,6 +50,7 @@ class StreamState:
     messages: int
     bytes: int
     max_bytes: int
+    partitions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,12 @@ class Stream:
     duplicate_window_s: float = 120
     memory: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+def partitions_of(metadata: Mapping[str, str]) -> int | None:
+    """What a stream's metadata says of `StreamState.partitions`."""
+    said = metadata.get("partitions", "")
+    return int(said) if said.isdecimal() else None
 
 
 class Delivery(Protocol):
@@ -124,8 +132,8 @@ class Bus(Protocol):
         """The current generation, as soon as it is connected and larger than the one given."""
 
     async def ensure(self, streams: Sequence[Stream], works: Sequence[Work] = ()) -> None:
-        """Make or update them. Idempotent, also when several roles do it at once. An `epoch` that a
-        stream has already in its metadata stays. Raises Misconfigured when what is there cannot be changed
+        """Make or update them. Idempotent, also when several roles do it at once. The metadata that a stream has
+        already stays. Raises Misconfigured when what is there cannot be changed
         into what is asked for."""
 
     async def renew_epoch(self, stream: str, epoch: str) -> None:
@@ -164,7 +172,8 @@ class Bus(Protocol):
 
         Yields Missing first when the stream begins later than `after + 1`; then batches; then exactly
         one CaughtUp; then, if `live`, batches for ever, else it ends. A slow caller costs a few MB and loses
-        nothing. Close it (`contextlib.aclosing`). Raises NotFound when there is no such stream.
+        nothing. Close it (`contextlib.aclosing`). Raises NotFound when there is no such stream, Malformed when it is
+        seen, at the latest after a reconnect, that the stream was restored: another epoch, or an end before what was read.
         """
 
     def work(self, work: Work) -> AsyncGenerator[Delivery, None]:
@@ -193,7 +202,7 @@ class Bus(Protocol):
 
     def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
         """Answer requests while the context is open. Of those in one `group` one answers. Handlers run
-        concurrently (at most 64 at a time)."""
+        concurrently (at most 64 at a time). Whoever asked is told of an answer over `max_payload` as TooLarge."""
 
     def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
         """Hear what is published (heartbeats) while the context is open. May miss messages."""

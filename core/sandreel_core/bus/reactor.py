@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from sandreel_core import clock
 from sandreel_core.bus.aggregate import Admit, Aggregate, Decided, Decision
 from sandreel_core.bus.crew import Crew
+from sandreel_core.bus.dead import MAX_FAILURES, Tally, bury
 from sandreel_core.bus.loading import Loaded, load
 from sandreel_core.bus.port import Bus, Delivery, Stored, Work
 from sandreel_core.bus.streams import CMD_MAX_AGE_S, STALE_MARGIN_S
@@ -25,25 +26,15 @@ from sandreel_core.contract.message import Command, Envelope, Event
 from sandreel_core.contract.session import CommandRefused
 from sandreel_core.contract.subjects import CommandSubject, parse_command_subject, stream_of
 from sandreel_core.decider import answer
-from sandreel_core.errors import (
-    AlreadyExists,
-    Conflict,
-    Denied,
-    Full,
-    Malformed,
-    Refused,
-    SandreelError,
-    TooLarge,
-    Unavailable,
-)
+from sandreel_core.errors import Conflict, Denied, Malformed, Refused, TooLarge, Unavailable
 from sandreel_core.ids import uuid7_unix_ms
 from sandreel_core.log import Log
 
 State = TypeVar("State")
 Context = TypeVar("Context")
 
-MAX_FAILURES = 5  # design §3: five failed deliveries
-# What ends a process leaves no count but the server's, which also grows while a server is away.
+# What ends a process leaves no count but the server's. That one also grows while a command waits for a server or for room
+# in a stream, which is no fault of the command and is counted here.
 MAX_ATTEMPTS = 50
 _MAX_CONFLICTS = 20
 _REMEMBERED = 512
@@ -82,7 +73,7 @@ class Reactor(Generic[State, Context]):
         self._nak_delay_s = nak_delay_s
         self._log = Log(f"reactor.{work.name}")
         self._known: OrderedDict[str, Loaded[State]] = OrderedDict()
-        self._failures: OrderedDict[int, int] = OrderedDict()
+        self._failures, self._waited = Tally(), Tally()
         self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
         self._epochs: dict[str, str] = {}
 
@@ -107,23 +98,24 @@ class Reactor(Generic[State, Context]):
             subject = self._aggregate.subject(where)
         except Malformed as error:
             self._log.warning("a command that names nobody", subject=stored.subject[:300], problem=str(error))
-            await self._bury(stored)
+            await bury(self._bus, stored, self._log)
             await delivery.term()
             return
         async with self._in_turn(subject):
             try:
-                if delivery.attempts > MAX_ATTEMPTS:
+                if delivery.attempts - self._waited[stored.sequence] > MAX_ATTEMPTS:
                     await self._give_up(where, subject, stored)
                 else:
                     await self._answer(where, subject, stored)
             except Unavailable as error:
                 self._known.pop(subject, None)
+                self._waited.add(stored.sequence)
                 self._log.info("a command waits", subject=stored.subject, problem=str(error))
                 await delivery.nak(min(_GREATEST_DELAY_S, self._nak_delay_s * 2 ** min(delivery.attempts, 10)))
                 return
             except Exception:  # noqa: BLE001 - one command's failure must not end the role; after five it is buried
                 self._known.pop(subject, None)
-                failures = self._count(stored.sequence)
+                failures = self._failures.add(stored.sequence)
                 self._log.exception("a command failed", subject=stored.subject, failures=failures)
                 if failures < MAX_FAILURES:
                     await delivery.nak(self._nak_delay_s * 2**failures)
@@ -134,7 +126,8 @@ class Reactor(Generic[State, Context]):
                     self._log.error("a command can be neither answered nor given up", problem=str(error))
                     await delivery.nak(_GREATEST_DELAY_S)
                     return
-        self._failures.pop(stored.sequence, None)
+        for tally in (self._failures, self._waited):
+            tally.forget(stored.sequence)
         await delivery.ack()
 
     async def _answer(self, where: CommandSubject, subject: str, stored: Stored) -> None:
@@ -168,7 +161,7 @@ class Reactor(Generic[State, Context]):
                     self._known.pop(subject, None)
                     continue
             if problem is not None:
-                await self._bury(stored)
+                await bury(self._bus, stored, self._log)
             return
         raise Unavailable(f"{subject} changes too often")
 
@@ -234,24 +227,9 @@ class Reactor(Generic[State, Context]):
                     await self._bus.append(subject, encode(event), expected=loaded.revision)
                 except Conflict:
                     continue
-            await self._bury(stored)
+            await bury(self._bus, stored, self._log)
             return
         raise Unavailable(f"{subject} changes too often")
-
-    async def _bury(self, stored: Stored) -> None:
-        """Keep it under `dead.`; that it is there already is well. Raises Unavailable."""
-        try:
-            await self._bus.append("dead." + stored.subject.partition(".")[2], stored.body)
-        except AlreadyExists:
-            return
-        except Full:
-            self._log.error(
-                "no room for a dead letter; it is in CMD for as long as CMD keeps it", subject=stored.subject
-            )
-        except SandreelError as error:
-            if isinstance(error, Unavailable):
-                raise
-            self._log.error("a dead letter cannot be kept", subject=stored.subject, problem=str(error))
 
     def _seal(self, where: CommandSubject, command: Envelope | None, subject: str, payload: Event) -> Envelope:
         return seal(
@@ -279,13 +257,6 @@ class Reactor(Generic[State, Context]):
         self._known.move_to_end(subject)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-
-    def _count(self, sequence: int) -> int:
-        failures = self._failures.pop(sequence, 0) + 1
-        self._failures[sequence] = failures
-        if len(self._failures) > _REMEMBERED:
-            self._failures.popitem(last=False)
-        return failures
 
     @asynccontextmanager
     async def _in_turn(self, subject: str) -> AsyncIterator[None]:

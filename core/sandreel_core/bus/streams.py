@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from sandreel_core.bus.port import Bus, Stream, Work
+from sandreel_core.bus.port import Bus, Stream, Work, partitions_of
 from sandreel_core.clock import new_token
 from sandreel_core.contract.subjects import CMD, DEAD, reel
+from sandreel_core.errors import Misconfigured
 
 GIB = 1 << 30
 REEL_MAX_BYTES = 8 * GIB
@@ -16,12 +17,15 @@ DEAD_MAX_BYTES = 64 << 20
 CMD_MAX_AGE_S = 7 * 86_400
 # A command is stale an hour before CMD forgets it, so that none is run twice because its first copy is gone.
 STALE_MARGIN_S = 3600
+# The largest block is 864 KiB (decision 0006), the largest command 900,000 bytes (`codec.MAX_COMMAND_BYTES`).
+MIN_PAYLOAD_BYTES = 1 << 20
 
-# What every role reads. Commands to runnerd are the spawner's too: it refuses those that no boot owns.
+# What every role reads. All other commands are the spawner's too: it refuses what no boot owns, and what is for a role
+# that is not installed, and buries what names nobody.
 # What a killed spawner had taken comes again after `ack_wait_s`: well before whoever asked gives up (30 s), also when the
 # next one is killed too. A repeat that comes while the first is under way finds it answered.
 SPAWNER_COMMANDS = Work(CMD, "spawner", ("cmd.spawner.>",), ack_wait_s=10)
-SPAWNER_REFUSALS = Work(CMD, "spawner-refusals", ("cmd.runnerd.>",), ack_wait_s=10)
+SPAWNER_REFUSALS = Work(CMD, "spawner-refusals", ("cmd.>",), ack_wait_s=10)
 BROKER_COMMANDS = Work(CMD, "broker", ("cmd.broker.>",))
 BRIDGE_COMMANDS = Work(CMD, "bridge", ("cmd.bridge.>",))
 # Made at once; those of a role that is not installed are made by it when it starts.
@@ -57,7 +61,7 @@ def streams(
     cmd_max_age_s: float = CMD_MAX_AGE_S,
     duplicate_window_s: float = 120,
 ) -> list[Stream]:
-    """Every stream, none with an epoch yet. `reel_max_bytes` is of one partition."""
+    """Every stream, CMD first, none with an epoch yet. `reel_max_bytes` is of one partition."""
     reels = [
         Stream(
             name=reel(partition),
@@ -77,6 +81,8 @@ def streams(
         discard_new_per_subject=True,
         replicas=replicas,
         duplicate_window_s=duplicate_window_s,
+        # Which stream a session is in depends on it, so it is written down once (`ensure_installation`).
+        metadata={"partitions": str(partitions)},
     )
     dead = Stream(
         name=DEAD,
@@ -87,16 +93,28 @@ def streams(
         replicas=replicas,
         duplicate_window_s=duplicate_window_s,
     )
-    return [*reels, commands, dead]
+    return [commands, dead, *reels]
 
 
 async def ensure_installation(bus: Bus, shape: Shape | None = None) -> None:
     """Make or update every stream and consumer; a REEL stream that is new gets its epoch. Idempotent, also when
     several roles do it at once. Raises Misconfigured, Unavailable."""
-    wanted = streams() if shape is None else _of(shape)
+    if bus.max_payload < MIN_PAYLOAD_BYTES:
+        raise Misconfigured(
+            f"the NATS server's max_payload is {bus.max_payload} bytes; a block of output and a command need "
+            f"{MIN_PAYLOAD_BYTES}, its default"
+        )
+    commands, *others = streams() if shape is None else _of(shape)
+    await bus.ensure([commands])
+    wanted, made_with = partitions_of(commands.metadata), (await bus.state(CMD)).partitions
+    if made_with != wanted:
+        raise Misconfigured(
+            f"[bus] partitions is {wanted}, and this installation was made with {made_with}: sessions would be looked for"
+            " where they are not"
+        )
     with_epochs = [
         replace(stream, metadata={"epoch": new_token()}) if stream.name.startswith("REEL-") else stream
-        for stream in wanted
+        for stream in others
     ]
     await bus.ensure(with_epochs, WORKS)
 

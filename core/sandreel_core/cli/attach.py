@@ -36,6 +36,6 @@ async def run(args: argparse.Namespace) -> int:
 
     after = Cursor.parse(args.after) if args.after else None
     async with connect(args) as client:
-        await client.exec_info(args.org, args.session, args.exec)
+        await client.require_exec(args.org, args.session, args.exec)
         handle = client.handle(args.org, args.session, args.exec)
         return await Job(handle, args.session, json=args.json, after=after).watch(interruptible=False)

@@ -49,7 +49,7 @@ async def run(args: argparse.Namespace) -> int:
 
     start, end = _point(args.start), _point(args.end)
     async with connect(args) as client:
-        await client.exec_info(args.org, args.session, args.exec)
+        await client.require_exec(args.org, args.session, args.exec)
         screen = Screen(json=args.json, exec_id=args.exec)
         await screen.show(
             client.replay(args.org, args.session, args.exec, speed=args.speed or None, start=start, end=end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Literal
 
 from sandreel_core import clock
 from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Outcome
 from sandreel_core.client.handle import ExecHandle, stdin_fields
 from sandreel_core.client.items import ExecItem
@@ -20,6 +22,10 @@ from sandreel_core.client.settings import ClientSettings
 from sandreel_core.client.viewer import view
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.subjects import CMD
+from sandreel_core.errors import Misconfigured, NotFound, Unavailable
+
+_AGAIN_S = 0.25
 
 
 class Client(Lifecycle):
@@ -43,7 +49,8 @@ class Client(Lifecycle):
     ) -> AsyncIterator[Client]:
         """A connected client, closed at the end of the block.
 
-        where   settings (of `settings.load(ClientSettings)`), or one or more NATS urls; None is the local default
+        where       settings (of `settings.load(ClientSettings)`), or one or more NATS urls; None is the local default
+        partitions  the installation says it; raises Misconfigured where it says something else
         Raises Unavailable when no server answers within `connect_timeout_s`, Denied for a wrong password. Later the
         connection comes back by itself, for ever.
         """
@@ -51,17 +58,22 @@ class Client(Lifecycle):
         urls: Sequence[str] = settings.bus.nats_urls
         if where is not None and not isinstance(where, ClientSettings):
             urls = [where] if isinstance(where, str) else where
+        patience_s = settings.bus.connect_timeout_s or connect_timeout_s
+        until = asyncio.get_running_loop().time() + patience_s
         bus = await JetStreamBus.connect(
             list(urls),
             name="client",
             user=user or settings.bus.user,
             password=password or settings.bus.password,
-            connect_timeout_s=settings.bus.connect_timeout_s or connect_timeout_s,
+            connect_timeout_s=patience_s,
         )
         try:
+            made_with = await _partitions(bus, until)
+            if partitions and made_with and partitions != made_with:
+                raise Misconfigured(f"this installation was made with {made_with} partitions, not {partitions}")
             yield cls(
                 bus,
-                partitions=partitions or settings.bus.partitions,
+                partitions=made_with or partitions or settings.bus.partitions,
                 actor=actor or settings.actor,
                 answer_timeout_s=settings.answer_timeout_s,
             )
@@ -168,7 +180,7 @@ class Client(Lifecycle):
         self, org: str, session: str, exec: str, *, after: Cursor | str | None = None, live: bool = True
     ) -> AsyncGenerator[ExecItem, None]:
         """An exec's items behind a cursor, until its end; see `ExecHandle.follow`. An exec that nobody has
-        accepted yet is waited for; `exec_info` says whether there is one."""
+        accepted yet is waited for; `require_exec` says whether there is one."""
         return view(self.bus, self._reels, self.subjects(org, session), exec, after=_cursor(after), live=live)
 
     async def cancel(self, org: str, session: str, exec: str) -> Outcome:
@@ -193,6 +205,10 @@ class Client(Lifecycle):
         """Raises NotFound when nobody ever accepted such an exec."""
         return await self._sessions.exec(self.subjects(org, session), exec)
 
+    async def require_exec(self, org: str, session: str, exec: str) -> None:
+        """Raises NotFound when nobody ever accepted such an exec. One question, however much it has printed."""
+        await self._sessions.require_exec(self.subjects(org, session), exec)
+
     async def replay(
         self,
         org: str,
@@ -212,6 +228,20 @@ class Client(Lifecycle):
         async with aclosing(replay(items, speed=speed, start=start, end=end)) as shown:
             async for item in shown:
                 yield item
+
+
+async def _partitions(bus: Bus, until: float) -> int | None:
+    """As the installation says; None where it was not written down, or where nothing is installed yet. Asked until a
+    time of the loop's clock, because a server that has just started answers later than it connects."""
+    while True:
+        try:
+            return (await bus.state(CMD)).partitions
+        except NotFound:
+            return None
+        except Unavailable:
+            if asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _cursor(after: Cursor | str | None) -> Cursor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sandreel_core.client.reels import Reels
 from sandreel_core.clock import new_id
 from sandreel_core.contract.codec import decode_command, decode_event, encode, seal
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.exec import ExecCommand, Start
 from sandreel_core.contract.message import Command, Envelope
 from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import KEYED, SessionSubjects
@@ -22,6 +24,7 @@ from sandreel_core.ids import check_command_id, uuid7_unix_ms
 
 # A command that somebody named long ago may have been answered, and dropped from CMD, before it is sent again.
 _OLD = timedelta(hours=1)
+_REMEMBERED = 1024
 _RETRY_S = 0.25
 _MAX_RETRY_S = 2.0
 T = TypeVar("T")
@@ -67,6 +70,11 @@ class Order:
         workspace = [self.subjects.event("workspace")] if self.payload.role == "runnerd" else []
         return list(dict.fromkeys([own, command, session, *workspace]))
 
+    @property
+    def among_output(self) -> bool:
+        """Whether the answer may stand behind any amount of what is no answer."""
+        return isinstance(self.payload, ExecCommand) and not isinstance(self.payload, Start)
+
 
 class Commands:
     """Appends commands to CMD and waits for their outcomes."""
@@ -77,6 +85,8 @@ class Commands:
         self._source = source
         self._actor = actor
         self._now = now
+        # Of commands with a given id that we were the first to send: the floor before that.
+        self._sent: OrderedDict[str, int] = OrderedDict()
 
     async def ask(self, order: Order, *, timeout_s: float) -> Outcome:
         """The outcome. Raises Refused with the role's code, or BAD_REQUEST before anything is sent;
@@ -100,12 +110,22 @@ class Commands:
         body = encode(self._envelope(order, subject, command_id))
         decode_command(subject, body)
         partition = order.subjects.partition
-        floor = await _persist(lambda: self._reels.floor(partition), troubles)
+        floor = await _persist(lambda: self._reels.floor(partition, fresh=order.among_output), troubles)
+        # Whoever names a command may have sent it before, from anywhere: then it is known only where we did.
+        before = self._sent.get(command_id, 0) if order.command_id else floor
+        if before > floor:
+            before = 0  # the stream was restored
         try:
             await _persist(lambda: self._bus.append(subject, body), troubles)
         except AlreadyExists:
-            return 0 if order.command_id else floor
-        return 0 if order.command_id and self._is_old(command_id) else floor
+            return before
+        if order.command_id:
+            if command_id in self._sent or self._is_old(command_id):
+                return before
+            self._sent[command_id] = floor
+            if len(self._sent) > _REMEMBERED:
+                self._sent.popitem(last=False)
+        return floor
 
     def _envelope(self, order: Order, subject: str, command_id: str) -> Envelope:
         revision = str(order.expected_revision) if order.expected_revision else None

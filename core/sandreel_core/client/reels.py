@@ -8,10 +8,12 @@ from sandreel_core.contract.subjects import reel
 
 
 class Reels:
-    """Epochs are asked for once a connection (a stream is restored only while nobody is connected).
+    """Epochs are asked for once a connection. Of a stream that is restored meanwhile a cursor may still be given the epoch
+    of before: it is then refused, and not silently wrong.
 
     `floor` is some sequence that the stream has reached: what is sent later is answered behind it. A stale
-    floor costs a few messages more to read and is never wrong, because a log only grows.
+    floor is never wrong, because a log only grows; it costs reading what the answer's subjects got since, which is
+    little unless one of them is that of an exec that prints.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -27,10 +29,11 @@ class Reels:
             await self._ask(partition)
         return self._epochs[partition]
 
-    async def floor(self, partition: int) -> int:
-        """Raises NotFound when the installation has no such stream, Unavailable."""
+    async def floor(self, partition: int, *, fresh: bool = False) -> int:
+        """`fresh`: as of now, which is one question to the server. Raises NotFound when the installation has no such
+        stream, Unavailable."""
         self._renew()
-        if partition not in self._floors:
+        if fresh or partition not in self._floors:
             await self._ask(partition)
         return self._floors[partition]
 

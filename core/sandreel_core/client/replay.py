@@ -12,6 +12,7 @@ from typing import TypeAlias
 from sandreel_core.client.items import CaughtUp, Changed, Ended, ExecItem, Gap, Output
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.errors import Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,11 @@ async def replay(
 
     speed   2.0 is twice as fast as it happened; None or 0 as fast as it can be read
     The time that the caller takes for an item is not added to the pace.
+    Raises Malformed, before anything is read, for an instant without a time zone.
     """
+    for point in (start, end):
+        if isinstance(point, datetime) and point.utcoffset() is None:
+            raise Malformed(f"{point.isoformat()} has no time zone: is it local, or UTC?")
     window = _Window(start, end)
     loop = asyncio.get_running_loop()
     begun_s, first_ns = 0.0, 0

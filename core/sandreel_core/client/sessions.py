@@ -16,12 +16,15 @@ from sandreel_core.client.viewer import view
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject, reel
+from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject, reel, stream_of
 from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
 from sandreel_core.ids import check_org
 
 # Heads of an org's execs are asked for one by one, so many at a time.
 _AT_ONCE = 16
+# Sequences of the stream, not only of the exec: twenty times what an exec has under way at once (decision 0006).
+_TAIL = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,41 +134,80 @@ class Sessions:
 
     async def execs(self, subjects: SessionSubjects) -> list[ExecInfo]:
         """The session's execs in the order in which they were last heard of."""
-        counts = await self._bus.subjects(subjects.stream, f"{subjects.event('exec', '0')[:-1]}*")
-        limit = asyncio.Semaphore(_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._exec(subjects, subject, count, limit)) for subject, count in counts.items()
-            ]
-        found = [info for task in tasks if (info := task.result()) is not None]
+        found = await self._execs(subjects, f"{subjects.event('exec', '0')[:-1]}*")
         return sorted(found, key=lambda info: info.cursor.sequence)
 
     async def exec(self, subjects: SessionSubjects, exec_id: str) -> ExecInfo:
         """Raises NotFound when nobody ever accepted such an exec."""
-        subject = subjects.exec(exec_id)
-        counts = await self._bus.subjects(subjects.stream, subject)
-        info = await self._exec(subjects, subject, counts.get(subject, 0), asyncio.Semaphore())
-        if info is None:
-            raise NotFound(f"session {subjects.session} has no exec {exec_id}")
-        return info
+        found = await self._execs(subjects, subjects.exec(exec_id))
+        if not found:
+            raise _no_exec(subjects, exec_id)
+        return found[0]
+
+    async def require_exec(self, subjects: SessionSubjects, exec_id: str) -> None:
+        """Raises NotFound when nobody ever accepted such an exec; nothing of it is read."""
+        if await self._bus.last(subjects.stream, subjects.exec(exec_id)) is None:
+            raise _no_exec(subjects, exec_id)
+
+    async def _execs(self, subjects: SessionSubjects, filter: str) -> list[ExecInfo]:
+        counts = await self._bus.subjects(subjects.stream, filter)
+        limit = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            lasts = [group.create_task(self._last(subjects, subject, limit)) for subject in counts]
+        newest = [last for task in lasts if (last := task.result()) is not None]
+        # After them: what the boot that is alive now has accepted, nobody had closed by then.
+        alive = await self._boot(subjects) if any(_end(last, counts[last.subject]) is None for last in newest) else ""
+        async with asyncio.TaskGroup() as group:
+            told = [
+                group.create_task(self._exec(subjects, last, counts[last.subject], alive, limit)) for last in newest
+            ]
+        return [task.result() for task in told]
+
+    async def _last(self, subjects: SessionSubjects, subject: str, limit: asyncio.Semaphore) -> Stored | None:
+        async with limit:
+            return await self._bus.last(subjects.stream, subject)
 
     async def _exec(
-        self, subjects: SessionSubjects, subject: str, count: int, limit: asyncio.Semaphore
-    ) -> ExecInfo | None:
-        exec_id = parse_event_subject(subject).key
+        self, subjects: SessionSubjects, last: Stored, count: int, alive: str, limit: asyncio.Semaphore
+    ) -> ExecInfo:
+        exec_id = parse_event_subject(last.subject).key
         async with limit:
-            last = await self._bus.last(subjects.stream, subject)
-            if last is None:
-                return None
             cursor = await self._reels.cursor(subjects.partition, last.sequence)
             end = _end(last, count)
             if end is None:
-                # It goes on, or something late may stand behind its end: only reading it tells.
-                async with aclosing(view(self._bus, self._reels, subjects, exec_id, live=False)) as items:
-                    async for item in items:
-                        if isinstance(item, Ended):
-                            end = item.event.data
+                written_by_it = bool(alive) and _source(last) == f"/runnerd/{subjects.org}/{subjects.session}/{alive}"
+                end = await (self._tail(last) if written_by_it else self._read(subjects, exec_id))
         return ExecInfo(exec_id, cursor, end)
+
+    async def _boot(self, subjects: SessionSubjects) -> str:
+        """The boot that the log says is alive, "" for none."""
+        found = await self._fold(subjects.partition, subjects.event("session"))
+        return found[0].state.boot_id if found and found[0].state.commands_after is not None else ""
+
+    async def _tail(self, last: Stored) -> x.Exited | x.Lost | None:
+        """The end of an exec whose boot is alive: nobody but that boot has written it, so at most pieces under way when
+        the end was sent, repeats, stand behind it."""
+        after = max(0, last.sequence - _TAIL)
+        async with aclosing(
+            self._bus.follow(stream_of(last.subject), [last.subject], after=after, live=False)
+        ) as items:
+            async for batch in items:
+                for stored in batch if isinstance(batch, list) else ():
+                    if (end := _end(stored)) is not None:
+                        return end
+        return None
+
+    async def _read(self, subjects: SessionSubjects, exec_id: str) -> x.Exited | x.Lost | None:
+        """The end by all events of an exec: something late may stand behind it."""
+        async with aclosing(view(self._bus, self._reels, subjects, exec_id, live=False)) as items:
+            async for item in items:
+                if isinstance(item, Ended):
+                    return item.exited or item.lost
+        return None
+
+
+def _no_exec(subjects: SessionSubjects, exec_id: str) -> NotFound:
+    return NotFound(f"session {subjects.session} has no exec {exec_id}")
 
 
 def _check(info: SessionInfo, wanted: Collection[str]) -> None:
@@ -181,17 +223,27 @@ def _check(info: SessionInfo, wanted: Collection[str]) -> None:
 
 
 def _evolve(state: sessions.Session, stored: Stored) -> sessions.Session:
-    try:
-        return sessions.evolve(state, decode_event(stored.subject, stored.body))
-    except Malformed:
-        return state
+    event = _decode(stored)
+    return state if event is None else sessions.evolve(state, event)
 
 
-def _end(last: Stored, count: int) -> x.Exited | x.Lost | None:
-    """The end by the newest message, where it is sure to be the one that counts (law 2): an archived exec's tombstone,
-    or the n-th of n messages. Others hold repeats, and the `exited` of a boot that was closed as lost may be one."""
+def _end(stored: Stored, count: int | None = None) -> x.Exited | x.Lost | None:
+    """The end that this message tells of. `count`: of the exec's messages, of which it is the newest; then only where it
+    is sure to be the one that counts (law 2): an archived exec's tombstone, or the n-th of n messages. Others hold
+    repeats, and the `exited` of a boot that was closed as lost may be one."""
+    event = _decode(stored)
+    if event is None or not isinstance(event.data, x.Exited | x.Lost):
+        return None
+    return event.data if count is None or count in (1, event.n) else None
+
+
+def _source(stored: Stored) -> str:
+    event = _decode(stored)
+    return event.source if event else ""
+
+
+def _decode(stored: Stored) -> Envelope | None:
     try:
-        event = decode_event(last.subject, last.body)
+        return decode_event(stored.subject, stored.body)
     except Malformed:
         return None
-    return event.data if isinstance(event.data, x.Exited | x.Lost) and count in (1, event.n) else None

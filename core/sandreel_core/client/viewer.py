@@ -16,7 +16,8 @@ from sandreel_core.contract.subjects import SessionSubjects
 async def view(
     bus: Bus, reels: Reels, subjects: SessionSubjects, exec_id: str, *, after: Cursor | None = None, live: bool = True
 ) -> AsyncGenerator[ExecItem, None]:
-    """Its items behind `after`, until its end or, unless `live`, until what is stored now. Close it.
+    """Its items behind `after`, until its end or, unless `live`, until what is stored now. Close it. One CaughtUp says
+    where what was stored ends; there is none when the exec's end is stored already.
 
     Raises Malformed for a cursor of another stream, NotFound when the installation has no such stream.
     """

@@ -7,29 +7,34 @@ payload at once. What that refuses is read again leniently, only to say what is 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Union, cast
 
 import msgspec
 
 from sandreel_core.contract.catalog import COMMANDS, EVENTS, belongs
-from sandreel_core.contract.message import Command, Envelope, Event, Payload, Unknown
+from sandreel_core.contract.message import Command, CommandEnvelope, Envelope, Event, Part, Payload, Unknown
 from sandreel_core.contract.subjects import parse_command_subject, parse_event_subject
 from sandreel_core.errors import Malformed, Refused
 
 # A command is small; its largest parts are a 512 KiB shell script and 128 variables of 32 KiB, which may not
 # come together: the whole stays below the server's default payload of 1 MiB.
 MAX_COMMAND_BYTES = 900_000
+# What msgspec raises for bytes that are not in order. RecursionError: a value within a thousand others.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# Of a decoder's sentence, which may quote all of an unknown name, its beginning and its end (`… - at $.data`) are kept.
+_MAX_PROBLEM = 600
 
 
-def _envelopes(kinds: dict[str, Any]) -> dict[type, type[Envelope]]:
-    return {kind: _envelope(name, kind) for name, kind in kinds.items()}
+def _envelopes(kinds: dict[str, Any], base: type[Envelope]) -> dict[type, type[Envelope]]:
+    return {kind: _envelope(name, kind, base) for name, kind in kinds.items()}
 
 
-def _envelope(name: str, kind: type[Payload]) -> type[Envelope]:
+def _envelope(name: str, kind: type[Payload], base: type[Envelope]) -> type[Envelope]:
     title = "".join(map(str.capitalize, re.split("[._]", name))) + "Message"
     fields = [("data", kind)]
-    made = msgspec.defstruct(title, fields, bases=(Envelope,), tag_field="type", tag=name, frozen=True, kw_only=True)
+    made = msgspec.defstruct(title, fields, bases=(base,), tag_field="type", tag=name, frozen=True, kw_only=True)
     return cast("type[Envelope]", made)
 
 
@@ -47,13 +52,20 @@ class _Head(msgspec.Struct, frozen=True):
     actor: str | None = None
 
 
-_EVENT_ENVELOPES = _envelopes(EVENTS)
-_COMMAND_ENVELOPES = _envelopes(COMMANDS)
+class _Data(msgspec.Struct, frozen=True):
+    """A command's data as it was sent."""
+
+    data: Any
+
+
+_EVENT_ENVELOPES = _envelopes(EVENTS, Envelope)
+_COMMAND_ENVELOPES = _envelopes(COMMANDS, CommandEnvelope)
 _ENVELOPES = _EVENT_ENVELOPES | _COMMAND_ENVELOPES
 _encoder = msgspec.json.Encoder()
 _event_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_EVENT_ENVELOPES.values())])  # noqa: UP007
 _command_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_COMMAND_ENVELOPES.values())])  # noqa: UP007
 _head_decoder = msgspec.json.Decoder(_Head)
+_data_decoder = msgspec.json.Decoder(_Data)
 
 
 def envelope_types() -> tuple[type[Envelope], ...]:
@@ -82,7 +94,7 @@ def decode_event(subject: str, body: bytes) -> Envelope:
     where = parse_event_subject(subject)
     try:
         envelope = _event_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         envelope = _unknown(body, error)
     else:
         if not belongs(type(envelope.data), where.aggregate):
@@ -95,8 +107,8 @@ def decode_event(subject: str, body: bytes) -> Envelope:
 def _unknown(body: bytes, problem: Exception) -> Envelope:
     try:
         head = _head_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(f"not an event: {error}") from error
+    except _UNREADABLE as error:
+        raise Malformed(f"not an event: {_problem(error)}") from error
     return Envelope(
         specversion="1.0",
         id=head.id,
@@ -107,8 +119,30 @@ def _unknown(body: bytes, problem: Exception) -> Envelope:
         causationid=head.causationid,
         correlationid=head.correlationid,
         actor=head.actor,
-        data=Unknown(raw_type=head.type, problem=str(problem)),
+        data=Unknown(raw_type=head.type, problem=_problem(problem)),
     )
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "values are nested too deeply"
+    text = str(error)
+    return text if len(text) <= _MAX_PROBLEM else f"{text[: _MAX_PROBLEM // 2]} … {text[-_MAX_PROBLEM // 2 :]}"
+
+
+def _surplus(value: Any, raw: Any, path: str) -> str:
+    """What the decoder would say of the first field that a part of a command does not know, "" for nothing. It cannot
+    say it itself: events have the same parts, and ignore additions."""
+    within: Iterator[tuple[Any, Any, str]] = iter(())
+    if isinstance(value, Payload | Part):
+        fields = dict(zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True))
+        for name in raw:
+            if name not in fields:
+                return f"Object contains unknown field `{name}` - at `{path}`"
+        within = ((getattr(value, fields[name]), part, f"{path}.{name}") for name, part in raw.items())
+    elif isinstance(value, dict):
+        within = ((value[name], part, f"{path}[...]") for name, part in raw.items())
+    return next((said for one, part, where in within if (said := _surplus(one, part, where))), "")
 
 
 def decode_command(subject: str, body: bytes) -> Envelope:
@@ -122,8 +156,11 @@ def decode_command(subject: str, body: bytes) -> Envelope:
         raise Refused("BAD_REQUEST", f"the command has {len(body)} bytes; the limit is {MAX_COMMAND_BYTES}")
     try:
         envelope = _command_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused("BAD_REQUEST", f"the command is not in order: {error}") from error
+        surplus = _surplus(envelope.data, _data_decoder.decode(body).data, "$.data")
+        if surplus:
+            raise msgspec.ValidationError(surplus)
+    except _UNREADABLE as error:
+        raise Refused("BAD_REQUEST", f"the command is not in order: {_problem(error)}") from error
     if envelope.subject != subject:
         raise Refused("BAD_REQUEST", f"the command's subject {envelope.subject[:200]!r} is not {subject}")
     if envelope.id != where.command_id:

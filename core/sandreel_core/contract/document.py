@@ -103,7 +103,9 @@ def asyncapi(version: str) -> dict[str, Any]:
         "info": {
             "title": "sandreel",
             "version": version,
-            "description": "Commands in, events out, over NATS JetStream.",
+            "description": "Commands in, events out, over NATS JetStream. Attributes of an envelope that are not listed are"
+            " extensions (CloudEvents) and are ignored. Fields of `data` that are not listed, at any depth, are refused in a"
+            " command and ignored in an event.",
         },
         "channels": channels,
         "operations": operations,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from sandreel_core.contract.message import Command, Count, Event, Id, Ordinal, Seconds, Sentence
+from sandreel_core.contract.message import MAX_INTEGER, Command, Count, Event, Id, Ordinal, Part, Seconds, Sentence
 from sandreel_core.contract.session import Env
 
 Stream = Literal["stdout", "stderr"]
@@ -17,14 +17,14 @@ SignalName = Annotated[str, Meta(pattern=r"^SIG[A-Z0-9]{2,12}$(?!\n)")]
 Cells = Annotated[int, Meta(ge=1, le=10_000)]
 
 
-class Terminal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Terminal(Part, frozen=True, kw_only=True):
     """A pseudo-terminal of this size, in character cells."""
 
     cols: Cells = 80
     rows: Cells = 24
 
 
-class SecretRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SecretRef(Part, frozen=True, kw_only=True):
     """Where a value comes from at the start of the exec: never the value itself."""
 
     role: Literal["broker", "bridge"]
@@ -64,9 +64,9 @@ class Start(ExecCommand, frozen=True, kw_only=True):
     timeout_s: Seconds | None = None
     no_output_timeout_s: Seconds | None = None
     orphan_timeout_s: Seconds | None = None
-    stdout_max_bytes: Annotated[int, Meta(ge=1)] | None = None
-    stderr_max_bytes: Annotated[int, Meta(ge=1)] | None = None
-    rate_limit_bytes_per_s: Annotated[int, Meta(ge=1024)] | None = None
+    stdout_max_bytes: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
+    stderr_max_bytes: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
+    rate_limit_bytes_per_s: Annotated[int, Meta(ge=1024, le=MAX_INTEGER)] | None = None
     leftovers: Literal["keep", "kill"] = "keep"
 
 

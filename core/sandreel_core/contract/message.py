@@ -14,6 +14,7 @@ Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 Instant = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0)]
 Ordinal = Annotated[int, Meta(ge=1)]
+MAX_INTEGER = 2**63 - 1  # what Postgres' bigint and most programs hold
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$(?!\n)")]
 Sentence = Annotated[str, Meta(max_length=4096)]
@@ -47,7 +48,12 @@ class Unknown(Event, frozen=True, kw_only=True):
     problem: str
 
 
-class Owner(Struct, frozen=True, kw_only=True):
+class Part(Struct, frozen=True, kw_only=True):
+    """A struct within payloads. One type serves commands and events: the codec refuses unknown fields in a command, and
+    a later version's additions are ignored in an event."""
+
+
+class Owner(Part, frozen=True, kw_only=True):
     """Who a session belongs to: an open type (`user`, `thread`, `workflow`, …) and an id within the org."""
 
     type: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$(?!\n)")]
@@ -68,6 +74,8 @@ class Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceparent   W3C trace context
     deadline      commands only: past it the command is refused as EXPIRED
     expectedrevision  commands only: cursor of the last event of the aggregate that the sender has seen
+
+    Any other attribute is an extension (CloudEvents 1.0 §3.2) and is ignored, a misspelt one too.
     """
 
     specversion: Literal["1.0"]
@@ -91,3 +99,10 @@ class Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if isinstance(payload, Unknown):
             return payload.raw_type
         return payload.type if isinstance(payload, Payload) else ""
+
+
+class CommandEnvelope(Envelope, frozen=True, kw_only=True, omit_defaults=True):
+    """A command's. What it carries over into the events that it causes has a bound."""
+
+    causationid: Annotated[str, Meta(max_length=256)] | None = None
+    correlationid: Annotated[str, Meta(max_length=256)] | None = None

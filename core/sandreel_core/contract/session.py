@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from sandreel_core.contract.message import (
     MAX_ENV_NAMES,
+    MAX_INTEGER,
     Command,
     Count,
     EnvName,
@@ -15,6 +16,7 @@ from sandreel_core.contract.message import (
     Instant,
     Ordinal,
     Owner,
+    Part,
     Sentence,
 )
 
@@ -24,13 +26,13 @@ Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
 StopReason = Literal["asked", "idle", "ttl", "oom", "killed", "engine", "node", "exited"]
 
 
-class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Limits(Part, frozen=True, kw_only=True, omit_defaults=True):
     """What one session may use; absent means what its profile says (design §6)."""
 
     cpus: Annotated[float, Meta(gt=0, le=1024)] | None = None
-    memory_bytes: Annotated[int, Meta(ge=16 * 1024 * 1024)] | None = None
+    memory_bytes: Annotated[int, Meta(ge=16 * 1024 * 1024, le=MAX_INTEGER)] | None = None
     pids: Annotated[int, Meta(ge=8, le=1_000_000)] | None = None
-    disk_bytes: Annotated[int, Meta(ge=1024 * 1024)] | None = None
+    disk_bytes: Annotated[int, Meta(ge=1024 * 1024, le=MAX_INTEGER)] | None = None
     execs: Annotated[int, Meta(ge=1, le=10_000)] | None = None
 
 

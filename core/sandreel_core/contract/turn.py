@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from sandreel_core.contract.message import Command, Count, Event, Id, Ordinal, Sentence
+from sandreel_core.contract.message import Command, Count, Event, Id, Ordinal, Part, Sentence
 from sandreel_core.contract.session import Slug
 
 AgentName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$(?!\n)")]
@@ -52,7 +52,7 @@ class Reject(TurnCommand, frozen=True, kw_only=True):
     reason: Sentence = ""
 
 
-class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Usage(Part, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens by OpenTelemetry GenAI names; money in integer micro-USD, absent when the price is unknown."""
 
     input_tokens: Count = 0

@@ -11,6 +11,7 @@ from sandreel_core.contract.exec import ExecCommand, Lost, Start
 from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.session import CommandRefused
 from sandreel_core.contract.subjects import CMD, SessionSubjects, parse_command_subject
+from sandreel_core.decider import answer
 from sandreel_core.errors import Conflict, Malformed, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner.backend import Cause, Key, boot_order
@@ -128,7 +129,7 @@ class Closing:
                     refusal = Refused("DUPLICATE_EXEC", f"exec {command.data.exec} was there before")
                 else:
                     return 1
-        event = CommandRefused(command_id=command_id, code=refusal.code, message=refusal.message)
+        event = answer(command_id, refusal)
 
         def choose(_: Record, answered: frozenset[str]) -> Event | None:
             return None if command_id in answered else event

@@ -1,6 +1,7 @@
-"""Commands to runnerd that no boot will ever read: refused at once, on the session's own subject (design §3).
+"""Commands that nobody else will ever read: those to runnerd that no boot owns, those to roles that are not installed.
 
-Expecting the session's revision there makes refusing and provisioning exclude each other.
+They are refused at once, on the session's own subject (design §3): expecting the session's revision there makes refusing
+and provisioning exclude each other. What names nobody, or cannot be read, is a dead letter.
 """
 
 from __future__ import annotations
@@ -8,29 +9,33 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from sandreel_core.bus.port import Bus, Delivery, Work
+from sandreel_core.bus.dead import MAX_FAILURES, Tally, bury
+from sandreel_core.bus.port import Bus, Delivery, Stored, Work
 from sandreel_core.contract.codec import decode_command
 from sandreel_core.contract.message import Envelope, Event
-from sandreel_core.contract.session import CommandRefused
-from sandreel_core.contract.subjects import parse_command_subject
-from sandreel_core.errors import Malformed, Refused, SandreelError, Unavailable
+from sandreel_core.contract.subjects import CommandSubject, parse_command_subject
+from sandreel_core.decider import answer
+from sandreel_core.errors import Malformed, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.sessions import Record, Sessions
 
 MAX_AT_ONCE = 64
-RETRY_S = 5.0
+_GIVE_UP_AGAIN_S = 30.0
+_GIVEN_UP = Refused("INTERNAL", "the command could not be handled; it is kept as a dead letter")
 
 
 class Refusals:
-    """Reads every command to runnerd, and answers those that no boot owns."""
+    """Reads every command but the spawner's own."""
 
-    def __init__(self, bus: Bus, work: Work, journal: Journal, sessions: Sessions) -> None:
+    def __init__(self, bus: Bus, work: Work, journal: Journal, sessions: Sessions, *, nak_delay_s: float = 0.2) -> None:
         self._bus = bus
         self._work = work
         self._journal = journal
         self._sessions = sessions
+        self._nak_delay_s = nak_delay_s
+        self._failures = Tally()
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._log = Log("spawner.refusals")
 
@@ -43,23 +48,57 @@ class Refusals:
                 group.create_task(self._handle(delivery), name="refusal")
 
     async def _handle(self, delivery: Delivery) -> None:
-        stored = delivery.stored
         try:
-            where = parse_command_subject(stored.subject)
-            key = Key(where.org, where.session)
-            if not await self._surely_owned(key, stored.sequence):
-                await self._refuse(key, where.command_id, delivery)
-            await delivery.ack()
-        except Malformed as error:
-            self._log.warning("a command names nobody", subject=stored.subject[:200], problem=str(error))
-            with suppress(SandreelError):
-                await delivery.term()
-        except SandreelError as error:
-            self._log.warning("a command waits", subject=stored.subject, problem=str(error))
-            with suppress(SandreelError):  # it is delivered again after the ack wait in any case
-                await delivery.nak(error.retry_after_s if isinstance(error, Unavailable) else RETRY_S)
+            with suppress(Unavailable):  # it is delivered again after the ack wait in any case
+                await self._answer(delivery)
         finally:
             self._room.release()
+
+    async def _answer(self, delivery: Delivery) -> None:
+        stored = delivery.stored
+        if stored.subject.startswith("cmd.spawner."):
+            await delivery.ack()  # the reactor's
+            return
+        try:
+            where = parse_command_subject(stored.subject)
+        except Malformed as error:
+            self._log.warning("a command names nobody", subject=stored.subject[:200], problem=str(error))
+            await bury(self._bus, stored, self._log)
+            await delivery.term()
+            return
+        try:
+            await self._settle(where, stored)
+        except Unavailable as error:
+            self._log.warning("a command waits", subject=stored.subject, problem=str(error))
+            await delivery.nak(error.retry_after_s)
+            return
+        except Exception:  # noqa: BLE001 - one command's failure must not end the role; after five it is buried
+            failures = self._failures.add(stored.sequence)
+            self._log.exception("a command failed", subject=stored.subject, failures=failures)
+            if failures < MAX_FAILURES:
+                await delivery.nak(self._nak_delay_s * 2**failures)
+                return
+            await bury(self._bus, stored, self._log)
+            try:
+                await self._refuse(where, stored, None, _GIVEN_UP)
+            except Exception as error:  # noqa: BLE001 - that is what it failed with five times
+                self._log.error("a command can be neither answered nor given up", problem=str(error))
+                await delivery.nak(_GIVE_UP_AGAIN_S)
+                return
+        self._failures.forget(stored.sequence)
+        await delivery.ack()
+
+    async def _settle(self, where: CommandSubject, stored: Stored) -> None:
+        command: Envelope | None = None
+        try:
+            command = decode_command(stored.subject, stored.body)
+        except Refused:
+            await bury(self._bus, stored, self._log)  # whoever it is for refuses it
+        if where.role != "runnerd":
+            why = Refused("ROLE_NOT_INSTALLED", f"there is no {where.role} here that could take the command")
+            await self._refuse(where, stored, command, why)
+        elif not await self._surely_owned(Key(where.org, where.session), stored.sequence):
+            await self._refuse(where, stored, command)
 
     async def _surely_owned(self, key: Key, sequence: int) -> bool:
         """One look instead of a load, for the many commands that go to a live boot.
@@ -74,31 +113,23 @@ class Refusals:
         last = await self._bus.last(subjects.stream, subjects.event("session"))
         return last is not None and last.sequence == known.revision
 
-    async def _refuse(self, key: Key, command_id: str, delivery: Delivery) -> None:
-        stored = delivery.stored
+    async def _refuse(
+        self, where: CommandSubject, stored: Stored, command: Envelope | None, why: Refused | None = None
+    ) -> None:
+        """Unless it has an answer, or a boot that gives one."""
 
         def choose(record: Record, answered: frozenset[str]) -> Event | None:
-            if record.owned(stored.sequence) or command_id in answered:
-                return None
-            code, message = refusal(record)
-            return CommandRefused(command_id=command_id, code=code, message=message)
+            owned = where.role == "runnerd" and record.owned(stored.sequence)
+            return None if owned or where.command_id in answered else answer(where.command_id, why or refusal(record))
 
-        await self._journal.decide(key, choose, cause=_envelope(delivery) or command_id)
+        await self._journal.decide(Key(where.org, where.session), choose, cause=command or where.command_id)
 
 
-def refusal(record: Record) -> tuple[str, str]:
-    """(code, sentence) for a command to a session that has no boot to read it."""
+def refusal(record: Record) -> Refused:
+    """What is said to a command to a session that has no boot to read it."""
     phase = record.session.phase
     if phase == "none":
-        return "SESSION_NOT_FOUND", "there is no session with this id"
+        return Refused("SESSION_NOT_FOUND", "there is no session with this id")
     if phase in ("destroying", "destroyed"):
-        return "SESSION_NOT_FOUND", f"the session is {phase}"
-    return "SESSION_NOT_READY", f"the session is {phase}: nothing runs that could take the command"
-
-
-def _envelope(delivery: Delivery) -> Envelope | None:
-    """The command, for who asked and what it belongs to; None when it cannot be read."""
-    try:
-        return decode_command(delivery.stored.subject, delivery.stored.body)
-    except (Refused, Malformed):
-        return None
+        return Refused("SESSION_NOT_FOUND", f"the session is {phase}")
+    return Refused("SESSION_NOT_READY", f"the session is {phase}: nothing runs that could take the command")

@@ -247,6 +247,27 @@ async def test_follow_has_no_seam_when_the_server_is_killed(world: World) -> Non
             assert bodies(await take(items, 20)) == numbers(20 * round + 1, 20 * round + 20)
 
 
+async def test_a_reader_does_not_go_on_in_a_stream_that_was_restored(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 3)
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.follow("REEL-0", ["evt.0.a"])) as items:
+        assert bodies(await take(items, 3)) == numbers(1, 3)
+        assert await anext(items) == CaughtUp(3)
+        await world.bus.renew_epoch("REEL-0", "second")
+        await world.crash()
+        await world.start()
+        with pytest.raises(Malformed, match="restored"):
+            await anext(items)
+
+
+async def test_a_reader_from_behind_the_end_waits_for_what_follows(world: World) -> None:
+    await world.bus.ensure([REEL])
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.follow("REEL-0", ["evt.0.a"], after=2)) as items:
+        assert await anext(items) == CaughtUp(2)
+        await fill(world.bus, "evt.0.a", 1, 3)
+        assert bodies(await take(items, 1)) == [b"3"]
+
+
 async def test_a_reader_that_stalls_loses_nothing(world: World) -> None:
     await world.bus.ensure([REEL])
     body = bytes(10_000)
@@ -316,6 +337,19 @@ async def test_work_is_given_until_it_is_acknowledged(world: World) -> None:
                 break
     # The second time z is neither acknowledged nor given back: it comes again when its time is over.
     assert seen == [(b"x", 1), (b"y", 1), (b"z", 1), (b"z", 2), (b"z", 3)]
+
+
+async def test_a_later_version_may_read_more_with_the_same_work(world: World) -> None:
+    await world.bus.ensure([CMD], [Work("CMD", "w", ("cmd.a.>",))])
+    await world.bus.append("cmd.b.x", b"early")
+    wider = Work("CMD", "w", ("cmd.>",))
+    await world.bus.ensure([CMD], [wider])
+    await world.bus.append("cmd.b.y", b"late")
+    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.work(wider)) as deliveries:
+        async for delivery in deliveries:
+            await delivery.ack()
+            if delivery.stored.body == b"late":
+                return
 
 
 async def test_two_share_work_and_what_one_leaves_the_other_gets(world: World) -> None:
@@ -453,6 +487,19 @@ async def test_no_answer_in_time_is_unavailable(world: World) -> None:
     async with world.bus.serve("req.a", handler):
         with pytest.raises(Unavailable):
             await world.bus.request("req.a", b"", timeout_s=0.1)
+
+
+async def test_an_answer_that_is_too_large_is_told_and_the_service_goes_on(world: World) -> None:
+    async def handler(subject: str, body: bytes) -> bytes:
+        if body == b"refuse":
+            raise Refused("NO", "x" * (world.bus.max_payload + 1))
+        return bytes(world.bus.max_payload + int(body))
+
+    async with world.bus.serve("req.a", handler):
+        for body in (b"1", b"refuse"):
+            with pytest.raises(TooLarge):
+                await world.bus.request("req.a", body, timeout_s=LIMIT_S)
+        assert len(await world.bus.request("req.a", b"0", timeout_s=LIMIT_S)) == world.bus.max_payload
 
 
 async def test_of_a_group_one_answers_and_the_service_survives_the_server(world: World) -> None:

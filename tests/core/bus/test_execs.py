@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from sandreel_core.bus.execs import Gone, ManyItem, Recorded, Snapshot, follow_exec, follow_execs
 from sandreel_core.bus.memory import MemoryBus
-from sandreel_core.bus.port import CaughtUp
+from sandreel_core.bus.port import CaughtUp, Item
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.cursor import Cursor
@@ -233,3 +234,25 @@ def test_law_10_any_log_from_any_cursor_gives_the_rest_of_the_same_events(
         assert lines(list(mine)) == list(range(2, len(mine) + 1))
 
     asyncio.run(run())
+
+
+async def test_an_exec_that_is_met_in_its_middle_is_read_up_to_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = MemoryBus()
+    await stored(bus, *range(1, 2001))
+    follow, batches = bus.follow, 0
+
+    async def counted(
+        stream: str, filters: Sequence[str], *, after: int = 0, live: bool = True
+    ) -> AsyncGenerator[Item, None]:
+        nonlocal batches
+        async with aclosing(follow(stream, filters, after=after, live=live)) as items:
+            async for item in items:
+                batches += filters == [SUBJECTS.exec("e1")]
+                yield item
+
+    monkeypatch.setattr(bus, "follow", counted)
+    async with aclosing(follow_execs(bus, 0, ["evt.0.>"], after=cursor(3))) as items:
+        first = await anext(items)
+    assert isinstance(first, Recorded)
+    assert first.event.n == 4
+    assert batches == 1

@@ -11,7 +11,7 @@ from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.jetstream_connection import Link
 from sandreel_core.bus.port import CaughtUp, Item, Stream, Work
 from sandreel_core.embedded.nats import NatsServer
-from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
+from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
 from tests.support.nats import Connect
 from tests.support.proxy import Proxy
 
@@ -68,6 +68,17 @@ async def test_a_service_that_could_not_be_opened_is_not_there_twice(
             assert await client.request("req.it", text) == text
         await (await bus._link()).flush()
     assert len(called) == 2
+
+
+async def test_a_service_is_there_as_soon_as_it_is_open(connect_bus: Connect) -> None:
+    bus, client = await connect_bus(), await connect_bus()
+
+    async def handle(subject: str, body: bytes) -> bytes:
+        return body
+
+    for number in range(200):  # nats-py alone lets one in a hundred ask too early
+        async with bus.serve(f"req.{number}", handle):
+            assert await client.request(f"req.{number}", b"1") == b"1"
 
 
 async def test_the_secrets_of_the_server_are_its_owners_alone(nats_server: NatsServer) -> None:
@@ -128,6 +139,21 @@ async def test_a_reader_goes_on_when_its_consumer_vanishes(connect_bus: Connect)
             assert [stored.sequence for stored in item] == [number]
             for name in await consumers(bus, "REEL-0"):
                 await api(bus, f"CONSUMER.DELETE.REEL-0.{name}")
+
+
+async def test_a_reader_does_not_hang_on_a_stream_that_ends_before_what_it_has_read(connect_bus: Connect) -> None:
+    bus = await connect_bus()
+    await bus.ensure([REEL])
+    async with asyncio.timeout(LIMIT_S), aclosing(bus.follow("REEL-0", [SUBJECT])) as items:
+        assert await anext(items) == CaughtUp(0)
+        for number in range(1, 3):
+            await bus.append(SUBJECT, str(number).encode())
+            assert isinstance(await anext(items), list)
+        await api(bus, "STREAM.DELETE.REEL-0")
+        await bus.ensure([REEL])
+        await bus.append(SUBJECT, b"another first")
+        with pytest.raises(Malformed, match="ends at 1 and was read up to 2"):
+            await anext(items)
 
 
 async def test_work_is_made_again_when_it_vanishes(connect_bus: Connect) -> None:

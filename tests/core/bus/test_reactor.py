@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,13 +17,13 @@ from sandreel_core import session as sessions
 from sandreel_core.bus.loading import Loaded, load
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.port import Bus, Stored
-from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
+from sandreel_core.bus.reactor import MAX_ATTEMPTS, Aggregate, Decision, Reactor
 from sandreel_core.bus.streams import SPAWNER_COMMANDS, ensure_installation
 from sandreel_core.contract import session as s
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.message import Command, Envelope, Event, Owner
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Refused, Unavailable
+from sandreel_core.errors import Full, Refused
 from sandreel_core.ids import uuid7
 from sandreel_core.session import Session, Terms
 from tests.core.bus.conftest import World
@@ -49,7 +48,7 @@ def aggregate(decide: Decide = sessions.decide, **more: Any) -> Aggregate[Sessio
 
 
 def reactor(bus: Bus, of: Aggregate[Session, Terms] | None = None, **more: Any) -> Reactor[Session, Terms]:
-    return Reactor(bus, SPAWNER_COMMANDS, of or aggregate(), source="/spawner", nak_delay_s=0.005, **more)
+    return Reactor(bus, SPAWNER_COMMANDS, of or aggregate(), source="/spawner", **{"nak_delay_s": 0.005} | more)
 
 
 @asynccontextmanager
@@ -207,11 +206,11 @@ async def test_five_failures_make_a_dead_letter_and_the_role_goes_on() -> None:
 
 async def test_an_outage_is_no_failure_of_the_command() -> None:
     bus = await memory()
-    refusals = iter(range(8))
+    refusals = iter(range(MAX_ATTEMPTS + 5))
     bus.fate = lambda subject, body: (
-        Unavailable("full") if subject == SESSION and next(refusals, None) is not None else None
+        Full("no room") if subject == SESSION and next(refusals, None) is not None else None
     )
-    async with running(reactor(bus)):
+    async with running(reactor(bus, nak_delay_s=1e-6)):
         await send(bus, command())
         await settled(bus)
     assert types(await answers(bus, 1)) == ["session.requested"]
@@ -333,26 +332,3 @@ async def _throw(letters: list[tuple[Any, str, Command]]) -> None:
     dead = {subject.removeprefix("dead.") for subject in await bus.subjects("DEAD", "dead.>")}
     assert nameless <= dead
     assert dead - nameless <= {f"spawner.acme.s1.{id}" for id in named}
-
-
-@pytest.mark.parametrize("partitions", [1, 3])
-async def test_an_installation_has_an_epoch_for_every_partition_and_keeps_it(world: World, partitions: int) -> None:
-    shape = Shape(partitions)
-    await ensure_installation(world.bus, shape)
-    epochs = [(await world.bus.state(f"REEL-{p}")).epoch for p in range(partitions)]
-    await ensure_installation(await world.another(), shape)
-    assert epochs == [(await world.bus.state(f"REEL-{p}")).epoch for p in range(partitions)]
-    assert len(set(epochs)) == partitions
-    assert all(epochs)
-
-
-class Shape:
-    replicas = 1
-    reel_max_bytes = 1 << 24
-    cmd_max_bytes = 1 << 24
-    dead_max_bytes = 1 << 20
-    cmd_max_age_s = 7200
-    duplicate_window_s = 120
-
-    def __init__(self, partitions: int) -> None:
-        self.partitions = partitions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -12,8 +12,8 @@ import pytest
 from sandreel_core import clock
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.memory_parts import Fate
-from sandreel_core.bus.port import Stream
-from sandreel_core.client import Changed, Client, Ended, ExecItem, Output
+from sandreel_core.bus.port import Item, Stream
+from sandreel_core.client import Changed, Client, Ended, ExecHandle, ExecItem, Output
 from sandreel_core.client.items import CaughtUp
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
@@ -196,6 +196,57 @@ async def test_no_answer_ends_in_unavailable_with_the_id_to_ask_again_with(clien
         await client.exec(ORG, SESSION, ["print"], exec="x1", command_id=command_id, answer_timeout_s=0.1)
 
 
+@pytest.fixture
+def begun(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequences behind which the client has read."""
+    places: list[int] = []
+    follow = bus.follow
+
+    def noted(stream: str, filters: Sequence[str], *, after: int = 0, live: bool = True) -> AsyncGenerator[Item, None]:
+        places.append(after)
+        return follow(stream, filters, after=after, live=live)
+
+    monkeypatch.setattr(bus, "follow", noted)
+    return places
+
+
+async def chatty(bus: MemoryBus, client: Client) -> tuple[ExecHandle, int]:
+    """An exec that has printed since this client heard of it, and where the log ends."""
+    handle = await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)
+    await Client(MemoryBus(bus.server)).write_stdin(ORG, SESSION, handle.id, "much\n")
+    async with asyncio.timeout(5), aclosing(handle.follow()) as items:
+        async for item in items:
+            if isinstance(item, Output):
+                break
+    return handle, (await bus.state("REEL-0")).last_sequence
+
+
+async def test_an_answer_is_not_looked_for_in_what_was_printed_before(
+    client: Client, bus: MemoryBus, begun: list[int]
+) -> None:
+    handle, end = await chatty(bus, client)
+    begun.clear()
+
+    await handle.cancel()
+
+    assert begun == [end]
+
+
+async def test_a_command_sent_again_is_looked_for_where_it_was_sent_first(
+    client: Client, bus: MemoryBus, roles: Roles, begun: list[int]
+) -> None:
+    handle, end = await chatty(bus, client)
+    begun.clear()
+    roles.mute = True
+    command_id = clock.new_id()
+
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await client.send(ORG, SESSION, x.Cancel(exec=handle.id), command_id=command_id, answer_timeout_s=0.1)
+
+    assert begun == [end, end]
+
+
 async def test_the_outcome_names_its_cause_and_who_asked(client: Client) -> None:
     handle = await client.exec(ORG, SESSION, ["print"], deadline=clock.now() + timedelta(minutes=1))
 
@@ -336,6 +387,36 @@ async def test_law_2_an_exit_behind_the_end_is_nobodys_end() -> None:
 
     assert (await client.exec_info(ORG, SESSION, "e1")).ended == lost
     assert [info.phase for info in await client.execs(ORG, SESSION)] == ["lost"]
+
+
+async def test_of_a_live_exec_only_the_end_of_its_log_is_looked_at(
+    client: Client, bus: MemoryBus, begun: list[int]
+) -> None:
+    subject = client.subjects(ORG, SESSION).exec("e1")
+    block = x.Output(stream="stdout", line=1, count=1, text="a\n", eol=True)
+    events: list[x.ExecEvent] = [x.Accepted(boot_id="1-1"), *[block] * 400]
+    exited = x.Exited(reason="exited", exit_code=0, duration_ms=1)
+
+    async def say(n: int, event: x.ExecEvent) -> None:
+        source = f"/runnerd/{ORG}/{SESSION}/1-1"
+        sealed = seal(event, id=f"e1-{n}", source=source, subject=subject, time=clock.now(), n=n)
+        await bus.append(subject, encode(sealed))
+
+    for n, event in enumerate(events, 1):
+        await say(n, event)
+    begun.clear()
+    await client.require_exec(ORG, SESSION, "e1")
+    with pytest.raises(NotFound):
+        await client.require_exec(ORG, SESSION, "e2")
+    assert begun == []
+    [info] = await client.execs(ORG, SESSION)
+    assert info.phase == "running"
+    session, tail = begun
+    assert (session, tail) == (0, info.cursor.sequence - 256)
+
+    await say(402, exited)
+    await say(401, block)  # a piece that was under way stands behind the end
+    assert (await client.exec_info(ORG, SESSION, "e1")).ended == exited
 
 
 async def test_replay_shows_what_is_stored_between_two_points(client: Client) -> None:

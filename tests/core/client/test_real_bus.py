@@ -10,10 +10,11 @@ import pytest
 
 from sandreel_core import clock
 from sandreel_core.bus.port import Stream
+from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.client import Client, ClientSettings, ExecItem, Gap, Output
 from sandreel_core.client.items import CaughtUp
 from sandreel_core.embedded.nats import NatsServer
-from sandreel_core.errors import Denied, Unavailable
+from sandreel_core.errors import Denied, Misconfigured, Unavailable
 from sandreel_core.settings import Bus
 from tests.support.fake_roles import Roles, fake_roles
 from tests.support.nats import Connect
@@ -103,4 +104,20 @@ async def test_a_wrong_password_is_denied_and_no_server_unavailable(nats_server:
             pass
     with pytest.raises(Unavailable):
         async with Client.connect("nats://127.0.0.1:9", connect_timeout_s=0.3):
+            pass
+
+
+async def test_a_client_takes_the_number_of_partitions_from_the_installation(
+    nats_server: NatsServer, connect_bus: Connect
+) -> None:
+    settings = ClientSettings(
+        bus=Bus(nats_urls=(nats_server.url,), user="client", password=nats_server.password("client"))
+    )
+    async with Client.connect(settings, partitions=5) as client:
+        assert client.partitions == 5, "nothing is installed yet that could say another"
+    await ensure_installation(await connect_bus(), Bus(partitions=3))
+    async with Client.connect(settings) as client:
+        assert client.partitions == 3
+    with pytest.raises(Misconfigured, match="made with 3 partitions, not 1"):
+        async with Client.connect(settings, partitions=1):
             pass

@@ -13,6 +13,7 @@ from sandreel_core.client.replay import Line, Point, replay
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.errors import Malformed
 
 SUBJECT = "evt.0.acme.s1.exec.x1"
 SECOND_NS = 1_000_000_000
@@ -128,3 +129,15 @@ async def test_the_pace_is_that_of_the_server_times_the_speed() -> None:
     await played(speed=20)
 
     assert 0.19 <= loop.time() - began < 2
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+async def test_an_instant_without_a_time_zone_is_refused_before_anything_is_read(name: str) -> None:
+    async def untouched() -> AsyncGenerator[ExecItem, None]:
+        raise AssertionError("it was read")
+        yield
+
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001
+    start, end = (naive, None) if name == "start" else (None, naive)
+    with pytest.raises(Malformed, match="time zone"):
+        await anext(replay(untouched(), speed=None, start=start, end=end))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandreel_core.contract import codec
+from sandreel_core.contract import catalog, codec
 from sandreel_core.contract import exec as x
-from sandreel_core.contract.message import Unknown
+from sandreel_core.contract.message import Envelope, Unknown
 from sandreel_core.errors import Malformed, Refused
 from tests.support import samples
 
@@ -55,6 +57,9 @@ def changed(envelope_name: str, **changes: object) -> bytes:
         ({"subject": "cmd.runnerd.acme.other.x"}, "is not"),
         ({"id": "01938f2e-7c00-7abc-8def-0123456789ac"}, "last token"),
         ({"data": None}, "missing required field `data`"),
+        ({"data__stdout_max_bytes": 2**63}, "$.data.stdout_max_bytes"),
+        ({"correlationid": "x" * 257}, "$.correlationid"),
+        ({"causationid": "x" * 257}, "$.causationid"),
     ],
 )
 def test_a_command_that_is_not_in_order_is_refused_with_the_field(changes: dict[str, object], says: str) -> None:
@@ -70,12 +75,85 @@ def test_a_body_that_is_no_command_is_refused(body: bytes) -> None:
         codec.decode_command(START.subject, body)
 
 
+DEEP = b"[" * 2000 + b"]" * 2000
+
+
+@pytest.mark.parametrize("name", ["exec.start", "session.create"])
+def test_values_that_are_nested_too_deeply_are_refused(name: str) -> None:
+    """msgspec raises RecursionError for them, also where it only skips them."""
+    body = codec.encode(samples.ALL[name])
+    with pytest.raises(Refused, match="nested too deeply"):
+        codec.decode_command(samples.ALL[name].subject, body[:-1] + b',"foo":' + DEEP + b"}")
+    with pytest.raises(Refused):
+        codec.decode_command(samples.ALL[name].subject, body.replace(b'"data":{', b'"data":{"foo":' + DEEP + b","))
+
+
+def test_an_event_that_is_nested_too_deeply_is_malformed() -> None:
+    raw = samples.ALL["agent.raw"]
+    with pytest.raises(Malformed, match="nested too deeply"):
+        codec.decode_event(raw.subject, codec.encode(raw).replace(b'"new"', DEEP))
+
+
+@pytest.mark.parametrize("changes", [{"data__" + "k" * 100_000: 1}, {"type": "k" * 100_000}])
+def test_what_is_said_of_a_bad_body_has_a_bound(changes: dict[str, object]) -> None:
+    with pytest.raises(Refused) as refusal:
+        codec.decode_command(START.subject, changed("exec.start", **changes))
+    assert len(refusal.value.message) < 1000
+    assert "$" in refusal.value.message, "where it was is said"
+
+
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_never_raise_anything_else(body: bytes) -> None:
     with pytest.raises(Refused):
         codec.decode_command(START.subject, body)
     with pytest.raises(Malformed):
         codec.decode_event(OUTPUT.subject, body)
+
+
+def with_an_addition(envelope: Envelope) -> Iterator[tuple[str, bytes]]:
+    """The body with one more field in each struct that its data holds; and where that is."""
+
+    def places(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if isinstance(value, msgspec.Struct):
+            yield path
+            fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        else:
+            fields = value if isinstance(value, dict) else {}
+        for name, within in fields.items():
+            yield from places(within, (*path, name))
+
+    for path in places(envelope.data, ("data",)):
+        body = target = msgspec.json.decode(codec.encode(envelope))
+        for name in path:
+            target = target[name]
+        target["added_later"] = {"a": 1}
+        yield ".".join(path), msgspec.json.encode(body)
+
+
+@pytest.mark.parametrize("name", sorted(catalog.EVENTS))
+def test_an_event_ignores_what_a_later_version_adds_at_any_depth(name: str) -> None:
+    envelope = samples.ALL[name]
+    for where, body in with_an_addition(envelope):
+        assert codec.decode_event(envelope.subject, body) == envelope, where
+
+
+@pytest.mark.parametrize("name", sorted(catalog.COMMANDS))
+def test_a_command_with_an_unknown_field_at_any_depth_is_refused(name: str) -> None:
+    envelope = samples.ALL[name]
+    for where, body in with_an_addition(envelope):
+        with pytest.raises(Refused, match="unknown field `added_later`"):
+            codec.decode_command(envelope.subject, body)
+        assert where.startswith("data")
+
+
+def test_the_samples_have_structs_within_structs() -> None:
+    """Else the two tests above see one depth."""
+    nested = {
+        where
+        for name in ("exec.start", "session.create", "exec.started")
+        for where, _ in with_an_addition(samples.ALL[name])
+    }
+    assert nested == {"data", "data.tty", "data.secret_env.TOKEN", "data.owner", "data.limits"}
 
 
 def test_an_unknown_type_keeps_its_ordinal() -> None:

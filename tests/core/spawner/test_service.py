@@ -9,21 +9,28 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.memory import MemoryBus
-from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.bus.streams import SPAWNER_REFUSALS, ensure_installation
+from sandreel_core.client import Client
 from sandreel_core.clock import new_id
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
-from sandreel_core.contract.message import Owner
+from sandreel_core.contract.credential import Grant
+from sandreel_core.contract.message import Command, Owner
+from sandreel_core.contract.turn import Interrupt
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
-from sandreel_core.errors import Denied, Misconfigured, NotFound, Unavailable
+from sandreel_core.errors import Denied, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
+from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.quota import SLOTS, Quotas
 from sandreel_core.spawner.reconcile import Rules
+from sandreel_core.spawner.refusals import Refusals
 from sandreel_core.spawner.service import Spawner
+from sandreel_core.spawner.sessions import Sessions
 from tests.support.backend import FakeBackend
 from tests.support.spawner import ONE, Hand, plan, running
 
@@ -208,10 +215,87 @@ async def test_commands_without_a_boot_are_refused_at_once(hand: Hand, backend: 
     assert await hand.refusal(await hand.send(x.Cancel(exec="e"))) == "SESSION_NOT_FOUND"
 
 
-async def test_garbage_for_a_session_without_a_boot_is_refused_too(hand: Hand, spawner: None) -> None:
+async def buried(hand: Hand, *subjects: str) -> None:
+    """As soon as these commands are dead letters, and nothing else is."""
+    wanted = {"dead." + subject.removeprefix("cmd."): 1 for subject in subjects}
+    async with asyncio.timeout(10):
+        while await hand.bus.subjects("DEAD", ">") != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_garbage_for_runnerd_is_refused_and_a_dead_letter(hand: Hand, spawner: None) -> None:
+    first, second = (hand.subjects().command("runnerd", new_id()) for _ in range(2))
+    await hand.bus.append(first, b"\xff no json")
+    assert await hand.refusal(first.rpartition(".")[2]) == "SESSION_NOT_FOUND"
+    await ready(hand)
+    await hand.bus.append(second, b"\xff no json")  # for the live boot, which refuses it
+    await buried(hand, first, second)
+    assert [event.causationid for event in await hand.events()].count(second.rpartition(".")[2]) == 0
+
+
+@pytest.mark.parametrize("command", [Grant(slug="github"), Interrupt(turn="t1")])
+async def test_a_command_for_a_role_that_is_not_installed_is_refused(
+    hand: Hand, spawner: None, command: Command
+) -> None:
+    assert await hand.refusal(await hand.send(command)) == "ROLE_NOT_INSTALLED"
+    await ready(hand)
+    with pytest.raises(Refused) as refused:
+        await Client(hand.bus).send("acme", "one", command)
+    assert refused.value.code == "ROLE_NOT_INSTALLED"
+    assert await hand.bus.subjects("DEAD", ">") == {}
+
+
+async def test_whatever_names_nobody_is_a_dead_letter(hand: Hand, spawner: None) -> None:
     id = new_id()
-    await hand.bus.append(hand.subjects().command("runnerd", id), b"\xff no json")
-    assert await hand.refusal(id) == "SESSION_NOT_FOUND"
+    strays = [f"cmd.runnerd.{tail}" for tail in ("acme.one.not-a-uuid", f"a%b.one.{id}", f"acme.one.two.{id}")]
+    strays += ["cmd.spawner", "cmd.runnerd", f"cmd.nobody.acme.one.{id}", f"cmd.broker.acme.{'s' * 65}.{id}"]
+    for subject in strays:
+        await hand.bus.append(subject, b"{}")
+    await buried(hand, *strays)
+    assert await hand.events() == []
+
+
+async def test_what_is_nested_too_deeply_ends_no_spawner(hand: Hand, backend: FakeBackend) -> None:
+    async def throw(kind: bytes, role: str, key: Key) -> str:
+        id = new_id()
+        subject = hand.subjects(key).command(role, id)
+        head = b'{"specversion":"1.0","id":"%s","source":"/t","subject":"%s"' % (id.encode(), subject.encode())
+        deep = b"[" * 2000 + b"]" * 2000
+        await hand.bus.append(subject, head + b',"time":"2026-01-01T00:00:00Z","type":"%s","foo":%s}' % (kind, deep))
+        return id
+
+    async with running(hand.bus, backend, plan(sweep_s=0.2)):
+        assert await hand.refusal(await throw(b"exec.cancel", "runnerd", TWO), TWO) == "SESSION_NOT_FOUND"
+        assert await hand.refusal(await throw(b"session.create", "spawner", ONE)) == "BAD_REQUEST"
+        await ready(hand)
+        unanswered = await throw(b"exec.start", "runnerd", ONE)  # this boot's, which ends without a word
+        backend.die(ONE)
+        assert await hand.refusal(unanswered) == "BAD_REQUEST"
+
+
+async def test_a_command_that_cannot_be_refused_is_buried_after_five_failures(hand: Hand) -> None:
+    bus, failures = hand.bus, 0
+    assert isinstance(bus, MemoryBus)
+
+    def fate(subject: str, body: bytes) -> None:
+        nonlocal failures
+        if b"SESSION_NOT_FOUND" in body:
+            failures += 1
+            raise ZeroDivisionError("a mistake of ours")
+
+    bus.fate = fate
+    sessions = Sessions(bus, 1)
+    journal = Journal(bus, source="/spawner/test", partitions=1)
+    refusals = Refusals(bus, SPAWNER_REFUSALS, journal, sessions, nak_delay_s=0.001)
+    async with Crew() as crew:
+        crew.start(sessions.run())
+        crew.start(refusals.run())
+        id = await hand.send(x.Cancel(exec="e"))
+        assert await hand.refusal(id) == "INTERNAL"
+        assert failures == 5
+        assert await bus.subjects("DEAD", ">") == {f"dead.runnerd.acme.one.{id}": 1}
+        bus.fate = lambda subject, body: None
+        assert await hand.refusal(await hand.send(x.Cancel(exec="e"))) == "SESSION_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
