@@ -15,6 +15,16 @@ from sandreel_runnerd import init
 from sandreel_runnerd.children import Children
 
 ATTACK = "kill -TERM 1; kill -INT 1; kill -HUP 1; kill -USR2 1; kill -KILL 1; kill -STOP 1; kill -KILL -1; exit 6"
+# Signals that claim to come from outside: rt_sigqueueinfo(2) keeps what the sender wrote, as long as its code is below 0.
+FORGE = """
+import ctypes, os, signal, struct, sys
+call = {"x86_64": 129, "aarch64": 138}[os.uname().machine]
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    info = ctypes.create_string_buffer(struct.pack("iiiiiI", number, 0, -1, 0, 0, 0), 128)
+    if ctypes.CDLL(None).syscall(call, 1, int(number), info) != 0:
+        sys.exit("not sent")
+sys.exit(7)
+"""
 # 5,000 orphans that end while nobody of their family is there to reap them.
 ORPHANS = """
 import os
@@ -70,7 +80,8 @@ async def main(scenario: str) -> int:
     with init.Init(reap=children.reap, end=ended.set, log=Log("init")):
         if scenario == "attack":
             say("attacked", os.getpid(), await run(children, ["sh", "-c", ATTACK]))
-            say("alive", await run(children, ["sh", "-c", "exit 5"]))
+            say("forged", await run(children, [sys.executable, "-c", FORGE]))
+            say("alive", await run(children, ["sh", "-c", "exit 5"]), "leaving" if ended.is_set() else "serving")
         elif scenario == "orphans":
             endings = await asyncio.gather(
                 run(children, [sys.executable, "-c", ORPHANS]),
