@@ -146,6 +146,7 @@ class Daemon:
                 boot_id=settings.boot_id,
                 limit=boot.limits.execs or settings.max_live_execs,
                 log=self._log,
+                attended=lambda: self._feed.attended,
             )
             commands = Commands(
                 execs,
@@ -176,7 +177,8 @@ class Daemon:
                         subjects.heartbeat(),
                         self._heartbeat,
                         every_s=settings.heartbeat_s,
-                        on_beat=self._look,
+                        # So that nothing else needs a timer.
+                        on_beat=execs.look,
                     )
                 ),
             ]
@@ -236,10 +238,6 @@ class Daemon:
     def _hear_log(self, head: LogHead) -> None:
         self._answers.epoch = head.epoch
         self._feed.hear(head.commands_last)
-
-    def _look(self) -> None:
-        """With every heartbeat, so that nothing else needs a timer."""
-        self._execs.attend(self._feed.attended)
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(

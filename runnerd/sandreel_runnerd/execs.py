@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from sandreel_core.contract import exec as c
@@ -68,7 +69,9 @@ class Execs:
         boot_id: str,
         limit: int,
         log: Log,
+        attended: Callable[[], bool],
     ) -> None:
+        """attended: see `RunningExec`."""
         self._group = group
         self._records = records
         self._host = host
@@ -80,7 +83,7 @@ class Execs:
         self._log = log
         self._lanes: dict[str, Lane] = {}
         self._held = False
-        self._attended = False
+        self._attended = attended
         self._stopping = False
 
     @property
@@ -101,9 +104,8 @@ class Execs:
             record = self._records.recorder(start.exec)
         except Denied as error:
             raise Refused("SESSION_NOT_READY", "this boot of the session is over") from error
-        running = RunningExec(start, host=self._host, recorder=record, store=self._env.values)
+        running = RunningExec(start, host=self._host, recorder=record, store=self._env.values, attended=self._attended)
         running.hold(self._held)
-        running.attend(self._attended)
         lane = self._lanes[start.exec] = Lane(envelope, running, record)
         lane.task = self._group.create_task(self._live(lane, start))
 
@@ -130,13 +132,10 @@ class Execs:
         for lane in self._lanes.values():
             lane.running.hold(hold)
 
-    def attend(self, attended: bool) -> None:
-        """See `RunningExec.attend`."""
-        if attended == self._attended:
-            return
-        self._attended = attended
+    def look(self) -> None:
+        """See `RunningExec.look`."""
         for lane in self._lanes.values():
-            lane.running.attend(attended)
+            lane.running.look()
 
     async def stop(self, within_s: float) -> None:
         """End all of them; returns when their ends are acknowledged, or after `within_s`."""

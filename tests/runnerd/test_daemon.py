@@ -410,6 +410,21 @@ async def test_a_drain_without_an_end_lapses(boot: Boot, monkeypatch: pytest.Mon
     assert isinstance(await boot.desk.ask(w.PatchEnv(set={"A": "1"})), w.EnvPatched)
 
 
+async def test_an_exec_is_orphaned_only_while_its_commands_are_read(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_QUIET_S", 0.05)
+    until = (await boot.desk.bus.state("CMD")).last_sequence + 1
+    await boot.desk.request("drain", r.Drain(commands_until=until), r.Drained)
+    await boot.desk.send(x.Start(exec="e", argv=["sleep", "60"], orphan_timeout_s=0.05))
+    await boot.desk.until(lambda: "exec.started" in boot.desk.kinds("e"))
+    beats = len(boot.desk.beats)
+    await boot.desk.until(lambda: len(boot.desk.beats) > beats + 10)
+    assert boot.desk.beats[-1].live_execs == 1
+    await boot.desk.request("lift", r.Drain(commands_until=0), r.Done)
+    assert (await boot.desk.ended("e")).reason == "orphaned"
+
+
 async def test_a_hold_lapses(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon_module, "HOLD_LAPSES_S", 0.2)
     await boot.desk.request("hold", r.Hold(hold=True), r.Done)

@@ -198,13 +198,33 @@ async def test_the_orphan_timer_stands_still_until_runnerd_is_connected(tmp_path
         await run.until_started()
         await asyncio.wait([run.task], timeout=0.5)
         assert not run.task.done()
-        run.running.attend(True)
+        run.attended = lambda: True
+        run.running.look()
         for _ in range(3):
             await asyncio.wait([run.task], timeout=0.2)
             run.running.keepalive()
         assert not run.task.done()
         exited = await run.end(3)
     assert exited.reason == "orphaned"
+
+
+async def test_the_orphan_timer_kills_nobody_before_it_has_asked_whether_runnerd_is_connected(tmp_path: Path) -> None:
+    """It was when the timer began, and is no more when it is due."""
+    asked, again = 0, asyncio.Event()
+
+    def attended() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            again.set()
+        return asked == 1
+
+    async with running(tmp_path, argv=["sleep", "60"], orphan_timeout_s=0.1) as run:
+        run.attended = attended
+        async with asyncio.timeout(10):
+            await again.wait()
+        await run.running.stop()
+        assert (await run.end()).reason == "stopped"
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM"])
