@@ -17,10 +17,10 @@ from sandreel_runnerd.process import input_bytes
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.running import Host, RunningExec
 
-# Commands to one exec that wait for it; more are refused.
+# Commands to one exec that have no outcome yet; more are refused, but for a first cancel.
 MAX_WAITING = 256
-# A write waits for as long as the program does not read; what else is asked goes by it after so long, for otherwise
-# a cancel could never end a program that does not read.
+# A write waits for as long as the program does not read, and every outcome for room in the log; what is asked later goes
+# by them so long after it came, for otherwise a cancel could never end a program that does not read.
 OVERTAKE_AFTER_S = 0.25
 # What was asked of an exec that has just ended is answered within this.
 LEAVE_WITHIN_S = 2.0
@@ -46,8 +46,10 @@ class Lane:
         self.start = start
         self.running = running
         self.record = record
-        # None ends it.
-        self.waiting: asyncio.Queue[Envelope | None] = asyncio.Queue()  # bounded by `Execs.route`
+        # With the time when each came; None ends it. Bounded by `Execs.route`.
+        self.waiting: asyncio.Queue[tuple[Envelope, float] | None] = asyncio.Queue()
+        self.acting: set[asyncio.Task[None]] = set()
+        self.cancelled = False
         # Set when the exec was accepted, or will never be.
         self.decided = asyncio.Event()
         self.accepted = False
@@ -114,9 +116,14 @@ class Execs:
         lane = self._lanes.get(command.exec)
         if lane is None:
             raise Refused("EXEC_NOT_FOUND", f"no exec {command.exec} is live")
-        if lane.waiting.qsize() >= MAX_WAITING:
+        if isinstance(command, c.Keepalive):
+            # At once: it must not come too late because others wait. Only its outcome has to stand in line.
+            lane.running.keepalive()
+        first_cancel = isinstance(command, c.Cancel) and not lane.cancelled
+        if lane.waiting.qsize() + len(lane.acting) >= MAX_WAITING and not first_cancel:
             raise Refused("EXEC_BUSY", f"{MAX_WAITING} commands wait for exec {command.exec}")
-        lane.waiting.put_nowait(envelope)
+        lane.cancelled = lane.cancelled or first_cancel
+        lane.waiting.put_nowait((envelope, self._now()))
 
     async def keys(self, exec_id: str, offset: int, data: bytes) -> int:
         """See `RunningExec.keys`."""
@@ -203,23 +210,24 @@ class Execs:
             self._log.error("commands to an ended exec have no answer", exec=lane.running.start.exec)
 
     async def _obey(self, lane: Lane) -> None:
-        """The exec's commands in their order, but that nothing waits long behind a write."""
+        """The exec's commands in their order, but that none waits long behind another. Writes keep their order
+        among themselves (`Input`), and so need not wait for each other here."""
         writes: set[asyncio.Task[None]] = set()
         try:
-            while (envelope := await lane.waiting.get()) is not None:
-                if isinstance(envelope.data, c.WriteStdin):
-                    write = asyncio.ensure_future(self._act(lane, envelope))
-                    writes.add(write)
-                    write.add_done_callback(writes.discard)
-                    continue
-                if writes:
-                    await asyncio.wait(writes, timeout=OVERTAKE_AFTER_S)
-                await self._act(lane, envelope)
-            if writes:
-                await asyncio.wait(writes)
+            while (asked := await lane.waiting.get()) is not None:
+                envelope, came_at = asked
+                is_write = isinstance(envelope.data, c.WriteStdin)
+                if before := lane.acting - writes if is_write else lane.acting:
+                    await asyncio.wait(before, timeout=max(0.0, came_at + OVERTAKE_AFTER_S - self._now()))
+                act = asyncio.ensure_future(self._act(lane, envelope))
+                for tasks in (lane.acting, writes) if is_write else (lane.acting,):
+                    tasks.add(act)
+                    act.add_done_callback(tasks.discard)
+            if lane.acting:
+                await asyncio.wait(lane.acting)
         finally:
-            for write in writes:
-                write.cancel()
+            for act in lane.acting:
+                act.cancel()
 
     async def _act(self, lane: Lane, envelope: Envelope) -> None:
         """One command with its outcome. Never raises."""
@@ -253,7 +261,9 @@ class Execs:
             case c.Resize(cols=cols, rows=rows):
                 await running.resize(cols, rows, envelope)
             case c.Keepalive():
-                running.keepalive()
-                await self._answers.settle(envelope)
+                await self._answers.settle(envelope)  # it took effect when it came
             case _:
                 raise Refused("BAD_REQUEST", f"{envelope.type} is not a command to an exec")
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

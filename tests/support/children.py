@@ -65,7 +65,7 @@ async def running(workspace: Path, *, store: dict[str, str] | None = None, **sta
         host=host,
         recorder=recorder,
         store=store or {},
-        attended=lambda: runs[0].attended(),
+        attended=lambda: runs[0].attended(),  # noqa: PLW0108 - there is none yet, and it may be changed
     )
     await exec_.prepare()
     run = Run(exec_, recorder)
