@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from sandreel_core import __version__
+from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
@@ -135,12 +136,11 @@ class Daemon:
             base_env=dict(os.environ),
             children=self._children,
         )
-        async with outbox.running(), asyncio.TaskGroup() as group:
+        async with outbox.running(), asyncio.TaskGroup() as group, Crew() as crew:
             execs = self._execs = Execs(
                 group,
                 outbox,
                 host,
-                env,
                 answers,
                 self._activity,
                 boot_id=settings.boot_id,
@@ -153,6 +153,7 @@ class Daemon:
                 env,
                 answers,
                 self._activity,
+                crew,
                 now=now,
                 log=self._log,
                 max_age_s=settings.command_max_age_s,

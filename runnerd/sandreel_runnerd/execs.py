@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from sandreel_core.contract import exec as c
@@ -12,7 +12,6 @@ from sandreel_core.errors import Denied, Refused
 from sandreel_core.log import Log
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.answers import Answers
-from sandreel_runnerd.env import EnvStore
 from sandreel_runnerd.process import input_bytes
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.running import Host, RunningExec
@@ -64,7 +63,6 @@ class Execs:
         group: asyncio.TaskGroup,
         records: Records,
         host: Host,
-        env: EnvStore,
         answers: Answers,
         activity: Activity,
         *,
@@ -77,7 +75,6 @@ class Execs:
         self._group = group
         self._records = records
         self._host = host
-        self._env = env
         self._answers = answers
         self._activity = activity
         self._boot_id = boot_id
@@ -93,8 +90,10 @@ class Execs:
         """Ids of the execs that were accepted, or are about to be, and have not ended."""
         return list(self._lanes)
 
-    async def start(self, envelope: Envelope, start: c.Start) -> None:
-        """Begin one. Raises Refused: DUPLICATE_EXEC, EXEC_LIMIT, SESSION_NOT_READY while runnerd leaves; what is found
+    async def start(
+        self, envelope: Envelope, start: c.Start, store: Mapping[str, str] | asyncio.Future[dict[str, str]]
+    ) -> None:
+        """Begin one, in the session's environment `store`, for which it waits if need be. Raises Refused: DUPLICATE_EXEC, EXEC_LIMIT, SESSION_NOT_READY while runnerd leaves; what is found
         out later is answered later."""
         if self._stopping:
             raise Refused("SESSION_NOT_READY", "the session is being stopped")
@@ -106,10 +105,10 @@ class Execs:
             record = self._records.recorder(start.exec)
         except Denied as error:
             raise Refused("SESSION_NOT_READY", "this boot of the session is over") from error
-        running = RunningExec(start, host=self._host, recorder=record, store=self._env.values, attended=self._attended)
+        running = RunningExec(start, host=self._host, recorder=record, attended=self._attended)
         running.hold(self._held)
         lane = self._lanes[start.exec] = Lane(envelope, running, record)
-        lane.task = self._group.create_task(self._live(lane, start))
+        lane.task = self._group.create_task(self._live(lane, start, store))
 
     def route(self, envelope: Envelope, command: c.ExecCommand) -> None:
         """Hand a command to its exec. Raises Refused: EXEC_NOT_FOUND, EXEC_BUSY."""
@@ -161,10 +160,14 @@ class Execs:
             for task in tasks:
                 task.cancel()
 
-    async def _live(self, lane: Lane, start: c.Start) -> None:
+    async def _live(
+        self, lane: Lane, start: c.Start, store: Mapping[str, str] | asyncio.Future[dict[str, str]]
+    ) -> None:
         commands: asyncio.Task[None] | None = None
         try:
-            if not await self._accept(lane, start):
+            if isinstance(store, asyncio.Future):
+                store = await asyncio.shield(store)  # others wait for it too
+            if not await self._accept(lane, start, store):
                 return
             commands = asyncio.ensure_future(self._obey(lane))
             exited = await lane.running.run()
@@ -185,9 +188,9 @@ class Execs:
             lane.decided.set()
             await self._leave(lane, commands)
 
-    async def _accept(self, lane: Lane, start: c.Start) -> bool:
+    async def _accept(self, lane: Lane, start: c.Start, store: Mapping[str, str]) -> bool:
         try:
-            await lane.running.prepare()
+            await lane.running.prepare(store)
             await lane.record.accept(c.Accepted(boot_id=self._boot_id), command=lane.start)
         except Refused as refusal:
             lane.record.fail(Denied("the exec was refused"))

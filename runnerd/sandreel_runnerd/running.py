@@ -44,8 +44,8 @@ class Host(Struct, frozen=True, kw_only=True):
 class RunningExec:
     """One exec. The command handler does, in this order:
 
-        running = RunningExec(start, host=…, recorder=…, store=<session's environment>)
-        await running.prepare()                    # Refused: BAD_REQUEST, INVALID_CWD, SECRET_UNAVAILABLE
+        running = RunningExec(start, host=…, recorder=…, attended=…)
+        await running.prepare(<session's environment>)      # Refused: BAD_REQUEST, INVALID_CWD, SECRET_UNAVAILABLE
         await recorder.accept(Accepted(…), command=…)
         exited = await running.run()               # as a task of its own; returns when the end is acknowledged
 
@@ -68,7 +68,6 @@ class RunningExec:
         *,
         host: Host,
         recorder: Recorder,
-        store: Mapping[str, str],
         attended: Callable[[], bool],
     ) -> None:
         """attended: whether runnerd is connected and has read its commands to the end. The orphan timer counts only
@@ -77,7 +76,6 @@ class RunningExec:
         self._attended = attended
         self._host = host
         self._recorder = recorder
-        self._store = store
         self._life = Life(
             Timers(
                 timeout_s=start.timeout_s,
@@ -101,11 +99,11 @@ class RunningExec:
         self._throttled = False
         self._holding = False
 
-    async def prepare(self) -> None:
-        """Check what is asked for. Raises Refused; nothing has been recorded or started then."""
+    async def prepare(self, store: Mapping[str, str]) -> None:
+        """Check what is asked for; `store` is the session's environment. Raises Refused; nothing has been recorded or started then."""
         env = process.environment(
             self._host.base_env,
-            self._store,
+            store,
             self.start.env,
             boot_marker=self._host.boot_marker,
             exec_id=self.start.exec,
@@ -205,8 +203,6 @@ class RunningExec:
     # How it runs.
 
     async def _run(self) -> c.Exited:
-        if self._recipe is None:
-            await self.prepare()
         recipe = self._recipe
         assert recipe is not None  # noqa: S101 - prepare has set it
         try:

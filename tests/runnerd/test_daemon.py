@@ -27,7 +27,7 @@ from sandreel_core.contract import workspace as w
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
+from sandreel_core.errors import Full, Malformed, NotFound, Refused, Unavailable
 from sandreel_core.ids import uuid7
 from sandreel_core.log import Log
 from sandreel_runnerd import daemon as daemon_module
@@ -207,6 +207,46 @@ async def test_patched_variables_reach_execs_that_start_later(tmp_path: Path) ->
         await boot.desk.send(x.Start(exec="f", shell="echo $A"))
         await boot.desk.ended("f")
         assert boot.desk.output("f") == b"3\n"
+
+
+async def test_a_patch_that_waits_for_the_log_makes_only_those_wait_that_need_it(boot: Boot) -> None:
+    """The stream takes no event of the workspace: what is asked of execs goes on, and order is kept."""
+    full = True
+    await boot.desk.send(x.Start(exec="e", argv=["cat"], stdin="hold"))
+    await boot.desk.until(lambda: "exec.started" in boot.desk.kinds("e"))
+    workspace = boot.desk.subjects.event("workspace")
+    boot.bus.fate = lambda subject, body: Full("no space", 0.01) if full and subject == workspace else None
+    first = await boot.desk.send(w.PatchEnv(set={"A": "1"}), expectedrevision="e1:0:0")
+    await boot.desk.send(x.Start(exec="between", shell="echo $A"))
+    second = await boot.desk.send(w.PatchEnv(set={"A": "2"}))
+    await boot.desk.send(x.Start(exec="behind", shell="echo $A"))
+    conflict = await boot.desk.send(w.PatchEnv(set={"A": "3"}), expectedrevision="e1:0:0")
+    assert isinstance(await boot.desk.ask(x.Keepalive(exec="e")), CommandSettled)
+    assert (await boot.desk.ask(x.Cancel(exec="e"))).signal == "SIGTERM"
+    await boot.desk.ended("e")
+    assert not boot.desk.outcomes(first)
+    assert not boot.desk.events("between")
+    full = False
+    assert [(await boot.desk.ended(exec_id)).exit_code for exec_id in ("between", "behind")] == [0, 0]
+    assert [boot.desk.output(exec_id) for exec_id in ("between", "behind")] == [b"1\n", b"2\n"]
+    assert (await boot.desk.outcome(first)).data == w.EnvPatched(set={"A": "1"})
+    assert (await boot.desk.outcome(second)).data == w.EnvPatched(set={"A": "2"})
+    assert (await boot.desk.outcome(conflict)).data.code == "CONFLICT"
+
+
+async def test_a_patch_that_waits_for_the_log_does_not_keep_runnerd_from_leaving(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "STOP_WITHIN_S", 0.2)
+    monkeypatch.setattr(daemon_module, "FLUSH_WITHIN_S", 0.2)
+    workspace = boot.desk.subjects.event("workspace")
+    boot.bus.fate = lambda subject, body: Full("no space", 0.01) if subject == workspace else None
+    await boot.desk.send(w.PatchEnv(set={"A": "1"}), expectedrevision="e1:0:0")
+    await boot.desk.send(x.Start(exec="e", argv=["true"]))
+    await boot.desk.until(lambda: boot.desk.beats[-1].live_execs == 1)
+    boot.daemon.end()
+    async with asyncio.timeout(10):
+        assert await boot.task == ENDED
 
 
 async def test_late_and_stale_commands_are_refused(boot: Boot) -> None:

@@ -20,7 +20,6 @@ from sandreel_runnerd import execs as execs_module
 from sandreel_runnerd import leftovers
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.children import Children
-from sandreel_runnerd.env import EnvStore
 from sandreel_runnerd.execs import MAX_WAITING, Execs
 from sandreel_runnerd.running import Host, RunningExec
 from tests.support.children import BOOT
@@ -60,7 +59,6 @@ class Lanes:
             group,
             self,
             host,
-            EnvStore({}),
             self.answers,  # type: ignore[arg-type]
             Activity(),
             boot_id="1-1",
@@ -75,7 +73,7 @@ class Lanes:
     async def start(self, *argv: str, **more: object) -> int:
         """The pid, when it runs."""
         start = c.Start(exec="e", argv=list(argv), **more)  # type: ignore[arg-type]
-        await self.execs.start(sealed(start), start)
+        await self.execs.start(sealed(start), start, {})
         await self.record.until(lambda r: bool(r.of(c.Started)))
         return self.record.of(c.Started)[0].pid
 

@@ -64,10 +64,9 @@ async def running(workspace: Path, *, store: dict[str, str] | None = None, **sta
         c.Start(exec=exec_id, **start),
         host=host,
         recorder=recorder,
-        store=store or {},
         attended=lambda: runs[0].attended(),  # noqa: PLW0108 - there is none yet, and it may be changed
     )
-    await exec_.prepare()
+    await exec_.prepare(store or {})
     run = Run(exec_, recorder)
     runs.append(run)
     try:
