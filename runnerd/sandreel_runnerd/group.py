@@ -54,7 +54,7 @@ class Group:
     async def clear(self, policy: Literal["keep", "kill"], *, oom_kills_before: int | None) -> Outcome:
         """Count or kill what outlives the exec; only then give the leader's pid back."""
         count, after = await asyncio.to_thread(self._look, policy)
-        ending = self._child.collect()
+        ending = await self._child.collect()
         more = None not in (oom_kills_before, after) and after != oom_kills_before
         # Another exec of the session may have been the one: so only if this one looks like it.
         hit = (ending.signal == "SIGKILL" and not self._killed) or ending.exit_code == KILLED_CODE

@@ -50,7 +50,7 @@ def start(argv: list[str]) -> int:
 async def run(children: Children, argv: list[str]) -> str:
     child = children.start(lambda: start(argv))
     await child.wait()
-    ending = child.collect()
+    ending = await child.collect()
     return f"{ending.exit_code}/{ending.signal}"
 
 
