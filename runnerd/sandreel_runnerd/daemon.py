@@ -41,6 +41,9 @@ FLUSH_WITHIN_S = 2.0
 # A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
 DEAD_WITHIN_S = 3.0
 
+# The NATS server's default. The largest block of output is 864 KiB (lines.py); what the server does not take becomes a gap.
+MIN_PAYLOAD_BYTES = 1024 * 1024
+
 HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
 
 _SERVE_AGAIN_S = 0.2
@@ -79,6 +82,11 @@ class Daemon:
 
     async def run(self) -> int:
         """Until the end; the exit code. Raises Misconfigured, Unavailable (no space for the spool)."""
+        if self._bus.max_payload < MIN_PAYLOAD_BYTES:
+            raise Misconfigured(
+                f"the NATS server's max_payload is {self._bus.max_payload} bytes; blocks of output need "
+                f"{MIN_PAYLOAD_BYTES}, which is its default"
+            )
         try:
             root = Root(self._settings.workspace)
         except OSError as error:

@@ -27,7 +27,7 @@ from sandreel_core.contract import workspace as w
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Full, Malformed, NotFound, Refused, Unavailable
+from sandreel_core.errors import Full, Malformed, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.ids import uuid7
 from sandreel_core.log import Log
 from sandreel_runnerd import daemon as daemon_module
@@ -365,6 +365,17 @@ async def test_a_boot_that_may_not_be_leaves(tmp_path: Path) -> None:
     )  # fmt: skip
     async with desk.open(), asyncio.timeout(10):
         assert await Daemon(settings, MemoryBus(server), Children(), Log("runnerd")).run() == DECLARED_DEAD
+
+
+async def test_a_server_that_takes_less_than_a_block_of_output_is_refused(tmp_path: Path) -> None:
+    """It would turn loud output into gaps."""
+    settings = BootSettings(
+        nats_urls=["memory"], org="acme", session="s1", boot_id="1-1", token="t", installation=OURS,
+        workspace=str(tmp_path), spool_bytes=1024 * 1024,
+    )  # fmt: skip
+    bus = MemoryBus(max_payload=512 * 1024)
+    with pytest.raises(Misconfigured, match=r"max_payload is 524288 bytes; .* need 1048576"):
+        await Daemon(settings, bus, Children(), Log("runnerd")).run()
 
 
 async def test_bootstrap_is_asked_until_it_is_answered_and_the_end_may_come_first(tmp_path: Path) -> None:
