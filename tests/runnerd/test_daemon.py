@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import signal
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -32,6 +34,7 @@ from sandreel_core.ids import uuid7
 from sandreel_core.log import Log
 from sandreel_runnerd import daemon as daemon_module
 from sandreel_runnerd import feed as feed_module
+from sandreel_runnerd import service as service_module
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import DECLARED_DEAD, ENDED, Daemon
 from sandreel_runnerd.leftovers import is_alive
@@ -491,6 +494,39 @@ async def test_a_download_is_an_event(boot: Boot) -> None:
             await boot.desk.request("fetch_file", r.FetchFile(url=f"{url}/nothing", path="got"), r.FileStored)
     await boot.desk.until(lambda: boot.desk.stored)
     assert boot.desk.stored[0][1].data == w.FileWritten(path="got", size=len(BODY), sha256=stored.sha256 or "")
+
+
+async def test_downloads_that_hang_in_the_resolver_keep_their_turns_and_take_no_more_threads(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_ABORT_GRACE_S", 0.05)
+    resolve, answered = socket.getaddrinfo, threading.Event()
+
+    def stuck(*args: Any, **more: Any) -> Any:
+        answered.wait(30)
+        return resolve(*args, **more)
+
+    def fetch(url: str, timeout_s: float) -> Any:
+        return boot.desk.request("fetch_file", r.FetchFile(url=url, path="got", timeout_s=timeout_s), r.FileStored)
+
+    with web_site() as url:
+        monkeypatch.setattr(socket, "getaddrinfo", stuck)
+        try:
+            for ended in await asyncio.gather(*(fetch(f"{url}/body", 0.05) for _ in range(2)), return_exceptions=True):
+                assert isinstance(ended, Refused)
+                assert ended.code == "FETCH_TIMEOUT"
+            with pytest.raises(Refused, match="FETCH_LIMIT"):
+                await fetch(f"{url}/body", 10)
+        finally:
+            answered.set()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    assert (await fetch(f"{url}/body", 10)).size == len(BODY)
+                    return
+                except Refused as refused:
+                    assert refused.code == "FETCH_LIMIT"
+                    await asyncio.sleep(0.01)
 
 
 JSON = st.recursive(
