@@ -525,7 +525,8 @@ async def test_downloads_that_hang_in_the_resolver_keep_their_turns_and_take_no_
                     assert (await fetch(f"{url}/body", 10)).size == len(BODY)
                     return
                 except Refused as refused:
-                    assert refused.code == "FETCH_LIMIT"
+                    if refused.code != "FETCH_LIMIT":
+                        raise
                     await asyncio.sleep(0.01)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -128,6 +129,34 @@ async def test_a_daemon_that_calls_setsid_is_found_by_its_marker(tmp_path: Path,
     else:
         assert not is_gone(pid)
         os.kill(pid, signal.SIGKILL)
+
+
+async def test_an_exec_that_is_left_while_leftovers_are_killed_gives_its_pid_back_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kills by the number of a group must not do so when the number may be somebody else's."""
+    loop, searching, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    owned_at_the_end: list[bool] = []
+
+    def find(marks: leftovers.Marks) -> list[int]:
+        loop.call_soon_threadsafe(searching.set)
+        assert go.wait(10)
+        owned_at_the_end.append(os.getpgid(marks.leader) == marks.leader)
+        return []
+
+    monkeypatch.setattr(leftovers, "find", find)
+    async with running(tmp_path, argv=["true"], leftovers="kill") as run:
+        async with asyncio.timeout(10):
+            await searching.wait()
+        for _ in range(2):
+            run.task.cancel()
+            await asyncio.wait({run.task}, timeout=0.05)
+        assert not run.task.done()
+        go.set()
+        await asyncio.wait({run.task})
+        assert run.task.cancelled()
+    # One search: the second was not begun.
+    assert owned_at_the_end == [True]
 
 
 async def test_cancel_is_sigterm_and_the_second_one_says_that_it_was_so_already(tmp_path: Path) -> None:
