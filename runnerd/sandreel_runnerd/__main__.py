@@ -10,7 +10,7 @@ from sandreel_core import log
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
 from sandreel_core.errors import Misconfigured, Unavailable
-from sandreel_runnerd import init, settings, threads
+from sandreel_runnerd import fence, init, settings, threads
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import Daemon
 
@@ -27,6 +27,8 @@ def main() -> int:
         init.guard()
         boot = _settings(sys.argv[1:])
         log.set_up("runnerd", boot.log_level)
+        if not fence.close():
+            log.Log("runnerd").info("execs may change this process's limits: no_new_privs is not set")
         return asyncio.run(_run(boot))
     except Misconfigured as error:
         return _complain(str(error), CONFIG)

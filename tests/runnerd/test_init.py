@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from sandreel_runnerd import fence
 from tests.support.namespaces import as_pid_1, needs_pid_namespace, pid_1_of
 
 ROOT = Path(__file__).parents[2]
@@ -73,3 +77,15 @@ def test_memory_and_environment_are_closed_to_the_same_user() -> None:
         assert (status.st_uid, status.st_gid) == (0, 0)
         process.send_signal(signal.SIGHUP)
         assert line(process) == "ended"
+
+
+@pytest.mark.skipif(os.uname().machine not in fence.MACHINES, reason="the filter is not known for this machine")
+def test_an_exec_cannot_change_the_limits_of_its_recorder() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with init_child(scenario="limits") as process:
+        assert line(process) == "fenced True"
+        assert line(process) == "tried 8/None"
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == before
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "ended"
+        assert process.wait(10) == 3
