@@ -136,7 +136,13 @@ class Daemon:
             on_log=self._hear_log,
         )
         answers = self._answers = Answers(
-            self._bus, subjects, source=outbox.source, epoch=boot.epoch, now=now, log=self._log
+            self._bus,
+            subjects,
+            source=outbox.source,
+            epoch=boot.epoch,
+            now=now,
+            log=self._log,
+            workspace_last=boot.workspace_last,
         )
         host = Host(
             workspace=settings.workspace,
