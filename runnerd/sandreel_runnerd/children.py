@@ -8,7 +8,6 @@ stranger. As PID 1 runnerd also inherits strangers: `Children.reap` removes thos
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import resource
 import signal
@@ -159,10 +158,8 @@ class Children:
         self._owned.add(pid)
         try:
             pidfd: int | None = self._open_pidfd(pid)
-        except OSError as error:
-            # gVisor and old kernels have no pidfd; out of descriptors it must still be heard of.
-            if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EMFILE, errno.ENFILE):
-                raise
+        except OSError:
+            # gVisor and old kernels have none; out of descriptors or memory it must still be heard of: it runs.
             pidfd = None
         return Child(pid, self._owned, pidfd)
 

@@ -19,6 +19,7 @@ from sandreel_runnerd.children import Children
 from sandreel_runnerd.memory import oom_kills
 from sandreel_runnerd.process import plan, working_directory
 from sandreel_runnerd.rate import Rate
+from tests.support.children import ran
 
 
 @pytest.fixture
@@ -85,9 +86,10 @@ async def test_a_child_stays_a_zombie_until_it_is_collected() -> None:
     assert not children.owns(child.pid)
 
 
-async def test_without_pidfd_the_exit_is_heard_of_all_the_same() -> None:
+@pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EMFILE, errno.ENOMEM, errno.EIO])
+async def test_without_pidfd_the_exit_is_heard_of_all_the_same(problem: int) -> None:
     def missing(_: int) -> int:
-        raise OSError(errno.ENOSYS, "no such call")
+        raise OSError(problem, os.strerror(problem))
 
     child = Children(missing).start(lambda: started("sh", "-c", "kill -9 $$"))
     await child.wait()
@@ -173,6 +175,23 @@ def test_a_rate_is_kept_over_any_pattern() -> None:
         now += rate.take(size, now)
         sent += size
     assert sent <= 1000 * now + 100 + 800
+
+
+async def test_a_directory_that_is_closed_meanwhile_makes_no_start_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program runs by then: to say that it could not be started would be an invented end."""
+    here = Path.cwd()
+
+    def closed(fd: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "fchdir", closed)
+    try:
+        exited, _ = await ran(tmp_path, argv=["sh", "-c", "exit 3"])
+    finally:
+        os.chdir(here)
+    assert (exited.reason, exited.exit_code) == ("exited", 3)
 
 
 def test_signals_that_runnerd_blocks_reach_its_children(tmp_path: Path) -> None:
