@@ -29,13 +29,14 @@ def main() -> int:
         log.set_up("runnerd", boot.log_level)
         if not fence.close():
             log.Log("runnerd").info("execs may change this process's limits: no_new_privs is not set")
-        return asyncio.run(_run(boot))
+        with asyncio.Runner(loop_factory=threads.Loop) as runner:
+            return runner.run(_run(boot))
     except Misconfigured as error:
         return _complain(str(error), CONFIG)
     except Unavailable as error:
         return _complain(str(error), UNAVAILABLE)
     except OSError as error:
-        return _complain(f"runnerd cannot begin: {error.strerror}", UNAVAILABLE)
+        return _complain(f"runnerd cannot begin: {error.strerror or error}", UNAVAILABLE)
 
 
 def _settings(words: list[str]) -> BootSettings:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
-from sandreel_core.errors import Denied, Refused
+from sandreel_core.errors import Denied, Over, Refused
 from sandreel_core.log import Log
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.answers import Answers
@@ -181,6 +181,9 @@ class Execs:
             # How it ended is not known and is not made up: it stays open until this boot ends.
             self._log.exception("an exec broke", exec=start.exec)
             lane.record.fail(Denied("runnerd could not go on with the exec"))
+            if not lane.accepted:
+                problem = Refused("INTERNAL", "runnerd could not start the exec; its log says why")
+                await self._answers.refuse(lane.start.id, problem, lane.start)
         finally:
             if self._lanes.get(start.exec) is lane:
                 del self._lanes[start.exec]
@@ -192,8 +195,13 @@ class Execs:
         try:
             await lane.running.prepare(store)
             await lane.record.accept(c.Accepted(boot_id=self._boot_id), command=lane.start)
-        except Refused as refusal:
+        except Over:
+            raise  # the spawner, who said so, answers for this boot
+        except (Refused, Denied) as error:
             lane.record.fail(Denied("the exec was refused"))
+            refusal = (
+                error if isinstance(error, Refused) else Refused("RECORD_DENIED", f"it may not be recorded: {error}")
+            )
             await self._answers.refuse(lane.start.id, refusal, lane.start)
             return False
         self._log.info("exec accepted", exec=start.exec)

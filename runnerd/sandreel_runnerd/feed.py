@@ -43,6 +43,7 @@ class Feed:
         # What was received before the last reconnection: CMD cannot have less, however late an answer about it is.
         self._before = after
         self._until: int | None = None
+        self._closed = False
         self._lapse: asyncio.TimerHandle | None = None
         # Batches that were read before a lift are of the past: the feed is read again from what was handled.
         self._reading = 0
@@ -85,7 +86,12 @@ class Feed:
     async def drain(self, until: int) -> None:
         """Take no command behind `until`; returns when those up to it have been taken. Lapses after 30 s.
 
+        When it was closed there is nothing to stop, and no lift takes that back.
+
         Raises Unavailable, and the drain is lifted, when commands are not being read: then nothing is known."""
+        if self._closed:
+            await self._batches.join()
+            return
         if self._until is not None:
             self.lift()
         self._until = until
@@ -110,7 +116,7 @@ class Feed:
         if self._lapse is not None:
             self._lapse.cancel()
             self._lapse = None
-        if self._until is None:
+        if self._until is None or self._closed:
             return
         self._until = None
         self._received = self.handled
@@ -130,6 +136,7 @@ class Feed:
             self._lapse.cancel()
             self._lapse = None
         self._until = -1
+        self._closed = True
 
     def _lapsed(self) -> None:
         self._log.warning("drain lapsed")

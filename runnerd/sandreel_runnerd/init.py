@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from sandreel_core.errors import Unavailable
 from sandreel_core.log import Log
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -73,9 +74,13 @@ class Init:
         self._reader = threading.Thread(target=self._read, name="signals", daemon=True)
 
     def __enter__(self) -> Init:
+        """Raises Unavailable when there is no thread to be had."""
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         if self._init:
-            self._reader.start()
+            try:
+                self._reader.start()
+            except RuntimeError as error:
+                raise Unavailable("no thread is to be had: is a limit of processes met?") from error
         else:
             _prctl(_PR_SET_CHILD_SUBREAPER, 1)
             for number in ENDING:

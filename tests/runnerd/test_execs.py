@@ -14,7 +14,7 @@ from sandreel_core.clock import new_id, now
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.message import Command, Envelope
-from sandreel_core.errors import Denied, Refused
+from sandreel_core.errors import Denied, Over, Refused, TooLarge
 from sandreel_core.log import Log
 from sandreel_runnerd import execs as execs_module
 from sandreel_runnerd import leftovers
@@ -169,3 +169,34 @@ async def test_commands_keep_their_order_while_nothing_is_stuck(
         order = [envelope.id for envelope in asked]
         assert [id for id in caused if id in order] == order
         assert here.record.output() == b"xy" * 10
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (Denied("no permission to publish"), "RECORD_DENIED"),
+        (TooLarge("1048577 bytes"), "INTERNAL"),
+        (Over("this boot is over"), None),
+    ],
+)
+async def test_a_start_that_cannot_be_recorded_has_an_outcome_and_does_not_run(
+    tmp_path: Path, problem: Exception, code: str | None
+) -> None:
+    """Where the spawner says that the boot is over, it says itself what became of the start."""
+    async with lanes(tmp_path) as here:
+
+        async def accept(accepted: c.Accepted, *, command: Envelope) -> None:
+            raise problem
+
+        here.record.accept = accept  # type: ignore[method-assign]
+        start = c.Start(exec="e", argv=["touch", "ran"])
+        envelope = sealed(start)
+        await here.execs.start(envelope, start, {})
+        asked = here.route(c.Keepalive(exec="e"))
+        while asked.id not in here.answers.refused:
+            await asyncio.sleep(0.01)
+        assert here.answers.refused[asked.id].code == "EXEC_NOT_FOUND"
+        refusal = here.answers.refused.get(envelope.id)
+        assert (refusal.code if refusal is not None else None) == code
+        assert not here.execs.live
+        assert not (tmp_path / "ran").exists()

@@ -191,3 +191,20 @@ async def test_nothing_is_known_to_be_read_in_a_drain_behind_a_lift_and_without_
         await until(lambda: feed.attended)
         spawner.connected = False
         assert not feed.attended
+
+
+async def test_what_was_closed_is_not_opened_by_a_lift_or_a_drain() -> None:
+    """runnerd leaves: a command that it took now would have nobody to obey it."""
+    spawner = Spawner()
+    async with reading(spawner) as (feed, taken):
+        await spawner.say(1)
+        await until(lambda: feed.attended and taken == [1])
+        feed.close()
+        feed.lift()
+        await feed.drain(5)
+        feed.lift()
+        await spawner.say(2)
+        await until(lambda: feed._received == 2)
+        await feed.drain(5)
+        assert taken == [1]
+        assert feed.draining
