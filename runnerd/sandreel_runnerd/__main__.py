@@ -10,7 +10,7 @@ from sandreel_core import log
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
 from sandreel_core.errors import Misconfigured, Unavailable
-from sandreel_runnerd import init, settings, threads
+from sandreel_runnerd import fence, init, settings, threads
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import Daemon
 
@@ -27,13 +27,16 @@ def main() -> int:
         init.guard()
         boot = _settings(sys.argv[1:])
         log.set_up("runnerd", boot.log_level)
-        return asyncio.run(_run(boot))
+        if not fence.close():
+            log.Log("runnerd").info("execs may change this process's limits: no_new_privs is not set")
+        with asyncio.Runner(loop_factory=threads.Loop) as runner:
+            return runner.run(_run(boot))
     except Misconfigured as error:
         return _complain(str(error), CONFIG)
     except Unavailable as error:
         return _complain(str(error), UNAVAILABLE)
     except OSError as error:
-        return _complain(f"runnerd cannot begin: {error.strerror}", UNAVAILABLE)
+        return _complain(f"runnerd cannot begin: {error.strerror or error}", UNAVAILABLE)
 
 
 def _settings(words: list[str]) -> BootSettings:

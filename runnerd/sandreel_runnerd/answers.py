@@ -34,15 +34,16 @@ class Waiting(NamedTuple):
 class Writer:
     """Appends to one subject, in order, until it is stored or can never be. `run` is its one task."""
 
-    def __init__(self, bus: Bus, subject: str, *, alone: bool, log: Log) -> None:
+    def __init__(self, bus: Bus, subject: str, *, alone: bool, log: Log, last: int | None = None) -> None:
         """alone: nobody else writes this subject, so every append expects its last sequence. runnerd may
-        not read the log: it learns the sequence from the server's first refusal."""
+        not read the log: it is told the sequence as `last`, or learns it from the server's first refusal (and could
+        not tell whose what stands there is, had nobody answered before that)."""
         self._bus = bus
         self._subject = subject
         self._alone = alone
         self._log = log
-        self._last = 0
-        self._certain = False
+        self._last = last or 0
+        self._certain = last is not None
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(MAX_WAITING)
 
     async def put(self, envelope: Envelope, expected: int | None = None) -> asyncio.Future[int]:
@@ -88,10 +89,11 @@ class Writer:
                     self._subject, body, expected=expected if self._alone else None, message_id=waiting.envelope.id
                 )
             except Conflict as conflict:
-                mine = unsure and self._certain and expected == self._last
+                may_be_mine = unsure and self._certain and expected == self._last
                 self._last, self._certain = await self._look(conflict), True
-                if mine:
-                    # Nobody else writes here, so what stands there is what was sent and never answered.
+                if may_be_mine and self._last > expected:
+                    # Nobody else writes here, so what is new there is what was sent and never answered. (In a stream
+                    # that was restored the last one is older.)
                     return self._last
                 if waiting.expected is not None:
                     raise
@@ -115,13 +117,22 @@ class Answers:
     """The subjects `workspace` and `command` of one session."""
 
     def __init__(
-        self, bus: Bus, subjects: SessionSubjects, *, source: str, epoch: str, now: Callable[[], datetime], log: Log
+        self,
+        bus: Bus,
+        subjects: SessionSubjects,
+        *,
+        source: str,
+        epoch: str,
+        now: Callable[[], datetime],
+        log: Log,
+        workspace_last: int | None = None,
     ) -> None:
+        """workspace_last: see `Bootstrapped`."""
         self._subjects = subjects
         self._source = source
         self.epoch = epoch
         self._now = now
-        self._workspace = Writer(bus, subjects.event("workspace"), alone=True, log=log)
+        self._workspace = Writer(bus, subjects.event("workspace"), alone=True, log=log, last=workspace_last)
         self._command = Writer(bus, subjects.event("command"), alone=False, log=log)
 
     async def run(self) -> None:

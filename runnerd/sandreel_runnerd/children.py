@@ -8,8 +8,8 @@ stranger. As PID 1 runnerd also inherits strangers: `Children.reap` removes thos
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -73,33 +73,30 @@ class Child:
         finally:
             loop.remove_reader(self._pidfd)
 
-    def collect(self) -> Ending:
-        """Reap it; call it after `wait`. From here on its pid may belong to somebody else."""
-        if self._ending is None:
-            self._ending = self._reap()
-            self._release()
-        return self._ending
+    async def collect(self) -> Ending:
+        """Reap it; call it after `wait`. From here on its pid may belong to somebody else. The kernel keeps a zombie
+        from its parent for as long as somebody traces it (ptrace(2)), so this may wait, but never blocks."""
+        while self._ending is None and not self._reap():  # noqa: ASYNC110 - nothing tells when a tracer lets go
+            await asyncio.sleep(POLL_S)
+        return self._ending or Ending()
 
     def abandon(self) -> None:
         """Give it up without waiting: reaped if it has exited, else left to whoever reaps strangers."""
-        if self._ending is None:
-            if self.ended():
-                self.collect()
-            else:
-                self._release()
+        if self._ending is None and not self._reap():
+            self._release()
 
-    def _reap(self) -> Ending:
+    def _reap(self) -> bool:
+        """Whether it is done."""
         try:
-            _, status, usage = os.wait4(self.pid, 0)
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
-            return Ending()
-        code = os.waitstatus_to_exitcode(status)
-        return Ending(
-            exit_code=code if code >= 0 else None,
-            signal=signal_name(-code) if code < 0 else None,
-            cpu_ms=round((usage.ru_utime + usage.ru_stime) * 1000),
-            max_rss_bytes=usage.ru_maxrss * 1024,  # Linux counts KiB (getrusage(2))
-        )
+            self._ending = Ending()
+        else:
+            if not pid:
+                return False
+            self._ending = _ending(status, usage)
+        self._release()
+        return True
 
     def _release(self) -> None:
         self.released = True
@@ -107,6 +104,16 @@ class Child:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+
+
+def _ending(status: int, usage: resource.struct_rusage) -> Ending:
+    code = os.waitstatus_to_exitcode(status)
+    return Ending(
+        exit_code=code if code >= 0 else None,
+        signal=signal_name(-code) if code < 0 else None,
+        cpu_ms=round((usage.ru_utime + usage.ru_stime) * 1000),
+        max_rss_bytes=usage.ru_maxrss * 1024,  # Linux counts KiB (getrusage(2))
+    )
 
 
 class Children:
@@ -151,10 +158,8 @@ class Children:
         self._owned.add(pid)
         try:
             pidfd: int | None = self._open_pidfd(pid)
-        except OSError as error:
-            # gVisor and old kernels have no pidfd; out of descriptors it must still be heard of.
-            if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EMFILE, errno.ENFILE):
-                raise
+        except OSError:
+            # gVisor and old kernels have none; out of descriptors or memory it must still be heard of: it runs.
             pidfd = None
         return Child(pid, self._owned, pidfd)
 

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from sandreel_core import __version__
+from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
@@ -39,6 +40,9 @@ STOP_WITHIN_S = 15.0
 FLUSH_WITHIN_S = 2.0
 # A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
 DEAD_WITHIN_S = 3.0
+
+# The NATS server's default. The largest block of output is 864 KiB (lines.py); what the server does not take becomes a gap.
+MIN_PAYLOAD_BYTES = 1024 * 1024
 
 HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
 
@@ -78,6 +82,11 @@ class Daemon:
 
     async def run(self) -> int:
         """Until the end; the exit code. Raises Misconfigured, Unavailable (no space for the spool)."""
+        if self._bus.max_payload < MIN_PAYLOAD_BYTES:
+            raise Misconfigured(
+                f"the NATS server's max_payload is {self._bus.max_payload} bytes; blocks of output need "
+                f"{MIN_PAYLOAD_BYTES}, which is its default"
+            )
         try:
             root = Root(self._settings.workspace)
         except OSError as error:
@@ -127,7 +136,13 @@ class Daemon:
             on_log=self._hear_log,
         )
         answers = self._answers = Answers(
-            self._bus, subjects, source=outbox.source, epoch=boot.epoch, now=now, log=self._log
+            self._bus,
+            subjects,
+            source=outbox.source,
+            epoch=boot.epoch,
+            now=now,
+            log=self._log,
+            workspace_last=boot.workspace_last,
         )
         host = Host(
             workspace=settings.workspace,
@@ -135,23 +150,24 @@ class Daemon:
             base_env=dict(os.environ),
             children=self._children,
         )
-        async with outbox.running(), asyncio.TaskGroup() as group:
+        async with outbox.running(), asyncio.TaskGroup() as group, Crew() as crew:
             execs = self._execs = Execs(
                 group,
                 outbox,
                 host,
-                env,
                 answers,
                 self._activity,
                 boot_id=settings.boot_id,
                 limit=boot.limits.execs or settings.max_live_execs,
                 log=self._log,
+                attended=lambda: self._feed.attended,
             )
             commands = Commands(
                 execs,
                 env,
                 answers,
                 self._activity,
+                crew,
                 now=now,
                 log=self._log,
                 max_age_s=settings.command_max_age_s,
@@ -176,7 +192,8 @@ class Daemon:
                         subjects.heartbeat(),
                         self._heartbeat,
                         every_s=settings.heartbeat_s,
-                        on_beat=self._look,
+                        # So that nothing else needs a timer.
+                        on_beat=execs.look,
                     )
                 ),
             ]
@@ -236,10 +253,6 @@ class Daemon:
     def _hear_log(self, head: LogHead) -> None:
         self._answers.epoch = head.epoch
         self._feed.hear(head.commands_last)
-
-    def _look(self) -> None:
-        """With every heartbeat, so that nothing else needs a timer."""
-        self._execs.attend(self._feed.attended)
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(

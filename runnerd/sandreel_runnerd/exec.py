@@ -62,6 +62,8 @@ class Life:
         self._orphan_left = timers.orphan_timeout_s
         self._attended_since: float | None = None
         self._attended = False
+        # When that was last said.
+        self._attended_at = 0.0
         self._why: Why | None = None
         self._term_at: float | None = None
         self._kill_at: float | None = None
@@ -89,7 +91,7 @@ class Life:
         """The program runs. A cancel or stop that came before takes effect now."""
         self._begun_at = self._output_at = now
         if self._attended:
-            self._attended_since = now
+            self._attended_since = self._attended_at = now
         return self._send_term(now) if self._why is not None else []
 
     def cancel(self, now: float) -> list[Act]:
@@ -106,19 +108,19 @@ class Life:
         """Its owner still wants it."""
         self._orphan_left = self._timers.orphan_timeout_s
         if self._attended_since is not None:
-            self._attended_since = now
+            self._attended_since = self._attended_at = now
 
     def attend(self, attended: bool, now: float) -> None:
-        """Whether runnerd is connected and has read its commands to the end: the orphan timer counts only then."""
-        if attended == self._attended:
-            return
-        self._attended = attended
-        if attended:
-            self._attended_since = now if self._begun_at is not None else None
-        elif self._attended_since is not None:
-            if self._orphan_left is not None:
-                self._orphan_left -= now - self._attended_since
+        """Whether runnerd is connected and has read its commands to the end: the orphan timer counts only then.
+        To be said now and then and before every tick; what lies between a yes and a no is not counted."""
+        if not attended:
+            if self._attended_since is not None and self._orphan_left is not None:
+                self._orphan_left -= self._attended_at - self._attended_since
             self._attended_since = None
+        elif self._attended_since is None and self._begun_at is not None:
+            self._attended_since = now
+        self._attended = attended
+        self._attended_at = now
 
     def leader_left(self, now: float) -> list[Act]:
         """The leader's exit was seen."""

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
-from sandreel_core.errors import Denied, Refused
+from sandreel_core.errors import Denied, Over, Refused
 from sandreel_core.log import Log
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.answers import Answers
-from sandreel_runnerd.env import EnvStore
 from sandreel_runnerd.process import input_bytes
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.running import Host, RunningExec
 
-# Commands to one exec that wait for it; more are refused.
+# Commands to one exec that have no outcome yet; more are refused, but for a first cancel.
 MAX_WAITING = 256
-# A write waits for as long as the program does not read; what else is asked goes by it after so long, for otherwise
-# a cancel could never end a program that does not read.
+# A write waits for as long as the program does not read, and every outcome for room in the log; what is asked later goes
+# by them so long after it came, for otherwise a cancel could never end a program that does not read.
 OVERTAKE_AFTER_S = 0.25
 # What was asked of an exec that has just ended is answered within this.
 LEAVE_WITHIN_S = 2.0
@@ -45,8 +45,10 @@ class Lane:
         self.start = start
         self.running = running
         self.record = record
-        # None ends it.
-        self.waiting: asyncio.Queue[Envelope | None] = asyncio.Queue()  # bounded by `Execs.route`
+        # With the time when each came; None ends it. Bounded by `Execs.route`.
+        self.waiting: asyncio.Queue[tuple[Envelope, float] | None] = asyncio.Queue()
+        self.acting: set[asyncio.Task[None]] = set()
+        self.cancelled = False
         # Set when the exec was accepted, or will never be.
         self.decided = asyncio.Event()
         self.accepted = False
@@ -61,18 +63,18 @@ class Execs:
         group: asyncio.TaskGroup,
         records: Records,
         host: Host,
-        env: EnvStore,
         answers: Answers,
         activity: Activity,
         *,
         boot_id: str,
         limit: int,
         log: Log,
+        attended: Callable[[], bool],
     ) -> None:
+        """attended: see `RunningExec`."""
         self._group = group
         self._records = records
         self._host = host
-        self._env = env
         self._answers = answers
         self._activity = activity
         self._boot_id = boot_id
@@ -80,7 +82,7 @@ class Execs:
         self._log = log
         self._lanes: dict[str, Lane] = {}
         self._held = False
-        self._attended = False
+        self._attended = attended
         self._stopping = False
 
     @property
@@ -88,8 +90,10 @@ class Execs:
         """Ids of the execs that were accepted, or are about to be, and have not ended."""
         return list(self._lanes)
 
-    async def start(self, envelope: Envelope, start: c.Start) -> None:
-        """Begin one. Raises Refused: DUPLICATE_EXEC, EXEC_LIMIT, SESSION_NOT_READY while runnerd leaves; what is found
+    async def start(
+        self, envelope: Envelope, start: c.Start, store: Mapping[str, str] | asyncio.Future[dict[str, str]]
+    ) -> None:
+        """Begin one, in the session's environment `store`, for which it waits if need be. Raises Refused: DUPLICATE_EXEC, EXEC_LIMIT, SESSION_NOT_READY while runnerd leaves; what is found
         out later is answered later."""
         if self._stopping:
             raise Refused("SESSION_NOT_READY", "the session is being stopped")
@@ -101,20 +105,24 @@ class Execs:
             record = self._records.recorder(start.exec)
         except Denied as error:
             raise Refused("SESSION_NOT_READY", "this boot of the session is over") from error
-        running = RunningExec(start, host=self._host, recorder=record, store=self._env.values)
+        running = RunningExec(start, host=self._host, recorder=record, attended=self._attended)
         running.hold(self._held)
-        running.attend(self._attended)
         lane = self._lanes[start.exec] = Lane(envelope, running, record)
-        lane.task = self._group.create_task(self._live(lane, start))
+        lane.task = self._group.create_task(self._live(lane, start, store))
 
     def route(self, envelope: Envelope, command: c.ExecCommand) -> None:
         """Hand a command to its exec. Raises Refused: EXEC_NOT_FOUND, EXEC_BUSY."""
         lane = self._lanes.get(command.exec)
         if lane is None:
             raise Refused("EXEC_NOT_FOUND", f"no exec {command.exec} is live")
-        if lane.waiting.qsize() >= MAX_WAITING:
+        if isinstance(command, c.Keepalive):
+            # At once: it must not come too late because others wait. Only its outcome has to stand in line.
+            lane.running.keepalive()
+        first_cancel = isinstance(command, c.Cancel) and not lane.cancelled
+        if lane.waiting.qsize() + len(lane.acting) >= MAX_WAITING and not first_cancel:
             raise Refused("EXEC_BUSY", f"{MAX_WAITING} commands wait for exec {command.exec}")
-        lane.waiting.put_nowait(envelope)
+        lane.cancelled = lane.cancelled or first_cancel
+        lane.waiting.put_nowait((envelope, self._now()))
 
     async def keys(self, exec_id: str, offset: int, data: bytes) -> int:
         """See `RunningExec.keys`."""
@@ -130,13 +138,10 @@ class Execs:
         for lane in self._lanes.values():
             lane.running.hold(hold)
 
-    def attend(self, attended: bool) -> None:
-        """See `RunningExec.attend`."""
-        if attended == self._attended:
-            return
-        self._attended = attended
+    def look(self) -> None:
+        """See `RunningExec.look`."""
         for lane in self._lanes.values():
-            lane.running.attend(attended)
+            lane.running.look()
 
     async def stop(self, within_s: float) -> None:
         """End all of them; returns when their ends are acknowledged, or after `within_s`."""
@@ -155,10 +160,14 @@ class Execs:
             for task in tasks:
                 task.cancel()
 
-    async def _live(self, lane: Lane, start: c.Start) -> None:
+    async def _live(
+        self, lane: Lane, start: c.Start, store: Mapping[str, str] | asyncio.Future[dict[str, str]]
+    ) -> None:
         commands: asyncio.Task[None] | None = None
         try:
-            if not await self._accept(lane, start):
+            if isinstance(store, asyncio.Future):
+                store = await asyncio.shield(store)  # others wait for it too
+            if not await self._accept(lane, start, store):
                 return
             commands = asyncio.ensure_future(self._obey(lane))
             exited = await lane.running.run()
@@ -172,6 +181,9 @@ class Execs:
             # How it ended is not known and is not made up: it stays open until this boot ends.
             self._log.exception("an exec broke", exec=start.exec)
             lane.record.fail(Denied("runnerd could not go on with the exec"))
+            if not lane.accepted:
+                problem = Refused("INTERNAL", "runnerd could not start the exec; its log says why")
+                await self._answers.refuse(lane.start.id, problem, lane.start)
         finally:
             if self._lanes.get(start.exec) is lane:
                 del self._lanes[start.exec]
@@ -179,12 +191,17 @@ class Execs:
             lane.decided.set()
             await self._leave(lane, commands)
 
-    async def _accept(self, lane: Lane, start: c.Start) -> bool:
+    async def _accept(self, lane: Lane, start: c.Start, store: Mapping[str, str]) -> bool:
         try:
-            await lane.running.prepare()
+            await lane.running.prepare(store)
             await lane.record.accept(c.Accepted(boot_id=self._boot_id), command=lane.start)
-        except Refused as refusal:
+        except Over:
+            raise  # the spawner, who said so, answers for this boot
+        except (Refused, Denied) as error:
             lane.record.fail(Denied("the exec was refused"))
+            refusal = (
+                error if isinstance(error, Refused) else Refused("RECORD_DENIED", f"it may not be recorded: {error}")
+            )
             await self._answers.refuse(lane.start.id, refusal, lane.start)
             return False
         self._log.info("exec accepted", exec=start.exec)
@@ -204,23 +221,24 @@ class Execs:
             self._log.error("commands to an ended exec have no answer", exec=lane.running.start.exec)
 
     async def _obey(self, lane: Lane) -> None:
-        """The exec's commands in their order, but that nothing waits long behind a write."""
+        """The exec's commands in their order, but that none waits long behind another. Writes keep their order
+        among themselves (`Input`), and so need not wait for each other here."""
         writes: set[asyncio.Task[None]] = set()
         try:
-            while (envelope := await lane.waiting.get()) is not None:
-                if isinstance(envelope.data, c.WriteStdin):
-                    write = asyncio.ensure_future(self._act(lane, envelope))
-                    writes.add(write)
-                    write.add_done_callback(writes.discard)
-                    continue
-                if writes:
-                    await asyncio.wait(writes, timeout=OVERTAKE_AFTER_S)
-                await self._act(lane, envelope)
-            if writes:
-                await asyncio.wait(writes)
+            while (asked := await lane.waiting.get()) is not None:
+                envelope, came_at = asked
+                is_write = isinstance(envelope.data, c.WriteStdin)
+                if before := lane.acting - writes if is_write else lane.acting:
+                    await asyncio.wait(before, timeout=max(0.0, came_at + OVERTAKE_AFTER_S - self._now()))
+                act = asyncio.ensure_future(self._act(lane, envelope))
+                for tasks in (lane.acting, writes) if is_write else (lane.acting,):
+                    tasks.add(act)
+                    act.add_done_callback(tasks.discard)
+            if lane.acting:
+                await asyncio.wait(lane.acting)
         finally:
-            for write in writes:
-                write.cancel()
+            for act in lane.acting:
+                act.cancel()
 
     async def _act(self, lane: Lane, envelope: Envelope) -> None:
         """One command with its outcome. Never raises."""
@@ -254,7 +272,9 @@ class Execs:
             case c.Resize(cols=cols, rows=rows):
                 await running.resize(cols, rows, envelope)
             case c.Keepalive():
-                running.keepalive()
-                await self._answers.settle(envelope)
+                await self._answers.settle(envelope)  # it took effect when it came
             case _:
                 raise Refused("BAD_REQUEST", f"{envelope.type} is not a command to an exec")
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

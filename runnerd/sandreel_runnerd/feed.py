@@ -18,8 +18,8 @@ from sandreel_core.log import Log
 _MAX_BATCHES = 4
 _FIRST_RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
-# A feed that was just made hands out what waits in it within milliseconds; when it is silent for so long, the commands
-# have been read to their end.
+# A feed that was just made hands out what waits in it within milliseconds; when it has been silent for so long since its
+# last batch, the commands have been read to their end.
 _QUIET_S = 1.0
 _ATTEND_WITHIN_S = 2.5  # the spawner waits 5 s for a drain
 DRAIN_LAPSES_S = 30.0  # design §6
@@ -43,12 +43,15 @@ class Feed:
         # What was received before the last reconnection: CMD cannot have less, however late an answer about it is.
         self._before = after
         self._until: int | None = None
+        self._closed = False
         self._lapse: asyncio.TimerHandle | None = None
         # Batches that were read before a lift are of the past: the feed is read again from what was handled.
         self._reading = 0
         self._batches: asyncio.Queue[tuple[int, list[Stored]]] = asyncio.Queue(_MAX_BATCHES)
         self._again = asyncio.Event()
-        self._attended = asyncio.Event()
+        # Whether this feed has been silent once: what comes later comes as it is sent.
+        self._at_end = asyncio.Event()
+        self._quiet_timer: asyncio.TimerHandle | None = None
 
     @property
     def draining(self) -> bool:
@@ -56,8 +59,13 @@ class Feed:
 
     @property
     def attended(self) -> bool:
-        """Whether runnerd is connected and has read its commands to their end."""
-        return self._attended.is_set() and self._bus.connected
+        """Whether runnerd is connected, has read its commands to their end, and has taken all that it read: then what
+        nobody has sent until now is known not to be there."""
+        return self._reads_live and self._until is None and self.handled >= self._received
+
+    @property
+    def _reads_live(self) -> bool:
+        return self._at_end.is_set() and self._bus.connected
 
     async def run(self, feed: str) -> None:
         """For ever, beginning with the feed of this name. Raises Over when this boot was declared dead."""
@@ -72,14 +80,18 @@ class Feed:
                 if asyncio.get_running_loop().time() - begun < _FIRST_RETRY_S:
                     await asyncio.sleep(_FIRST_RETRY_S)  # a feed that goes as soon as it is made must not spin
                 self._before = self._received
-                self._attended.clear()
                 reading = self._reading
                 feed = await self._ask()
 
     async def drain(self, until: int) -> None:
         """Take no command behind `until`; returns when those up to it have been taken. Lapses after 30 s.
 
+        When it was closed there is nothing to stop, and no lift takes that back.
+
         Raises Unavailable, and the drain is lifted, when commands are not being read: then nothing is known."""
+        if self._closed:
+            await self._batches.join()
+            return
         if self._until is not None:
             self.lift()
         self._until = until
@@ -90,11 +102,11 @@ class Feed:
             # CMD holds commands of other sessions too: what is ours up to `until` is known to be read by the silence.
             try:
                 async with asyncio.timeout(_ATTEND_WITHIN_S):
-                    await self._attended.wait()
+                    await self._at_end.wait()
                 await self._quiet()
             except TimeoutError:
                 pass
-            if not self.attended:
+            if not self._reads_live:
                 self.lift()
                 raise Unavailable("commands are not being read")
         await self._batches.join()
@@ -104,12 +116,11 @@ class Feed:
         if self._lapse is not None:
             self._lapse.cancel()
             self._lapse = None
-        if self._until is None:
+        if self._until is None or self._closed:
             return
         self._until = None
-        self._reading += 1
         self._received = self.handled
-        self._again.set()
+        self._read_again()
 
     def hear(self, commands_last: int) -> None:
         """CMD's last sequence. One that is smaller than what was handled means that CMD was restored: what
@@ -117,8 +128,7 @@ class Feed:
         if commands_last < self._before:
             self._log.warning("commands were restored", last=commands_last, handled=self.handled)
             self.handled = self._received = self._before = commands_last
-            self._reading += 1
-            self._again.set()
+            self._read_again()
 
     def close(self) -> None:
         """Take nothing more, for ever."""
@@ -126,10 +136,16 @@ class Feed:
             self._lapse.cancel()
             self._lapse = None
         self._until = -1
+        self._closed = True
 
     def _lapsed(self) -> None:
         self._log.warning("drain lapsed")
         self.lift()
+
+    def _read_again(self) -> None:
+        self._reading += 1
+        self._at_end.clear()
+        self._again.set()
 
     async def _quiet(self) -> None:
         seen = -1
@@ -145,19 +161,26 @@ class Feed:
             asyncio.ensure_future(self._bus.wait_connected(generation)),
             asyncio.ensure_future(self._again.wait()),
         ]
-        quiet = asyncio.get_running_loop().call_later(_QUIET_S, self._attended.set)
+        self._await_silence()
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            quiet.cancel()
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
+            if self._quiet_timer is not None:
+                self._quiet_timer.cancel()
+            self._at_end.clear()
         for error in ended:
             if isinstance(error, NotFound | Unavailable):
                 self._log.info("feed is gone", problem=str(error))
             elif isinstance(error, Exception):
                 raise error
+
+    def _await_silence(self) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        self._quiet_timer = asyncio.get_running_loop().call_later(_QUIET_S, self._at_end.set)
 
     async def _receive(self, feed: str) -> None:
         reading = self._reading
@@ -170,6 +193,8 @@ class Feed:
                 if reading != self._reading:
                     return
                 self._received = fresh[-1].sequence
+                if not self._at_end.is_set():
+                    self._await_silence()
 
     async def _handle(self) -> None:
         while True:

@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sandreel_core.contract.requests import (
     FILE_CHUNK_BYTES,
@@ -50,6 +50,24 @@ class _Open:
         self.seen = time.monotonic()
 
 
+class _Finished(NamedTuple):
+    """An upload that has become a file: what its last chunk is answered with when it comes again."""
+
+    stored: FileStored
+    path: str
+
+    def check(self, request: WriteFile, data: bytes) -> None:
+        """Raises Refused(BAD_REQUEST) when the chunk is none of this file's, as far as can be seen."""
+        end, sha256 = request.offset + len(data), self.stored.sha256 or ""
+        same = request.path == self.path and end <= self.stored.size
+        if same and request.eof:
+            # A file of one chunk is known by its bytes, another by the digest that comes along.
+            digest = request.sha256 or sha256 if request.offset else hashlib.sha256(data).hexdigest()
+            same = end == self.stored.size and digest.lower() == sha256
+        if not same:
+            raise Refused("BAD_REQUEST", f"the upload {request.upload} is done and was one of another file")
+
+
 class Files:
     """What the file requests do. Safe to call from several threads."""
 
@@ -58,7 +76,7 @@ class Files:
         self._max_write_bytes = max_write_bytes
         self._lock = threading.Lock()
         self._uploads: dict[str, _Open] = {}
-        self._finished: OrderedDict[str, FileStored] = OrderedDict()
+        self._finished: OrderedDict[str, _Finished] = OrderedDict()
 
     def list(self, request: ListFiles) -> FileList:
         """Raises NotFound, Refused (UNSAFE_PATH, NOT_A_DIRECTORY, NOT_PERMITTED)."""
@@ -106,7 +124,8 @@ class Files:
     def write(self, request: WriteFile) -> tuple[FileStored, str | None]:
         """Take one chunk. With the last one: the file's path relative to the workspace, else None.
 
-        A chunk that was taken already is answered again and changes nothing. Raises Refused: BAD_REQUEST,
+        A chunk that was taken already is answered again and changes nothing. Raises Refused: BAD_REQUEST (also for a
+        chunk of another file than the upload's),
         OUT_OF_ORDER (send again from the size that it names), CHECKSUM, TOO_LARGE, NO_SPACE, UPLOAD_LIMIT.
         """
         try:
@@ -115,17 +134,25 @@ class Files:
             raise Refused("BAD_REQUEST", "the field base64 is not base64") from error
         if len(data) > FILE_CHUNK_BYTES:
             raise Refused("BAD_REQUEST", f"a chunk has at most {FILE_CHUNK_BYTES} bytes")
+        while True:
+            with self._lock:
+                done = self._finished.get(request.upload)
+            if done is not None:
+                done.check(request, data)
+                return done.stored, None
+            open = self._opened(request)
+            if open.path != request.path:
+                raise Refused("BAD_REQUEST", f"the upload {request.upload} is one of another path")
+            with open.lock:
+                if not self._is_open(request.upload, open):
+                    continue  # it became a file, or failed, while this chunk waited
+                open.upload.mode = request.mode
+                open.seen = time.monotonic()
+                return self._take(open.upload, request, data)
+
+    def _is_open(self, upload: str, open: _Open) -> bool:
         with self._lock:
-            done = self._finished.get(request.upload)
-        if done is not None:
-            return done, None
-        open = self._opened(request)
-        if open.path != request.path:
-            raise Refused("BAD_REQUEST", f"the upload {request.upload} is one of another path")
-        with open.lock:
-            open.upload.mode = request.mode
-            open.seen = time.monotonic()
-            return self._take(open.upload, request, data)
+            return self._uploads.get(upload) is open
 
     def _take(self, upload: Upload, request: WriteFile, data: bytes) -> tuple[FileStored, str | None]:
         repeated = request.offset + len(data) <= upload.size and request.offset < upload.size
@@ -147,7 +174,7 @@ class Files:
         stored = FileStored(size=upload.size, sha256=digest)
         with self._lock:
             self._uploads.pop(request.upload, None)
-            self._finished[request.upload] = stored
+            self._finished[request.upload] = _Finished(stored, request.path)
             if len(self._finished) > _MAX_FINISHED:
                 self._finished.popitem(last=False)
         return stored, upload.path

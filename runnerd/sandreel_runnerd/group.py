@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from signal import SIGCONT, SIGKILL, SIGTERM, Signals
 from typing import Literal
 
@@ -53,8 +54,8 @@ class Group:
 
     async def clear(self, policy: Literal["keep", "kill"], *, oom_kills_before: int | None) -> Outcome:
         """Count or kill what outlives the exec; only then give the leader's pid back."""
-        count, after = await asyncio.to_thread(self._look, policy)
-        ending = self._child.collect()
+        count, after = await self._looked(policy)
+        ending = await self._child.collect()
         more = None not in (oom_kills_before, after) and after != oom_kills_before
         # Another exec of the session may have been the one: so only if this one looks like it.
         hit = (ending.signal == "SIGKILL" and not self._killed) or ending.exit_code == KILLED_CODE
@@ -66,6 +67,19 @@ class Group:
             self.send(SIGKILL)
             self._child.abandon()
 
-    def _look(self, policy: Literal["keep", "kill"]) -> tuple[int, int | None]:
-        count = leftovers.kill(self._marks) if policy == "kill" else leftovers.count(self._marks)
+    async def _looked(self, policy: Literal["keep", "kill"]) -> tuple[int, int | None]:
+        """`_look` in a thread, which has ended also when this is cancelled: it kills by the leader's number."""
+        stop = threading.Event()
+        looking = asyncio.ensure_future(asyncio.to_thread(self._look, policy, stop))
+        try:
+            return await asyncio.shield(looking)
+        except asyncio.CancelledError:
+            stop.set()
+            while not looking.done():
+                with contextlib.suppress(asyncio.CancelledError):  # it is on its way already
+                    await asyncio.wait({looking})
+            raise
+
+    def _look(self, policy: Literal["keep", "kill"], stop: threading.Event) -> tuple[int, int | None]:
+        count = leftovers.kill(self._marks, stop) if policy == "kill" else leftovers.count(self._marks)
         return count, oom_kills()

@@ -2,8 +2,9 @@
 
 As PID 1 the signals that end a boot are blocked in every thread and read in one: only there it can be seen who
 sent them. A sender inside the container has a pid here, one outside has none (`si_pid` 0), so an agent's
-`kill -TERM 1` is ignored; the kernel itself drops SIGKILL and SIGSTOP that come from inside. Whatever runnerd starts
-must therefore get an empty signal mask (`process.py`).
+`kill -TERM 1` is ignored; the kernel itself drops SIGKILL and SIGSTOP that come from inside. Who sent it is the
+kernel's word only where `si_code` says so: with rt_sigqueueinfo(2) a sender writes both himself, and may write any
+code below 0. Whatever runnerd starts must therefore get an empty signal mask (`process.py`).
 
 As a plain child (process backend) runnerd takes signals as anybody does, and becomes the parent of what its execs
 leave behind.
@@ -19,11 +20,14 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from sandreel_core.errors import Unavailable
 from sandreel_core.log import Log
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Wakes our own reading thread at the end; blocked like the others.
 _WAKE = signal.SIGUSR2
+# What kill(2) and the kernel itself say in `si_code` (sigaction(2)); nobody else can say it of a signal to another.
+_TRUE_CODES = (0, 0x80)
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -65,12 +69,18 @@ class Init:
         self._loop = asyncio.get_running_loop()
         self._init = is_init()
         self._closing = threading.Event()
+        self._ignored = 0
+        self._tell_at = 1
         self._reader = threading.Thread(target=self._read, name="signals", daemon=True)
 
     def __enter__(self) -> Init:
+        """Raises Unavailable when there is no thread to be had."""
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         if self._init:
-            self._reader.start()
+            try:
+                self._reader.start()
+            except RuntimeError as error:
+                raise Unavailable("no thread is to be had: is a limit of processes met?") from error
         else:
             _prctl(_PR_SET_CHILD_SUBREAPER, 1)
             for number in ENDING:
@@ -100,11 +110,20 @@ class Init:
             if info.si_signo == _WAKE:
                 continue
             name = signal.Signals(info.si_signo).name
-            if info.si_pid != 0:
-                self._log.warning("signal from inside ignored", signal=name, pid=info.si_pid, uid=info.si_uid)
+            if info.si_pid != 0 or info.si_code not in _TRUE_CODES:
+                self._ignore(name, info)
                 continue
             self._log.info("signal from outside", signal=name)
             try:
                 self._loop.call_soon_threadsafe(self._end)
             except RuntimeError:
                 return  # the loop is closed: the end is under way
+
+    def _ignore(self, name: str, info: signal.struct_siginfo) -> None:
+        """Told for the 1st, the 10th, the 100th …: an agent that sends them in a loop must not fill the log."""
+        self._ignored += 1
+        if self._ignored == self._tell_at:
+            self._tell_at *= 10
+            self._log.warning(
+                "signal from inside ignored", signal=name, pid=info.si_pid, code=info.si_code, count=self._ignored
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -50,13 +51,13 @@ def find_group(leader: int) -> list[int]:
     return found
 
 
-def kill(marks: Marks, within_s: float = KILL_WITHIN_S) -> int:
-    """SIGKILL all of them until two searches find none; how many there were. They are stopped first, so that a
-    fork bomb does not outrun the search."""
+def kill(marks: Marks, stop: threading.Event, within_s: float = KILL_WITHIN_S) -> int:
+    """SIGKILL all of them until two searches find none, or until `stop` is set; how many there were. They are stopped
+    first, so that a fork bomb does not outrun the search. The leader must stay unreaped until this has returned."""
     seen: set[int] = set()
     clean = 0
     until = time.monotonic() + within_s
-    while clean < 2 and time.monotonic() < until:
+    while clean < 2 and time.monotonic() < until and not stop.is_set():
         found = find(marks)
         clean = 0 if found else clean + 1
         seen.update(found)

@@ -133,9 +133,12 @@ class Outbox:
     async def _greet(self) -> None:
         """Design §3: before anything is sent again, learn whose the execs are and what the log has of them."""
         for dispute in range(1, _DISPUTES + 1):
-            head = await self.ask_log([record.exec_id for record in self._records.values() if record.accepted])
+            # Only those that are asked about: what is accepted while the log answers is stored as it should be.
+            asked = [record for record in self._records.values() if record.accepted]
+            head = await self.ask_log([record.exec_id for record in asked])
             restored = head.epoch != self._epoch
-            records = [(r, head.execs.get(r.exec_id, ExecHead())) for r in self._records.values() if r.accepted]
+            live = [record for record in asked if self._records.get(record.exec_id) is record]
+            records = [(record, head.execs.get(record.exec_id, ExecHead())) for record in live]
             if restored or dispute == _DISPUTES or not any(r.disputes(exec_head) for r, exec_head in records):
                 break
             await asyncio.sleep(backoff_s(dispute + 1))

@@ -192,7 +192,8 @@ def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
             setsigdef=_DEFAULT_SIGNALS,
         )
     finally:
-        os.fchdir(here)
+        with contextlib.suppress(OSError):  # it may be closed to us by now; what was started runs all the same
+            os.fchdir(here)
         os.close(here)
     raise_oom_score(pid)
     return pid

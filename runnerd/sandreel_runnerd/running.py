@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from signal import Signals
 from typing import Any
 
@@ -44,8 +44,8 @@ class Host(Struct, frozen=True, kw_only=True):
 class RunningExec:
     """One exec. The command handler does, in this order:
 
-        running = RunningExec(start, host=…, recorder=…, store=<session's environment>)
-        await running.prepare()                    # Refused: BAD_REQUEST, INVALID_CWD, SECRET_UNAVAILABLE
+        running = RunningExec(start, host=…, recorder=…, attended=…)
+        await running.prepare(<session's environment>)      # Refused: BAD_REQUEST, INVALID_CWD, SECRET_UNAVAILABLE
         await recorder.accept(Accepted(…), command=…)
         exited = await running.run()               # as a task of its own; returns when the end is acknowledged
 
@@ -55,18 +55,27 @@ class RunningExec:
 
         cancel, signal, resize, write_stdin, keys    record what they did, with `command` as the cause
         stop                                         the same as cancel, asked by runnerd's own end
-        keepalive, attend, hold                      leave no event
+        keepalive, look, hold                        leave no event
 
     They raise Refused: EXEC_NOT_FOUND once the process has ended, else what each says. Where several events could
     answer, the first that they record is the answer. `run` raises Denied when the recorder says that this boot was
     declared dead; whenever it leaves by an exception, the process group has got SIGKILL and all is closed.
     """
 
-    def __init__(self, start: c.Start, *, host: Host, recorder: Recorder, store: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        start: c.Start,
+        *,
+        host: Host,
+        recorder: Recorder,
+        attended: Callable[[], bool],
+    ) -> None:
+        """attended: whether runnerd is connected and has read its commands to the end. The orphan timer counts only
+        then, so it is asked before anybody is killed; what else it counts is as exact as `look` is frequent."""
         self.start = start
+        self._attended = attended
         self._host = host
         self._recorder = recorder
-        self._store = store
         self._life = Life(
             Timers(
                 timeout_s=start.timeout_s,
@@ -90,11 +99,11 @@ class RunningExec:
         self._throttled = False
         self._holding = False
 
-    async def prepare(self) -> None:
-        """Check what is asked for. Raises Refused; nothing has been recorded or started then."""
+    async def prepare(self, store: Mapping[str, str]) -> None:
+        """Check what is asked for; `store` is the session's environment. Raises Refused; nothing has been recorded or started then."""
         env = process.environment(
             self._host.base_env,
-            self._store,
+            store,
             self.start.env,
             boot_marker=self._host.boot_marker,
             exec_id=self.start.exec,
@@ -181,10 +190,8 @@ class RunningExec:
         """Its owner still wants it: winds up the orphan timer."""
         self._life.keepalive(self._now())
 
-    def attend(self, attended: bool) -> None:
-        """Whether runnerd is connected and has read its commands to the end. The orphan timer stands still until
-        this was said, and whenever it is not so."""
-        self._life.attend(attended, self._now())
+    def look(self) -> None:
+        """Ask whether runnerd is attended; now and then, because nobody says when that changes."""
         self._nudge.set()
 
     def hold(self, hold: bool) -> None:
@@ -196,8 +203,6 @@ class RunningExec:
     # How it runs.
 
     async def _run(self) -> c.Exited:
-        if self._recipe is None:
-            await self.prepare()
         recipe = self._recipe
         assert recipe is not None  # noqa: S101 - prepare has set it
         try:
@@ -295,7 +300,9 @@ class RunningExec:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._life.next_at()):
                     await self._nudge.wait()
-            self._apply(self._life.tick(self._now(), silent=all(output.silent for output in self._outputs)))
+            now = self._now()
+            self._life.attend(self._attended(), now)
+            self._apply(self._life.tick(now, silent=all(output.silent for output in self._outputs)))
             # After the tick, whose acts nudge too: what is due next is asked anew without waiting in between.
             self._nudge.clear()
 

@@ -124,8 +124,7 @@ class Service:
         request = _decoded(body, r.FetchFile)
         if self._fetch_turns.locked():
             raise Refused("FETCH_LIMIT", f"{_FETCH_THREADS} downloads are under way; wait for one")
-        async with self._fetch_turns:
-            stored, path = await self._download(request)
+        stored, path = await self._download(request)
         event = FileWritten(path=path, size=stored.size, sha256=stored.sha256 or "", actor=request.actor)
         await self._record(event, request.actor)
         self._activity.touch()
@@ -136,7 +135,10 @@ class Service:
         from sandreel_runnerd.fetch import Fetch  # noqa: PLC0415
 
         fetch = Fetch(self._files, request, allow_private=self._fetch_private)
+        await self._fetch_turns.acquire()
         work = asyncio.ensure_future(asyncio.to_thread(fetch.run))
+        # Its turn lasts as long as its thread, however long ago it was given up.
+        work.add_done_callback(lambda _: self._fetch_turns.release())
         try:
             done, _ = await asyncio.wait({work}, timeout=request.timeout_s)
             if not done:

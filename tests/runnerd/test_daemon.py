@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import signal
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,11 +29,12 @@ from sandreel_core.contract import workspace as w
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
+from sandreel_core.errors import Full, Malformed, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.ids import uuid7
 from sandreel_core.log import Log
 from sandreel_runnerd import daemon as daemon_module
 from sandreel_runnerd import feed as feed_module
+from sandreel_runnerd import service as service_module
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import DECLARED_DEAD, ENDED, Daemon
 from sandreel_runnerd.leftovers import is_alive
@@ -209,6 +212,46 @@ async def test_patched_variables_reach_execs_that_start_later(tmp_path: Path) ->
         assert boot.desk.output("f") == b"3\n"
 
 
+async def test_a_patch_that_waits_for_the_log_makes_only_those_wait_that_need_it(boot: Boot) -> None:
+    """The stream takes no event of the workspace: what is asked of execs goes on, and order is kept."""
+    full = True
+    await boot.desk.send(x.Start(exec="e", argv=["cat"], stdin="hold"))
+    await boot.desk.until(lambda: "exec.started" in boot.desk.kinds("e"))
+    workspace = boot.desk.subjects.event("workspace")
+    boot.bus.fate = lambda subject, body: Full("no space", 0.01) if full and subject == workspace else None
+    first = await boot.desk.send(w.PatchEnv(set={"A": "1"}), expectedrevision="e1:0:0")
+    await boot.desk.send(x.Start(exec="between", shell="echo $A"))
+    second = await boot.desk.send(w.PatchEnv(set={"A": "2"}))
+    await boot.desk.send(x.Start(exec="behind", shell="echo $A"))
+    conflict = await boot.desk.send(w.PatchEnv(set={"A": "3"}), expectedrevision="e1:0:0")
+    assert isinstance(await boot.desk.ask(x.Keepalive(exec="e")), CommandSettled)
+    assert (await boot.desk.ask(x.Cancel(exec="e"))).signal == "SIGTERM"
+    await boot.desk.ended("e")
+    assert not boot.desk.outcomes(first)
+    assert not boot.desk.events("between")
+    full = False
+    assert [(await boot.desk.ended(exec_id)).exit_code for exec_id in ("between", "behind")] == [0, 0]
+    assert [boot.desk.output(exec_id) for exec_id in ("between", "behind")] == [b"1\n", b"2\n"]
+    assert (await boot.desk.outcome(first)).data == w.EnvPatched(set={"A": "1"})
+    assert (await boot.desk.outcome(second)).data == w.EnvPatched(set={"A": "2"})
+    assert (await boot.desk.outcome(conflict)).data.code == "CONFLICT"
+
+
+async def test_a_patch_that_waits_for_the_log_does_not_keep_runnerd_from_leaving(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "STOP_WITHIN_S", 0.2)
+    monkeypatch.setattr(daemon_module, "FLUSH_WITHIN_S", 0.2)
+    workspace = boot.desk.subjects.event("workspace")
+    boot.bus.fate = lambda subject, body: Full("no space", 0.01) if subject == workspace else None
+    await boot.desk.send(w.PatchEnv(set={"A": "1"}), expectedrevision="e1:0:0")
+    await boot.desk.send(x.Start(exec="e", argv=["true"]))
+    await boot.desk.until(lambda: boot.desk.beats[-1].live_execs == 1)
+    boot.daemon.end()
+    async with asyncio.timeout(10):
+        assert await boot.task == ENDED
+
+
 async def test_late_and_stale_commands_are_refused(boot: Boot) -> None:
     late = await boot.desk.ask(x.Start(exec="e", argv=["true"]), deadline=datetime.now(UTC) - timedelta(seconds=1))
     assert late.code == "EXPIRED"
@@ -327,6 +370,17 @@ async def test_a_boot_that_may_not_be_leaves(tmp_path: Path) -> None:
         assert await Daemon(settings, MemoryBus(server), Children(), Log("runnerd")).run() == DECLARED_DEAD
 
 
+async def test_a_server_that_takes_less_than_a_block_of_output_is_refused(tmp_path: Path) -> None:
+    """It would turn loud output into gaps."""
+    settings = BootSettings(
+        nats_urls=["memory"], org="acme", session="s1", boot_id="1-1", token="t", installation=OURS,
+        workspace=str(tmp_path), spool_bytes=1024 * 1024,
+    )  # fmt: skip
+    bus = MemoryBus(max_payload=512 * 1024)
+    with pytest.raises(Misconfigured, match=r"max_payload is 524288 bytes; .* need 1048576"):
+        await Daemon(settings, bus, Children(), Log("runnerd")).run()
+
+
 async def test_bootstrap_is_asked_until_it_is_answered_and_the_end_may_come_first(tmp_path: Path) -> None:
     settings = BootSettings(
         nats_urls=["memory"], org="acme", session="s1", boot_id="1-1", token="t", installation=OURS,
@@ -410,6 +464,21 @@ async def test_a_drain_without_an_end_lapses(boot: Boot, monkeypatch: pytest.Mon
     assert isinstance(await boot.desk.ask(w.PatchEnv(set={"A": "1"})), w.EnvPatched)
 
 
+async def test_an_exec_is_orphaned_only_while_its_commands_are_read(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_QUIET_S", 0.05)
+    until = (await boot.desk.bus.state("CMD")).last_sequence + 1
+    await boot.desk.request("drain", r.Drain(commands_until=until), r.Drained)
+    await boot.desk.send(x.Start(exec="e", argv=["sleep", "60"], orphan_timeout_s=0.05))
+    await boot.desk.until(lambda: "exec.started" in boot.desk.kinds("e"))
+    beats = len(boot.desk.beats)
+    await boot.desk.until(lambda: len(boot.desk.beats) > beats + 10)
+    assert boot.desk.beats[-1].live_execs == 1
+    await boot.desk.request("lift", r.Drain(commands_until=0), r.Done)
+    assert (await boot.desk.ended("e")).reason == "orphaned"
+
+
 async def test_a_hold_lapses(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon_module, "HOLD_LAPSES_S", 0.2)
     await boot.desk.request("hold", r.Hold(hold=True), r.Done)
@@ -425,6 +494,40 @@ async def test_a_download_is_an_event(boot: Boot) -> None:
             await boot.desk.request("fetch_file", r.FetchFile(url=f"{url}/nothing", path="got"), r.FileStored)
     await boot.desk.until(lambda: boot.desk.stored)
     assert boot.desk.stored[0][1].data == w.FileWritten(path="got", size=len(BODY), sha256=stored.sha256 or "")
+
+
+async def test_downloads_that_hang_in_the_resolver_keep_their_turns_and_take_no_more_threads(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_ABORT_GRACE_S", 0.05)
+    resolve, answered = socket.getaddrinfo, threading.Event()
+
+    def stuck(*args: Any, **more: Any) -> Any:
+        answered.wait(30)
+        return resolve(*args, **more)
+
+    def fetch(url: str, timeout_s: float) -> Any:
+        return boot.desk.request("fetch_file", r.FetchFile(url=url, path="got", timeout_s=timeout_s), r.FileStored)
+
+    with web_site() as url:
+        monkeypatch.setattr(socket, "getaddrinfo", stuck)
+        try:
+            for ended in await asyncio.gather(*(fetch(f"{url}/body", 0.05) for _ in range(2)), return_exceptions=True):
+                assert isinstance(ended, Refused)
+                assert ended.code == "FETCH_TIMEOUT"
+            with pytest.raises(Refused, match="FETCH_LIMIT"):
+                await fetch(f"{url}/body", 10)
+        finally:
+            answered.set()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    assert (await fetch(f"{url}/body", 10)).size == len(BODY)
+                    return
+                except Refused as refused:
+                    if refused.code != "FETCH_LIMIT":
+                        raise
+                    await asyncio.sleep(0.01)
 
 
 JSON = st.recursive(

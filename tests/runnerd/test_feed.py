@@ -28,6 +28,8 @@ class Spawner:
         self.asked: list[int] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.may_take = asyncio.Event()
+        self.may_take.set()
         self._news = asyncio.Condition()
         self._gone = asyncio.Event()
 
@@ -71,6 +73,7 @@ async def reading(spawner: Spawner) -> AsyncIterator[tuple[Feed, list[int]]]:
     taken: list[int] = []
 
     async def take(stored: Stored) -> None:
+        await spawner.may_take.wait()
         taken.append(stored.sequence)
 
     subjects = SessionSubjects("acme", "s1")
@@ -143,3 +146,65 @@ async def test_nothing_is_known_to_be_read_while_there_is_no_feed() -> None:
         assert not feed.draining
         spawner.may_answer.set()
         await until(lambda: taken == [1])
+
+
+async def test_commands_are_not_read_to_their_end_while_more_of_them_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the feed has been open: every batch is waited behind anew, until it is silent once."""
+    armed: list[float] = []
+    monkeypatch.setattr(feed_module, "_QUIET_S", 3600)
+    spawner = Spawner()
+    async with reading(spawner) as (feed, taken):
+        for sequence in range(1, 4):
+            await spawner.say(sequence)
+            await until(lambda sequence=sequence: taken[-1:] == [sequence])
+            assert feed._quiet_timer is not None
+            armed.append(feed._quiet_timer.when())
+        assert armed == sorted(set(armed))
+        assert not feed.attended
+
+
+async def test_what_was_read_and_not_taken_yet_is_not_read_to_the_end() -> None:
+    spawner = Spawner()
+    async with reading(spawner) as (feed, taken):
+        await until(lambda: feed.attended)
+        spawner.may_take.clear()
+        await spawner.say(1)
+        await until(lambda: not feed.attended)
+        spawner.may_take.set()
+        # And what comes while it reads live does not have to be followed by a silence.
+        await until(lambda: taken == [1])
+        assert feed.attended
+
+
+async def test_nothing_is_known_to_be_read_in_a_drain_behind_a_lift_and_without_a_connection() -> None:
+    spawner = Spawner()
+    async with reading(spawner) as (feed, _):
+        await until(lambda: feed.attended)
+        await feed.drain(0)
+        assert not feed.attended
+        spawner.may_answer.clear()
+        feed.lift()
+        assert not feed.attended
+        await until(lambda: spawner.asked == [0])
+        assert not feed.attended
+        spawner.may_answer.set()
+        await until(lambda: feed.attended)
+        spawner.connected = False
+        assert not feed.attended
+
+
+async def test_what_was_closed_is_not_opened_by_a_lift_or_a_drain() -> None:
+    """runnerd leaves: a command that it took now would have nobody to obey it."""
+    spawner = Spawner()
+    async with reading(spawner) as (feed, taken):
+        await spawner.say(1)
+        await until(lambda: feed.attended and taken == [1])
+        feed.close()
+        feed.lift()
+        await feed.drain(5)
+        feed.lift()
+        await spawner.say(2)
+        await until(lambda: feed._received == 2)
+        await feed.drain(5)
+        assert taken == [1]
+        assert feed.draining

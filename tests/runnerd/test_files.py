@@ -7,7 +7,9 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from sandreel_core.errors import NotFound, Refused
 from sandreel_runnerd import files as files_module
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.root import Root
+from sandreel_runnerd.upload import Upload
 
 
 def names(directory: Path) -> list[str]:
@@ -79,6 +82,49 @@ def test_a_file_is_written_in_chunks_and_appears_only_when_it_is_whole(files: Fi
     assert names(workspace / "a/b") == ["c.bin"]
     assert read_all(files, "a/b/c.bin") == (data, digest)
     assert read_all(files, f"{workspace}/a/b/c.bin", 300)[0] == data
+
+
+def test_an_upload_that_is_done_takes_no_other_file(files: Files, workspace: Path) -> None:
+    files.write(chunk("f", b"one "))
+    last = chunk("f", b"two", offset=4, eof=True)
+    stored, _ = files.write(last)
+    assert files.write(last) == (stored, None)
+    assert files.write(chunk("f", b"one ")) == (stored, None)
+    for other in (
+        chunk("g", b"two", offset=4, eof=True),
+        chunk("f", b"longer", offset=4, eof=True),
+        chunk("f", b"2", offset=4, eof=True),
+        chunk("f", b"one_two", eof=True),
+        chunk("f", b"two", offset=4, eof=True, sha256="0" * 64),
+    ):
+        with refused("BAD_REQUEST"):
+            files.write(other)
+    assert files.write(chunk("f", b"one two", eof=True, sha256=(stored.sha256 or "").upper())) == (stored, None)
+    assert names(workspace) == ["f"]
+
+
+def test_a_last_chunk_that_comes_twice_at_once_is_answered_twice(
+    files: Files, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, inside, go = Upload.append, threading.Event(), threading.Event()
+
+    def slow(upload: Upload, data: bytes) -> None:
+        inside.set()
+        assert go.wait(10)
+        append(upload, data)
+
+    monkeypatch.setattr(Upload, "append", slow)
+    last = chunk("f", b"hello", eof=True)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(files.write, last)
+        assert inside.wait(10)
+        second = threads.submit(files.write, last)
+        time.sleep(0.05)  # it waits for the first, or will find what the first has left
+        go.set()
+        (stored, path), (again, nothing) = first.result(10), second.result(10)
+    assert (path, nothing) == ("f", None)
+    assert stored == again
+    assert (workspace / "f").read_bytes() == b"hello"
 
 
 def test_an_empty_file(files: Files, workspace: Path) -> None:

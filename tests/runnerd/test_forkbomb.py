@@ -13,6 +13,7 @@ import pytest
 
 from sandreel_runnerd import leftovers
 from sandreel_runnerd.children import all_pids
+from tests.support.cgroups import cgroup
 from tests.support.children import BOOT, bash, running
 
 MAX_PIDS = 150
@@ -21,29 +22,8 @@ MAX_PIDS = 150
 @pytest.fixture
 def pids_cgroup() -> Iterator[Path | None]:
     """A cgroup with a limit of processes, made where this may be done."""
-    name = f"sandreel-test-{os.getpid()}"
-    for root in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
-        group = root / name
-        try:
-            group.mkdir()
-        except OSError:
-            continue
-        try:
-            (group / "pids.max").write_text(str(MAX_PIDS))
-        except OSError:
-            group.rmdir()
-            continue
+    with cgroup("pids", MAX_PIDS) as group:
         yield group
-        until = time.monotonic() + 5
-        while True:
-            try:
-                group.rmdir()
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.02)
-            else:
-                return
-    yield None
 
 
 @pytest.mark.parametrize(

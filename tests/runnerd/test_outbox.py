@@ -43,10 +43,13 @@ class World:
         self.heads: list[LogHead] = []
         self.deny = False
         self.forbid = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.outbox: Outbox
 
     async def answer(self, subject: str, body: bytes) -> bytes:
         self.asked.append(msgspec.json.decode(body, type=AskLog))
+        await self.may_answer.wait()
         if self.forbid:
             self.forbid -= 1
             raise Denied("this user may not publish to req.spawner.acme.s1.log")
@@ -271,6 +274,23 @@ async def test_a_hole_in_a_restored_stream_is_explained() -> None:
         assert lines(items) == [1, 2, 3, 4, *range(11, 101)]
         assert isinstance(events(items)[-1].data, c.Exited)
         assert len(here.asked) == 1
+
+
+async def test_an_exec_that_is_accepted_while_the_log_answers_has_no_hole() -> None:
+    async with world() as here:
+        record = await here.accepted()
+        here.runnerd.go_away()
+        here.may_answer.clear()
+        here.epoch = "ep1"
+        here.runnerd.come_back()
+        while not here.asked:
+            await asyncio.sleep(0)
+        late = await here.accepted("e2")
+        here.may_answer.set()
+        await asyncio.gather(record.conclude(END), late.conclude(END))
+        assert here.asked[0].execs == ["e1"]
+        for exec_id in ("e1", "e2"):
+            assert [event.n for event in events(await read(here.others, exec_id))] == [1, 2]
 
 
 async def test_what_the_log_has_is_not_sent_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -18,6 +19,7 @@ from sandreel_runnerd.children import Children
 from sandreel_runnerd.memory import oom_kills
 from sandreel_runnerd.process import plan, working_directory
 from sandreel_runnerd.rate import Rate
+from tests.support.children import ran
 
 
 @pytest.fixture
@@ -79,26 +81,56 @@ async def test_a_child_stays_a_zombie_until_it_is_collected() -> None:
     assert children.owns(child.pid)
     await child.wait()
     assert os.getpgid(child.pid) == child.pid
-    assert child.collect().exit_code == 9
-    assert child.collect().exit_code == 9
+    assert (await child.collect()).exit_code == 9
+    assert (await child.collect()).exit_code == 9
     assert not children.owns(child.pid)
 
 
-async def test_without_pidfd_the_exit_is_heard_of_all_the_same() -> None:
+@pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EMFILE, errno.ENOMEM, errno.EIO])
+async def test_without_pidfd_the_exit_is_heard_of_all_the_same(problem: int) -> None:
     def missing(_: int) -> int:
-        raise OSError(errno.ENOSYS, "no such call")
+        raise OSError(problem, os.strerror(problem))
 
     child = Children(missing).start(lambda: started("sh", "-c", "kill -9 $$"))
     await child.wait()
-    assert child.collect().signal == "SIGKILL"
+    assert (await child.collect()).signal == "SIGKILL"
 
 
 async def test_a_status_that_somebody_else_took_is_not_made_up() -> None:
     child = Children().start(lambda: started("true"))
     await child.wait()
     os.waitpid(child.pid, 0)
-    ending = child.collect()
+    ending = await child.collect()
     assert (ending.exit_code, ending.signal) == (None, None)
+
+
+TRACER = """
+import ctypes, sys
+print(ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None), flush=True)  # PTRACE_SEIZE
+sys.stdin.read()
+"""
+
+
+async def test_a_zombie_that_somebody_traces_is_waited_for_without_blocking() -> None:
+    children = Children()
+    child = children.start(lambda: started("sleep", "60"))
+    with subprocess.Popen(
+        [sys.executable, "-c", TRACER, str(child.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as tracer:
+        assert tracer.stdout is not None
+        seized = tracer.stdout.readline() == "0\n"
+        os.kill(child.pid, signal.SIGKILL)
+        await child.wait()
+        collecting = asyncio.ensure_future(child.collect())
+        if seized:
+            done, _ = await asyncio.wait({collecting}, timeout=0.1)
+            assert not done
+            assert children.owns(child.pid)
+        tracer.communicate()
+    assert (await collecting).signal == "SIGKILL"
+    assert not children.owns(child.pid)
+    if not seized:
+        pytest.skip("nobody may trace here")
 
 
 def test_strangers_are_reaped_and_own_children_are_not() -> None:
@@ -117,7 +149,7 @@ async def main():
         reaped += children.reap()
     maker.returncode = 0
     assert child_pids() == [own.pid], child_pids()
-    assert own.collect().exit_code == 4
+    assert (await own.collect()).exit_code == 4
 asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=30, capture_output=True, text=True)
@@ -143,6 +175,23 @@ def test_a_rate_is_kept_over_any_pattern() -> None:
         now += rate.take(size, now)
         sent += size
     assert sent <= 1000 * now + 100 + 800
+
+
+async def test_a_directory_that_is_closed_meanwhile_makes_no_start_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program runs by then: to say that it could not be started would be an invented end."""
+    here = Path.cwd()
+
+    def closed(fd: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "fchdir", closed)
+    try:
+        exited, _ = await ran(tmp_path, argv=["sh", "-c", "exit 3"])
+    finally:
+        os.chdir(here)
+    assert (exited.reason, exited.exit_code) == ("exited", 3)
 
 
 def test_signals_that_runnerd_blocks_reach_its_children(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -130,6 +131,34 @@ async def test_a_daemon_that_calls_setsid_is_found_by_its_marker(tmp_path: Path,
         os.kill(pid, signal.SIGKILL)
 
 
+async def test_an_exec_that_is_left_while_leftovers_are_killed_gives_its_pid_back_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kills by the number of a group must not do so when the number may be somebody else's."""
+    loop, searching, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    owned_at_the_end: list[bool] = []
+
+    def find(marks: leftovers.Marks) -> list[int]:
+        loop.call_soon_threadsafe(searching.set)
+        assert go.wait(10)
+        owned_at_the_end.append(os.getpgid(marks.leader) == marks.leader)
+        return []
+
+    monkeypatch.setattr(leftovers, "find", find)
+    async with running(tmp_path, argv=["true"], leftovers="kill") as run:
+        async with asyncio.timeout(10):
+            await searching.wait()
+        for _ in range(2):
+            run.task.cancel()
+            await asyncio.wait({run.task}, timeout=0.05)
+        assert not run.task.done()
+        go.set()
+        await asyncio.wait({run.task})
+        assert run.task.cancelled()
+    # One search: the second was not begun.
+    assert owned_at_the_end == [True]
+
+
 async def test_cancel_is_sigterm_and_the_second_one_says_that_it_was_so_already(tmp_path: Path) -> None:
     async with running(tmp_path, argv=["sleep", "60"]) as run:
         assert await run.running.cancel()
@@ -198,13 +227,33 @@ async def test_the_orphan_timer_stands_still_until_runnerd_is_connected(tmp_path
         await run.until_started()
         await asyncio.wait([run.task], timeout=0.5)
         assert not run.task.done()
-        run.running.attend(True)
+        run.attended = lambda: True
+        run.running.look()
         for _ in range(3):
             await asyncio.wait([run.task], timeout=0.2)
             run.running.keepalive()
         assert not run.task.done()
         exited = await run.end(3)
     assert exited.reason == "orphaned"
+
+
+async def test_the_orphan_timer_kills_nobody_before_it_has_asked_whether_runnerd_is_connected(tmp_path: Path) -> None:
+    """It was when the timer began, and is no more when it is due."""
+    asked, again = 0, asyncio.Event()
+
+    def attended() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            again.set()
+        return asked == 1
+
+    async with running(tmp_path, argv=["sleep", "60"], orphan_timeout_s=0.1) as run:
+        run.attended = attended
+        async with asyncio.timeout(10):
+            await again.wait()
+        await run.running.stop()
+        assert (await run.end()).reason == "stopped"
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Run:
 
     def __init__(self, running: RunningExec, recorder: MemoryRecorder) -> None:
         self.running = running
+        self.attended: Callable[[], bool] = lambda: False
         self.recorder = recorder
         self.task = asyncio.create_task(running.run())
 
@@ -58,9 +59,16 @@ async def running(workspace: Path, *, store: dict[str, str] | None = None, **sta
     exec_id = start.pop("exec", f"x{os.urandom(4).hex()}")
     host = Host(workspace=str(workspace), boot_marker=BOOT, base_env=dict(os.environ), children=Children())
     recorder = MemoryRecorder()
-    exec_ = RunningExec(c.Start(exec=exec_id, **start), host=host, recorder=recorder, store=store or {})
-    await exec_.prepare()
+    runs: list[Run] = []
+    exec_ = RunningExec(
+        c.Start(exec=exec_id, **start),
+        host=host,
+        recorder=recorder,
+        attended=lambda: runs[0].attended(),  # noqa: PLW0108 - there is none yet, and it may be changed
+    )
+    await exec_.prepare(store or {})
     run = Run(exec_, recorder)
+    runs.append(run)
     try:
         yield run
     finally:

@@ -71,6 +71,7 @@ class Desk:
         self.bootstraps.append(request)
         if self.dead:
             raise Over("this boot is over")
+        workspace = await self.bus.last(self.subjects.stream, self.subjects.event("workspace"))
         answer = r.Bootstrapped(
             epoch="e1",
             partitions=1,
@@ -79,6 +80,7 @@ class Desk:
             commands_after=0,
             feed=await self._make_feed(0),
             hold=self.hold,
+            workspace_last=workspace.sequence if workspace is not None else 0,
         )
         return msgspec.json.encode(answer)
 

@@ -6,15 +6,26 @@ Prints one line for what it found; on an ending signal that counts it prints `en
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import sys
 from pathlib import Path
 
 from sandreel_core.log import Log
-from sandreel_runnerd import init
+from sandreel_runnerd import fence, init
 from sandreel_runnerd.children import Children
 
 ATTACK = "kill -TERM 1; kill -INT 1; kill -HUP 1; kill -USR2 1; kill -KILL 1; kill -STOP 1; kill -KILL -1; exit 6"
+# Signals that claim to come from outside: rt_sigqueueinfo(2) keeps what the sender wrote, as long as its code is below 0.
+FORGE = """
+import ctypes, os, signal, struct, sys
+call = {"x86_64": 129, "aarch64": 138}[os.uname().machine]
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    info = ctypes.create_string_buffer(struct.pack("iiiiiI", number, 0, -1, 0, 0, 0), 128)
+    if ctypes.CDLL(None).syscall(call, 1, int(number), info) != 0:
+        sys.exit("not sent")
+sys.exit(7)
+"""
 # 5,000 orphans that end while nobody of their family is there to reap them.
 ORPHANS = """
 import os
@@ -25,6 +36,20 @@ for _ in range(50):
                 os._exit(0)
         os._exit(0)
 os._exit(9)
+"""
+
+
+# What an exec may do to limits: read anybody's, set its own, and set nobody else's.
+LIMITS = """
+import os, resource, sys
+kind = resource.RLIMIT_NOFILE
+soft, hard = resource.prlimit(int(sys.argv[1]), kind)
+resource.setrlimit(kind, (64, hard))
+resource.prlimit(os.getpid(), kind)
+try:
+    resource.prlimit(int(sys.argv[1]), kind, (0, 0))
+except PermissionError:
+    sys.exit(8)
 """
 
 
@@ -40,7 +65,7 @@ def start(argv: list[str]) -> int:
 async def run(children: Children, argv: list[str]) -> str:
     child = children.start(lambda: start(argv))
     await child.wait()
-    ending = child.collect()
+    ending = await child.collect()
     return f"{ending.exit_code}/{ending.signal}"
 
 
@@ -67,10 +92,16 @@ async def main(scenario: str) -> int:
     children = Children()
     ended = asyncio.Event()
     init.guard()
+    if scenario == "limits":
+        ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, as backends do
+        say("fenced", fence.close())
     with init.Init(reap=children.reap, end=ended.set, log=Log("init")):
         if scenario == "attack":
             say("attacked", os.getpid(), await run(children, ["sh", "-c", ATTACK]))
-            say("alive", await run(children, ["sh", "-c", "exit 5"]))
+            say("forged", await run(children, [sys.executable, "-c", FORGE]))
+            say("alive", await run(children, ["sh", "-c", "exit 5"]), "leaving" if ended.is_set() else "serving")
+        elif scenario == "limits":
+            say("tried", await run(children, [sys.executable, "-c", LIMITS, str(os.getpid())]))
         elif scenario == "orphans":
             endings = await asyncio.gather(
                 run(children, [sys.executable, "-c", ORPHANS]),

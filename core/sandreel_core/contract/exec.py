@@ -42,7 +42,8 @@ class Start(ExecCommand, frozen=True, kw_only=True):
 
     cwd                   absolute below the workspace, or relative to it; must exist
     stdin                 `close`: EOF after the initial bytes; `hold`: stays open for `exec.write_stdin`
-    tty                   a pseudo-terminal instead of three pipes; all output is then `stdout`
+    tty                   a pseudo-terminal instead of three pipes; all output is then `stdout`. Its input stays open for
+                          keys also with `close`: who wants it to end types Ctrl-D
     timeout_s             wall clock; then SIGTERM, and SIGKILL 5 s later
     no_output_timeout_s   the same when nothing was printed for so long
     orphan_timeout_s      the same when no `exec.keepalive` came for so long (while runnerd is connected)

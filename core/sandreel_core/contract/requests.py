@@ -56,7 +56,8 @@ class Bootstrap(Request, frozen=True, kw_only=True):
 
 class Bootstrapped(Reply, frozen=True, kw_only=True):
     """`session.ready` is in the log. `env` is the folded environment; commands come from `feed`, which begins
-    behind `commands_after`; `epoch` is that of the session's partition."""
+    behind `commands_after`; `epoch` is that of the session's partition, `workspace_last` the last sequence of the
+    session's subject `workspace` (0: nothing stands there), from which runnerd, which may not read the log, goes on."""
 
     epoch: str
     partitions: int
@@ -65,6 +66,7 @@ class Bootstrapped(Reply, frozen=True, kw_only=True):
     commands_after: Count
     feed: str
     hold: bool = False
+    workspace_last: Count | None = None
 
 
 class MakeFeed(Request, frozen=True, kw_only=True):

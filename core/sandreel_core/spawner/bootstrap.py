@@ -120,14 +120,16 @@ class Desk:
         record, _, _ = await self._journal.load(key)
         session = _check(record.session, asked.boot_id)
         subjects = self._journal.subjects(key)
+        env, workspace_last = await self._workspace(key)
         return Bootstrapped(
             epoch=(await self._bus.state(subjects.stream)).epoch,
             partitions=self._partitions,
-            env=await self._environment(key),
+            env=env,
             limits=session.limits,
             commands_after=session.commands_after or 0,
             feed=await self._make_feed(key, asked.boot_id, session.commands_after or 0),
             hold=self._holding(subjects.partition),
+            workspace_last=workspace_last,
         )
 
     async def _feed(self, key: Key, body: bytes) -> Reply:
@@ -152,16 +154,20 @@ class Desk:
         _check(record.session, asked.boot_id)
         return LogHead(epoch=state.epoch, commands_last=commands_last, execs=execs)
 
-    async def _environment(self, key: Key) -> dict[str, str]:
-        """The session's variables, with every patch since this incarnation began."""
+    async def _workspace(self, key: Key) -> tuple[dict[str, str], int]:
+        """The session's variables, with every patch since this incarnation began, and the last sequence of the
+        subject on which patches stand."""
         subjects = self._journal.subjects(key)
         env: dict[str, str] = {}
+        last = 0
         filters = [subjects.event("session"), subjects.event("workspace")]
         async with aclosing(self._bus.follow(subjects.stream, filters, live=False)) as items:
             async for item in items:
                 if isinstance(item, CaughtUp | Missing):
                     continue
                 for stored in item:
+                    if stored.subject == subjects.event("workspace"):
+                        last = stored.sequence
                     try:
                         data = decode_event(stored.subject, stored.body).data
                     except Malformed:
@@ -170,7 +176,7 @@ class Desk:
                         env = dict(data.env)
                     elif isinstance(data, EnvPatched):
                         env = {name: value for name, value in env.items() if name not in data.unset} | data.set
-        return env
+        return env, last
 
 
 def _check(session: Session, boot_id: str) -> Session:

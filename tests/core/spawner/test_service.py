@@ -96,9 +96,13 @@ async def test_bootstrap_binds_to_the_first_keys(hand: Hand, spawner: None) -> N
 
 
 async def test_the_environment_is_folded_for_this_incarnation_only(hand: Hand, spawner: None) -> None:
-    await ready(hand, env={"A": "1", "B": "2"})
+    assert (await ready(hand, env={"A": "1", "B": "2"})).workspace_last == 0
     await hand.say(EnvPatched(set={"B": "3", "C": "4"}, unset=["A"]))
-    assert (await hand.bootstrap()).env == {"B": "3", "C": "4"}
+    again = await hand.bootstrap()
+    assert again.env == {"B": "3", "C": "4"}
+    last = await hand.bus.last("REEL-0", "evt.*.*.*.workspace")
+    assert last is not None
+    assert again.workspace_last == last.sequence
     await hand.send(s.Destroy())
     await hand.until(s.Destroyed)
     await hand.create(env={"A": "new"})
