@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.demo_job import BURST_LINES, COPY, environment, package, shell
 from sandreel_core.cli.demo_viewer import Account, Viewer
+from sandreel_core.cli.interrupts import ending_signals
 from sandreel_core.cli.stage import Stage
 from sandreel_core.errors import Unavailable
 
@@ -92,7 +92,7 @@ def _ended_by_signals() -> asyncio.Event:
         if task is not None:
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         loop.add_signal_handler(number, tell)
     return told
 

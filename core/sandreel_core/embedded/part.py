@@ -43,6 +43,20 @@ class Status:
     took_s: float | None = None
 
 
+def harmless(report: Callable[[Status], None]) -> Callable[[Status], None]:
+    """The same, but nothing ends because nobody can hear it: a reader that left, a terminal that was closed, a
+    full disk."""
+    log = Log("stack")
+
+    def tell(status: Status) -> None:
+        try:
+            report(status)
+        except OSError as error:
+            log.warning("a report was not heard", part=status.part, state=status.state, problem=str(error))
+
+    return tell
+
+
 class Part:
     """A server and whoever keeps it alive. `start` and `stop` belong to the stack, the rest to anybody."""
 

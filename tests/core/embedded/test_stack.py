@@ -28,6 +28,8 @@ from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Misconfigured
 from sandreel_core.settings import load
 
+SANDREEL = (sys.executable, "-P", "-m", "sandreel_core.cli")
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
 PARTS = {"nats", "postgres", "spawner", "projector"}
 pytestmark = pytest.mark.xdist_group("stack")
 
@@ -55,11 +57,11 @@ def uid_of(pid: int | None) -> int:
 async def run(*arguments: str | Path, timeout_s: float = 90) -> tuple[int, str]:
     """(exit code, what it printed) of the command line."""
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "sandreel_core.cli", *map(str, arguments)),
+        *(*SANDREEL, *map(str, arguments)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")},
+        env=ENVIRON,
     )
     async with asyncio.timeout(timeout_s):
         output, _ = await child.communicate()
@@ -68,7 +70,12 @@ async def run(*arguments: str | Path, timeout_s: float = 90) -> tuple[int, str]:
 
 async def test_every_part_that_is_killed_comes_back(data: Path) -> None:
     heard: list[Status] = []
-    async with Stack(data, environ={"PATH": os.environ["PATH"]}, report=heard.append) as stack:
+
+    def leave(status: Status) -> None:
+        heard.append(status)
+        raise BrokenPipeError("whoever looked has left")
+
+    async with Stack(data, environ={"PATH": os.environ["PATH"]}, report=leave) as stack:
         assert set(stack.parts) == PARTS
         for victims in (
             {"nats"},
@@ -95,7 +102,10 @@ async def test_every_part_that_is_killed_comes_back(data: Path) -> None:
 
 
 async def test_data_ports_and_passwords_are_kept_and_sessions_are_stopped_in_order(data: Path) -> None:
-    async with Stack(data, environ={"PATH": os.environ["PATH"]}) as stack:
+    def leave(status: Status) -> None:
+        raise BrokenPipeError("whoever looked has left")
+
+    async with Stack(data, environ={"PATH": os.environ["PATH"]}, report=leave) as stack:
         keys = stack.place.keys()
         async with client_of(stack) as client:
             await client.create_session("default", "kept")
@@ -192,6 +202,42 @@ async def test_up_that_is_killed_leaves_what_the_next_one_takes_over(data: Path)
     assert holder(data) is None
     code, said = await run("down", "--data", data)
     assert (code, "nothing is running" in said) == (0, True)
+
+
+async def test_up_outlives_its_reader_and_a_hangup_that_it_was_started_to_ignore(data: Path) -> None:
+    """`nohup sandreel up | head -20 &`, and then the terminal is closed."""
+    reader, writer = os.pipe()
+    up = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *SANDREEL, "up", "--data", data),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=writer,
+        stderr=asyncio.subprocess.PIPE,
+        env=ENVIRON,
+    )
+    os.close(writer)
+    try:
+        with open(reader, "rb") as output:  # noqa: PTH123 - a descriptor
+            async with asyncio.timeout(60):
+                while b"ready in" not in await asyncio.to_thread(output.readline):
+                    pass
+        pids = {name: pidfile.alive(data / "run" / f"{name}.pid") for name in ("spawner", "projector")}
+        pids["nats"] = pidfile.alive(data / "nats" / "nats.pid")
+        assert None not in pids.values()
+        up.send_signal(signal.SIGHUP)
+        os.kill(pids["spawner"] or 0, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while pidfile.alive(data / "run" / "spawner.pid") in (None, pids["spawner"]):
+                await asyncio.sleep(0.05)
+        pids["again"] = pidfile.alive(data / "run" / "spawner.pid")
+    finally:
+        if up.returncode is None:
+            up.terminate()
+        async with asyncio.timeout(60):
+            _, said = await up.communicate()
+    assert (up.returncode, said) == (0, b"")
+    assert '"nats is up"' in (data / "logs" / "stack.log").read_text()
+    assert all(pidfile.started(pid) is None for pid in pids.values() if pid is not None)
+    assert holder(data) is None
 
 
 async def test_down_ends_what_a_killed_up_has_left(data: Path) -> None:
