@@ -202,7 +202,10 @@ class Stack:
         while True:
             await asyncio.sleep(_LOGS_EVERY_S)
             for name in ROLES:
-                await asyncio.to_thread(cut, self.place.log(name))
+                try:
+                    await asyncio.to_thread(cut, self.place.log(name))
+                except OSError as error:
+                    self._log.warning("a log was not cut", part=name, problem=str(error))
 
     async def _stop_sessions(self, wiring: Wiring) -> None:
         if not self.stop_sessions or self.hurry.is_set():

@@ -67,7 +67,7 @@ class Wiring:
         bus["nats_urls"] = list(self.bus.nats_urls)
         if not self.embeds_nats:
             return bus, bus
-        bus["nats_urls"] = [f"nats://127.0.0.1:{keys.nats_port}"]
+        bus["nats_urls"] = [f"nats://127.0.0.1:{self.settings.nats_port or keys.nats_port}"]
         return (
             bus | {"user": ROLE, "password": keys.role_password},
             bus | {"user": CLIENT, "password": keys.client_password},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.account import SESSION_UIDS
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Status
-from sandreel_core.embedded.place import holder
+from sandreel_core.embedded.place import free_port, holder
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Misconfigured
@@ -147,6 +148,12 @@ async def test_a_port_that_somebody_took_moves_unless_it_was_asked_for(data: Pat
         with pytest.raises(Misconfigured, match=r"taken by another program: give \[stack\] nats_port another"):
             async with Stack(data, environ=fixed):
                 pass
+    fixed["SANDREEL_STACK_POSTGRES_PORT"] = str(free_port())
+    async with Stack(data, environ=fixed) as stack, client_of(stack) as client:
+        assert load(ClientSettings, environ={}, path=stack.client).bus.nats_urls == (
+            f"nats://127.0.0.1:{keys.nats_port}",
+        )
+        await client.bus.state("REEL-0")
     assert holder(data) is None
 
 
@@ -238,6 +245,27 @@ async def test_up_outlives_its_reader_and_a_hangup_that_it_was_started_to_ignore
     assert '"nats is up"' in (data / "logs" / "stack.log").read_text()
     assert all(pidfile.started(pid) is None for pid in pids.values() if pid is not None)
     assert holder(data) is None
+
+
+async def test_logs_that_cannot_be_cut_end_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def full(log: Path) -> None:
+        seen.append(log.name)
+        if seen.count("projector.log") == 2:
+            loop.call_soon_threadsafe(enough.set)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sandreel_core.embedded.stack._LOGS_EVERY_S", 0)
+    monkeypatch.setattr("sandreel_core.embedded.stack.cut", full)
+    keeper = asyncio.create_task(Stack(data, environ={})._keep_logs_short())
+    waiter = asyncio.create_task(enough.wait())
+    await asyncio.wait((keeper, waiter), timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert (keeper.done(), waiter.done()) == (False, True)
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
 
 
 async def test_down_ends_what_a_killed_up_has_left(data: Path) -> None:
