@@ -192,7 +192,7 @@ async def test_a_full_disk_makes_a_part_wait_and_leaves_no_process(
 
 async def test_a_part_that_the_machine_cannot_start_is_unavailable(tmp_path: Path) -> None:
     part = Part("example", process(tmp_path / "absent"), lambda status: None)
-    with pytest.raises(Unavailable, match="example cannot be started: .*No such file"):
+    with pytest.raises(Unavailable, match=r"example cannot be started: .*No such file"):
         await part.start()
     assert part.state == "died"
 

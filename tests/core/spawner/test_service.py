@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
@@ -344,40 +344,108 @@ async def test_a_late_heartbeat_degrades_and_the_next_recovers(hand: Hand, backe
         assert "stop 1-1" not in backend.calls
 
 
-def drained(live: list[str], asked: list[str]) -> object:
+def drained(asked: list[str], **answer: object) -> Callable[[str, bytes], Awaitable[bytes]]:
+    """A runnerd that is asked to drain, and says so."""
+
     async def handler(subject: str, body: bytes) -> bytes:
-        asked.append(subject.rsplit(".", 1)[1])
-        return msgspec.json.encode(q.Drained(live_execs=live) if subject.endswith("drain") else q.Done())
+        verb = subject.rsplit(".", 1)[1]
+        if verb != "hold":
+            asked.append(verb)
+        says = {"live_execs": [], "idle_s": 5.0} | answer
+        return msgspec.json.encode(says if verb == "drain" else q.Done())
 
     return handler
 
 
-@pytest.mark.parametrize(
-    ("live", "open_exec", "answers", "swept"),
-    [([], False, True, True), (["e"], False, True, False), ([], True, True, False), ([], False, False, False)],
-)
-async def test_the_sweep_stops_what_is_idle_after_a_drain(
-    hand: Hand, backend: FakeBackend, live: list[str], open_exec: bool, answers: bool, swept: bool
-) -> None:
+async def test_the_sweep_stops_what_is_idle_after_a_drain(hand: Hand, backend: FakeBackend) -> None:
     asked: list[str] = []
-    limits = Limits(max_idle_s=1)
-    async with running(hand.bus, backend, plan(limits=limits, sweep_s=0.1)):
+
+    async def beats() -> None:
+        while True:
+            await hand.beat(idle_s=5)
+            await asyncio.sleep(0.05)
+
+    async with running(hand.bus, backend, plan(limits=Limits(max_idle_s=1), sweep_s=0.1)):
+        await ready(hand)
+        async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked)):
+            beating = asyncio.create_task(beats())
+            assert (await hand.until(s.Stopping)).reason == "idle"
+            assert (await hand.until(s.Stopped)).reason == "idle"
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+    assert asked == ["drain"]
+    assert "destroy" not in backend.calls
+    assert ONE in backend.workspaces
+
+
+@pytest.mark.parametrize(
+    ("open_exec", "answer", "asked"),
+    [
+        (False, {"live_execs": ["e"]}, ["drain", "lift"]),
+        (True, {}, []),
+        (False, None, []),
+        (False, {"idle_s": 0.2}, ["drain", "lift"]),
+        (False, {"idle_s": None}, ["drain", "lift"]),
+    ],
+)
+async def test_the_sweep_spares_what_lives_what_was_used_since_and_what_does_not_answer(
+    hand: Hand, backend: FakeBackend, open_exec: bool, answer: dict[str, object] | None, asked: list[str]
+) -> None:
+    heard: list[str] = []
+    async with running(hand.bus, backend, plan(limits=Limits(max_idle_s=1))) as spawner:
         await ready(hand)
         if open_exec:
             await hand.say(x.Accepted(boot_id="1-1"), id="e", n=1)
-        subject = "req.runnerd.acme.one.*" if answers else "req.runnerd.acme.nobody.*"
-        async with hand.bus.serve(subject, drained(live, asked)):  # type: ignore[arg-type]
-            for _ in range(15):
-                await hand.beat(idle_s=5)
-                await asyncio.sleep(0.05)
-            if swept:
-                assert (await hand.until(s.Stopping)).reason == "idle"
-                assert (await hand.until(s.Stopped)).reason == "idle"
-                assert "destroy" not in backend.calls
-                assert ONE in backend.workspaces
-            else:
-                assert (await hand.types())[-1] == "ready"
-                assert asked == [] or asked[-1] == "lift" or asked == ["drain", "lift"] * (len(asked) // 2)
+        subject = "req.runnerd.acme.one.*" if answer is not None else "req.runnerd.acme.nobody.*"
+        async with hand.bus.serve(subject, drained(heard, **(answer or {}))):
+            assert not await spawner._sweeper.sweep(r.Sweep(ONE, "idle"))
+        assert (await hand.types())[-1] == "ready"
+    assert heard == asked
+
+
+async def test_an_expired_session_is_stopped_however_recently_it_was_used(hand: Hand, backend: FakeBackend) -> None:
+    asked: list[str] = []
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand, ttl_s=1e-3)
+        async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked, idle_s=0.0)):
+            assert await spawner._sweeper.sweep(r.Sweep(ONE, "ttl"))
+        assert (await hand.until(s.Stopped)).reason == "ttl"
+
+
+@pytest.mark.parametrize("meanwhile", [s.Extend(ttl_s=600), s.Pin()])
+async def test_what_is_extended_or_pinned_during_a_sweep_is_spared(
+    hand: Hand, backend: FakeBackend, meanwhile: s.SessionCommand
+) -> None:
+    asked: list[str] = []
+    answer = drained(asked)
+
+    async def somebody_is_quicker(subject: str, body: bytes) -> bytes:
+        if subject.endswith("drain"):
+            await hand.until(s.Extended | s.Pinned, cause=await hand.send(meanwhile))  # type: ignore[arg-type]
+        return await answer(subject, body)
+
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand, ttl_s=1e-3)
+        async with hand.bus.serve("req.runnerd.acme.one.*", somebody_is_quicker):
+            assert not await spawner._sweeper.sweep(r.Sweep(ONE, "ttl"))
+        assert "stopping" not in await hand.types()
+    assert asked == ["drain", "lift"]
+
+
+async def test_a_new_spawner_that_has_heard_nothing_yet_spares_an_expired_session_that_works(
+    hand: Hand, backend: FakeBackend
+) -> None:
+    """Behaviour 66, cold: no heartbeat, and an exec of which the log knows nothing is told by the drain."""
+    asked: list[str] = []
+    async with running(hand.bus, backend, plan()):
+        await ready(hand, ttl_s=1e-3)
+    async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked, live_execs=["e"])):
+        async with running(hand.bus, backend, plan()):
+            async with asyncio.timeout(10):
+                while "lift" not in asked:
+                    await asyncio.sleep(0.01)
+            assert "stopping" not in await hand.types()
+    assert asked == ["drain", "lift"]
 
 
 async def test_the_sweep_spares_the_pinned_and_stops_them_when_unpinned(hand: Hand, backend: FakeBackend) -> None:
@@ -385,7 +453,7 @@ async def test_the_sweep_spares_the_pinned_and_stops_them_when_unpinned(hand: Ha
         await ready(hand)
         await hand.until(s.Pinned, cause=await hand.send(s.Pin()))
         asked: list[str] = []
-        async with hand.bus.serve("req.runnerd.acme.one.*", drained([], asked)):  # type: ignore[arg-type]
+        async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked)):
             await asyncio.sleep(0.8)
             assert (asked, (await hand.types())[-1]) == ([], "pinned")
             await hand.send(s.Unpin())
