@@ -105,7 +105,7 @@ def _bubblewrap() -> Check:
 
     why = works()
     if why is None:
-        return Check(name="bubblewrap", level="ok", found="works: sessions see only their own workspace")
+        return Check(name="bubblewrap", level="ok", found="works: a session sees no other one, nor the data")
     mend = "install bubblewrap and allow user namespaces; without, sessions are plain processes and see this machine"
     return Check(name="bubblewrap", level="warn", found=why, mend=mend)
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -383,6 +383,28 @@ async def test_a_boxed_session_sees_no_other_and_no_data(rig: Rig) -> None:
     (rig.workspace(KEY) / "look").write_text(str(rig.data))
     await rig.backend.create(spec(boot=2))
     assert (await seen(rig))["found"] == []
+
+
+async def test_a_boxed_session_sees_nothing_that_is_hidden_also_through_a_link(data: Path) -> None:
+    if why := bubble.works():
+        pytest.skip(f"this machine lacks bubblewrap: {why}")
+    (data / "stack" / "state").mkdir(parents=True)
+    (data / "stack" / "passwords").write_text("secret")
+    (data / "link").symlink_to(data / "stack")
+    program, hidden = (sys.executable, "-I", str(STANDIN)), [data / "link"]
+    async with ProcessBackend.open(
+        data / "link" / "state", node="here", program=program, box=True, hidden=hidden
+    ) as backend:
+        workspace = data / "stack" / "state" / "sessions" / KEY.org / KEY.session / "workspace"
+        rig = Rig(backend, lambda: nullcontext(backend), lambda key: workspace, data)
+        await backend.create(spec())
+        await seen(rig)
+        await backend.stop(KEY, "1-1", grace_s=10)
+        (workspace / "seen.json").unlink()
+        (workspace / "look").write_text(str(data / "stack"))
+        await backend.create(spec(boot=2))
+        assert (await seen(rig))["found"] == []
+        await backend.stop(KEY, "1-2", grace_s=10)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
