@@ -539,18 +539,24 @@ async def test_feed_and_log_are_answered_for_the_live_boot_only(hand: Hand, spaw
             await ask(verb, request)
 
 
-async def test_a_foreign_sandbox_is_left_alone(hand: Hand, backend: FakeBackend) -> None:
+async def test_a_foreign_sandbox_is_left_alone_and_the_sessions_own_life_ends(hand: Hand, backend: FakeBackend) -> None:
     async with running(hand.bus, backend, plan()):
         await ready(hand, TWO)
-    backend.sandboxes[ONE] = replace(backend.sandboxes[TWO], key=ONE, installation="theirs")
+    foreign = replace(backend.sandboxes[TWO], key=ONE, installation="theirs")
+    backend.sandboxes[ONE] = foreign
+    backend.workspaces[ONE] = {"theirs"}
     backend.calls.clear()
     async with running(hand.bus, backend, plan()):
         await hand.create()
         assert (await hand.until(s.Failed)).code == "FOREIGN"
         await hand.send(s.Destroy())
-        await hand.until(s.Destroying)
-        await asyncio.sleep(0.2)
-    assert backend.calls == []
+        await hand.until(s.Destroyed)
+        backend.sandboxes[TWO] = replace(foreign, key=TWO)
+        await hand.send(s.Stop(), TWO)
+        assert (await hand.until(s.Stopped, TWO)).reason == "asked"
+    assert backend.sandboxes == {ONE: foreign, TWO: replace(foreign, key=TWO)}
+    assert backend.workspaces[ONE] == {"theirs"}
+    assert set(backend.calls) <= {"destroy"}, "which is denied"
 
 
 async def test_a_full_stream_makes_runnerds_hold(backend: FakeBackend) -> None:
