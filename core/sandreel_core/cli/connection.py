@@ -76,6 +76,17 @@ async def connect(args: argparse.Namespace, *, operator: bool = False) -> AsyncI
         raise
 
 
+def dsn_of(args: argparse.Namespace) -> str | None:
+    """Where the views are, from where `settings` takes the bus; None where there are none."""
+    from sandreel_core.settings import CONFIG, Postgres, load
+
+    environ = {name: value for name, value in os.environ.items() if name != _ORG}
+    written = data_of(args) / CLIENT_FILE
+    if written.is_file() and (args.data is not None or not environ.get(CONFIG, "").strip()):
+        return load(Postgres, environ=environ, path=written).dsn
+    return load(Postgres, environ=environ).dsn
+
+
 def data_of(args: argparse.Namespace) -> Path:
     """The directory that `--data` names, or the usual one."""
     return Path(args.data or DATA).expanduser().absolute()
