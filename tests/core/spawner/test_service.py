@@ -21,7 +21,7 @@ from sandreel_core.errors import Denied, Misconfigured, NotFound, Unavailable
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
-from sandreel_core.spawner.quota import SLOTS, Quotas
+from sandreel_core.spawner.quota import SLOTS, Quota, Quotas
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Spawner
 from tests.support.backend import FakeBackend
@@ -258,6 +258,34 @@ async def test_a_stopped_session_gives_its_slot_back(hand: Hand, backend: FakeBa
         await ready(hand, TWO, owner=ann)
         resumed = await hand.send(s.Resume())
         assert await hand.refusal(resumed) == "QUOTA_EXCEEDED"
+
+
+async def test_it_serves_before_the_slots_are_settled(
+    hand: Hand, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def settle(*_: object) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(Quota, "settle", settle)
+    async with running(hand.bus, backend, plan()):
+        await ready(hand)
+
+
+async def test_what_is_destroyed_keeps_no_environment_and_is_not_looked_at_every_second(
+    hand: Hand, backend: FakeBackend
+) -> None:
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand, env={"A": "1"})
+        await ready(hand, TWO)
+        async with asyncio.timeout(10):
+            while set(spawner._sessions.running()) != {ONE, TWO}:
+                await spawner._sessions.changed()
+        await hand.send(s.Destroy())
+        assert await spawner._sessions.until(ONE, lambda session: session.phase == "destroyed", 10)
+        assert set(spawner._sessions.running()) == {TWO}
+        assert spawner._sessions.get(ONE).session.env == {}
+        assert len(await hand.bus.subjects(SLOTS, "slot.owner.acme.*")) == 1
 
 
 async def test_of_concurrent_creates_of_one_id_one_wins(hand: Hand, backend: FakeBackend, spawner: None) -> None:
