@@ -89,6 +89,8 @@ def launch(
             folder.write(boot)
             # Only now does runnerd learn who it is: what is killed before this line has done nothing.
             pipe.write(msgspec.json.encode(replace(spec.settings, workspace=workspace)))
+    except BrokenPipeError as error:
+        raise Unavailable(f"the session's process ended at once: {folder.tail()}") from error
     finally:
         os.close(log)
         os.close(info)

@@ -151,27 +151,40 @@ class ProcessBackend:
                 marker=marker_of(spec),
                 fresh=spec.fresh,
             )
+            begun: list[subprocess.Popen[bytes]] = []
             try:
                 folder.write(boot)
                 if spec.fresh and not folder.workspace.exists():
                     folder.make_workspace(user)
-                return self._start(folder, boot, spec, user)
+                return self._start(folder, boot, spec, user, begun)
             except (OSError, SandreelError) as error:
-                self._undo(folder, boot, before)
+                self._undo(folder, boot, before, begun)
                 if isinstance(error, SandreelError):
                     raise
                 raise Unavailable(f"the session's process cannot be started: {error}") from error
 
-    def _start(self, folder: Folder, boot: Boot, spec: BootSpec, user: tuple[int, int] | None) -> Boot:
+    def _start(
+        self,
+        folder: Folder,
+        boot: Boot,
+        spec: BootSpec,
+        user: tuple[int, int] | None,
+        begun: list[subprocess.Popen[bytes]],
+    ) -> Boot:
         def keep(child: subprocess.Popen[bytes]) -> None:
+            begun.append(child)
             self._children[child.pid] = child
 
         hidden = self._hidden if self.boxed else None
         return launch(folder, boot, spec, program=self._program, user=user, hidden=hidden, started=keep)
 
-    def _undo(self, folder: Folder, boot: Boot, before: Boot | None) -> None:
-        with suppress(Unavailable):
+    def _undo(self, folder: Folder, boot: Boot, before: Boot | None, begun: Sequence[subprocess.Popen[bytes]]) -> None:
+        with suppress(Unavailable, OSError):
             self._bury(folder, boot)
+        for child in begun:  # of which the boot's record does not know yet
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=1)
+                self._children.pop(child.pid, None)
         if boot.fresh:
             folder.remove()
         elif before is not None:
