@@ -11,7 +11,7 @@ from sandreel_core.contract.boot import BOOT_MARKER
 from sandreel_core.contract.subjects import parse_event_subject, reel
 from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.part import Status
-from sandreel_core.embedded.place import Place
+from sandreel_core.embedded.place import Place, check_readable
 from sandreel_core.embedded.postmaster import pid_on_file
 from sandreel_core.errors import SandreelError
 from sandreel_core.session import ACTIVE
@@ -56,7 +56,11 @@ async def stop_sessions(settings: Path, *, within_s: float, report: Callable[[St
 
 
 def left_over(data: Path) -> bool:
-    """Whether parts of a stack that was killed still run on the directory, or sessions that it has left."""
+    """Whether parts of a stack that was killed still run on the directory, or sessions that it has left.
+
+    Raises Misconfigured when the directory cannot be read.
+    """
+    check_readable(data)
     place = Place(data)
     files = [place.nats / "nats.pid", *data.glob("run/*.pid")]
     if any(pidfile.alive(file) is not None for file in files) or pid_on_file(place.postgres / "cluster"):
