@@ -12,7 +12,7 @@ from sandreel_core.contract.subjects import parse_event_subject, reel
 from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.part import Status
 from sandreel_core.embedded.place import Place, check_readable
-from sandreel_core.embedded.postmaster import pid_on_file
+from sandreel_core.embedded.postmaster import left_running
 from sandreel_core.errors import SandreelError
 from sandreel_core.session import ACTIVE
 from sandreel_core.settings import load
@@ -63,7 +63,7 @@ def left_over(data: Path) -> bool:
     check_readable(data)
     place = Place(data)
     files = [place.nats / "nats.pid", *data.glob("run/*.pid")]
-    if any(pidfile.alive(file) is not None for file in files) or pid_on_file(place.postgres / "cluster"):
+    if any(pidfile.alive(file) is not None for file in files) or left_running(place.postgres / "cluster"):
         return True
     if not place.keys_file.exists():
         return False
