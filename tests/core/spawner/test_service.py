@@ -316,9 +316,11 @@ async def test_a_backend_that_fails_to_create_is_asked_again_and_then_the_sessio
 
 
 async def test_a_boot_that_is_not_ready_in_time_fails_and_leaves_nothing(hand: Hand, backend: FakeBackend) -> None:
-    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
-    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
+    async with running(hand.bus, backend, plan()):
         await hand.create()
+        await hand.until(s.Provisioned)
+    rules = Rules(installation="ours", node="here", boot_within_s=0.1)
+    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
         failed = await hand.until(s.Failed)
         assert (failed.stage, failed.code) == ("boot", "BOOT_TIMEOUT")
         async with asyncio.timeout(10):
@@ -327,11 +329,12 @@ async def test_a_boot_that_is_not_ready_in_time_fails_and_leaves_nothing(hand: H
 
 
 async def test_a_failed_resume_keeps_the_files(hand: Hand, backend: FakeBackend) -> None:
-    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
-    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
+    async with running(hand.bus, backend, plan()):
         await ready(hand)
         await hand.send(s.Stop())
         await hand.until(s.Stopped)
+    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
+    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
         await hand.send(s.Resume())
         await hand.until(s.Failed)
         assert ONE in backend.workspaces
