@@ -179,7 +179,9 @@ def _detach(args: argparse.Namespace) -> int:
     command += ["--keep-sessions"] if args.keep_sessions else []
     pid = start(command, data_of(args) / "logs" / "up.log", within_s=_DETACHED_WITHIN_S)
     if args.json:
-        print(f'{{"pid":{pid},"data":"{data_of(args)}"}}')
+        import msgspec
+
+        print(msgspec.json.encode({"pid": pid, "data": str(data_of(args))}).decode())
     else:
         print(f"sandreel is up (pid {pid}), data in {data_of(args)}; `sandreel down` stops it")
     return 0
