@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -91,17 +91,25 @@ async def ended_execs(bus: Bus, partition: int, *, before_ns: int | None) -> Asy
 
 
 async def archive(
-    bus: Bus, partition: int, directory: Path, *, before_ns: int | None = None, down_to_bytes: int | None = None
+    bus: Bus,
+    partition: int,
+    directory: Path,
+    *,
+    before_ns: int | None = None,
+    down_to_bytes: int | None = None,
+    stays: Callable[[str, Stored], bool] = lambda subject, end: False,
 ) -> list[Manifest]:
     """Move ended execs of one partition to files under `directory`; returns the manifests that were written.
 
     before_ns      only what ended before this server time
     down_to_bytes  oldest end first, and no further once the stream is this small
+    stays          asked of every exec that is due, with its end: whether it stays in the stream after all
     Raises Unavailable when the bus goes away; OSError when the directory cannot be written.
     """
     stream = reel(partition)
     manifests: list[Manifest] = []
-    found = [(last.time_ns, subject, last) async for subject, last in ended_execs(bus, partition, before_ns=before_ns)]
+    ended = ended_execs(bus, partition, before_ns=before_ns)
+    found = [(last.time_ns, subject, last) async for subject, last in ended if not stays(subject, last)]
     found.sort(key=lambda item: item[0])
     while found:
         state = await bus.state(stream)

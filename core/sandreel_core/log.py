@@ -64,7 +64,10 @@ def set_up(role: str, level: str = "INFO", stream: TextIO | None = None) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("sandreel").setLevel(level.upper())
+    logger = logging.getLogger("sandreel")
+    logger.handlers.clear()  # what `for_people` has set up: a command that serves has a log of its own
+    logger.propagate = True
+    logger.setLevel(level.upper())
 
 
 def for_people(stream: TextIO | None = None) -> None:

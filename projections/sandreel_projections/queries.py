@@ -17,6 +17,7 @@ from sandreel_core.exec import ENDED
 from sandreel_projections.database import Connection, connected, translated
 
 _PAGE_ROWS = 1000
+_PLACES_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,14 @@ class _judged:  # noqa: N801 - reads as a statement
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
             with translated():
                 raise error
+
+
+async def places(dsn: str) -> list[Cursor]:
+    """How far the views have read each partition. Raises Unavailable when they cannot be reached, Malformed when
+    they are not there."""
+    statement = "SELECT epoch, partition, sequence FROM reel.cursors"
+    async with select(dsn, statement, timeout_s=_PLACES_WITHIN_S) as answer:
+        return [Cursor(epoch, partition, sequence) async for epoch, partition, sequence in answer.rows]
 
 
 async def snapshot(dsn: str, partition: int) -> Snapshot | None:

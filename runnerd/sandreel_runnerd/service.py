@@ -75,7 +75,8 @@ class Service:
 
     async def _drain(self, subject: str, body: bytes) -> bytes:
         request = _decoded(body, r.Drain)
-        return msgspec.json.encode(r.Drained(live_execs=await self._duties.drain(request.commands_until)))
+        live = await self._duties.drain(request.commands_until)
+        return msgspec.json.encode(r.Drained(live_execs=live, idle_s=self._activity.idle_s))
 
     async def _lift(self, subject: str, body: bytes) -> bytes:
         self._duties.lift()
@@ -106,28 +107,28 @@ class Service:
 
     async def _write(self, subject: str, body: bytes) -> bytes:
         request = _decoded(body, r.WriteFile)
-        stored, path = await self._in_thread(self._files.write, request)
-        if path is not None:
-            event = FileWritten(path=path, size=stored.size, sha256=stored.sha256 or "", actor=request.actor)
-            await self._record(event, request.actor)
-        self._activity.touch()
+        with self._activity.lasting():
+            stored, path = await self._in_thread(self._files.write, request)
+            if path is not None:
+                event = FileWritten(path=path, size=stored.size, sha256=stored.sha256 or "", actor=request.actor)
+                await self._record(event, request.actor)
         return msgspec.json.encode(stored)
 
     async def _delete(self, subject: str, body: bytes) -> bytes:
         request = _decoded(body, r.DeleteFile)
-        path = await self._in_thread(self._files.delete, request)
-        await self._record(FileDeleted(path=path, actor=request.actor), request.actor)
-        self._activity.touch()
+        with self._activity.lasting():
+            path = await self._in_thread(self._files.delete, request)
+            await self._record(FileDeleted(path=path, actor=request.actor), request.actor)
         return msgspec.json.encode(r.Done())
 
     async def _fetch(self, subject: str, body: bytes) -> bytes:
         request = _decoded(body, r.FetchFile)
         if self._fetch_turns.locked():
             raise Refused("FETCH_LIMIT", f"{_FETCH_THREADS} downloads are under way; wait for one")
-        stored, path = await self._download(request)
-        event = FileWritten(path=path, size=stored.size, sha256=stored.sha256 or "", actor=request.actor)
-        await self._record(event, request.actor)
-        self._activity.touch()
+        with self._activity.lasting():
+            stored, path = await self._download(request)
+            event = FileWritten(path=path, size=stored.size, sha256=stored.sha256 or "", actor=request.actor)
+            await self._record(event, request.actor)
         return msgspec.json.encode(stored)
 
     async def _download(self, request: r.FetchFile) -> tuple[r.FileStored, str]:

@@ -18,7 +18,7 @@ from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.errors import Misconfigured
 from sandreel_projections.projector import Pace, Projector
-from sandreel_projections.queries import snapshot
+from sandreel_projections.queries import places, snapshot
 from tests.support.script import Message, end, job, life, message
 
 SUBJECTS = SessionSubjects("acme", "s1")
@@ -277,11 +277,13 @@ async def test_postgres_killed_in_the_middle(
 
 async def test_snapshot_names_the_next_ordinal_of_what_runs(bus: MemoryBus, database: str) -> None:
     assert await snapshot(database, 0) is None
+    assert await places(database) == []
     last = await put(bus, job(SUBJECTS, "done", CHUNKS) + job(SUBJECTS, "runs", CHUNKS)[:4])
     projector = Projector(bus, database, 0, pace=PACE)
     async with running(projector):
         await reached(projector, last)
     found = await snapshot(database, 0)
+    assert await places(database) == [found.cursor if found else None]
     assert found is not None
     assert str(found.cursor) == f"e1:0:{last}"
     assert found.next_n == {SUBJECTS.exec("runs"): 5, SUBJECTS.exec("done"): 8}

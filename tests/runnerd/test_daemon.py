@@ -309,6 +309,26 @@ async def test_a_drain_takes_the_commands_before_it(boot: Boot) -> None:
     assert drained.live_execs == ["e"]
 
 
+async def test_a_drain_says_for_how_long_nobody_has_used_the_session(boot: Boot) -> None:
+    async def idle_s() -> float:
+        drained = await boot.desk.request("drain", r.Drain(commands_until=0), r.Drained)
+        assert drained.idle_s is not None
+        return drained.idle_s
+
+    before = await idle_s()
+    assert before > 0
+    assert await idle_s() > before
+    with web_site() as url:
+        stuck = r.FetchFile(url=f"{url}/stuck", path="got", timeout_s=1)
+        download = asyncio.ensure_future(boot.desk.request("fetch_file", stuck, r.FileStored))
+        async with asyncio.timeout(20):
+            while await idle_s():
+                assert not download.done(), "a download is use from its start on"
+        with pytest.raises(Refused, match="FETCH_TIMEOUT"):
+            await download
+        assert await idle_s() > 0
+
+
 async def test_hold_makes_children_wait_and_the_end_still_comes(boot: Boot) -> None:
     await boot.desk.request("hold", r.Hold(hold=True), r.Done)
     assert (await boot.desk.request("health", None, r.Health)).held

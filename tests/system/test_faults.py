@@ -24,6 +24,7 @@ from tests.support.system import ORG, SETTINGS, Site, client_of, left_of, open_s
 from tests.support.system_readers import reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("faults"), pytest.mark.timeout(180)]
+VIEWER = "viewer"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -41,9 +42,14 @@ async def site() -> AsyncIterator[Site]:
         ("postgres",),
         ("spawner", "projector"),
         ("spawner", "nats"),
+        ("spawner", "postgres"),
         ("projector", "nats"),
         ("projector", "postgres"),
         ("nats", "postgres"),
+        ("spawner", VIEWER),
+        ("projector", VIEWER),
+        ("nats", VIEWER),
+        ("postgres", VIEWER),
     ],
     ids="+".join,
 )
@@ -52,10 +58,12 @@ async def test_killed_in_the_middle_of_the_output(site: Site, victims: tuple[str
     watcher, attached = site.watcher(job), site.attached(job)
     async with reading(watcher, attached):
         await asyncio.gather(watcher.more(), attached.more())
-        await site.kill(*victims)
+        parts = site.kill(*(name for name in victims if name != VIEWER))
+        await asyncio.gather(parts, *([attached.killed()] if VIEWER in victims else []))
         await asyncio.gather(watcher.more(), attached.more())
         job.enough()
 
+    assert attached.attached == 1 + (VIEWER in victims)
     await site.check_job(job, (watcher, attached))
 
 

@@ -36,19 +36,21 @@ def settings(args: argparse.Namespace, *, operator: bool = False) -> ClientSetti
     """From the file that SANDREEL_CONFIG names, else the one that `sandreel up` wrote, and from `SANDREEL_*`.
 
     operator  in the roles' name: a client may not take anything out of a stream
-    Raises Misconfigured when none of them says where an installation is.
+    Raises Misconfigured when none of them says where an installation is, or the data directory cannot be read.
     """
     from sandreel_core.client import ClientSettings
+    from sandreel_core.embedded.place import check_readable
     from sandreel_core.settings import CONFIG, load
 
     environ = {name: value for name, value in os.environ.items() if name != _ORG}
     if args.data is None and environ.get(CONFIG, "").strip():
         return load(ClientSettings, environ=environ)
     written = data_of(args) / (ROLES_FILE if operator else CLIENT_FILE)
-    if written.is_file():
+    if _is_there(written):
         return load(ClientSettings, environ=environ, path=written)
     if args.data is None and any(name.startswith("SANDREEL_BUS_") for name in environ):
         return load(ClientSettings, environ=environ)
+    check_readable(written.parent)
     raise Misconfigured(
         f"no installation at {written.parent}: start one with `sandreel up`, or say where it is with --data or SANDREEL_BUS_NATS_URLS"
     )
@@ -76,6 +78,17 @@ async def connect(args: argparse.Namespace, *, operator: bool = False) -> AsyncI
         raise
 
 
+def dsn_of(args: argparse.Namespace) -> str | None:
+    """Where the views are, from where `settings` takes the bus; None where there are none."""
+    from sandreel_core.settings import CONFIG, Postgres, load
+
+    environ = {name: value for name, value in os.environ.items() if name != _ORG}
+    written = data_of(args) / CLIENT_FILE
+    if _is_there(written) and (args.data is not None or not environ.get(CONFIG, "").strip()):
+        return load(Postgres, environ=environ, path=written).dsn
+    return load(Postgres, environ=environ).dsn
+
+
 def data_of(args: argparse.Namespace) -> Path:
     """The directory that `--data` names, or the usual one."""
     return Path(args.data or DATA).expanduser().absolute()
@@ -87,7 +100,15 @@ def _written_urls(args: argparse.Namespace) -> tuple[str, ...] | None:
     from sandreel_core.settings import load
 
     written = data_of(args) / CLIENT_FILE
-    return load(ClientSettings, environ={}, path=written).bus.nats_urls if written.is_file() else None
+    return load(ClientSettings, environ={}, path=written).bus.nats_urls if _is_there(written) else None
+
+
+def _is_there(path: Path) -> bool:
+    """Also False where we may not look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _login() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.demo_job import BURST_LINES, COPY, environment, package, shell
 from sandreel_core.cli.demo_viewer import Account, Viewer
-from sandreel_core.cli.stage import Stage
+from sandreel_core.cli.interrupts import ending_signals
+from sandreel_core.cli.stage import JsonStage, Stage
 from sandreel_core.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def add(subparsers: Any) -> None:
         " the spawner, the projector and the NATS server while it runs, and show that nothing was lost.",
         allow_abbrev=False,
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line, without the job's output")
     parser.set_defaults(run=run)
 
 
@@ -59,7 +60,7 @@ async def run(args: argparse.Namespace) -> int:
     from sandreel_core import log
     from sandreel_core.embedded.stack import Stack
 
-    stage, began = Stage(sys.stdout), time.monotonic()
+    stage, began = JsonStage(sys.stdout) if args.json else Stage(sys.stdout), time.monotonic()
     told = _ended_by_signals()
     data = Path(tempfile.mkdtemp(prefix="sandreel-demo-"))
     try:
@@ -92,7 +93,7 @@ def _ended_by_signals() -> asyncio.Event:
         if task is not None:
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         loop.add_signal_handler(number, tell)
     return told
 

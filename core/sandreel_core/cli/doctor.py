@@ -105,14 +105,21 @@ def _bubblewrap() -> Check:
 
     why = works()
     if why is None:
-        return Check(name="bubblewrap", level="ok", found="works: sessions see only their own workspace")
+        return Check(name="bubblewrap", level="ok", found="works: a session sees no other one, nor the data")
     mend = "install bubblewrap and allow user namespaces; without, sessions are plain processes and see this machine"
     return Check(name="bubblewrap", level="warn", found=why, mend=mend)
 
 
 def _directory(data: Path) -> Check:
     """The nearest directory that exists decides: the rest is made there."""
+    from sandreel_core.embedded.place import check_readable
+    from sandreel_core.errors import Misconfigured
+
     name = "data directory"
+    try:
+        check_readable(data)
+    except Misconfigured as error:
+        return Check(name=name, level="fail", found=str(error), mend="run this as its owner, or give another --data")
     base = data
     while not base.exists() and base != base.parent:
         base = base.parent
@@ -129,7 +136,7 @@ def _directory(data: Path) -> Check:
 def _stack(data: Path) -> list[Check]:
     from sandreel_core.embedded import pidfile
     from sandreel_core.embedded.ending import left_over
-    from sandreel_core.embedded.place import Place, holder, is_free
+    from sandreel_core.embedded.place import Place, check_readable, holder, is_free
     from sandreel_core.embedded.stack import ROLES
     from sandreel_core.errors import Misconfigured
 
@@ -137,6 +144,7 @@ def _stack(data: Path) -> list[Check]:
     pid = holder(data)
     if pid is None:
         try:
+            check_readable(data)
             ports = [place.keys().nats_port, place.keys().postgres_port] if place.keys_file.exists() else []
             left = left_over(data)
         except Misconfigured as error:

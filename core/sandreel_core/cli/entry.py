@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import importlib
 import inspect
 import os
@@ -22,6 +23,7 @@ _GROUP = "sandreel.commands"
 OPERATOR_ERROR = 2
 BROKEN_PIPE = 141
 INTERRUPTED = 130
+_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _DESCRIPTION = "Sandbox sessions for coding agents, whose whole life is one ordered, durable record."
 _EPILOG = """\
@@ -50,13 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise Malformed("only `exec` takes a command after --")
         return _run(args)
     except BrokenPipeError:
-        # The reader of our output has left. Python would complain once more when it flushes stdout at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forsake_stdout()
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
     except SandreelError as error:
         return complain(error)
+    except OSError as error:
+        if not _is_the_machines(error):
+            raise
+        return _complain_of_machine(error)
     except BaseExceptionGroup as group:
         return _complain_group(group)
 
@@ -74,9 +79,31 @@ def complain(error: SandreelError) -> int:
     return OPERATOR_ERROR
 
 
+def _is_the_machines(error: BaseException) -> bool:
+    """What an operator can mend; any other OSError is a bug and shows itself."""
+    return isinstance(error, OSError) and error.errno in _MACHINE
+
+
+def _complain_of_machine(error: OSError) -> int:
+    where = f"{error.filename}: " if error.filename is not None else ""
+    print(f"sandreel: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forsake_stdout()
+    return OPERATOR_ERROR
+
+
+def _forsake_stdout() -> None:
+    """Nobody takes it any more. Python would complain once more when it flushes stdout at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _complain_group(group: BaseExceptionGroup[BaseException]) -> int:
     """A group is what a TaskGroup makes of errors that are known; anything else is a bug and shows itself."""
-    mine, rest = group.split((SandreelError, BrokenPipeError))
+    mine, rest = group.split(
+        lambda error: isinstance(error, SandreelError | BrokenPipeError) or _is_the_machines(error)
+    )
     if mine is None or rest is not None:
         raise group
     error: BaseException = mine
@@ -84,6 +111,8 @@ def _complain_group(group: BaseExceptionGroup[BaseException]) -> int:
         error = error.exceptions[0]
     if isinstance(error, SandreelError):
         return complain(error)
+    if isinstance(error, OSError) and _is_the_machines(error):
+        return _complain_of_machine(error)
     return BROKEN_PIPE
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, counted: what the first one does and what the second one does is the command's business."""
+"""Ctrl-C, counted: what the first one does and what the second one does is the command's business. And what ends one that serves."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def on_interrupt(pressed: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """What ends a command that serves until it is told. A hangup does not where it was started to outlive it (nohup)."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]

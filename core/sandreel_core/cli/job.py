@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 
 from sandreel_core.cli.ending import exit_code
-from sandreel_core.cli.entry import BROKEN_PIPE, INTERRUPTED
+from sandreel_core.cli.entry import BROKEN_PIPE, INTERRUPTED, OPERATOR_ERROR
 from sandreel_core.cli.interrupts import on_interrupt
 from sandreel_core.cli.pipes import read_chunks
 from sandreel_core.cli.screen import Screen
@@ -56,19 +56,21 @@ class Job:
         if viewer.cancelled():
             await self._say_how_to_return("detached; the job goes on")
             return INTERRUPTED
-        if not viewer.result():
-            await self._say_how_to_return("the reader of the output has left; the job goes on")
-            return BROKEN_PIPE
+        if (problem := viewer.result()) is not None:
+            left = isinstance(problem, BrokenPipeError)
+            why = "the reader of the output has left" if left else f"the output cannot be written ({problem.strerror})"
+            await self._say_how_to_return(f"{why}; the job goes on")
+            return BROKEN_PIPE if left else OPERATOR_ERROR
         assert self._screen.end is not None  # noqa: S101 - a live view ends with the exec
         return exit_code(self._screen.end)
 
-    async def _view(self) -> bool:
-        """False when nobody reads our output any more."""
+    async def _view(self) -> OSError | None:
+        """Why our output goes nowhere any more (its reader has left, the disk is full); None: it was all written."""
         try:
             await self._screen.show(self._handle.follow(self._after))
-        except BrokenPipeError:
-            return False
-        return True
+        except OSError as error:
+            return error
+        return None
 
     async def _feed(self, fd: int) -> None:
         """Pipe `fd` into the job, each piece when the one before it is taken, then its end."""
@@ -101,5 +103,5 @@ class Job:
         after = f" --after {self._screen.cursor}" if self._screen.cursor else ""
         try:
             await self._screen.say(f"{what}: sandreel attach {self._session} {self._handle.id}{after}")
-        except BrokenPipeError:
+        except OSError:
             return  # stderr is gone as well

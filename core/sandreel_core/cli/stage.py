@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, TextIO
 
+import msgspec
+
 if TYPE_CHECKING:
     from sandreel_core.embedded.part import Status
 
@@ -95,6 +97,43 @@ class Stage:
         if self._drawn:
             print("\r\x1b[K", end="", file=self._out)
             self._drawn = False
+
+
+class JsonStage(Stage):
+    """The same as one JSON object a line, without the job's output."""
+
+    def title(self, text: str) -> None:
+        self._line({"title": text})
+
+    def say(self, text: str) -> None:
+        if text.strip():
+            self._line({"text": text.strip()})
+
+    def verdict(self, text: str, *, good: bool) -> None:
+        self._line({"verdict": text, "good": good})
+
+    def part(self, status: Status) -> None:
+        self._line(status)
+
+    def kill(self, who: str, text: str) -> None:
+        self._line({"killed": who, "text": text})
+
+    def output(self, body: bytes) -> None:
+        return
+
+    def progress(self, text: str) -> None:
+        return
+
+    def compare(self, what: str, produced: object, seen: object) -> bool:
+        equal = produced == seen
+        self._line({"check": what, "equal": equal, "produced": produced, "seen": seen})
+        return equal
+
+    def block(self, text: str) -> None:
+        self._line({"rows": text.splitlines()})
+
+    def _line(self, value: object) -> None:
+        print(msgspec.json.encode(value).decode(), file=self._out, flush=True)
 
 
 def _short(value: object) -> str:

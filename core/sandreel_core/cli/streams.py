@@ -52,6 +52,8 @@ async def list_streams(args: argparse.Namespace) -> int:
 
 async def restore(args: argparse.Namespace) -> int:
     """Raises Malformed for a stream that has no cursors, NotFound, Unavailable, Misconfigured."""
+    import msgspec
+
     from sandreel_core import clock
     from sandreel_core.contract.subjects import reel
     from sandreel_core.errors import Malformed
@@ -65,5 +67,8 @@ async def restore(args: argparse.Namespace) -> int:
             before = (await client.bus.state(name)).epoch
             epoch = clock.new_token()
             await client.bus.renew_epoch(name, epoch)
-            print(f"{name}: epoch {before or '-'} → {epoch}; start the roles again, and have the views read anew")
+            if args.json:
+                print(msgspec.json.encode({"stream": name, "epoch_before": before, "epoch": epoch}).decode())
+            else:
+                print(f"{name}: epoch {before or '-'} → {epoch}; start the roles again, and have the views read anew")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import DATA, data_of
+from sandreel_core.cli.interrupts import ending_signals
 
 if TYPE_CHECKING:
     from sandreel_core.embedded.part import Status
@@ -75,17 +77,17 @@ async def _up(args: argparse.Namespace) -> int:
     _log_to(data)
     stack = Stack(data, environ=environ, report=reporter(json=args.json), stop_sessions=not args.keep_sessions)
     if not args.json:
-        print(f"sandreel {__version__} · data in {data}", flush=True)
+        _print(f"sandreel {__version__} · data in {data}")
     told = asyncio.Event()
     _on_signals(stack, told)
     try:
         async with stack:
             if not args.json:
-                print(_hints(args, time.monotonic() - began), flush=True)
+                _print(_hints(args, time.monotonic() - began))
             notify("READY=1")
             await _until(told, stack)
             if not args.json:
-                print("stopping (Ctrl-C again leaves the sessions running)", flush=True)
+                _print("stopping (Ctrl-C again leaves the sessions running)")
     except asyncio.CancelledError:
         if not told.is_set():
             raise
@@ -104,7 +106,7 @@ def _on_signals(stack: Stack, told: asyncio.Event) -> None:
         if not stack.entered and task is not None:
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         loop.add_signal_handler(number, tell)
 
 
@@ -125,14 +127,25 @@ def reporter(*, json: bool) -> Callable[[Status], None]:
         if json:
             import msgspec
 
-            print(msgspec.json.encode(status).decode(), flush=True)
+            _print(msgspec.json.encode(status).decode())
         elif status.state != "starting" or status.detail:
             pid = f"pid {status.pid}" if status.pid else ""
             took = f"{status.took_s:.2f} s" if status.took_s is not None else ""
             words = "  ".join(word for word in (status.detail, pid, took) if word)
-            print(f"  {status.part:<10} {status.state:<8} {words}".rstrip(), flush=True)
+            _print(f"  {status.part:<10} {status.state:<8} {words}".rstrip())
 
     return report
+
+
+def _print(line: str) -> None:
+    """For whoever looks. A reader that left, or a terminal that was closed, ends nothing and hears no more."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def _hints(args: argparse.Namespace, took_s: float) -> str:
@@ -166,7 +179,9 @@ def _detach(args: argparse.Namespace) -> int:
     command += ["--keep-sessions"] if args.keep_sessions else []
     pid = start(command, data_of(args) / "logs" / "up.log", within_s=_DETACHED_WITHIN_S)
     if args.json:
-        print(f'{{"pid":{pid},"data":"{data_of(args)}"}}')
+        import msgspec
+
+        print(msgspec.json.encode({"pid": pid, "data": str(data_of(args))}).decode())
     else:
         print(f"sandreel is up (pid {pid}), data in {data_of(args)}; `sandreel down` stops it")
     return 0

@@ -143,7 +143,10 @@ class Drain(Request, frozen=True, kw_only=True):
 
 
 class Drained(Reply, frozen=True, kw_only=True):
+    """`idle_s` as in the heartbeat, at the moment of the answer; absent from a runnerd that does not say it."""
+
     live_execs: list[str]
+    idle_s: float | None = None
 
 
 class Hold(Request, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ from sandreel_core.contract.boot import BOOT_MARKER
 from sandreel_core.contract.subjects import parse_event_subject, reel
 from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.part import Status
-from sandreel_core.embedded.place import Place
-from sandreel_core.embedded.postmaster import pid_on_file
+from sandreel_core.embedded.place import Place, check_readable
+from sandreel_core.embedded.postmaster import left_running
 from sandreel_core.errors import SandreelError
 from sandreel_core.session import ACTIVE
 from sandreel_core.settings import load
@@ -56,10 +56,14 @@ async def stop_sessions(settings: Path, *, within_s: float, report: Callable[[St
 
 
 def left_over(data: Path) -> bool:
-    """Whether parts of a stack that was killed still run on the directory, or sessions that it has left."""
+    """Whether parts of a stack that was killed still run on the directory, or sessions that it has left.
+
+    Raises Misconfigured when the directory cannot be read.
+    """
+    check_readable(data)
     place = Place(data)
     files = [place.nats / "nats.pid", *data.glob("run/*.pid")]
-    if any(pidfile.alive(file) is not None for file in files) or pid_on_file(place.postgres / "cluster"):
+    if any(pidfile.alive(file) is not None for file in files) or left_running(place.postgres / "cluster"):
         return True
     if not place.keys_file.exists():
         return False

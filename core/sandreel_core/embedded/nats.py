@@ -191,8 +191,8 @@ class NatsServer:
             group=user.gid if user else None,
             extra_groups=[] if user else None,
         )
-        pidfile.write(self._pid_file, self._child.pid)
         try:
+            pidfile.write(self._pid_file, self._child.pid)
             async with asyncio.timeout(_START_S):
                 while self._child.returncode is None:
                     if await _greets(self.port):
@@ -201,7 +201,7 @@ class NatsServer:
         except TimeoutError as error:
             await self.stop()
             raise Unavailable(f"nats-server was not ready within {_START_S:g} s (see {self.log_path})") from error
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, OSError):
             await asyncio.shield(self.stop())
             raise
         return False

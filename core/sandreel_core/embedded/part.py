@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from sandreel_core.errors import SandreelError
+from sandreel_core.errors import SandreelError, Unavailable
 from sandreel_core.log import Log
 
 State = Literal["starting", "ready", "died", "held", "stopped"]
@@ -43,6 +43,20 @@ class Status:
     took_s: float | None = None
 
 
+def harmless(report: Callable[[Status], None]) -> Callable[[Status], None]:
+    """The same, but nothing ends because nobody can hear it: a reader that left, a terminal that was closed, a
+    full disk."""
+    log = Log("stack")
+
+    def tell(status: Status) -> None:
+        try:
+            report(status)
+        except OSError as error:
+            log.warning("a report was not heard", part=status.part, state=status.state, problem=str(error))
+
+    return tell
+
+
 class Part:
     """A server and whoever keeps it alive. `start` and `stop` belong to the stack, the rest to anybody."""
 
@@ -63,7 +77,8 @@ class Part:
         return self.server.pid
 
     async def start(self) -> None:
-        """Raises what the server raises; the state is then `died`."""
+        """Raises what the server raises, and Unavailable when this machine does not let it start (a full disk,
+        no more processes); the state is then `died`."""
         await self._become("starting")
         began = time.monotonic()
         try:
@@ -71,6 +86,9 @@ class Part:
         except SandreelError as error:
             await self._become("died", str(error))
             raise
+        except OSError as error:
+            await self._become("died", str(error))
+            raise Unavailable(f"{self.name} cannot be started: {error}") from error
         self.starts += 1
         await self._become("ready", self.detail, time.monotonic() - began)
 

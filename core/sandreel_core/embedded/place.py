@@ -119,6 +119,19 @@ def open_place(data: Path) -> Iterator[Place]:
         os.close(lock)
 
 
+def check_readable(data: Path) -> None:
+    """Raises Misconfigured when the directory is closed to us. One that is not there is not."""
+    try:
+        os.stat(data / "up.lock")  # noqa: PTH116 - the way there is asked for, not the file
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        why = (error.strerror or "error").lower()
+        raise Misconfigured(
+            f"the data directory {data} cannot be read ({why}): run this as its owner, or give another with --data"
+        ) from error
+
+
 def holder(data: Path) -> int | None:
     """The pid of the `sandreel up` that has the directory open, None when nobody has."""
     try:

@@ -224,10 +224,8 @@ class PostgresServer:
 
     def _end_leftover(self) -> None:
         """Stop a server on this data that an owner which was killed has left running."""
-        pid = postmaster.pid_on_file(self.cluster)
-        if not pid:
-            return
-        if str(self.cluster).encode() in postmaster.command_line(pid):
+        pid = postmaster.left_running(self.cluster)
+        if pid:
             self._log.warning("a server was left running on this data; stopping it", pid=pid)
             postmaster.end(pid, None)
         else:

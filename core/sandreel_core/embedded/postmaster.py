@@ -29,6 +29,12 @@ def pid_on_file(cluster: Path) -> int:
     return int(first) if first.isdecimal() else 0
 
 
+def left_running(cluster: Path) -> int:
+    """The pid of a postmaster that runs on the cluster; 0 when the number on file is nobody's, or a stranger's, by now."""
+    pid = pid_on_file(cluster)
+    return pid if pid and alive(pid) and str(cluster).encode() in command_line(pid) else 0
+
+
 def command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -72,8 +73,8 @@ class Process:
                     cwd=self._directory,
                     start_new_session=True,
                 )
-            pidfile.write(self._pid_file, self._child.pid)
             try:
+                pidfile.write(self._pid_file, self._child.pid)
                 await self._await_ready(listener, self._child, offset)
             except BaseException:
                 await self.stop()
@@ -123,10 +124,19 @@ class Process:
 
 
 def cut(log: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
-    """Move what a log holds to `<name>.1` when it has grown beyond `max_bytes`. Its writer appends and need not know."""
+    """Move what a log holds to `<name>.1` when it has grown beyond `max_bytes`. Its writer appends and need not know.
+
+    On a full disk it is cut and not kept: that makes room. Raises OSError.
+    """
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > max_bytes:
-            shutil.copyfile(log, log.with_name(log.name + ".1"))
+            older = log.with_name(log.name + ".1")
+            try:
+                shutil.copyfile(log, older)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                older.unlink(missing_ok=True)
             os.truncate(log, 0)
 
 

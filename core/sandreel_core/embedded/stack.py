@@ -17,7 +17,7 @@ from typing import Any
 
 from sandreel_core.embedded import ending
 from sandreel_core.embedded.nats import NatsServer
-from sandreel_core.embedded.part import Part, Server, Status
+from sandreel_core.embedded.part import Part, Server, Status, harmless
 from sandreel_core.embedded.place import Keys, Place, moved, open_place
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import Process, cut, tail
@@ -41,7 +41,7 @@ class Stack:
 
     data           where everything is kept; a second stack on it is refused
     environ        whose `SANDREEL_*` variables count (the process's own by default)
-    report         hears of every start, death and stop
+    report         hears of every start, death and stop; an OSError of its own does no harm
     stop_sessions  on the way out, end the sessions' boots first (their workspaces stay); else they go on
                    and keep what they have to say until the next stack
     Entering raises Misconfigured for what an operator has to mend, Unavailable when a part does not come up.
@@ -60,7 +60,7 @@ class Stack:
         self.parts: dict[str, Part] = {}
         self.hurry = asyncio.Event()
         self._environ = dict(os.environ if environ is None else environ)
-        self._report = report
+        self._report = harmless(report)
         self._log = Log("stack")
         self._exit = AsyncExitStack()
         self._keeper: asyncio.Task[None] | None = None
@@ -202,7 +202,10 @@ class Stack:
         while True:
             await asyncio.sleep(_LOGS_EVERY_S)
             for name in ROLES:
-                await asyncio.to_thread(cut, self.place.log(name))
+                try:
+                    await asyncio.to_thread(cut, self.place.log(name))
+                except OSError as error:
+                    self._log.warning("a log was not cut", part=name, problem=str(error))
 
     async def _stop_sessions(self, wiring: Wiring) -> None:
         if not self.stop_sessions or self.hurry.is_set():
@@ -219,6 +222,8 @@ class Stack:
             results = await asyncio.gather(stopping, hurried, return_exceptions=True)
         if isinstance(results[0], SandreelError):
             self._log.warning("sessions were not stopped", problem=str(results[0]))
+        elif isinstance(results[0], Exception):
+            raise results[0]
 
     async def _stop_keeping(self) -> None:
         if self._keeper is not None:
@@ -227,9 +232,14 @@ class Stack:
                 await self._keeper
 
     async def _stop_parts(self) -> None:
-        """Roles first, so that no role complains of a server that is gone."""
+        """Roles first, so that no role complains of a server that is gone. One that fails leaves none running."""
+        results: list[BaseException | None] = []
         for names in (tuple(ROLES), (NATS, POSTGRES)):
-            await asyncio.gather(*(self.parts[name].stop() for name in names if name in self.parts))
+            stops = (self.parts[name].stop() for name in names if name in self.parts)
+            results += await asyncio.gather(*stops, return_exceptions=True)
+        for result in results:
+            if result is not None:
+                raise result
 
 
 async def _together(starts: list[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -17,6 +17,7 @@ from sandreel_core.settings import CONFIG, Bus, Port, Postgres, Section, given, 
 
 # The three identities of design §2; embedded/nats.py says what each may do.
 ROLE, RUNNERD, CLIENT = "role", "runnerd", "client"
+_HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
 
 
 class StackSettings(Section, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ class Wiring:
         bus["nats_urls"] = list(self.bus.nats_urls)
         if not self.embeds_nats:
             return bus, bus
-        bus["nats_urls"] = [f"nats://127.0.0.1:{keys.nats_port}"]
+        bus["nats_urls"] = [f"nats://127.0.0.1:{self.settings.nats_port or keys.nats_port}"]
         return (
             bus | {"user": ROLE, "password": keys.role_password},
             bus | {"user": CLIENT, "password": keys.client_password},
@@ -82,7 +83,11 @@ class Wiring:
             spawner |= {"runnerd_nats_user": RUNNERD, "runnerd_nats_password": keys.runnerd_password}
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}
-        tables["spawner"] = spawner | tables.get("spawner", {})
+        own = tables.get("spawner", {})
+        tables["spawner"] = spawner | own
+        if isinstance(own.get("hidden", []), list):
+            # The passwords lie beside the spawner's own data; without root, sessions run as whoever may read them.
+            tables["spawner"]["hidden"] = [str(place.data), *own.get("hidden", [])]
         tables.pop("stack", None)
         write_secret(place.roles, toml(tables))
         write_secret(place.client, toml({"bus": clients, "postgres": {"dsn": dsn}, "client": tables.get("client", {})}))
@@ -91,6 +96,8 @@ class Wiring:
         """The operator's variables but those that the stack decides, and the roles' file."""
         ours = ("SANDREEL_BUS_", "SANDREEL_POSTGRES_", "SANDREEL_STACK_", "SANDREEL_BOOT", "SANDREEL_EXEC_ID")
         kept = {name: value for name, value in self.environ.items() if not name.startswith(ours)}
+        if kept.get(_HIDDEN, "").strip():
+            kept[_HIDDEN] = f"{place.data},{kept[_HIDDEN]}"  # a variable stands above the file
         return kept | {CONFIG: str(place.roles), "PYTHONUNBUFFERED": "1"}
 
     def _own_tables(self) -> dict[str, dict[str, Any]]:

@@ -67,6 +67,7 @@ async def serve(role: Role[Settings]) -> None:
         node=settings.node_name,
         users={"default": user(settings.default_user), "agent": user(settings.agent_user)},
         box=box,
+        hidden=[Path(path) for path in settings.hidden],
     ) as backend:
         await Spawner(role.bus, backend, plan_of(settings, role.installation, key)).run(role.ready)
 

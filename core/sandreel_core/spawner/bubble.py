@@ -63,7 +63,7 @@ def arguments(
     given, is who it runs as. There is no --die-with-parent: runnerd outlives the spawner.
     """
     paths = needs(program)
-    masked = {path for path in hidden if path.exists()}
+    masked = {path.resolve() for path in hidden if path.exists()}  # an empty directory over a link would hide nothing
     if user is not None:
         masked |= {closed for path in paths if (closed := closed_to(path, *user)) is not None}
     masked = {path for path in masked if not any(other in path.parents for other in (*masked, Path(_TMP)))}

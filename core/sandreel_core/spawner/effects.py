@@ -5,6 +5,7 @@ Every effect loads the session anew and does nothing where the log has moved on.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sandreel_core.bus.streams import CMD_MAX_AGE_S
@@ -18,7 +19,7 @@ from sandreel_core.contract.session import (
     Recovered,
     Stopped,
 )
-from sandreel_core.errors import AlreadyExists, Conflict, NotFound, Refused
+from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused
 from sandreel_core.log import Log
 from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
 from sandreel_core.spawner import reconcile as r
@@ -204,7 +205,8 @@ class Effects:
         session = await self._session(action.key)
         if session.phase != "destroying" or await self._confirm(action.key, action.boot_id, session) is None:
             return
-        await self._destroy(action.key, session)
+        with suppress(Denied):  # another installation's: nothing of ours is there to be deleted
+            await self._destroy(action.key, session)
 
         async def choose(record: Record, _: frozenset[str]) -> Event | None:
             if record.session.phase != "destroying" or record.session.incarnation != session.incarnation:

@@ -11,7 +11,6 @@ from sandreel_core.contract.requests import Hold
 from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import SandreelError
 from sandreel_core.log import Log
-from sandreel_core.session import RUNNING
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.sessions import Sessions
 
@@ -50,9 +49,9 @@ class Holding:
                 continue
             self._full[partition] = full
             async with asyncio.TaskGroup() as group:
-                for key, known in self._sessions.snapshot().items():
+                for key in self._sessions.running():
                     subjects = self._journal.subjects(key)
-                    if known.session.phase in RUNNING and subjects.partition == partition:
+                    if subjects.partition == partition:
                         group.create_task(self._say(subjects.request("runnerd", "hold"), full, room))
 
     async def _say(self, subject: str, hold: bool, room: asyncio.Semaphore) -> None:

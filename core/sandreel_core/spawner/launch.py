@@ -35,12 +35,12 @@ def launch(
     *,
     program: Sequence[str],
     user: tuple[int, int] | None,
-    hidden: Path | None,
+    hidden: Sequence[Path] | None,
     started: Callable[[subprocess.Popen[bytes]], None],
 ) -> Boot:
     """Start it in a session of its own, write down its pid, and only then tell it who it is.
 
-    hidden   a directory that it must not see, in bubblewrap; None: a plain process
+    hidden   directories that it must not see, in bubblewrap; None: a plain process
     started  is called at once with the child, so that it is reaped whatever comes
     Raises Unavailable when it ends at once, and OSError.
     """
@@ -62,7 +62,7 @@ def launch(
         if hidden is not None:
             tmp_bytes = TMP_BYTES[spec.profile] + spec.settings.spool_bytes
             line = bubble.arguments(
-                workspace=folder.workspace, hidden=[hidden], program=line, user=user, tmp_bytes=tmp_bytes
+                workspace=folder.workspace, hidden=hidden, program=line, user=user, tmp_bytes=tmp_bytes
             )
             line[1:1] = ["--info-fd", str(told)]
             options: dict[str, Any] = {"pass_fds": (told,), "cwd": "/"}
@@ -89,6 +89,8 @@ def launch(
             folder.write(boot)
             # Only now does runnerd learn who it is: what is killed before this line has done nothing.
             pipe.write(msgspec.json.encode(replace(spec.settings, workspace=workspace)))
+    except BrokenPipeError as error:
+        raise Unavailable(f"the session's process ended at once: {folder.tail()}") from error
     finally:
         os.close(log)
         os.close(info)

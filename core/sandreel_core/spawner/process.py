@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,10 +50,12 @@ class ProcessBackend:
         program: Sequence[str],
         users: Mapping[Profile, tuple[int, int]] | None,
         boxed: bool,
+        hidden: Iterable[Path] = (),
     ) -> None:
         self.node = node
         self.boxed = boxed
         self._data = data.absolute()
+        self._hidden = [self._data, *hidden]
         self._program = list(program)
         self._users = users
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -70,8 +72,10 @@ class ProcessBackend:
         program: Sequence[str] = PROGRAM,
         users: Mapping[Profile, tuple[int, int]] = USERS,
         box: bool | None = None,
+        hidden: Iterable[Path] = (),
     ) -> AsyncGenerator[ProcessBackend, None]:
-        """`box` None: in bubblewrap if it works here. As root, sessions run as `users` of their profile.
+        """`box` None: in bubblewrap if it works here; `hidden` and `data` are empty there. As root, sessions run as
+        `users` of their profile.
 
         Raises Misconfigured when such a user could not read the interpreter or enter the data directory.
         """
@@ -82,7 +86,7 @@ class ProcessBackend:
         if why:
             log.warning("sessions are plain processes: they see each other and this machine", reason=why)
         dropping = users if os.geteuid() == 0 else None
-        backend = cls(data, node=node, program=program, users=dropping, boxed=why is None)
+        backend = cls(data, node=node, program=program, users=dropping, boxed=why is None, hidden=hidden)
         await asyncio.to_thread(backend._prepare)
         try:
             yield backend
@@ -147,27 +151,40 @@ class ProcessBackend:
                 marker=marker_of(spec),
                 fresh=spec.fresh,
             )
+            begun: list[subprocess.Popen[bytes]] = []
             try:
                 folder.write(boot)
                 if spec.fresh and not folder.workspace.exists():
                     folder.make_workspace(user)
-                return self._start(folder, boot, spec, user)
+                return self._start(folder, boot, spec, user, begun)
             except (OSError, SandreelError) as error:
-                self._undo(folder, boot, before)
+                self._undo(folder, boot, before, begun)
                 if isinstance(error, SandreelError):
                     raise
                 raise Unavailable(f"the session's process cannot be started: {error}") from error
 
-    def _start(self, folder: Folder, boot: Boot, spec: BootSpec, user: tuple[int, int] | None) -> Boot:
+    def _start(
+        self,
+        folder: Folder,
+        boot: Boot,
+        spec: BootSpec,
+        user: tuple[int, int] | None,
+        begun: list[subprocess.Popen[bytes]],
+    ) -> Boot:
         def keep(child: subprocess.Popen[bytes]) -> None:
+            begun.append(child)
             self._children[child.pid] = child
 
-        hidden = self._data if self.boxed else None
+        hidden = self._hidden if self.boxed else None
         return launch(folder, boot, spec, program=self._program, user=user, hidden=hidden, started=keep)
 
-    def _undo(self, folder: Folder, boot: Boot, before: Boot | None) -> None:
-        with suppress(Unavailable):
+    def _undo(self, folder: Folder, boot: Boot, before: Boot | None, begun: Sequence[subprocess.Popen[bytes]]) -> None:
+        with suppress(Unavailable, OSError):
             self._bury(folder, boot)
+        for child in begun:  # of which the boot's record does not know yet
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=1)
+                self._children.pop(child.pid, None)
         if boot.fresh:
             folder.remove()
         elif before is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from sandreel_core.bus.port import Bus, Stream
+from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stream
 from sandreel_core.contract.message import Owner
 from sandreel_core.errors import Conflict, Refused, Unavailable
 from sandreel_core.spawner.backend import Key
@@ -129,8 +130,9 @@ class Quota:
                 wanted.setdefault(subject, set()).add(claim.holder)
         changed = 0
         before, missed = now - timedelta(seconds=IN_FLIGHT_S), set[tuple[str, str]]()
-        for subject in sorted(set(await self._bus.subjects(SLOTS, "slot.>")) | set(wanted)):
-            document, revision = await self._read(subject)
+        stored = await self._read_all()
+        for subject in sorted(set(stored) | set(wanted)):
+            document, revision = stored.get(subject, (Document(), 0))
             due = wanted.get(subject, set())
             kept = [slot for slot in document.slots if slot.holder in due or slot.taken_at > before]
             missing = due - {slot.holder for slot in kept}
@@ -138,7 +140,9 @@ class Quota:
             certain = [h for h in sorted(missing) if self._missed is None or (subject, h) in self._missed]
             # Not as if just taken: if it is not due the next time, it goes at once.
             kept += [Slot(holder=holder, taken_at=before) for holder in certain]
-            if kept != document.slots and await self._write(subject, replace(document, slots=kept), revision):
+            if kept == document.slots and (kept or not revision):
+                continue
+            if await self._write(subject, replace(document, slots=kept), revision):
                 changed += 1
         self._missed = missed
         return changed
@@ -149,20 +153,34 @@ class Quota:
 
     async def _read(self, subject: str) -> tuple[Document, int]:
         stored = await self._bus.last(SLOTS, subject)
-        if stored is None:
-            return Document(), 0
-        try:
-            return msgspec.json.decode(stored.body, type=Document), stored.sequence
-        except msgspec.DecodeError:
-            # `settle` fills it again from the log.
-            return Document(), stored.sequence
+        return (Document(), 0) if stored is None else (_decode(stored.body), stored.sequence)
+
+    async def _read_all(self) -> dict[str, tuple[Document, int]]:
+        """Every document with its revision, in one reading: one by one, so many take longer than a start may."""
+        found: dict[str, tuple[Document, int]] = {}
+        async with aclosing(self._bus.follow(SLOTS, ["slot.>"], live=False)) as items:
+            async for item in items:
+                if not isinstance(item, CaughtUp | Missing):
+                    found |= {stored.subject: (_decode(stored.body), stored.sequence) for stored in item}
+        return found
 
     async def _write(self, subject: str, document: Document, revision: int) -> bool:
+        """Whether it was still at this revision. An empty one goes: every owner that there ever was would have one."""
+        if not document.slots:
+            # Only what is there at that revision: what somebody wrote since has a larger one.
+            return not revision or await self._bus.purge(SLOTS, subject, up_to=revision + 1) > 0
         try:
             await self._bus.append(subject, msgspec.json.encode(document), expected=revision)
         except Conflict:
             return False
         return True
+
+
+def _decode(body: bytes) -> Document:
+    try:
+        return msgspec.json.decode(body, type=Document)
+    except msgspec.DecodeError:
+        return Document()  # `settle` fills it again from the log
 
 
 def claims(pairs: Iterable[Claim]) -> dict[str, Claim]:

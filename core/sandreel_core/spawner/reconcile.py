@@ -163,9 +163,7 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
         if sandbox.status == "unknown" or sandbox.node != rules.node:
             return None
         if sandbox.installation != rules.installation:
-            if session.phase in ("requested", "resuming"):
-                return _fail(key, None, session, "FOREIGN", "what runs under this id belongs to another installation")
-            return None
+            return _beside(key, session)
         if session.exists and boot_order(sandbox.boot_id) > (session.incarnation, session.boot):
             return None
         if not session.exists:
@@ -205,6 +203,19 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
                 return Quell(key, sandbox.boot_id)
             if session.phase == "failed" and never_ready(session) and sandbox.incarnation == session.incarnation:
                 return Discard(key)
+    return None
+
+
+def _beside(key: Key, session: Session) -> Action | None:
+    """What is under the session's id is another installation's, so nothing of the session runs: its life goes on
+    without touching that."""
+    match session.phase:
+        case "requested" | "resuming":
+            return _fail(key, None, session, "FOREIGN", "what runs under this id belongs to another installation")
+        case "stopping":
+            return Halt(key, None, session.stop_reason or "asked")
+        case "destroying":
+            return Remove(key, None)
     return None
 
 

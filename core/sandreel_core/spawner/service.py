@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,9 +26,9 @@ from sandreel_core.spawner.hold import TICK_S, Holding
 from sandreel_core.spawner.home import settle_at
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.pulse import Pulse
-from sandreel_core.spawner.quota import Quota, Quotas, claims, slots
+from sandreel_core.spawner.quota import Claim, Quota, Quotas, claims, slots
 from sandreel_core.spawner.refusals import Refusals
-from sandreel_core.spawner.sessions import Sessions
+from sandreel_core.spawner.sessions import Known, Sessions
 from sandreel_core.spawner.sweep import Sweeper
 
 MAX_AT_ONCE = 16
@@ -215,17 +215,21 @@ class Spawner:
         """Everything at once, at the start and then every `sweep_s`."""
         first = True
         while True:
+            known, read_at = self._sessions.snapshot(), now()
             try:
-                await self._sweep_once(group)
+                await self._sweep_once(group, known)
             except SandreelError as error:
                 self._log.warning("a sweep failed", problem=str(error))
             if first:
                 first = False
                 ready()
+            try:
+                await self._quota.settle(self._claims(known), read_at)
+            except SandreelError as error:
+                self._log.warning("the slots were not settled", problem=str(error))
             await asyncio.sleep(self._plan.sweep_s * random.uniform(0.9, 1.0))  # noqa: S311 - no secret hangs on it
 
-    async def _sweep_once(self, group: asyncio.TaskGroup) -> None:
-        known, read_at = self._sessions.snapshot(), now()
+    async def _sweep_once(self, group: asyncio.TaskGroup, known: Mapping[Key, Known]) -> None:
         # The sessions first, then the backend: what reconcile relies on.
         found: Sequence[Sandbox] | None
         try:
@@ -242,18 +246,17 @@ class Spawner:
         closing = [key for key, entry in known.items() if self._closing.is_due(key, entry.record)]
         for key in (*due, *(key for key in closing if key not in due)):
             self._begin(group, key, partial(self._act, key, [due[key]] if key in due else []))
-        active = [
-            claim
-            for key, session in sessions.items()
-            if session.phase in ACTIVE and (claim := claim_of(key, session, self._plan.rules.node)) is not None
-        ]
-        await self._quota.settle(claims(active), read_at)
+
+    def _claims(self, known: Mapping[Key, Known]) -> dict[str, Claim]:
+        """What the active sessions hold, by holder."""
+        node = self._plan.rules.node
+        active = [(key, entry.session) for key, entry in known.items() if entry.session.phase in ACTIVE]
+        return claims(claim for key, session in active if (claim := claim_of(key, session, node)) is not None)
 
     def _check_pulse(self, group: asyncio.TaskGroup) -> Callable[[], Coroutine[None, None, None]]:
         async def check() -> None:
             heard_s = self._pulse.tick()
-            sessions = {key: entry.session for key, entry in self._sessions.snapshot().items()}
-            beats = self._pulse.beats()
+            sessions, beats = self._sessions.running(), self._pulse.beats()
             for action in r.reconcile(sessions, None, beats, now(), self._plan.rules, heard_s=heard_s):
                 if action.key not in self._busy:
                     self._begin(group, action.key, partial(self._act, action.key, [action]))

@@ -18,7 +18,7 @@ from sandreel_core.contract.session import Failed, Stopped
 from sandreel_core.contract.subjects import parse_event_subject, reel
 from sandreel_core.errors import Malformed
 from sandreel_core.log import Log
-from sandreel_core.session import Session
+from sandreel_core.session import RUNNING, Session
 from sandreel_core.spawner.backend import Cause, Key
 
 # Commands older than CMD's age need no owner any more; no session boots so often within it on purpose.
@@ -88,6 +88,7 @@ class Sessions:
         self._bus = bus
         self._partitions = partitions
         self._known: dict[Key, Known] = {}
+        self._running: set[Key] = set()
         self._behind = set(range(partitions))
         self._caught_up = asyncio.Event()
         self._waiting: set[asyncio.Event] = set()
@@ -96,6 +97,10 @@ class Sessions:
 
     def snapshot(self) -> dict[Key, Known]:
         return dict(self._known)
+
+    def running(self) -> dict[Key, Session]:
+        """Those that are ready or degraded: few, where all that there ever were are many."""
+        return {key: self._known[key].session for key in self._running}
 
     def get(self, key: Key) -> Known:
         return self._known.get(key, Known(Record(), 0))
@@ -155,7 +160,11 @@ class Sessions:
             self._log.warning("an event of a session was skipped", sequence=sequence, problem=str(error))
             return
         key = Key(where.org, where.session)
-        self._known[key] = Known(evolve(self.get(key).record, event), sequence)
+        record = evolve(self.get(key).record, event)
+        if record.session.phase == "destroyed":
+            record = replace(record, session=replace(record.session, env={}))  # it stays in the table for ever
+        self._known[key] = Known(record, sequence)
+        (self._running.add if record.session.phase in RUNNING else self._running.discard)(key)
         self._dirty.add(key)
 
     def _tell(self) -> None:

@@ -25,7 +25,8 @@ MIN_KEY_BYTES = 32
 class Settings(Section, frozen=True, kw_only=True):
     """Defaults and bounds: behaviour §2.3 and design §6.
 
-    data            where workspaces and records are; no session can read it
+    data            where workspaces and records are; no session in bubblewrap can read it
+    hidden          directories that no session in bubblewrap can read either; absolute
     installation    names the owner of what the backend holds; absent: made from the installation's key, for two
                     installations of one name on one machine would end each other's processes
     installation_key  at least 32 characters; absent: made once, in a file below `data`
@@ -37,6 +38,7 @@ class Settings(Section, frozen=True, kw_only=True):
     section: ClassVar[str] = "spawner"
     backend: Literal["process"] = "process"
     data: str
+    hidden: Annotated[tuple[Annotated[str, Meta(pattern=r"^/")], ...], Meta(max_length=64)] = ()
     installation: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     installation_key: Annotated[Secret, Meta(min_length=MIN_KEY_BYTES)] | None = None
     node: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,253}$")] | None = None

@@ -35,13 +35,13 @@ class Sweeper:
 
     async def sweep(self, action: Sweep) -> bool:
         """Whether `session.stopping` was appended. Spared: a live exec by the log or by runnerd, an unfinished
-        turn, a living boot that does not answer, one that was pinned or extended meanwhile."""
+        turn, a living boot that does not answer, one that was pinned, extended or used meanwhile."""
         subjects = self._journal.subjects(action.key)
         record, _, _ = await self._journal.load(action.key)
         boot_id = record.session.boot_id
         if await self._heads.open(subjects) or await self._unfinished_turn(subjects):
             return False
-        if not await self._drain(subjects):
+        if not await self._drain(subjects, record.session.idle_timeout_s if action.reason == "idle" else None):
             return False
         stopping = False
         try:
@@ -64,19 +64,22 @@ class Sweeper:
             self._log.info("a session is stopped", session=str(action.key), reason=action.reason)
         return stopping
 
-    async def _drain(self, subjects: SessionSubjects) -> bool:
-        """Whether runnerd reads no more commands and has nothing alive."""
+    async def _drain(self, subjects: SessionSubjects, idle_over_s: float | None) -> bool:
+        """Whether runnerd reads no more commands, has nothing alive and, where `idle_over_s` is given, has been
+        idle for longer: the heartbeat that said so is older than a command that was carried out since."""
         try:
             body = msgspec.json.encode(Drain(commands_until=await self._journal.commands_last()))
             answer = await self._bus.request(subjects.request("runnerd", "drain"), body, timeout_s=DRAIN_TIMEOUT_S)
-            live = msgspec.json.decode(answer, type=Drained).live_execs
+            drained = msgspec.json.decode(answer, type=Drained)
         except (SandreelError, msgspec.DecodeError) as error:
             self._log.info("a session is spared: it did not drain", session=subjects.session, problem=str(error))
             await self._lift(subjects)
             return False
-        if live:
+        used = idle_over_s is not None and (drained.idle_s is None or drained.idle_s <= idle_over_s)
+        if drained.live_execs or used:
             await self._lift(subjects)
-        return not live
+            return False
+        return True
 
     async def _lift(self, subjects: SessionSubjects) -> None:
         try:

@@ -193,6 +193,9 @@ async def test_purge(world: World) -> None:
     assert bodies(messages) == [b"5", b"7", b"8"]
     assert markers == [Missing(1, 4), CaughtUp(8)]
     assert await world.bus.purge("REEL-0", "evt.0.a") == 1
+    with pytest.raises(Conflict):
+        await world.bus.append("evt.0.a", b"9", expected=5)
+    assert await world.bus.append("evt.0.a", b"9", expected=0) == 9, "a subject without a message is as new"
 
 
 async def test_follow_reads_behind_a_sequence_then_says_that_it_is_caught_up(world: World) -> None:

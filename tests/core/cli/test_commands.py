@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -260,6 +261,76 @@ async def test_a_mistake_is_one_line_and_exit_code_2(shell: Shell, args: list[st
     assert (done.code, done.out) == (2, b"")
     assert done.err.count("\n") == 1
     assert phrase in done.err
+
+
+@pytest.mark.parametrize("args", [["session", "ls"], ["down"], ["archive"], ["streams", "ls"], ["up"]])
+@pytest.mark.parametrize("closed", [True, False])
+async def test_data_that_cannot_be_read_is_one_line(tmp_path: Path, args: list[str], closed: bool) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o000)
+    powerless: list[str] = []
+    if os.geteuid() == 0:  # whose power over files is a capability, which can be laid down
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not installed")
+        os.chown(theirs, 65534, 65534)
+        powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-chown,-fowner"]
+    data = theirs / "data" if closed else tmp_path / ("x" * 300)
+
+    shell = Shell(data)
+    process = await asyncio.create_subprocess_exec(
+        *(*powerless, *shell.argv(*args)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=shell.environ
+    )
+    async with asyncio.timeout(30):
+        _, err = await process.communicate()
+
+    said = err.decode()
+    assert (process.returncode, said.count("\n")) == (2, 1), said
+    assert "give another" in said
+    assert "permission denied" in said if closed else "file name too long" in said
+
+
+async def test_doctor_says_that_the_data_cannot_be_read(tmp_path: Path) -> None:
+    done = await Shell(tmp_path / ("x" * 300))("doctor", "--json")
+
+    assert (done.code, done.err) == (1, "")
+    found = {check["name"]: check for check in done.objects}
+    assert found["data directory"]["level"] == found["stack"]["level"] == "fail"
+    assert "cannot be read (file name too long)" in found["data directory"]["found"]
+
+
+@pytest.mark.parametrize("args", [["doctor"], ["session", "ls"]])
+async def test_a_full_target_is_one_line(shell: Shell, args: list[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        process = await asyncio.create_subprocess_exec(
+            *shell.argv(*args), stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, env=shell.environ
+        )
+        async with asyncio.timeout(30):
+            _, said = await process.communicate()
+
+    assert (process.returncode, said) == (2, b"sandreel: no space left on device\n")
+
+
+async def test_a_full_target_of_a_jobs_output_says_how_to_go_on(shell: Shell) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        process = await asyncio.create_subprocess_exec(
+            *shell.argv("exec", "--id", "x1", "s1", "--", "lines", "100"),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=shell.environ,
+        )
+        async with asyncio.timeout(30):
+            _, said = await process.communicate()
+
+    assert process.returncode == 2
+    command = re.fullmatch(
+        r"sandreel: the output cannot be written \(No space left on device\); the job goes on: "
+        r"sandreel attach s1 x1 --after (\S+)\n",
+        said.decode(),
+    )
+    assert command is not None, said
+    rest = await shell("attach", "s1", "x1", "--after", command[1])
+    assert rest.out == b"".join(b"line %d\n" % line for line in range(1, 101))
 
 
 async def test_without_an_installation_it_says_what_to_do(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +160,53 @@ async def test_a_part_that_cannot_start_is_tried_again_with_growing_pauses(tmp_p
             await deaths.wait()
         broken.unlink()
         await part.ready(after=1, timeout_s=20)
+
+
+async def test_a_full_disk_makes_a_part_wait_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    left: list[int] = []
+
+    def no_pid_file(path: Path, pid: int) -> None:
+        left.append(pid)
+        full()
+
+    deaths = asyncio.Queue[str]()
+    part = Part("example", process(tmp_path), lambda status: deaths.put_nowait(status.state))
+    async with kept(part), asyncio.timeout(20):
+        for attribute, failing in (("cut", full), ("pidfile.write", no_pid_file)):
+            with monkeypatch.context() as patched:
+                patched.setattr(f"sandreel_core.embedded.process.{attribute}", failing)
+                before = part.starts
+                await part.kill()
+                for _ in range(2):  # the kill, and a start that failed
+                    while await deaths.get() != "died":
+                        pass
+            await part.ready(after=before, timeout_s=20)
+    assert left
+    assert all(pidfile.started(pid) is None for pid in left)
+
+
+async def test_a_part_that_the_machine_cannot_start_is_unavailable(tmp_path: Path) -> None:
+    part = Part("example", process(tmp_path / "absent"), lambda status: None)
+    with pytest.raises(Unavailable, match=r"example cannot be started: .*No such file"):
+        await part.start()
+    assert part.state == "died"
+
+
+def test_on_a_full_disk_a_log_is_cut_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = tmp_path / "x.log"
+    log.write_bytes(b"old\n" * 1000)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    cut(log, max_bytes=100)
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("x.log", 0)]
 
 
 def test_a_log_is_cut_and_its_end_is_read(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sandreel_core.embedded.ending import left_over
 from sandreel_core.embedded.place import free_port, holder, is_free, moved, open_place, toml, write_secret
 from sandreel_core.errors import Misconfigured
 
@@ -61,6 +64,19 @@ def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_one_line() -> None:
     with pytest.raises(Misconfigured, match="cannot be used"), open_place(Path("/proc/sandreel")):
         pass
+
+
+def test_a_stale_number_of_a_postmaster_is_nothing_left_over(tmp_path: Path) -> None:
+    cluster = tmp_path / "postgres" / "cluster"
+    cluster.mkdir(parents=True)
+    for pid in (os.getpid(), 2**22 + 1, 0):  # a stranger's, nobody's (above the kernel's greatest), none
+        (cluster / "postmaster.pid").write_text(f"{pid}\n")
+        assert not left_over(tmp_path)
+    ours = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", cluster], stdin=subprocess.PIPE)
+    (cluster / "postmaster.pid").write_text(f"{ours.pid}\n")
+    assert left_over(tmp_path)
+    ours.communicate()
+    assert not left_over(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"installation": 1}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -22,12 +23,14 @@ from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.account import SESSION_UIDS
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Status
-from sandreel_core.embedded.place import holder
+from sandreel_core.embedded.place import free_port, holder
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Misconfigured
 from sandreel_core.settings import load
 
+SANDREEL = (sys.executable, "-P", "-m", "sandreel_core.cli")
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
 PARTS = {"nats", "postgres", "spawner", "projector"}
 pytestmark = pytest.mark.xdist_group("stack")
 
@@ -55,11 +58,11 @@ def uid_of(pid: int | None) -> int:
 async def run(*arguments: str | Path, timeout_s: float = 90) -> tuple[int, str]:
     """(exit code, what it printed) of the command line."""
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "sandreel_core.cli", *map(str, arguments)),
+        *(*SANDREEL, *map(str, arguments)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")},
+        env=ENVIRON,
     )
     async with asyncio.timeout(timeout_s):
         output, _ = await child.communicate()
@@ -68,7 +71,12 @@ async def run(*arguments: str | Path, timeout_s: float = 90) -> tuple[int, str]:
 
 async def test_every_part_that_is_killed_comes_back(data: Path) -> None:
     heard: list[Status] = []
-    async with Stack(data, environ={"PATH": os.environ["PATH"]}, report=heard.append) as stack:
+
+    def leave(status: Status) -> None:
+        heard.append(status)
+        raise BrokenPipeError("whoever looked has left")
+
+    async with Stack(data, environ={"PATH": os.environ["PATH"]}, report=leave) as stack:
         assert set(stack.parts) == PARTS
         for victims in (
             {"nats"},
@@ -95,7 +103,10 @@ async def test_every_part_that_is_killed_comes_back(data: Path) -> None:
 
 
 async def test_data_ports_and_passwords_are_kept_and_sessions_are_stopped_in_order(data: Path) -> None:
-    async with Stack(data, environ={"PATH": os.environ["PATH"]}) as stack:
+    def leave(status: Status) -> None:
+        raise BrokenPipeError("whoever looked has left")
+
+    async with Stack(data, environ={"PATH": os.environ["PATH"]}, report=leave) as stack:
         keys = stack.place.keys()
         async with client_of(stack) as client:
             await client.create_session("default", "kept")
@@ -137,6 +148,12 @@ async def test_a_port_that_somebody_took_moves_unless_it_was_asked_for(data: Pat
         with pytest.raises(Misconfigured, match=r"taken by another program: give \[stack\] nats_port another"):
             async with Stack(data, environ=fixed):
                 pass
+    fixed["SANDREEL_STACK_POSTGRES_PORT"] = str(free_port())
+    async with Stack(data, environ=fixed) as stack, client_of(stack) as client:
+        assert load(ClientSettings, environ={}, path=stack.client).bus.nats_urls == (
+            f"nats://127.0.0.1:{keys.nats_port}",
+        )
+        await client.bus.state("REEL-0")
     assert holder(data) is None
 
 
@@ -192,6 +209,63 @@ async def test_up_that_is_killed_leaves_what_the_next_one_takes_over(data: Path)
     assert holder(data) is None
     code, said = await run("down", "--data", data)
     assert (code, "nothing is running" in said) == (0, True)
+
+
+async def test_up_outlives_its_reader_and_a_hangup_that_it_was_started_to_ignore(data: Path) -> None:
+    """`nohup sandreel up | head -20 &`, and then the terminal is closed."""
+    reader, writer = os.pipe()
+    up = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *SANDREEL, "up", "--data", data),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=writer,
+        stderr=asyncio.subprocess.PIPE,
+        env=ENVIRON,
+    )
+    os.close(writer)
+    try:
+        with open(reader, "rb") as output:  # noqa: PTH123 - a descriptor
+            async with asyncio.timeout(60):
+                while b"ready in" not in await asyncio.to_thread(output.readline):
+                    pass
+        pids = {name: pidfile.alive(data / "run" / f"{name}.pid") for name in ("spawner", "projector")}
+        pids["nats"] = pidfile.alive(data / "nats" / "nats.pid")
+        assert None not in pids.values()
+        up.send_signal(signal.SIGHUP)
+        os.kill(pids["spawner"] or 0, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while pidfile.alive(data / "run" / "spawner.pid") in (None, pids["spawner"]):
+                await asyncio.sleep(0.05)
+        pids["again"] = pidfile.alive(data / "run" / "spawner.pid")
+    finally:
+        if up.returncode is None:
+            up.terminate()
+        async with asyncio.timeout(60):
+            _, said = await up.communicate()
+    assert (up.returncode, said) == (0, b"")
+    assert '"nats is up"' in (data / "logs" / "stack.log").read_text()
+    assert all(pidfile.started(pid) is None for pid in pids.values() if pid is not None)
+    assert holder(data) is None
+
+
+async def test_logs_that_cannot_be_cut_end_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def full(log: Path) -> None:
+        seen.append(log.name)
+        if seen.count("projector.log") == 2:
+            loop.call_soon_threadsafe(enough.set)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sandreel_core.embedded.stack._LOGS_EVERY_S", 0)
+    monkeypatch.setattr("sandreel_core.embedded.stack.cut", full)
+    keeper = asyncio.create_task(Stack(data, environ={})._keep_logs_short())
+    waiter = asyncio.create_task(enough.wait())
+    await asyncio.wait((keeper, waiter), timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert (keeper.done(), waiter.done()) == (False, True)
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
 
 
 async def test_down_ends_what_a_killed_up_has_left(data: Path) -> None:

@@ -10,12 +10,15 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
@@ -262,6 +265,32 @@ async def test_a_failed_create_leaves_nothing_and_a_failed_resume_keeps_the_file
     assert await rig.backend.stop(KEY, "1-1", grace_s=10) == death
 
 
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_launch_that_ends_at_once_says_why_and_leaves_no_child(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Before its pid is written down, or behind that, when it does not take its settings any more."""
+    real = census.start_time
+
+    def when_it_has_ended(pid: int) -> int | None:
+        since = real(pid)
+        limit = time.monotonic() + 20
+        while real(pid) is not None and time.monotonic() < limit:
+            time.sleep(0.01)
+        return since if told else real(pid)
+
+    monkeypatch.setattr(rig.backend, "_program", ["/no/such/program"])
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr("sandreel_core.spawner.launch.census", SimpleNamespace(start_time=when_it_has_ended))
+            with pytest.raises(Unavailable, match=r"ended at once: .*No such file"):
+                await rig.backend.create(spec())
+    assert rig.backend._children == {}  # type: ignore[attr-defined]
+    zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
+    assert zombies == []
+    assert not rig.workspace(KEY).parent.exists()
+
+
 async def test_a_fresh_boot_does_not_take_over_anothers_workspace(rig: Rig) -> None:
     await rig.backend.create(spec())
     await seen(rig)
@@ -383,6 +412,28 @@ async def test_a_boxed_session_sees_no_other_and_no_data(rig: Rig) -> None:
     (rig.workspace(KEY) / "look").write_text(str(rig.data))
     await rig.backend.create(spec(boot=2))
     assert (await seen(rig))["found"] == []
+
+
+async def test_a_boxed_session_sees_nothing_that_is_hidden_also_through_a_link(data: Path) -> None:
+    if why := bubble.works():
+        pytest.skip(f"this machine lacks bubblewrap: {why}")
+    (data / "stack" / "state").mkdir(parents=True)
+    (data / "stack" / "passwords").write_text("secret")
+    (data / "link").symlink_to(data / "stack")
+    program, hidden = (sys.executable, "-I", str(STANDIN)), [data / "link"]
+    async with ProcessBackend.open(
+        data / "link" / "state", node="here", program=program, box=True, hidden=hidden
+    ) as backend:
+        workspace = data / "stack" / "state" / "sessions" / KEY.org / KEY.session / "workspace"
+        rig = Rig(backend, lambda: nullcontext(backend), lambda key: workspace, data)
+        await backend.create(spec())
+        await seen(rig)
+        await backend.stop(KEY, "1-1", grace_s=10)
+        (workspace / "seen.json").unlink()
+        (workspace / "look").write_text(str(data / "stack"))
+        await backend.create(spec(boot=2))
+        assert (await seen(rig))["found"] == []
+        await backend.stop(KEY, "1-2", grace_s=10)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

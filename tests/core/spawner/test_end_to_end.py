@@ -220,23 +220,31 @@ async def test_of_concurrent_creates_of_one_id_one_wins_with_two_spawners(house:
     assert (await house.shell("one", "true")).exit_code == 0
 
 
-async def test_the_idle_are_stopped_with_their_files_and_the_busy_are_spared(house: House) -> None:
+@pytest.mark.parametrize("reason", ["idle", "ttl"])
+async def test_the_idle_and_the_expired_are_stopped_with_their_files_and_the_busy_are_spared(
+    house: House, reason: str
+) -> None:
     await house.kill_spawner()
-    house.set(max_idle_s=1, sweep_s=0.2)
+    house.set(sweep_s=0.2, **({"max_idle_s": 1} if reason == "idle" else {}))
     await house.spawner()
     hand, busy = house.hand, Key("acme", "busy")
-    await hand.create()
     await hand.create(busy)
+    # Until something runs in it, however long that takes here.
+    await hand.until(s.Pinned, busy, cause=await hand.send(s.Pin(), busy))
+    await hand.create(ttl_s=1 if reason == "ttl" else None)
     await house.ready(key=busy)
     await hand.send(x.Start(exec="long", shell="read line", stdin="hold"), busy)
     await hand.until(x.Started, busy, aggregate="exec", id="long")
+    await hand.until(s.Unpinned, busy, cause=await hand.send(s.Unpin(), busy))
+    if reason == "ttl":
+        await hand.until(s.Extended, busy, cause=await hand.send(s.Extend(ttl_s=0.1), busy))
     await house.ready()
-    assert (await hand.until(s.Stopped)).reason == "idle"
+    assert (await hand.until(s.Stopped)).reason == reason
     assert house.workspace().is_dir()
     await asyncio.sleep(1)
-    assert (await hand.types(busy))[-1] == "ready"
+    assert "stopping" not in await hand.types(busy)
     await hand.send(x.WriteStdin(exec="long", eof=True), busy)
-    assert (await hand.until(s.Stopped, busy)).reason == "idle"
+    assert (await hand.until(s.Stopped, busy)).reason == reason
     assert (await hand.until(x.Exited, busy, aggregate="exec", id="long")).reason == "exited"
 
 

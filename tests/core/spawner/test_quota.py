@@ -11,7 +11,7 @@ from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.contract.message import Owner
 from sandreel_core.errors import Refused
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.quota import Claim, Quota, Quotas, claims, slots
+from sandreel_core.spawner.quota import SLOTS, Claim, Quota, Quotas, claims, slots
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -23,9 +23,13 @@ def claim(session: str, *, org: str = "acme", owner: str = "", node: str = "here
 
 
 async def quota(**limits: int) -> Quota:
+    return Quota(await new_bus(), Quotas(**limits))
+
+
+async def new_bus() -> MemoryBus:
     bus = MemoryBus()
     await bus.ensure([slots()])
-    return Quota(bus, Quotas(**limits))
+    return bus
 
 
 async def refusal(subject: Quota, asked: Claim) -> str:
@@ -113,3 +117,51 @@ async def test_a_lost_slot_comes_back_and_goes_with_its_session() -> None:
     assert await subject.holders("slot.org.acme") == ["acme/a/1"]
     await subject.settle({}, NOW + timedelta(seconds=1))
     assert await subject.holders("slot.org.acme") == []
+
+
+async def test_of_owners_that_have_nothing_no_document_is_left() -> None:
+    bus = await new_bus()
+    subject = Quota(bus, Quotas())
+    for owner in ("ann", "bob"):
+        await subject.take(claim("a", owner=owner), NOW)
+        await subject.release(claim("a", owner=owner))
+    assert await bus.subjects(SLOTS, "slot.>") == {}
+    await subject.take(claim("a", owner="ann"), NOW)
+    # What an earlier version left, and a slot of which the log knows nothing.
+    await bus.append("slot.owner.acme.old", b"{}")
+    await bus.append("slot.owner.acme.unreadable", b"[")
+    await subject.settle({}, NOW + timedelta(seconds=120))
+    assert await bus.subjects(SLOTS, "slot.>") == {}
+    await subject.take(claim("a", owner="ann"), NOW)
+    assert await subject.holders("slot.org.acme") == ["acme/a/1"]
+
+
+async def test_who_takes_the_slot_that_another_one_is_giving_back_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = await new_bus()
+    subject, other = Quota(bus, Quotas()), Quota(bus, Quotas())
+    await subject.take(claim("a"), NOW)
+    purge = bus.purge
+
+    async def overtaken(stream: str, name: str, *, keep: int = 0, up_to: int | None = None) -> int:
+        monkeypatch.setattr(bus, "purge", purge)
+        await other.take(claim("b"), NOW)
+        return await purge(stream, name, keep=keep, up_to=up_to)
+
+    monkeypatch.setattr(bus, "purge", overtaken)
+    await subject.release(claim("a"))
+    for scope in ("slot.org.acme", "slot.host.here"):
+        assert await subject.holders(scope) == ["acme/b/1"]
+
+
+async def test_the_slots_are_read_together_and_not_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = await new_bus()
+    subject = Quota(bus, Quotas())
+    await subject.take(claim("gone"), NOW)
+
+    async def last(stream: str, subject: str) -> None:
+        raise AssertionError("one by one, 48,000 owners take longer than a start may")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bus, "last", last)
+        assert await subject.settle(claims([claim("here")]), NOW + timedelta(seconds=120)) == 4
+    assert await subject.holders("slot.org.acme") == ["acme/here/1"]

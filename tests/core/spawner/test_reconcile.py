@@ -159,8 +159,10 @@ def test_a_foreign_object_stands_in_the_way_and_stays() -> None:
     failed = act(session("requested"), foreign)
     assert isinstance(failed, Fail)
     assert (failed.boot_id, failed.code) == (None, "FOREIGN")
-    for phase in ("ready", "stopping", "stopped", "destroying", "destroyed"):
+    for phase in ("ready", "stopped", "destroyed"):
         assert act(session(phase), foreign, sweep=True) is None
+    assert act(session("stopping", stop_reason="ttl"), foreign) == Halt(KEY, None, "ttl")
+    assert act(session("destroying"), foreign) == Remove(KEY, None)
     assert act(None, foreign) is None
 
 
@@ -210,8 +212,10 @@ def test_nothing_is_done_to_what_is_foreign_or_unknown(
 ) -> None:
     action = act(known, found, heard, heard_s=heard_s, sweep=sweep)
     if found is not None and (found.installation != "ours" or found.status == "unknown" or found.node != "here"):
-        assert not isinstance(action, TOUCHES)
-        assert not (isinstance(action, Fail) and action.boot_id is not None)
+        if found.installation != "ours" and isinstance(action, Halt | Remove | Fail):
+            assert action.boot_id is None, "the session's own life ends beside it"
+        else:
+            assert not isinstance(action, (*TOUCHES, Fail))
     if known is not None and (known.node == "elsewhere" or known.unreadable):
         assert not isinstance(action, (*TOUCHES, Fail))
     if isinstance(action, Discard):

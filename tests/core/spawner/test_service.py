@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
@@ -26,7 +26,7 @@ from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.journal import Journal
-from sandreel_core.spawner.quota import SLOTS, Quotas
+from sandreel_core.spawner.quota import SLOTS, Quota, Quotas
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.refusals import Refusals
 from sandreel_core.spawner.service import Spawner
@@ -348,6 +348,34 @@ async def test_a_stopped_session_gives_its_slot_back(hand: Hand, backend: FakeBa
         assert await hand.refusal(resumed) == "QUOTA_EXCEEDED"
 
 
+async def test_it_serves_before_the_slots_are_settled(
+    hand: Hand, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def settle(*_: object) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(Quota, "settle", settle)
+    async with running(hand.bus, backend, plan()):
+        await ready(hand)
+
+
+async def test_what_is_destroyed_keeps_no_environment_and_is_not_looked_at_every_second(
+    hand: Hand, backend: FakeBackend
+) -> None:
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand, env={"A": "1"})
+        await ready(hand, TWO)
+        async with asyncio.timeout(10):
+            while set(spawner._sessions.running()) != {ONE, TWO}:
+                await spawner._sessions.changed()
+        await hand.send(s.Destroy())
+        assert await spawner._sessions.until(ONE, lambda session: session.phase == "destroyed", 10)
+        assert set(spawner._sessions.running()) == {TWO}
+        assert spawner._sessions.get(ONE).session.env == {}
+        assert len(await hand.bus.subjects(SLOTS, "slot.owner.acme.*")) == 1
+
+
 async def test_of_concurrent_creates_of_one_id_one_wins(hand: Hand, backend: FakeBackend, spawner: None) -> None:
     ids = [await hand.create() for _ in range(5)]
     await up(hand)
@@ -376,9 +404,11 @@ async def test_a_backend_that_fails_to_create_is_asked_again_and_then_the_sessio
 
 
 async def test_a_boot_that_is_not_ready_in_time_fails_and_leaves_nothing(hand: Hand, backend: FakeBackend) -> None:
-    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
-    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
+    async with running(hand.bus, backend, plan()):
         await hand.create()
+        await hand.until(s.Provisioned)
+    rules = Rules(installation="ours", node="here", boot_within_s=0.1)
+    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
         failed = await hand.until(s.Failed)
         assert (failed.stage, failed.code) == ("boot", "BOOT_TIMEOUT")
         async with asyncio.timeout(10):
@@ -387,11 +417,12 @@ async def test_a_boot_that_is_not_ready_in_time_fails_and_leaves_nothing(hand: H
 
 
 async def test_a_failed_resume_keeps_the_files(hand: Hand, backend: FakeBackend) -> None:
-    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
-    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
+    async with running(hand.bus, backend, plan()):
         await ready(hand)
         await hand.send(s.Stop())
         await hand.until(s.Stopped)
+    rules = Rules(installation="ours", node="here", boot_within_s=0.5)
+    async with running(hand.bus, backend, plan(rules=rules, sweep_s=0.1)):
         await hand.send(s.Resume())
         await hand.until(s.Failed)
         assert ONE in backend.workspaces
@@ -432,40 +463,108 @@ async def test_a_late_heartbeat_degrades_and_the_next_recovers(hand: Hand, backe
         assert "stop 1-1" not in backend.calls
 
 
-def drained(live: list[str], asked: list[str]) -> object:
+def drained(asked: list[str], **answer: object) -> Callable[[str, bytes], Awaitable[bytes]]:
+    """A runnerd that is asked to drain, and says so."""
+
     async def handler(subject: str, body: bytes) -> bytes:
-        asked.append(subject.rsplit(".", 1)[1])
-        return msgspec.json.encode(q.Drained(live_execs=live) if subject.endswith("drain") else q.Done())
+        verb = subject.rsplit(".", 1)[1]
+        if verb != "hold":
+            asked.append(verb)
+        says = {"live_execs": [], "idle_s": 5.0} | answer
+        return msgspec.json.encode(says if verb == "drain" else q.Done())
 
     return handler
 
 
-@pytest.mark.parametrize(
-    ("live", "open_exec", "answers", "swept"),
-    [([], False, True, True), (["e"], False, True, False), ([], True, True, False), ([], False, False, False)],
-)
-async def test_the_sweep_stops_what_is_idle_after_a_drain(
-    hand: Hand, backend: FakeBackend, live: list[str], open_exec: bool, answers: bool, swept: bool
-) -> None:
+async def test_the_sweep_stops_what_is_idle_after_a_drain(hand: Hand, backend: FakeBackend) -> None:
     asked: list[str] = []
-    limits = Limits(max_idle_s=1)
-    async with running(hand.bus, backend, plan(limits=limits, sweep_s=0.1)):
+
+    async def beats() -> None:
+        while True:
+            await hand.beat(idle_s=5)
+            await asyncio.sleep(0.05)
+
+    async with running(hand.bus, backend, plan(limits=Limits(max_idle_s=1), sweep_s=0.1)):
+        await ready(hand)
+        async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked)):
+            beating = asyncio.create_task(beats())
+            assert (await hand.until(s.Stopping)).reason == "idle"
+            assert (await hand.until(s.Stopped)).reason == "idle"
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+    assert asked == ["drain"]
+    assert "destroy" not in backend.calls
+    assert ONE in backend.workspaces
+
+
+@pytest.mark.parametrize(
+    ("open_exec", "answer", "asked"),
+    [
+        (False, {"live_execs": ["e"]}, ["drain", "lift"]),
+        (True, {}, []),
+        (False, None, []),
+        (False, {"idle_s": 0.2}, ["drain", "lift"]),
+        (False, {"idle_s": None}, ["drain", "lift"]),
+    ],
+)
+async def test_the_sweep_spares_what_lives_what_was_used_since_and_what_does_not_answer(
+    hand: Hand, backend: FakeBackend, open_exec: bool, answer: dict[str, object] | None, asked: list[str]
+) -> None:
+    heard: list[str] = []
+    async with running(hand.bus, backend, plan(limits=Limits(max_idle_s=1))) as spawner:
         await ready(hand)
         if open_exec:
             await hand.say(x.Accepted(boot_id="1-1"), id="e", n=1)
-        subject = "req.runnerd.acme.one.*" if answers else "req.runnerd.acme.nobody.*"
-        async with hand.bus.serve(subject, drained(live, asked)):  # type: ignore[arg-type]
-            for _ in range(15):
-                await hand.beat(idle_s=5)
-                await asyncio.sleep(0.05)
-            if swept:
-                assert (await hand.until(s.Stopping)).reason == "idle"
-                assert (await hand.until(s.Stopped)).reason == "idle"
-                assert "destroy" not in backend.calls
-                assert ONE in backend.workspaces
-            else:
-                assert (await hand.types())[-1] == "ready"
-                assert asked == [] or asked[-1] == "lift" or asked == ["drain", "lift"] * (len(asked) // 2)
+        subject = "req.runnerd.acme.one.*" if answer is not None else "req.runnerd.acme.nobody.*"
+        async with hand.bus.serve(subject, drained(heard, **(answer or {}))):
+            assert not await spawner._sweeper.sweep(r.Sweep(ONE, "idle"))
+        assert (await hand.types())[-1] == "ready"
+    assert heard == asked
+
+
+async def test_an_expired_session_is_stopped_however_recently_it_was_used(hand: Hand, backend: FakeBackend) -> None:
+    asked: list[str] = []
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand, ttl_s=1e-3)
+        async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked, idle_s=0.0)):
+            assert await spawner._sweeper.sweep(r.Sweep(ONE, "ttl"))
+        assert (await hand.until(s.Stopped)).reason == "ttl"
+
+
+@pytest.mark.parametrize("meanwhile", [s.Extend(ttl_s=600), s.Pin()])
+async def test_what_is_extended_or_pinned_during_a_sweep_is_spared(
+    hand: Hand, backend: FakeBackend, meanwhile: s.SessionCommand
+) -> None:
+    asked: list[str] = []
+    answer = drained(asked)
+
+    async def somebody_is_quicker(subject: str, body: bytes) -> bytes:
+        if subject.endswith("drain"):
+            await hand.until(s.Extended | s.Pinned, cause=await hand.send(meanwhile))  # type: ignore[arg-type]
+        return await answer(subject, body)
+
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand, ttl_s=1e-3)
+        async with hand.bus.serve("req.runnerd.acme.one.*", somebody_is_quicker):
+            assert not await spawner._sweeper.sweep(r.Sweep(ONE, "ttl"))
+        assert "stopping" not in await hand.types()
+    assert asked == ["drain", "lift"]
+
+
+async def test_a_new_spawner_that_has_heard_nothing_yet_spares_an_expired_session_that_works(
+    hand: Hand, backend: FakeBackend
+) -> None:
+    """Behaviour 66, cold: no heartbeat, and an exec of which the log knows nothing is told by the drain."""
+    asked: list[str] = []
+    async with running(hand.bus, backend, plan()):
+        await ready(hand, ttl_s=1e-3)
+    async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked, live_execs=["e"])):
+        async with running(hand.bus, backend, plan()):
+            async with asyncio.timeout(10):
+                while "lift" not in asked:
+                    await asyncio.sleep(0.01)
+            assert "stopping" not in await hand.types()
+    assert asked == ["drain", "lift"]
 
 
 async def test_the_sweep_spares_the_pinned_and_stops_them_when_unpinned(hand: Hand, backend: FakeBackend) -> None:
@@ -473,7 +572,7 @@ async def test_the_sweep_spares_the_pinned_and_stops_them_when_unpinned(hand: Ha
         await ready(hand)
         await hand.until(s.Pinned, cause=await hand.send(s.Pin()))
         asked: list[str] = []
-        async with hand.bus.serve("req.runnerd.acme.one.*", drained([], asked)):  # type: ignore[arg-type]
+        async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked)):
             await asyncio.sleep(0.8)
             assert (asked, (await hand.types())[-1]) == ([], "pinned")
             await hand.send(s.Unpin())
@@ -559,18 +658,24 @@ async def test_feed_and_log_are_answered_for_the_live_boot_only(hand: Hand, spaw
             await ask(verb, request)
 
 
-async def test_a_foreign_sandbox_is_left_alone(hand: Hand, backend: FakeBackend) -> None:
+async def test_a_foreign_sandbox_is_left_alone_and_the_sessions_own_life_ends(hand: Hand, backend: FakeBackend) -> None:
     async with running(hand.bus, backend, plan()):
         await ready(hand, TWO)
-    backend.sandboxes[ONE] = replace(backend.sandboxes[TWO], key=ONE, installation="theirs")
+    foreign = replace(backend.sandboxes[TWO], key=ONE, installation="theirs")
+    backend.sandboxes[ONE] = foreign
+    backend.workspaces[ONE] = {"theirs"}
     backend.calls.clear()
     async with running(hand.bus, backend, plan()):
         await hand.create()
         assert (await hand.until(s.Failed)).code == "FOREIGN"
         await hand.send(s.Destroy())
-        await hand.until(s.Destroying)
-        await asyncio.sleep(0.2)
-    assert backend.calls == []
+        await hand.until(s.Destroyed)
+        backend.sandboxes[TWO] = replace(foreign, key=TWO)
+        await hand.send(s.Stop(), TWO)
+        assert (await hand.until(s.Stopped, TWO)).reason == "asked"
+    assert backend.sandboxes == {ONE: foreign, TWO: replace(foreign, key=TWO)}
+    assert backend.workspaces[ONE] == {"theirs"}
+    assert set(backend.calls) <= {"destroy"}, "which is denied"
 
 
 async def test_a_full_stream_makes_runnerds_hold(backend: FakeBackend) -> None:
