@@ -166,11 +166,16 @@ async def test_servers_that_are_there_already_are_used(data: Path) -> None:
             "SANDREEL_BUS_USER": "role",
             "SANDREEL_BUS_PASSWORD": nats.password("role"),
             "SANDREEL_POSTGRES_DSN": postgres.dsn(),
+            # What sessions connect with, as the guide says.
+            "SANDREEL_SPAWNER_RUNNERD_NATS_USER": "runnerd",
+            "SANDREEL_SPAWNER_RUNNERD_NATS_PASSWORD": nats.password("runnerd"),
         }
         async with Stack(data, environ=environ) as stack:
             assert set(stack.parts) == {"spawner", "projector"}
             async with client_of(stack) as client:
                 assert (await client.bus.state("REEL-0")).messages == 0
+                assert (await client.create_session("default", "one", timeout_s=60)).ready
+                assert (await client.run("default", "one", ["echo", "hello"])).stdout == b"hello\n"
         assert nats.pid is not None
 
 
