@@ -32,7 +32,7 @@ class Pulse:
             return
         try:
             self._heard[Key(tokens[1], tokens[2])] = (self._monotonic(), msgspec.json.decode(body, type=Heartbeat))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
 
     def tick(self) -> float:
