@@ -69,7 +69,8 @@ class Daemon:
         self._dead = False
         self._leaving = False
         self._booted_at = now()
-        self._connected_since = (0, time.monotonic())
+        # The connection's generation, and when it was first seen.
+        self._connected_since = (bus.generation, time.monotonic())
         self._lapse: asyncio.TimerHandle | None = None
         self._outbox: Outbox
         self._feed: Feed
@@ -192,8 +193,7 @@ class Daemon:
                         subjects.heartbeat(),
                         self._heartbeat,
                         every_s=settings.heartbeat_s,
-                        # So that nothing else needs a timer.
-                        on_beat=execs.look,
+                        on_beat=self._look,
                     )
                 ),
             ]
@@ -254,6 +254,12 @@ class Daemon:
         self._answers.epoch = head.epoch
         self._feed.hear(head.commands_last)
 
+    def _look(self) -> None:
+        """With every heartbeat, so that nothing else needs a timer."""
+        if self._connected_since[0] != self._bus.generation:
+            self._connected_since = (self._bus.generation, time.monotonic())
+        self._execs.look()
+
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
             boot_id=self._settings.boot_id,
@@ -267,10 +273,6 @@ class Daemon:
     # `Duties`: what others ask for.
 
     def health(self) -> Health:
-        generation, since = self._connected_since
-        if generation != self._bus.generation:
-            since = time.monotonic()
-            self._connected_since = (self._bus.generation, since)
         return Health(
             boot_id=self._settings.boot_id,
             booted_at=self._booted_at,
@@ -282,7 +284,7 @@ class Daemon:
             window_messages=self._outbox.window_messages,
             held=self._outbox.held,
             draining=self._feed.draining,
-            connected_s=time.monotonic() - since,
+            connected_s=time.monotonic() - self._connected_since[1],
             rss_bytes=_rss_bytes(),
             pid1=init.is_init(),
         )
