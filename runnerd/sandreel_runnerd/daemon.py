@@ -12,6 +12,7 @@ from typing import Any
 from sandreel_core import __version__
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.port import Bus, Handler
+from sandreel_core.bus.streams import MIN_PAYLOAD_BYTES
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, LogHead
@@ -40,9 +41,6 @@ STOP_WITHIN_S = 15.0
 FLUSH_WITHIN_S = 2.0
 # A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
 DEAD_WITHIN_S = 3.0
-
-# The NATS server's default. The largest block of output is 864 KiB (lines.py); what the server does not take becomes a gap.
-MIN_PAYLOAD_BYTES = 1024 * 1024
 
 HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
 
