@@ -123,6 +123,8 @@ class Files:
             done = self._finished.get(request.upload)
         if done is not None:
             return done, None
+        if request.abort:
+            return self._abort(request.upload), None
         open = self._opened(request)
         if open.path != request.path:
             raise Refused("BAD_REQUEST", f"the upload {request.upload} is one of another path")
@@ -130,6 +132,14 @@ class Files:
             open.upload.mode = request.mode
             open.seen = time.monotonic()
             return self._take(open.upload, request, data)
+
+    def _abort(self, id: str) -> FileStored:
+        with self._lock:
+            open = self._uploads.pop(id, None)
+        if open is not None:
+            with open.lock:
+                open.upload.abort()
+        return FileStored(size=0)
 
     def _take(self, upload: Upload, request: WriteFile, data: bytes) -> tuple[FileStored, str | None]:
         repeated = request.offset + len(data) <= upload.size and request.offset < upload.size
@@ -243,7 +253,8 @@ def _chunk(fd: int, request: ReadFile) -> FileChunk:
         raise Refused("CHANGED", f"{request.path[:200]!r} has changed since its first bytes were read")
     data = os.pread(fd, request.length, request.offset)
     eof = request.offset + len(data) >= size
-    sha256 = _digest(fd, size) if request.sha256 or (eof and request.pin is None) else None
+    whole = eof and (request.pin is None or request.offset == 0)
+    sha256 = _digest(fd, size) if request.sha256 or whole else None
     pin = None if request.pin is None else _pin(status)
     if pin is not None and pin != _pin(os.fstat(fd)):
         raise Refused("CHANGED", f"{request.path[:200]!r} changes while it is read")

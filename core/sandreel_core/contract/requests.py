@@ -201,8 +201,8 @@ class ReadFile(Request, frozen=True, kw_only=True):
     """One chunk. Of a file over 20 MiB nothing is read (TOO_LARGE), or with `pin` of one over 4 GiB.
 
     pin  "" in the first request, then what its answer called `pin`: all chunks are of one state of the file, and
-         CHANGED is raised when it has another (size, time of change, or file). The digest comes with the chunk
-         that `sha256` asks it for, and only then.
+         CHANGED is raised when it has another (size, time of change, or file). The digest comes with a chunk that
+         is the whole file, or when `sha256` asks for it.
     """
 
     path: Path
@@ -224,13 +224,15 @@ class FileChunk(Reply, frozen=True, kw_only=True):
 
 
 class WriteFile(Request, frozen=True, kw_only=True):
-    """One chunk of an upload; the last one carries the digest, and only then the file appears under its name."""
+    """One chunk of an upload; the last one carries the digest, and only then the file appears under its name. `abort`
+    gives the upload up, and what has arrived with it."""
 
     path: Path
     upload: Id
     offset: Count
     base64: str
     eof: bool = False
+    abort: bool = False
     sha256: str | None = None
     mode: Annotated[int, Meta(ge=0, le=0o777)] = 0o644
     actor: str | None = None
