@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from sandreel_core.client import Client, ClientSettings
+from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
-from sandreel_core.settings import load
-from tests.support.system import until
+from tests.support.system import ORG, Site, open_site, until
 from tests.support.terminal import Terminal
 
-ORG = "default"
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
 SANDREEL = [sys.executable, "-m", "sandreel_core.cli"]
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")} | {"TERM": "xterm"}
 DETACH = b"\x10\x11"
@@ -47,30 +45,27 @@ def argv(data: Path, *args: str) -> list[str]:
     return [*SANDREEL, *head, "--data", str(data), *tail]
 
 
-@pytest.fixture(scope="module")
-def data() -> Iterator[Path]:
-    data = Path(tempfile.mkdtemp(prefix="sandreel-terminal-"))
-    try:
-        subprocess.run(argv(data, "up", "--detach"), env=ENVIRON, check=True, timeout=60, capture_output=True)
-        try:
-            yield data
-        finally:
-            subprocess.run(argv(data, "down"), env=ENVIRON, check=True, timeout=60, capture_output=True)
-    finally:
-        shutil.rmtree(data)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site() -> AsyncIterator[Site]:
+    async with open_site() as site:
+        yield site
 
 
 @pytest.fixture
-async def client(data: Path) -> AsyncIterator[Client]:
-    async with Client.connect(load(ClientSettings, environ={}, path=data / "client.toml"), actor="tests") as client:
-        yield client
+def data(site: Site) -> Path:
+    return site.data
 
 
 @pytest.fixture
-async def session(client: Client) -> AsyncIterator[str]:
-    info = await client.create_session(ORG, timeout_s=60)
-    yield info.session
-    await client.destroy(ORG, info.session)
+def client(site: Site) -> Client:
+    return site.client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def session(site: Site) -> AsyncIterator[str]:
+    session = await site.session()
+    yield session
+    await site.client.destroy(ORG, session)
 
 
 def program(data: Path, session: str, *options: str, cols: int = 80, rows: int = 24) -> Terminal:
@@ -186,3 +181,67 @@ async def test_a_terminal_that_vanishes_leaves_the_job(data: Path, session: str,
         await again.shows("a program")
         await again.press(b"q")
         assert await again.wait() == 6
+
+
+async def test_keys_are_kept_while_the_bus_is_away(site: Site, data: Path, session: str) -> None:
+    async with program(data, session) as terminal:
+        await terminal.shows("size 80x24")
+        before = terminal.screen
+        await site.kill_and_hold("nats")
+        await terminal.press(b"abc")
+        await terminal.shows("no connection: 3 typed bytes are kept")
+        assert "typed" not in "".join(terminal.screen[:10])
+        await site.release("nats")
+        await terminal.shows("typed abc")
+        await until(lambda: not any("sandreel" in row for row in terminal.screen), "the notice is wiped away")
+        assert [row for row in terminal.screen if "typed" not in row] == [row for row in before if "typed" not in row][
+            :23
+        ]
+        await terminal.press(b"q")
+        assert await terminal.wait() == 6
+        assert terminal.as_before
+
+
+async def test_a_job_that_ends_while_nobody_looks_shows_its_last_screen(site: Site, data: Path, session: str) -> None:
+    job = await site.client.exec(ORG, session, shell="printf 'one\\ntwo'; exit 3", exec="x1", tty=x.Terminal())
+    await job.wait()
+
+    async with attached(data, session) as terminal:
+        assert await terminal.wait() == 3
+        assert terminal.screen[:2] == ["one", "two"]
+        assert terminal.as_before
+
+
+@pytest.mark.parametrize(
+    ("more", "phrase"),
+    [
+        (["exec", "-it", "S", "--json", "--", "true"], "--json"),
+        (["exec", "-it", "S", "--detach-keys", "ctrl-", "--", "true"], "no key"),
+        (["attach", "-it", "S", "plain"], "no terminal"),
+        (["attach", "-it", "S", "nope"], "no exec nope"),
+        (["attach", "-it", "S", "plain", "--after", "a:0:1"], "--after"),
+        (["attach", "-t", "S", "plain"], "together"),
+    ],
+)
+async def test_a_mistake_is_one_line(site: Site, data: Path, session: str, more: list[str], phrase: str) -> None:
+    await site.client.exec(ORG, session, ["true"], exec="plain")
+
+    async with Terminal(argv(data, *(session if word == "S" else word for word in more)), ENVIRON) as terminal:
+        assert await terminal.wait() == 2
+        assert phrase in terminal.text
+        assert terminal.text.strip().count("\n") == 0
+        assert terminal.as_before
+
+
+async def test_without_a_terminal_it_says_what_to_do(data: Path, session: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *argv(data, "exec", "-it", session, "--", "true"),
+        env=ENVIRON,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+
+    assert process.returncode == 2
+    assert b"leave -t out" in err
+    assert err.count(b"\n") == 1
