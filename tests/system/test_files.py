@@ -167,10 +167,11 @@ async def test_a_copy_outlives_the_server(site: Site, session: str, tmp_path: Pa
     await process.stdin.drain()
     await site.kill("nats")
     process.stdin.write(data[FILE_CHUNK_BYTES * 4 :])
+    process.stdin.close()
     async with asyncio.timeout(90):
         _, err = await process.communicate()
 
-    assert (process.returncode, err) == (0, b"")
+    assert process.returncode == 0, err
     assert (site.folder(session).workspace / "survivor").read_bytes() == data
 
 

@@ -18,6 +18,7 @@ from sandreel_core.client.handle import ExecHandle
 from sandreel_core.client.items import CaughtUp, Ended, ExecItem, Gap, Output
 from sandreel_core.contract import exec as x
 from sandreel_core.errors import Refused, Unavailable
+from sandreel_core.log import diverted
 
 # A key is taken within milliseconds; the person is told when that takes longer.
 _LATE_S = 2.0
@@ -54,6 +55,7 @@ class Console:
         self._again = asyncio.Event()  # draw it anew: we have written on its screen
         self._notice: str | None = None
         self._notice_until = 0.0
+        self._heard: str | None = None
         self._dropped = 0
         self._left: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
         self._end: x.Exited | x.Lost | None = None
@@ -65,7 +67,7 @@ class Console:
         Raises Refused (BAD_REQUEST: the exec has no terminal), NotFound, Unavailable, Malformed.
         """
         self._size = size
-        with self._signals(), self._tty.raw():
+        with diverted(self._hear), self._signals(), self._tty.raw():
             try:
                 await self._together(redraw=size is None)
             finally:
@@ -248,15 +250,22 @@ class Console:
         while True:
             await asyncio.sleep(_LOOK_S)
             now = asyncio.get_running_loop().time()
+            heard, self._heard = self._heard, None
             if self._keyboard.waits_s > _LATE_S:
                 why = "no connection" if self._keyboard.trouble else "the job does not read"
                 await self._say(f"{why}: {self._keyboard.waiting} typed bytes are kept until they are taken")
+            elif heard is not None:
+                await self._say(heard)
             elif self._keyboard.others and not shared:
                 await self._say("somebody else types here too: the keys of both go in as they come")
             elif self._notice is not None and now > self._notice_until:
                 self._notice = None
                 self._again.set()
             shared = bool(self._keyboard.others)
+
+    def _hear(self, warning: str) -> None:
+        """What would stand on stderr, which is the job's screen now."""
+        self._heard = warning
 
     async def _say(self, sentence: str) -> None:
         """On the last row, over whatever is there; drawn anew when it has been seen."""
