@@ -25,6 +25,7 @@ _FOREIGN = re.compile(
     re.DOTALL,
 )
 _COLONS = re.compile(r"\x1b\[[0-9;]*:[0-9;:]*m")
+_SOFT_RESET = "\x1b[?25h\x1b[?7h\x1b[4l\x1b[r\x1b[0m"  # DECSTR in what pyte knows
 _PIECES = re.compile(r"(?=\x1b)")
 _MAX_REPEAT = 10_000  # no terminal is wider (contract/exec.py, Cells)
 
@@ -95,7 +96,8 @@ class Emulator:
     def feed(self, data: bytes) -> None:
         """Whole sequences: one that is cut at the end of `data` is not known in the next. Never raises: a job prints
         what it likes, and a sequence that pyte stumbles over is left out."""
-        text = _COLONS.sub(_plain, _FOREIGN.sub("", self._decoder.decode(data)))
+        text = self._decoder.decode(data).replace("\x1b[!p", _SOFT_RESET)
+        text = _COLONS.sub(_plain, _FOREIGN.sub("", text))
         for piece in _PIECES.split(text):
             with contextlib.suppress(Exception):
                 self._stream.feed(piece)

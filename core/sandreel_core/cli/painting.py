@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pyte import modes as pyte_modes
 from pyte.screens import Char, Cursor, StaticDefaultDict
+from wcwidth import wcwidth
 
 from sandreel_core.cli.emulator import Emulator
 from sandreel_core.cli.modes import Modes
@@ -22,37 +23,43 @@ def paint(emulator: Emulator, modes: Modes, cols: int, rows: int) -> bytes:
     anew. Only the screen: what has scrolled out of it is in the log.
     """
     screen = emulator.screen
-    # Written without wrapping, so that the last column of the last row scrolls nothing.
-    out = ["\x1b[?7l"]
-    cols, rows = min(cols, screen.columns), min(rows, screen.lines)
+    room = min(cols, screen.columns), min(rows, screen.lines)
+    out = []
     if screen.primary is not None:
         below, cursor = screen.primary
-        out += [_rows(below, cols, rows), _at(cursor, cols, rows), "\x1b[?1049h"]
-    out += [_rows(screen.buffer, cols, rows), "\x1b[?7h"]
-    if screen.margins is not None and screen.margins.bottom < rows:
+        out += [_rows(below, *room), _cursor(below, cursor, screen.columns, *room), "\x1b[?1049h"]
+    out.append(_rows(screen.buffer, *room))
+    if screen.margins is not None and screen.margins.bottom < room[1]:
         out.append(f"\x1b[{screen.margins.top + 1};{screen.margins.bottom + 1}r")
     # Origin mode goes on with the others, and homes the cursor: so they come first.
     out.append(modes.switch_on().decode("ascii"))
     if screen.charset:
         out.append("\x1b)0\x0e")
+    out.append(_cursor(screen.buffer, screen.cursor, screen.columns, *room))
     if pyte_modes.IRM in screen.mode:
         out.append("\x1b[4h")
-    out.append(_at(screen.cursor, cols, rows))
-    if screen.cursor.x == screen.columns == cols and screen.cursor.y < rows:
-        # A full row, whose next character wraps: so that it does there too, its last one is written once more.
-        line = screen.buffer[screen.cursor.y]
-        x = cols - 1 if line[cols - 1].data or cols == 1 else cols - 2
-        out += [f"\x1b[{screen.cursor.y + 1};{x + 1}H", _style(line[x]), line[x].data]
-    out.append(_style(screen.cursor.attrs))
     return "".join(out).encode("utf-8", "replace")
 
 
+def _cursor(lines: _Rows, cursor: Cursor, columns: int, cols: int, rows: int) -> str:
+    """Where the cursor is, and how it writes."""
+    x, y = min(cursor.x, cols - 1), min(cursor.y, rows - 1)
+    line = lines.get(y)
+    if cursor.x < columns or cols < columns or line is None or y < cursor.y:
+        return f"\x1b[{y + 1};{x + 1}H{_style(cursor.attrs)}"
+    # A full row, whose next character wraps: so that it does there too, its last one is written once more.
+    if not line[x].data and x:
+        x -= 1
+    return f"\x1b[{y + 1};{x + 1}H{_style(line[x])}{glyph(line, x)}{_style(cursor.attrs)}"
+
+
 def _rows(lines: _Rows, cols: int, rows: int) -> str:
-    out = [_CLEAR]
+    # Without wrapping, so that the last column of the last row scrolls nothing.
+    out = [_CLEAR, "\x1b[?7l"]
     for y in range(rows):
         if lines.get(y):
             out += [f"\x1b[{y + 1};1H", _row(lines[y], cols)]
-    return "".join(out)
+    return "".join([*out, "\x1b[?7h"])
 
 
 def _row(line: StaticDefaultDict[int, Char], cols: int) -> str:
@@ -65,12 +72,20 @@ def _row(line: StaticDefaultDict[int, Char], cols: int) -> str:
         if (wanted := _style(char)) != style:
             out.append(wanted)
             style = wanted
-        out.append(char.data)  # the cell behind a wide character is empty
+        out.append(glyph(line, x))
     return "".join([*out, "\x1b[0m"])
 
 
-def _at(cursor: Cursor, cols: int, rows: int) -> str:
-    return f"\x1b[{min(cursor.y + 1, rows)};{min(cursor.x + 1, cols)}H"
+def glyph(line: StaticDefaultDict[int, Char], x: int) -> str:
+    """What stands in a cell: nothing behind a wide character, and a blank for half of one that was written over."""
+    data = line[x].data
+    if not data:
+        return "" if x and _wide(line[x - 1].data) else " "
+    return data if not _wide(data) or not line[x + 1].data else " "
+
+
+def _wide(data: str) -> bool:
+    return data != "" and wcwidth(data[0]) == 2
 
 
 def _style(char: Char) -> str:
