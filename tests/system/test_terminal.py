@@ -245,3 +245,22 @@ async def test_without_a_terminal_it_says_what_to_do(data: Path, session: str) -
     assert process.returncode == 2
     assert b"leave -t out" in err
     assert err.count(b"\n") == 1
+
+
+async def test_without_an_emulator_the_program_is_asked_to_draw_again(
+    data: Path, session: str, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "pyte").mkdir()
+    (tmp_path / "pyte" / "__init__.py").write_text("raise ImportError('not installed')\n")
+    async with program(data, session) as first:
+        await first.shows("size 80x24")
+        await first.press(DETACH)
+        assert await first.wait() == 130
+
+    environ = ENVIRON | {"PYTHONPATH": str(tmp_path)}
+    async with Terminal(argv(data, "attach", "-it", session, "x1"), environ) as second:
+        await second.shows("size 80x24")
+        await second.press(b"q")
+        assert await second.wait() == 6
+    resizes = [item async for item in client.follow(ORG, session, "x1") if _is(item, x.Resized)]
+    assert len(resizes) == 2
