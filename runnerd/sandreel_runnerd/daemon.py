@@ -15,7 +15,7 @@ from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.bus.streams import MIN_PAYLOAD_BYTES
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
-from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, LogHead
+from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, KeysTaken, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, Misconfigured, Over, Unavailable
 from sandreel_core.log import Log
@@ -309,8 +309,8 @@ class Daemon:
             self._lapse.cancel()
             self._lapse = None
 
-    async def keys(self, exec_id: str, offset: int, data: bytes) -> int:
-        return await self._execs.keys(exec_id, offset, data)
+    async def keys(self, exec_id: str, offset: int, data: bytes, writer: str | None) -> KeysTaken:
+        return await self._execs.keys(exec_id, offset, data, writer)
 
 
 def _rss_bytes() -> int:

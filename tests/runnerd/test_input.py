@@ -88,8 +88,8 @@ async def test_a_terminal_echoes_is_controlling_and_can_be_resized(tmp_path: Pat
     script = "tty -s && echo yes; stty size; trap 'stty size; exit 0' WINCH; while :; do read -r x && echo got-$x; done"
     async with running(tmp_path, argv=bash(script), tty=c.Terminal(cols=100, rows=30)) as run:
         await run.until_output(b"yes\r\n30 100\r\n")
-        assert await run.running.keys(0, b"ab") == 2
-        assert await run.running.keys(0, b"abc\r") == 4
+        assert (await run.running.keys(0, b"ab")).offset == 2
+        assert (await run.running.keys(0, b"abc\r")).offset == 4
         await run.until_output(b"abc\r\ngot-abc\r\n")
         with pytest.raises(Refused, match="BAD_REQUEST"):
             await run.running.keys(9, b"z")

@@ -12,6 +12,8 @@ from sandreel_core import clock
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Outcome
+from sandreel_core.client.env import Environment
+from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle, stdin_fields
 from sandreel_core.client.items import ExecItem
 from sandreel_core.client.lifecycle import Lifecycle
@@ -182,6 +184,14 @@ class Client(Lifecycle):
         """An exec's items behind a cursor, until its end; see `ExecHandle.follow`. An exec that nobody has
         accepted yet is waited for; `require_exec` says whether there is one."""
         return view(self.bus, self._reels, self.subjects(org, session), exec, after=_cursor(after), live=live)
+
+    def files(self, org: str, session: str) -> Files:
+        """The files of a session's workspace, while it is ready; nothing is asked yet."""
+        return Files(self.bus, self.subjects(org, session), actor=self.actor, answer_timeout_s=self.answer_timeout_s)
+
+    def env(self, org: str, session: str) -> Environment:
+        """The variables that a session's execs get."""
+        return Environment(self, self._reels, org, session)
 
     async def cancel(self, org: str, session: str, exec: str) -> Outcome:
         """SIGTERM to its process group, SIGKILL 5 s later. More of this kind: `handle`."""
