@@ -105,6 +105,8 @@ class Pipeline:
         self._bytes = 0
         self._greeted = -1
         self._token = 0
+        self.resends = 0  # how often a lane was sent again
+        self.refused = 0  # messages that the server will never take
         self._in_flight: dict[int, tuple[Lane, Entry]] = {}
         self._lanes: list[Lane] = []
         self._ready: deque[Lane] = deque()
@@ -118,6 +120,11 @@ class Pipeline:
     def is_open(self) -> bool:
         """Connected, and greeted on this connection."""
         return self._bus.connected and self._bus.generation == self._greeted
+
+    @property
+    def sent(self) -> int:
+        """How many messages were handed to the connection so far, repeats included."""
+        return self._token
 
     @property
     def messages(self) -> int:
@@ -243,6 +250,7 @@ class Pipeline:
         elif isinstance(answer, Unavailable | NotFound):
             self._go_back(lane, f"{type(answer).__name__}: {answer}")
         else:
+            self.refused += 1
             window.refuse(entry, answer)
         self._settle(lane)
         self._bytes += window.bytes - before
@@ -263,6 +271,7 @@ class Pipeline:
 
     def _go_back(self, lane: Lane, why: str, *, at_once: bool = False) -> None:
         """Everything of the lane is sent again, after a while that doubles with every failure in a row."""
+        self.resends += lane.window.sent > 0
         self._forget(lane)
         if lane.retry is not None:
             lane.retry.cancel()
@@ -324,6 +333,7 @@ class Pipeline:
         """Everything of the old rounds is forgotten, the log is asked, and all lanes are sent again."""
         async with self._greeting:
             for lane in self._lanes:
+                self.resends += lane.window.sent > 0
                 self._forget(lane)
             if self._greet is not None:
                 try:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Delivery, Work
+from sandreel_core.clock import now
 from sandreel_core.contract.codec import decode_command
 from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.session import CommandRefused
@@ -26,8 +28,9 @@ RETRY_S = 5.0
 class Refusals:
     """Reads every command to runnerd, and answers those that no boot owns."""
 
-    def __init__(self, bus: Bus, work: Work, journal: Journal, sessions: Sessions) -> None:
+    def __init__(self, bus: Bus, work: Work, journal: Journal, sessions: Sessions, measures: CommandMeasures) -> None:
         self._bus = bus
+        self._measures = measures
         self._work = work
         self._journal = journal
         self._sessions = sessions
@@ -44,6 +47,7 @@ class Refusals:
 
     async def _handle(self, delivery: Delivery) -> None:
         stored = delivery.stored
+        self._measures.delivered(delivery.attempts)
         try:
             where = parse_command_subject(stored.subject)
             key = Key(where.org, where.session)
@@ -56,6 +60,7 @@ class Refusals:
                 await delivery.term()
         except SandreelError as error:
             self._log.warning("a command waits", subject=stored.subject, problem=str(error))
+            self._measures.given_back()
             with suppress(SandreelError):  # it is delivered again after the ack wait in any case
                 await delivery.nak(error.retry_after_s if isinstance(error, Unavailable) else RETRY_S)
         finally:
@@ -83,7 +88,9 @@ class Refusals:
             code, message = refusal(record)
             return CommandRefused(command_id=command_id, code=code, message=message)
 
-        await self._journal.decide(key, choose, cause=_envelope(delivery) or command_id)
+        said = await self._journal.decide(key, choose, cause=_envelope(delivery) or command_id)
+        if isinstance(said, CommandRefused):
+            self._measures.answered(stored, now().timestamp(), said.code)
 
 
 def refusal(record: Record) -> tuple[str, str]:
