@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 Status = Literal["ok", "degraded", "failing"]
+STATUSES: tuple[Status, ...] = ("ok", "degraded", "failing")
 
 # Longer than a restart of NATS or Postgres (some seconds): what lasts longer does not pass by itself.
 FAILS_AFTER_S = 60.0
@@ -73,8 +74,7 @@ class Health:
     def report(self) -> Report:
         moment = self._monotonic()
         reasons = tuple(_reason(part, trouble, moment) for part, trouble in sorted(self._troubles.items()))
-        statuses = {reason.status for reason in reasons}
-        status: Status = "failing" if "failing" in statuses else "degraded" if statuses else "ok"
+        status = max((reason.status for reason in reasons), key=STATUSES.index, default=STATUSES[0])
         return Report(
             role=self._role,
             status=status,

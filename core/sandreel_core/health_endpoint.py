@@ -72,10 +72,10 @@ async def endpoint(
     async with Crew() as crew:
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if serving:
-                crew.start(_serve(reader, writer, documents, log, within_s, busy=len(crew) >= MAX_CONNECTIONS))
+            if serving and len(crew) < MAX_CONNECTIONS:
+                crew.start(_serve(reader, writer, documents, log, within_s))
             else:
-                writer.transport.abort()
+                writer.transport.abort()  # an answer would have to be waited for as well
 
         try:
             # `limit` bounds what is kept of a request that does not end.
@@ -97,22 +97,20 @@ async def _serve(
     documents: dict[bytes, Callable[[], Answer]],
     log: Log,
     within_s: float,
-    *,
-    busy: bool,
 ) -> None:
     try:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(within_s):
-                if busy:
-                    answer, head_only = _plain(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"), False
-                else:
-                    answer, head_only = _answer(await _head(reader), documents, log)
+                answer, head_only = _answer(await _head(reader), documents, log)
                 writer.write(answer.encode(head_only=head_only))
                 await writer.drain()
-                writer.close()
-                await writer.wait_closed()
+                writer.write_eof()
+                # What comes on top is taken and thrown away: closing with it unread would reset the connection, and
+                # whoever asked could lose the answer.
+                while await reader.read(MAX_HEAD_BYTES):
+                    pass
     finally:
-        writer.transport.abort()  # what did not go well is not waited for
+        writer.transport.abort()  # nothing of it outlives its time
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes | None:

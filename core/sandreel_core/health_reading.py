@@ -66,6 +66,8 @@ async def get(listen: str, path: str) -> bytes:
         raise Unavailable(f"{listen} does not answer within {WITHIN_S:g} s") from error
     except OSError as error:
         raise Unavailable(f"{listen} does not answer: {(error.strerror or str(error)).lower()}") from error
+    if not answer:
+        raise Unavailable(f"{listen} does not answer: it ended the connection")
     head, gap, body = answer.partition(b"\r\n\r\n")
     if not gap or not head.startswith(b"HTTP/1."):
         raise Unavailable(f"what answers at {listen} is no role of sandreel")
@@ -84,7 +86,7 @@ async def _all(reader: asyncio.StreamReader, listen: str) -> bytes:
 def samples(text: str) -> tuple[Sample, ...]:
     """What `Metrics.render` has written. Raises Malformed."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # labels may hold what `splitlines` takes for an end
         if line.startswith("#") or not line:
             continue
         match = _SAMPLE.match(line)

@@ -102,8 +102,8 @@ def run_process(name: str, main: Callable[[], Awaitable[None]]) -> int:
 async def _compose(name: str, type: type[T], main: Callable[[Role[T]], Awaitable[None]]) -> None:
     installation, settings, listen = load(Installation), load(type), load(HealthListen).listen
     log, metrics = Log(name), Metrics()
-    ProcessMeasures(metrics, role=name, version=__version__)
     health = Health(name, version=__version__, pid=os.getpid(), monotonic=time.monotonic)
+    ProcessMeasures(metrics, health, role=name, version=__version__)
     async with contextlib.AsyncExitStack() as stack:
         # First of all: whoever waits for NATS should say so.
         if listen is not None:

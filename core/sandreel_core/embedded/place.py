@@ -27,6 +27,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sandreel_core.errors import Misconfigured
+from sandreel_core.settings import Port
 
 CLIENT_FILE = "client.toml"
 _POLL_S = 0.05
@@ -45,7 +46,7 @@ class Keys(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     runnerd_password: str
     client_password: str
     # Of the roles' `/healthz` and `/metrics`, by the role's name in the stack; each gets its own when it first starts.
-    health_ports: dict[str, int] = {}
+    health_ports: dict[str, Port] = {}
 
 
 class Place:
