@@ -97,10 +97,10 @@ ALERTS = (
     ),
     Alert("SandreelOutputHeld", "max(sandreel_runnerd_held) > 0", "1m", "A stream is nearly full, and jobs wait."),
     Alert(
-        "SandreelOutputRefused",
-        "increase(sandreel_runnerd_messages_refused_total[10m]) > 0",
+        "SandreelOutputMissing",
+        "increase(sandreel_runnerd_gaps_total[10m]) > 0",
         "0m",
-        "NATS refuses output for good: exec.gap says which.",
+        "NATS refused output for good, or lost it: exec.gap says what and why.",
     ),
 )
 

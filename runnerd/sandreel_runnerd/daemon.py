@@ -253,7 +253,7 @@ class Daemon:
             window_messages=self._outbox.window_messages,
             sent_messages=self._outbox.pipeline.sent,
             resends=self._outbox.pipeline.resends,
-            refused_messages=self._outbox.pipeline.refused,
+            gaps=self._outbox.pipeline.gaps,
         )
 
     # `Duties`: what others ask for.

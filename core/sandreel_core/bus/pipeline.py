@@ -106,7 +106,7 @@ class Pipeline:
         self._greeted = -1
         self._token = 0
         self.resends = 0  # how often a lane was sent again
-        self.refused = 0  # messages that the server will never take
+        self.gaps = 0  # how often a gap was put in the place of what is not to be had any more
         self._in_flight: dict[int, tuple[Lane, Entry]] = {}
         self._lanes: list[Lane] = []
         self._ready: deque[Lane] = deque()
@@ -182,6 +182,7 @@ class Pipeline:
         self._forget(lane)
         before = lane.window.bytes
         explained = lane.window.reconcile(last_n, why)
+        self.gaps += explained
         self._bytes += lane.window.bytes - before
         self.notify()
         return explained
@@ -250,7 +251,6 @@ class Pipeline:
         elif isinstance(answer, Unavailable | NotFound):
             self._go_back(lane, f"{type(answer).__name__}: {answer}")
         else:
-            self.refused += 1
             window.refuse(entry, answer)
         self._settle(lane)
         self._bytes += window.bytes - before
@@ -262,6 +262,7 @@ class Pipeline:
             return
         why = str(head.refused)
         verdict = lane.window.settle()
+        self.gaps += verdict == "again"
         self._log.warning("the server refuses an event", subject=lane.subject, n=head.n, why=why, then=verdict)
         if verdict == "doubt" and self._greet is not None:
             self._greeted = -1

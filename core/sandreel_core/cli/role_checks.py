@@ -52,10 +52,11 @@ def _recorders(reading: Reading) -> Iterator[Check]:
         found = f"{spooled / (1 << 20):.1f} MiB of output are not in NATS yet, the fullest spool is {share:.0%} full"
         mend = "nothing is lost, jobs wait when it is full: look whether NATS answers and its disk is quick enough"
         yield _check("spool in use", level, found, mend)
-    refused = reading.total("sandreel_runnerd_messages_refused_total")
-    if refused:
-        mend = "compare the server's max_payload with docs/decisions/0005, and look at the permissions of its users"
-        yield _check("output refused", "fail", f"NATS has refused {refused:.0f} messages of execs for good", mend)
+    gaps = reading.total("sandreel_runnerd_gaps_total")
+    if gaps:
+        mend = "the event exec.gap says why: a body over the server's max_payload, a permission, or a stream that was restored"
+        found = f"{gaps:.0f} times an exec.gap had to say that NATS refused output for good or has lost it"
+        yield _check("output missing", "fail", found, mend)
 
 
 def _commands(reading: Reading, role: str) -> Iterator[Check]:

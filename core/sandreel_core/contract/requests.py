@@ -108,8 +108,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`idle_s` is the time since the last activity, by runnerd's monotonic clock (behaviour §1, lastActivity).
 
     `window_messages` and `spool_bytes` are what is not acknowledged yet, in memory and in the spool. The counts
-    `sent_messages` (repeats included), `resends` (how often an exec's window was sent again) and `refused_messages` (what
-    the server will never take, and a gap explains) are since the boot.
+    `sent_messages` (repeats included), `resends` (how often an exec's window was sent again) and `gaps` (how often an
+    exec.gap took the place of what the server refused for good or has lost) are since the boot.
     """
 
     boot_id: str
@@ -122,7 +122,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     window_messages: Count = 0
     sent_messages: Count = 0
     resends: Count = 0
-    refused_messages: Count = 0
+    gaps: Count = 0
 
 
 # anybody with the right → runnerd

@@ -53,17 +53,17 @@ RESENDS = Family(
     "counter",
     "How often recorders have sent an exec's unacknowledged messages again: time-out, disconnection, stream full.",
 )
-REFUSED = Family(
-    "sandreel_runnerd_messages_refused_total",
+GAPS = Family(
+    "sandreel_runnerd_gaps_total",
     "counter",
-    "Messages of recorders that NATS will never take; an exec.gap explains each.",
+    "How often an exec.gap took the place of what NATS refused for good, or lost when a stream was restored.",
 )
 STREAM_BYTES = Family("sandreel_stream_bytes", "gauge", "Bytes in a stream.", ("stream",))
 STREAM_MAX = Family("sandreel_stream_max_bytes", "gauge", "Limit of a stream's bytes.", ("stream",))
 STREAM_MESSAGES = Family("sandreel_stream_messages", "gauge", "Messages in a stream.", ("stream",))
 SPAWNER = (
     *(SESSIONS, BEAT_AGE, BEATS_LATE, EXECS_OPEN, HELD, SPOOL, SPOOL_GREATEST, WINDOW, WINDOW_GREATEST),
-    *(SENT, RESENDS, REFUSED, STREAM_BYTES, STREAM_MAX, STREAM_MESSAGES),
+    *(SENT, RESENDS, GAPS, STREAM_BYTES, STREAM_MAX, STREAM_MESSAGES),
 )
 
 
@@ -97,7 +97,7 @@ class SpawnerMeasures:
             family: metrics.gauge(family)
             for family in (BEAT_AGE, BEATS_LATE, EXECS_OPEN, HELD, SPOOL, SPOOL_GREATEST, WINDOW, WINDOW_GREATEST)
         }
-        self._counters = {family: metrics.counter(family) for family in (SENT, RESENDS, REFUSED)}
+        self._counters = {family: metrics.counter(family) for family in (SENT, RESENDS, GAPS)}
         self._of_streams = {f: metrics.gauge(f) for f in (STREAM_BYTES, STREAM_MAX, STREAM_MESSAGES)}
         metrics.before(self._look)
 
@@ -164,7 +164,7 @@ class SpawnerMeasures:
             for family, value, was in (
                 (SENT, beat.sent_messages, before.sent_messages),
                 (RESENDS, beat.resends, before.resends),
-                (REFUSED, beat.refused_messages, before.refused_messages),
+                (GAPS, beat.gaps, before.gaps),
             ):
                 self._counters[family].add(by=max(0, value - was))
         self._counted = {key: beat for key, (_, beat) in heard.items()}

@@ -51,7 +51,7 @@ def test_a_role_that_is_well_is_one_line() -> None:
             [("sandreel_runnerd_spool_bytes", {}, 3 << 20), ("sandreel_runnerd_spool_used_ratio", {}, 0.9)],
             *("spool in use", "fail", "90% full"),
         ),
-        ([("sandreel_runnerd_messages_refused_total", {}, 1)], "output refused", "fail", "1 messages"),
+        ([("sandreel_runnerd_gaps_total", {}, 1)], "output missing", "fail", "1 times"),
         ([("sandreel_stream_messages", {"stream": "DEAD"}, 4)], "dead letters", "warn", "4 commands"),
         ([("sandreel_commands_redelivered_total", {}, 20)], "redeliveries, spawner", "warn", "20 deliveries"),
         (

@@ -88,9 +88,9 @@ async def test_sessions_by_phase_and_what_heartbeats_add_up_to(hand: Hand) -> No
         assert shown.total("sandreel_runnerd_held") == 1
         assert shown.total("sandreel_runnerd_messages_sent_total") == 15
         assert shown.total("sandreel_runnerd_resends_total") == 1
-        await hand.beat(key=ONE, sent_messages=12, refused_messages=1)
+        await hand.beat(key=ONE, sent_messages=12, gaps=1)
         shown = await told.until(lambda shown: shown.total("sandreel_runnerd_messages_sent_total") == 17)
-        assert shown.total("sandreel_runnerd_messages_refused_total") == 1
+        assert shown.total("sandreel_runnerd_gaps_total") == 1
 
 
 async def test_a_new_boot_counts_from_0_and_a_new_spawner_from_where_it_is(hand: Hand) -> None:
