@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from sandreel_core.runtime import Role, run_role
+from sandreel_projections.measures import ProjectionMeasures
 from sandreel_projections.projector import Pace, Projector
 from sandreel_projections.queries import required
 from sandreel_projections.settings import Projections
@@ -16,7 +17,11 @@ async def project(role: Role[Projections]) -> None:
     settings = role.settings
     dsn = required(settings.postgres.dsn)
     pace = Pace(settings.max_batch_events, settings.max_batch_bytes, settings.look_s)
-    projectors = [Projector(role.bus, dsn, partition, pace=pace) for partition in range(role.installation.partitions)]
+    measures = ProjectionMeasures(role.metrics, role.health)
+    projectors = [
+        Projector(role.bus, dsn, partition, pace=pace, measures=measures)
+        for partition in range(role.installation.partitions)
+    ]
     async with asyncio.TaskGroup() as group:
         for projector in projectors:
             group.create_task(projector.run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored, StreamState
 from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import Conflict, Malformed, Misconfigured, NotFound, Unavailable
 from sandreel_core.log import Log
+from sandreel_core.metrics import Metrics
 from sandreel_projections.batch import Batch, Views
 from sandreel_projections.change import Change, instant
+from sandreel_projections.measures import ProjectionMeasures
 from sandreel_projections.writer import Reached, Writer
 
 _RETRY_S = (0.05, 5.0)
@@ -32,13 +35,16 @@ class Pace:
 class Projector:
     """The views of one partition. Several may run: one writes, the others stand by."""
 
-    def __init__(self, bus: Bus, dsn: str, partition: int, *, pace: Pace = Pace()) -> None:
+    def __init__(
+        self, bus: Bus, dsn: str, partition: int, *, pace: Pace = Pace(), measures: ProjectionMeasures | None = None
+    ) -> None:
         self._bus = bus
         self._dsn = dsn
         self._partition = partition
         self._stream = reel(partition)
         self._pace = pace
         self._log = Log("projector")
+        self._measures = measures or ProjectionMeasures(Metrics())
         self._careful_until = 0
         self.standby = asyncio.Event()
         self.leading = asyncio.Event()
@@ -55,20 +61,24 @@ class Projector:
                 if self.reached > before:
                     wait_s = _RETRY_S[0]
                 self._log.warning("views are interrupted", partition=self._partition, reason=str(error))
+                self._measures.interrupted(self._partition)
             except Malformed as error:
                 wait_s = _RETRY_S[0]
                 self._log.warning("a batch was refused; going on one by one", reason=str(error))
             self.leading.clear()
+            self._measures.not_leading(self._partition)
             await asyncio.sleep(wait_s * (0.5 + random.random()))  # noqa: S311 - jitter
             wait_s = min(wait_s * 2, _RETRY_S[1])
 
     async def _once(self) -> None:
         try:
             async with Writer.open(self._dsn, self._partition) as writer:
+                self._measures.connected(self._partition)
                 await writer.lead(self.standby)
                 reached = await self._begin(writer)
                 self.standby.clear()
                 self.leading.set()
+                self._measures.leading(self._partition, reached.sequence)
                 self._log.info("views are led", partition=self._partition, sequence=reached.sequence)
                 queue: asyncio.Queue[list[Stored] | Missing] = asyncio.Queue(_QUEUE)
                 async with asyncio.TaskGroup() as group:
@@ -122,6 +132,7 @@ class Projector:
                 pass  # NATS is away: the reader waits, and the lag's age tells
             else:
                 await writer.look(state.last_sequence, instant(last.time_ns) if last else None)
+                self._measures.looked(self._partition, state.last_sequence, last.time_ns if last else None)
             await asyncio.sleep(self._pace.look_s)
 
     async def _write(
@@ -187,18 +198,23 @@ class Projector:
         if execs or sessions:
             views.learn(*await writer.load(execs, sessions))
 
+    async def _store(self, writer: Writer, batch: Batch) -> None:
+        began = time.monotonic()
+        await writer.commit(batch)
+        self.reached = batch.sequence
+        self._measures.committed(self._partition, batch, time.monotonic() - began)
+
     async def _commit(self, writer: Writer, batch: Batch) -> None:
         try:
-            await writer.commit(batch)
+            await self._store(writer, batch)
         except Malformed:
             # Something in it cannot be kept. From the cursor on, one event at a time, until it is found.
             self._careful_until = max(self._careful_until, batch.sequence)
             raise
-        self.reached = batch.sequence
 
     async def _commit_one(self, writer: Writer, views: Views, batch: Batch, stored: Stored) -> None:
         try:
-            await writer.commit(batch)
+            await self._store(writer, batch)
         except Malformed as error:
             # The rows that were folded from it are not to be used: begin with those that are stored.
             fresh = Views(self._partition, views.epoch)
@@ -208,9 +224,8 @@ class Projector:
                 await self._load(writer, fresh, [change])
             fresh.poison(stored, change, str(error), instead)
             self._log.warning("an event was quarantined", subject=stored.subject, sequence=stored.sequence)
-            await writer.commit(instead)
+            await self._store(writer, instead)
             views.reset()
-        self.reached = batch.sequence
 
 
 def _chosen(problems: BaseExceptionGroup[BaseException]) -> BaseException:

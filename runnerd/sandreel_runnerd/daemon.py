@@ -266,6 +266,11 @@ class Daemon:
             spool_bytes=self._outbox.spool_bytes,
             held=self._outbox.held,
             commands_handled=self._feed.handled,
+            spool_capacity_bytes=self._settings.spool_bytes,
+            window_messages=self._outbox.window_messages,
+            sent_messages=self._outbox.pipeline.sent,
+            resends=self._outbox.pipeline.resends,
+            gaps=self._outbox.pipeline.gaps,
         )
 
     # `Duties`: what others ask for.

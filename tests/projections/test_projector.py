@@ -17,6 +17,8 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.errors import Misconfigured
+from sandreel_core.metrics import Metrics
+from sandreel_projections import measures as m
 from sandreel_projections.projector import Pace, Projector
 from sandreel_projections.queries import places, snapshot
 from tests.support.script import Message, end, job, life, message
@@ -166,9 +168,13 @@ async def test_what_nobody_can_digest_goes_to_quarantine(bus: MemoryBus, databas
     assert bad_data != good[4][1]
     log = [*good[:2], (subject, b"\0 not json"), lying, (subject, unknown), (subject, bad_data), huge, good[-1]]
     last = await put(bus, [*log, *life(SUBJECTS)])
-    projector = Projector(bus, database, 0, pace=PACE)
+    metrics = Metrics()
+    projector = Projector(bus, database, 0, pace=PACE, measures=m.ProjectionMeasures(metrics))
     async with running(projector):
         await reached(projector, last)
+    assert metrics.counter(m.QUARANTINED).total() == 4
+    assert metrics.counter(m.EVENTS).total() == last
+    assert metrics.histogram(m.COMMIT_S).count == metrics.histogram(m.BATCH).count >= 1
     rows = await fetch(database, "SELECT cursor, body, reason, subject FROM reel.quarantine ORDER BY sequence")
     assert [(row["cursor"], row["body"]) for row in rows] == [
         ("e1:0:3", b"\0 not json"),

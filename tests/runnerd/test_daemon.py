@@ -335,6 +335,8 @@ async def test_hold_makes_children_wait_and_the_end_still_comes(boot: Boot) -> N
     assert (await boot.desk.request("health", None, r.Health)).held
     await boot.desk.send(x.Start(exec="quiet", argv=["true"]))
     assert (await boot.desk.ended("quiet")).exit_code == 0
+    await boot.desk.until(lambda: boot.desk.beats[-1].held and boot.desk.beats[-1].sent_messages >= 2)
+    assert boot.desk.beats[-1].spool_capacity_bytes == 1024 * 1024
     await boot.desk.send(x.Start(exec="loud", shell="head -c 3000000 /dev/zero | tr '\\0' x"))
     await boot.desk.until(lambda: "exec.started" in boot.desk.kinds("loud"))
     await asyncio.sleep(0.2)

@@ -31,6 +31,7 @@ _COMMANDS = (
     "env",
     "archive",
     "streams",
+    "health",
     "doctor",
 )
 _GROUP = "sandreel.commands"

@@ -109,7 +109,12 @@ class LogHead(Reply, frozen=True, kw_only=True):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`idle_s` is the time since the last activity, by runnerd's monotonic clock (behaviour §1, lastActivity)."""
+    """`idle_s` is the time since the last activity, by runnerd's monotonic clock (behaviour §1, lastActivity).
+
+    `window_messages` and `spool_bytes` are what is not acknowledged yet, in memory and in the spool. The counts
+    `sent_messages` (repeats included), `resends` (how often an exec's window was sent again) and `gaps` (how often an
+    exec.gap took the place of what the server refused for good or has lost) are since the boot.
+    """
 
     boot_id: str
     live_execs: Count
@@ -117,6 +122,11 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     spool_bytes: Count = 0
     held: bool = False
     commands_handled: Count = 0
+    spool_capacity_bytes: Count = 0
+    window_messages: Count = 0
+    sent_messages: Count = 0
+    resends: Count = 0
+    gaps: Count = 0
 
 
 # anybody with the right → runnerd

@@ -45,6 +45,11 @@ class Pulse:
             del self._heard[key]
         return moment - self._since
 
+    def heard(self) -> dict[Key, tuple[float, Heartbeat]]:
+        """The last heartbeat of everybody who was heard lately, with its age in seconds."""
+        moment = self._monotonic()
+        return {key: (moment - at, beat) for key, (at, beat) in self._heard.items()}
+
     def beats(self) -> dict[Key, Beat]:
         moment = self._monotonic()
         return {
