@@ -96,6 +96,9 @@ class JetStreamBus:
     async def get(self, stream: str, sequence: int) -> Stored | None:
         return await api.message(await self._link(), stream, {"seq": sequence}, TIMEOUT_S)
 
+    async def sequence_at(self, stream: str, time_ns: int) -> int:
+        return await api.sequence_at(await self._link(), stream, time_ns, TIMEOUT_S)
+
     async def state(self, stream: str) -> StreamState:
         return api.stream_state(await api.ask(await self._link(), f"STREAM.INFO.{stream}", timeout_s=TIMEOUT_S))
 

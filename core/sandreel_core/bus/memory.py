@@ -153,6 +153,11 @@ class MemoryBus:
     async def get(self, stream: str, sequence: int) -> Stored | None:
         return self._store().stream(stream).messages.get(sequence)
 
+    async def sequence_at(self, stream: str, time_ns: int) -> int:
+        kept = self._store().stream(stream)
+        later = (stored.sequence for stored in kept.messages.values() if stored.time_ns > time_ns)
+        return next(later, kept.last_sequence + 1) - 1
+
     async def state(self, stream: str) -> StreamState:
         return self._store().stream(stream).state()
 

@@ -148,6 +148,10 @@ class Bus(Protocol):
 
     async def get(self, stream: str, sequence: int) -> Stored | None: ...
 
+    async def sequence_at(self, stream: str, time_ns: int) -> int:
+        """The sequence up to which the stream was written by this server time (nanoseconds since 1970), inclusive: 0
+        when it was empty then. Costs the same for any length. Raises NotFound."""
+
     async def state(self, stream: str) -> StreamState:
         """Raises NotFound."""
 
