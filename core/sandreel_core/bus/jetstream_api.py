@@ -205,7 +205,7 @@ async def ensure_work(link: Link, work: Work, timeout_s: float) -> None:
 
 
 async def message(link: Link, stream: str, request: dict[str, Any], timeout_s: float) -> Stored | None:
-    """STREAM.MSG.GET: by sequence, or the last of a subject (wildcards allowed)."""
+    """STREAM.MSG.GET: by sequence, or the last or next one of a subject (wildcards allowed)."""
     try:
         found = (await ask(link, f"STREAM.MSG.GET.{stream}", request, timeout_s=timeout_s))["message"]
     except NotFound as error:

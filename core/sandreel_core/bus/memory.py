@@ -150,6 +150,9 @@ class MemoryBus:
     async def last(self, stream: str, subject: str) -> Stored | None:
         return self._store().stream(stream).last(subject)
 
+    async def next(self, stream: str, subject: str, *, after: int = 0) -> Stored | None:
+        return next(self._store().stream(stream).after(after, [subject]), None)
+
     async def get(self, stream: str, sequence: int) -> Stored | None:
         return self._store().stream(stream).messages.get(sequence)
 

@@ -146,6 +146,9 @@ class Bus(Protocol):
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The newest message of a subject (wildcards allowed)."""
 
+    async def next(self, stream: str, subject: str, *, after: int = 0) -> Stored | None:
+        """The first message of a subject (wildcards allowed) behind a sequence."""
+
     async def get(self, stream: str, sequence: int) -> Stored | None: ...
 
     async def sequence_at(self, stream: str, time_ns: int) -> int:

@@ -11,8 +11,8 @@ from sandreel_core import clock
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.client.commands import Outcome
 from sandreel_core.client.handle import ExecHandle, stdin_fields
+from sandreel_core.client.history import History
 from sandreel_core.client.items import ExecItem
-from sandreel_core.client.lifecycle import Lifecycle
 from sandreel_core.client.replay import Point, replay
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Result
 from sandreel_core.client.sessions import ExecInfo
@@ -22,7 +22,7 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
 
 
-class Client(Lifecycle):
+class Client(History):
     """Commands return their outcome event or raise Refused; every wait is bounded and ends in Unavailable.
 
     A command whose answer did not come can be sent again with the same `command_id`: it is carried out once,

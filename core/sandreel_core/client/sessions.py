@@ -158,7 +158,7 @@ class Sessions:
             if last is None:
                 return None
             cursor = await self._reels.cursor(subjects.partition, last.sequence)
-            end = _end(last, count)
+            end = sure_end(last, count)
             if end is None:
                 # It goes on, or something late may stand behind its end: only reading it tells.
                 async with aclosing(view(self._bus, self._reels, subjects, exec_id, live=False)) as items:
@@ -187,7 +187,7 @@ def _evolve(state: sessions.Session, stored: Stored) -> sessions.Session:
         return state
 
 
-def _end(last: Stored, count: int) -> x.Exited | x.Lost | None:
+def sure_end(last: Stored, count: int) -> x.Exited | x.Lost | None:
     """The end by the newest message, where it is sure to be the one that counts (law 2): an archived exec's tombstone,
     or the n-th of n messages. Others hold repeats, and the `exited` of a boot that was closed as lost may be one."""
     try:
