@@ -90,9 +90,13 @@ class AsOf:
         elif where.aggregate == "workspace" and isinstance(event.data, EnvPatched):
             found.env = environment.patch(found.env, event.data.set, event.data.unset)[0]
 
-    def lacks(self, where: EventSubject, sentence: str) -> None:
-        """Something of an exec is not in the log any more."""
-        self._session(where).exec(where.key, self._last_lines).missing.append(sentence)
+    def lacks(self, where: EventSubject, sentence: str, *, begun: bool) -> None:
+        """Something of an exec is not in the log any more. `begun`: it had been accepted; else that is not known, and
+        its phase stays `none`."""
+        found = self._session(where).exec(where.key, self._last_lines)
+        found.missing.append(sentence)
+        if begun:
+            found.assume_accepted()
 
     def take_long(
         self, where: EventSubject, first: list[Envelope], last: list[tuple[Envelope, int, int]], accepted_ns: int
@@ -172,6 +176,10 @@ class _Exec:
             self.missing.append(f"events {data.from_n} to {data.to_n} will never come: {data.why}")
         elif isinstance(data, x.Truncated):
             self.missing.append(f"{data.stream} was cut at {data.limit_bytes} bytes, as asked")
+
+    def assume_accepted(self) -> None:
+        if self._state.phase == "none":
+            self._state = replace(self._state, phase="accepted")
 
     def told(self) -> ExecAt:
         counted = {stream: printed for stream, printed in self._printed.items() if printed.bytes}

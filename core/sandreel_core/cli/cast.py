@@ -122,9 +122,9 @@ class _File:
 
     async def write(self, lines: Sequence[str]) -> None:
         self._file.writelines(f"{line}\n" for line in lines)
+        self._file.flush()
 
     def sync(self) -> None:
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -88,6 +88,7 @@ class _Reading:
 
     async def _read(self, filters: Sequence[str], told: frozenset[str]) -> list[str]:
         missing = []
+        gone: Gone | None = None  # stands before the event that showed it, and with it before or behind the cursor
         async with aclosing(follow_execs(self._bus, self._cursor.partition, filters, live=False)) as items:
             async for item in items:
                 if isinstance(item, Recorded):
@@ -95,11 +96,12 @@ class _Reading:
                         break
                     if item.event.subject not in told:
                         where = parse_event_subject(item.event.subject)
+                        if gone is not None:
+                            self.as_of.lacks(where, _sentence(gone), begun=True)
                         self.as_of.take(where, item.event, item.cursor.sequence, item.time_ns)
+                    gone = None
                 elif isinstance(item, Gone):
-                    since = item.from_n if item.from_n is not None else "?"
-                    gone = f"events {since} to {item.to_n} are not in the stream any more: they were archived"
-                    self.as_of.lacks(parse_event_subject(item.subject), gone)
+                    gone = item
                 elif isinstance(item, Missing) and item.from_sequence <= self._cursor.sequence:
                     until = min(item.to_sequence, self._cursor.sequence)
                     missing.append(f"{self._stream} does not hold sequences {item.from_sequence} to {until} any more")
@@ -148,6 +150,7 @@ class _Reading:
             parse_event_subject(subject),
             f"it was archived since: its end stands at sequence {first.sequence}, and whether it had begun by then is "
             "not in the stream any more",
+            begun=False,
         )
         return True
 
@@ -162,6 +165,11 @@ async def _each(subjects: Sequence[str], look: Callable[[str], Awaitable[bool]])
 
     answers = await asyncio.gather(*(looked(subject) for subject in subjects))
     return frozenset(subject for subject, yes in zip(subjects, answers, strict=True) if yes)
+
+
+def _sentence(gone: Gone) -> str:
+    since = gone.from_n if gone.from_n is not None else "?"
+    return f"events {since} to {gone.to_n} are not in the stream any more: they were archived"
 
 
 def _event(stored: Stored) -> Envelope | None:
