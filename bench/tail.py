@@ -55,7 +55,8 @@ async def tail(rig: Rig) -> list[Figure]:
 
     await asyncio.gather(*(start(name, number) for number, name in enumerate(names)))
     late_s = time.time() - begin
-    ages, stored_ages = [], []
+    ages: list[float] = []
+    stored_ages: list[float] = []
     expected = dict.fromkeys(names, 0)
     while len(ages) < SESSIONS * count * burst:
         item = json.loads(await process.stdout.readline())

@@ -68,7 +68,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
     except ImportError:
         return
     _name(parser, FilesCompleter())
-    CompletionFinder()(parser, always_complete_options=False, default_completer=ChoicesCompleter(()))
+    CompletionFinder()(parser, always_complete_options=False, default_completer=ChoicesCompleter({}))
 
 
 def _name(parser: argparse.ArgumentParser, files: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sandreel_core.client.tail import Judge
 
 # RE2 is linear in the line; what it multiplies with is the size of the compiled expression. With this limit (in its
-# instructions) the worst that was found took 0.9 s for a line of 64 KiB; what people type has a few dozen.
+# instructions) the worst that was found took 0.3 s for a line of 64 KiB; what people type has a few dozen.
 MAX_PROGRAM = 1000
 MAX_PATTERN_CHARACTERS = 1000
 
