@@ -107,8 +107,15 @@ class JetStreamBus:
     async def last(self, stream: str, subject: str) -> Stored | None:
         return await api.message(await self._link(), stream, {"last_by_subj": subject}, TIMEOUT_S)
 
+    async def next(self, stream: str, subject: str, *, after: int = 0) -> Stored | None:
+        request = {"seq": after + 1, "next_by_subj": subject}
+        return await api.message(await self._link(), stream, request, TIMEOUT_S)
+
     async def get(self, stream: str, sequence: int) -> Stored | None:
         return await api.message(await self._link(), stream, {"seq": sequence}, TIMEOUT_S)
+
+    async def sequence_at(self, stream: str, time_ns: int) -> int:
+        return await api.sequence_at(await self._link(), stream, time_ns, TIMEOUT_S)
 
     async def state(self, stream: str) -> StreamState:
         return api.stream_state(await api.ask(await self._link(), f"STREAM.INFO.{stream}", timeout_s=TIMEOUT_S))

@@ -15,8 +15,8 @@ from sandreel_core.client.commands import Outcome
 from sandreel_core.client.env import Environment
 from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle, stdin_fields
+from sandreel_core.client.history import History
 from sandreel_core.client.items import ExecItem
-from sandreel_core.client.lifecycle import Lifecycle
 from sandreel_core.client.replay import Point, replay
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Result
 from sandreel_core.client.sessions import ExecInfo
@@ -30,7 +30,7 @@ from sandreel_core.errors import Misconfigured, NotFound, Unavailable
 _AGAIN_S = 0.25
 
 
-class Client(Lifecycle):
+class Client(History):
     """Commands return their outcome event or raise Refused; every wait is bounded and ends in Unavailable.
 
     A command whose answer did not come can be sent again with the same `command_id`: it is carried out once,

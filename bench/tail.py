@@ -1,0 +1,85 @@
+"""`sandreel tail` of many sessions that print at once: every line, and how old it is when it comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+
+from bench.figure import Figure, percentile
+from bench.rig import ORG, Rig
+
+SESSIONS = 50
+LINES_PER_S = 20_000
+SECONDS = 10
+BURSTS_PER_S = 8
+# Bursts of lines at a steady pace; each line says when it was written. All begin at the same time.
+JOB = """
+import os, sys, time
+begin, rate, count, burst, phase = map(float, sys.argv[1:6]); number = 0
+for i in range(int(count)):
+    time.sleep(max(0.0, begin + (i + phase) / rate - time.time()))
+    at = b'%.6f' % time.time()
+    os.write(1, b''.join(b'%d ' % (number + j) + at + b' ' + b'.' * 60 + b'\\n' for j in range(int(burst))))
+    number += int(burst)
+"""
+
+
+async def tail(rig: Rig) -> list[Figure]:
+    """The command in a process of its own, from its standard output."""
+    limit = asyncio.Semaphore(8)
+
+    async def make(number: int) -> str:
+        async with limit:
+            return await rig.session(f"tail-{number}")
+
+    names = await asyncio.gather(*(make(number) for number in range(SESSIONS)))
+    burst = max(1, LINES_PER_S // SESSIONS // BURSTS_PER_S)
+    count = SECONDS * BURSTS_PER_S
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sandreel_core.cli", "tail", *names, "--org", ORG, "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        env=dict(os.environ) | {"SANDREEL_CONFIG": str(rig.stack.client)},
+        limit=1 << 20,
+    )
+    assert process.stdout is not None
+    assert json.loads(await process.stdout.readline())["type"] == "caught_up"
+    begin = time.time() + 15
+
+    async def start(name: str, number: int) -> None:
+        async with limit:
+            words = [begin, BURSTS_PER_S, count, burst, number / SESSIONS]
+            await rig.client.exec(ORG, name, [sys.executable, "-I", "-c", JOB, *map(str, words)], exec="x")
+
+    await asyncio.gather(*(start(name, number) for number, name in enumerate(names)))
+    late_s = time.time() - begin
+    ages: list[float] = []
+    stored_ages: list[float] = []
+    expected = dict.fromkeys(names, 0)
+    while len(ages) < SESSIONS * count * burst:
+        item = json.loads(await process.stdout.readline())
+        number, written, _ = item["text"].split()
+        now = time.time()
+        assert int(number) == expected[item["session"]], "lost or out of order"
+        expected[item["session"]] += 1
+        ages.append(now - float(written))
+        stored_ages.append(now - item["stored_ns"] / 1e9)
+    process.kill()
+    await process.wait()
+    return [
+        Figure(
+            *(f"tail of {SESSIONS} sessions at {LINES_PER_S:,} lines/s, written → seen, p99", "ms"),
+            percentile(ages, 0.99) * 1e3,
+            100,
+            detail={
+                "lines": float(len(ages)),
+                "lines lost": float(SESSIONS * count * burst - sum(expected.values())),
+                "p50 ms": percentile(ages, 0.5) * 1e3,
+                "stored → seen, p50 ms": percentile(stored_ages, 0.5) * 1e3,
+                "stored → seen, p99 ms": percentile(stored_ages, 0.99) * 1e3,
+                "started late, s": max(0.0, late_s),
+            },
+        )
+    ]
