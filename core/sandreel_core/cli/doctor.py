@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.check import GROUP, Check, Level
-from sandreel_core.cli.connection import data_of, options, settings
+from sandreel_core.cli.connection import data_of, dsn_of, options, settings
 from sandreel_core.cli.role_checks import checks as checks_of_role
 from sandreel_core.cli.roles import add_option, ask, places
 
@@ -200,7 +200,7 @@ async def _installation(args: argparse.Namespace) -> list[Check]:
     try:
         found = settings(args)
         checks = await _nats(found)
-        dsn = _dsn(args)
+        dsn = dsn_of(args)
     except Misconfigured as error:
         return [Check(name="settings", level="warn", found=str(error), mend="start it: sandreel up")]
     if dsn is None:
@@ -219,17 +219,6 @@ async def _installation(args: argparse.Namespace) -> list[Check]:
             continue
         checks += await look(dsn)
     return checks
-
-
-def _dsn(args: argparse.Namespace) -> str | None:
-    from sandreel_core.cli.connection import CLIENT_FILE
-    from sandreel_core.settings import CONFIG, Postgres, load
-
-    environ = {name: value for name, value in os.environ.items() if name != "SANDREEL_ORG"}
-    written = data_of(args) / CLIENT_FILE
-    if written.is_file() and (args.data is not None or not environ.get(CONFIG, "").strip()):
-        return load(Postgres, environ=environ, path=written).dsn
-    return load(Postgres, environ=environ).dsn
 
 
 async def _nats(found: ClientSettings) -> list[Check]:

@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import data_of, options
-from sandreel_core.cli.roles import Told, add_option, ask, places, printable
+from sandreel_core.cli.roles import Told, add_option, ask, places
+from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
     from sandreel_core.health import Reason
@@ -42,12 +43,12 @@ async def run(args: argparse.Namespace) -> int:
 
 def _line(told: Told) -> str:
     if told.reading is None:
-        return f"absent    {told.name:<12} {told.place.listen:<22} {printable(told.problem)}"
+        return f"absent    {told.name:<12} {told.place.listen:<22} {clean(told.problem)}"
     report = told.reading.report
     words = f"{report.version}, pid {report.pid}, up {span(report.uptime_s)}"
     reasons = "; ".join(_reason(reason) for reason in report.reasons)
     line = f"{report.status:<9} {told.name:<12} {told.place.listen:<22} {words}"
-    return printable(f"{line}; {reasons}" if reasons else line)
+    return clean(f"{line}; {reasons}" if reasons else line)
 
 
 def _reason(reason: Reason) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sandreel_core.cli.check import Check, Level
 from sandreel_core.cli.health import span
-from sandreel_core.cli.roles import Told, printable
+from sandreel_core.cli.roles import Told
+from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
     from sandreel_core.health_reading import Reading
@@ -95,4 +96,4 @@ def _level(status: str) -> Level:
 
 
 def _check(name: str, level: Level, found: str, mend: str = "") -> Check:
-    return Check(name=printable(name), level=level, found=printable(found), mend=mend)
+    return Check(name=clean(name), level=level, found=clean(found), mend=mend)

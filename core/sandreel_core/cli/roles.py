@@ -55,6 +55,7 @@ def places(args: argparse.Namespace) -> list[Place]:
     settings names. Raises Misconfigured."""
     from sandreel_core.embedded import pidfile
     from sandreel_core.embedded.place import Place as Data
+    from sandreel_core.embedded.place import check_readable
     from sandreel_core.embedded.stack import ROLES
     from sandreel_core.embedded.wiring import LOOPBACK
     from sandreel_core.health_endpoint import address
@@ -65,6 +66,7 @@ def places(args: argparse.Namespace) -> list[Place]:
             address(listen)
         return [Place(listen, listen) for listen in args.at]
     found = []
+    check_readable(data_of(args))
     data = Data(data_of(args))
     ports = data.keys().health_ports if data.keys_file.exists() else {}
     for name in ROLES:
@@ -99,8 +101,3 @@ async def _ask(place: Place) -> Told:
         # Any program of this machine may take a port that a dead role has left.
         return Told(place, None, f"pid {reading.report.pid} answers at {place.listen}, which is not the role's")
     return Told(place, reading)
-
-
-def printable(text: str) -> str:
-    """Control characters spelt out: whoever has taken a role's port must not steer the terminal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
