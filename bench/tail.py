@@ -8,6 +8,8 @@ import os
 import sys
 import time
 
+import msgspec
+
 from bench.figure import Figure, percentile
 from bench.rig import ORG, Rig
 
@@ -25,6 +27,12 @@ for i in range(int(count)):
     os.write(1, b''.join(b'%d ' % (number + j) + at + b' ' + b'.' * 60 + b'\\n' for j in range(int(burst))))
     number += int(burst)
 """
+
+
+class Seen(msgspec.Struct):
+    session: str
+    text: str
+    stored_ns: int
 
 
 async def tail(rig: Rig) -> list[Figure]:
@@ -58,14 +66,18 @@ async def tail(rig: Rig) -> list[Figure]:
     ages: list[float] = []
     stored_ages: list[float] = []
     expected = dict.fromkeys(names, 0)
+    decode = msgspec.json.Decoder(Seen).decode
+    rest = b""
     while len(ages) < SESSIONS * count * burst:
-        item = json.loads(await process.stdout.readline())
-        number, written, _ = item["text"].split()
+        *lines, rest = (rest + await process.stdout.read(1 << 18)).split(b"\n")
         now = time.time()
-        assert int(number) == expected[item["session"]], "lost or out of order"
-        expected[item["session"]] += 1
-        ages.append(now - float(written))
-        stored_ages.append(now - item["stored_ns"] / 1e9)
+        for line in lines:
+            seen = decode(line)
+            number, written, _ = seen.text.split()
+            assert int(number) == expected[seen.session], "lost or out of order"
+            expected[seen.session] += 1
+            ages.append(now - float(written))
+            stored_ages.append(now - seen.stored_ns / 1e9)
     process.kill()
     await process.wait()
     return [
