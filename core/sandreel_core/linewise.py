@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 # A longer line is given out in pieces, so that one without end holds no more than this.
 MAX_LINE_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """A line without its newline, or a piece of one.
 
     number  from 1, per stream

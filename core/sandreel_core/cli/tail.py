@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sandreel_core.bus.execs import Snapshot
+    from sandreel_core.cli.tail_text import TailText
     from sandreel_core.client import Client
-    from sandreel_core.client.tail import TailItem
+    from sandreel_core.contract.cursor import Cursor
 
 _OUT = 1
 # Views that do not answer in time are done without.
@@ -61,13 +62,14 @@ async def run(args: argparse.Namespace) -> int:
     from sandreel_core.cli.entry import INTERRUPTED
     from sandreel_core.cli.grep import matcher
     from sandreel_core.cli.interrupts import on_interrupt
+    from sandreel_core.cli.tail_text import TailText
 
     scope.check(args)
     if args.all and args.session:
         raise Malformed("sessions belong to an org: name it with --org instead of --all")
     judge = matcher(args.grep, ignore_case=args.ignore_case) if args.grep is not None else None
     async with connect(args) as client:
-        shown = _Shown(args)
+        shown = TailText(json=args.json, colours=sys.stdout.isatty(), with_org=args.all)
         async with asyncio.TaskGroup() as group:
             showing = group.create_task(_show(client, args, judge, shown))
 
@@ -77,12 +79,12 @@ async def run(args: argparse.Namespace) -> int:
             with on_interrupt(pressed):
                 await asyncio.wait([showing])
         if showing.cancelled():
-            shown.say_how_to_go_on(args)
+            _say_how_to_go_on(args, shown.cursors)
             return INTERRUPTED
     return 0
 
 
-async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: _Shown) -> None:
+async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: TailText) -> None:
     from contextlib import aclosing
 
     from sandreel_core.cli.pipes import write_all
@@ -99,87 +101,15 @@ async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: _Sh
     )
     async with aclosing(items):
         async for batch in items:
-            await write_all(_OUT, shown.text(batch).encode())
+            await write_all(_OUT, shown.text(batch))
 
 
-class _Shown:
-    """Items as lines of text, and where to go on from."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._json = args.json
-        self._colours = sys.stdout.isatty()
-        self._with_org = args.all
-        self._cursors: dict[int, Any] = {}
-
-    def text(self, batch: list[TailItem]) -> str:
-        import msgspec
-
-        from sandreel_core.client.tail import TailEvent, TailLine
-
-        lines = []
-        for item in batch:
-            if isinstance(item, TailLine | TailEvent):
-                self._cursors[item.cursor.partition] = item.cursor
-            line = msgspec.json.encode(_object(item)).decode() if self._json else self._line(item)
-            if line is not None:
-                lines.append(line + "\n")
-        return "".join(lines)
-
-    def say_how_to_go_on(self, args: argparse.Namespace) -> None:
-        """A cursor is of one partition, so with several there is none to name."""
-        if len(self._cursors) == 1:
-            [cursor] = self._cursors.values()
-            words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursor), *args.session]
-            print(f"sandreel: to go on from here: sandreel tail {' '.join(words)}", file=sys.stderr)
-
-    def _line(self, item: TailItem) -> str | None:
-        """None for what only programs are told."""
-        from sandreel_core.cli.text import coloured, dimmed, plain
-        from sandreel_core.client.tail import TailEvent, TailGap, TailLine
-
-        if isinstance(item, TailLine):
-            place = f"{item.where.session}/{item.where.key}{'!' if item.stream == 'stderr' else ''}"
-            text = plain(item.line.data) if self._colours else item.line.data.decode("utf-8", "replace")
-            text = f"{'' if item.line.begun else '…'}{text}{'' if item.line.ended else '…'}"
-        elif isinstance(item, TailEvent):
-            place = "/".join(each for each in (item.where.session, item.where.key) if each)
-            said = plain(_said(item).encode())
-            text = dimmed(said) if self._colours else said
-        elif isinstance(item, TailGap):
-            place = f"{item.where.session}/{item.where.key}" if item.where else "sandreel"
-            text = f"missing: {item.why}"
-        else:
-            return None
-        if self._with_org and not isinstance(item, TailGap):
-            place = f"{item.where.org}/{place}"
-        return f"{coloured(place, place.removesuffix('!')) if self._colours else place}: {text}"
-
-
-def _said(item: Any) -> str:
-    import msgspec
-
-    return f"{item.event.type} {msgspec.json.encode(item.event.data).decode()}"
-
-
-def _object(item: TailItem) -> dict[str, Any]:
-    import msgspec
-
-    from sandreel_core.client.tail import TailEvent, TailGap, TailLine
-
-    where = getattr(item, "where", None)
-    place = {"org": where.org, "session": where.session, where.aggregate: where.key} if where is not None else {}
-    place = {name: value for name, value in place.items() if value}
-    if isinstance(item, TailLine):
-        line = item.line
-        found = {"stream": item.stream, "line": line.number, "text": line.data.decode("utf-8", "replace")}
-        found |= {"begun": line.begun, "ended": line.ended}
-        return {"type": "line", **place, **found, "cursor": str(item.cursor), "stored_ns": item.stored_ns}
-    if isinstance(item, TailEvent):
-        data = msgspec.to_builtins(item.event.data)
-        return {"type": item.event.type, **place, "cursor": str(item.cursor), "stored_ns": item.stored_ns, "data": data}
-    if isinstance(item, TailGap):
-        return {"type": "missing", **place, "why": item.why}
-    return {"type": "caught_up"}
+def _say_how_to_go_on(args: argparse.Namespace, cursors: dict[int, Cursor]) -> None:
+    """A cursor is of one partition, so with several there is none to name."""
+    if len(cursors) == 1:
+        [cursor] = cursors.values()
+        words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursor), *args.session]
+        print(f"sandreel: to go on from here: sandreel tail {' '.join(words)}", file=sys.stderr)
 
 
 def _snapshots(args: argparse.Namespace) -> Callable[[int], Awaitable[Snapshot | None]] | None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from sandreel_core.bus.execs import Gone, ManyItem, Recorded, Snapshot, follow_execs
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
 from sandreel_core.client.merge import Merge
@@ -23,8 +25,7 @@ UNFINISHED_S = 1.0
 Judge: TypeAlias = Callable[[bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class TailLine:
+class TailLine(Struct, frozen=True):
     """A line of an exec, or a piece of one (`line.begun`, `line.ended`). `cursor` and `stored_ns` are those of the block
     that ended it, or that brought its newest byte."""
 
@@ -210,13 +211,15 @@ class _Tailing:
         return self._lines(found, block.stream, lines)
 
     def _lines(self, found: _Stream, stream: x.Stream, lines: Sequence[Line]) -> list[TailItem]:
-        assert found.cursor is not None or not lines  # noqa: S101 - lines come out of blocks
+        judge, where, cursor, stored_ns = self._judge, found.where, found.cursor, found.stored_ns
         items: list[TailItem] = []
+        if cursor is None:
+            return items
         for line in lines:
-            wanted = found.shown or self._judge is None or self._judge(line.data)
+            wanted = found.shown or judge is None or judge(line.data)
             found.shown = wanted and not line.ended
-            if wanted and found.cursor is not None:
-                items.append(TailLine(found.where, stream, line, found.cursor, found.stored_ns))
+            if wanted:
+                items.append(TailLine(where, stream, line, cursor, stored_ns))
         return items
 
 

@@ -98,6 +98,16 @@ async def test_tail_filters_and_says_how_to_go_on(shell: Shell) -> None:
     assert (await shell("tail", "s1", "--since", cursor, "--no-follow")).out == b""
 
 
+async def test_views_that_do_not_answer_are_done_without(shell: Shell) -> None:
+    await shell("exec", "s1", "--id", "x1", "--", "print", "one\n")
+    with (shell.data / "client.toml").open("a") as settings:
+        settings.write('[postgres]\ndsn = "postgresql://nobody:nothing@127.0.0.1:9/nowhere"\n')
+
+    done = await shell("tail", "s1", "--since", "-1h", "--no-follow")
+
+    assert (done.code, done.out, done.err) == (0, b"s1/x1: one\n", "")
+
+
 async def test_what_a_job_printed_does_not_steer_the_terminal(shell: Shell) -> None:
     await shell("exec", "s1", "--id", "x1", "--", "print", "\x1b[31mred\x1b[0m \x1b[2J\x07 \x9b2J end\n")
 
