@@ -24,6 +24,8 @@ from sqlalchemy import (
 )
 
 SCHEMA = "reel"
+# What the schema says of itself.
+PURPOSE = "sandreel: what the log says, for SQL. Written by the projector alone."
 metadata = MetaData(schema=SCHEMA)
 
 

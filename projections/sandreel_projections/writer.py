@@ -31,11 +31,12 @@ _POSTGRES_TYPES = {Text: "text", Integer: "integer", BigInteger: "bigint"}
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """How far a source has been written, and into which build of the tables."""
+    """How far a source has been written, and into which build of the tables. `at` is the event's time."""
 
     epoch: str
     sequence: int
     build: str = ""
+    at: datetime | None = None
 
 
 def lock_key(schema: str, stream: str) -> int:
