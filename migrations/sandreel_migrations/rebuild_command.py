@@ -129,7 +129,11 @@ def _tell_one(comparison: Comparison, report: Report) -> None:
         report.say(
             "difference",
             text,
-            table=each.table, key=each.key, column=each.column or None, live=each.live, rebuilt=each.rebuilt,
+            table=each.table,
+            key=each.key,
+            column=each.column or None,
+            live=each.live,
+            rebuilt=each.rebuilt,
         )
     more = comparison.differing - len({tuple(each.key.values()) for each in comparison.first})
     more_text = f" (the first are named; {more:,} more)" if more > 0 else ""

@@ -138,6 +138,7 @@ class Rebuild:
         async with connected(self._dsn, "rebuild") as control, AsyncExitStack() as stack:
             await self._alone(control)
             states = {source.stream: await self._bus.state(source.stream) for source in self._sources}
+            _check_place(self._order.to, states)
             await self._check(control, states)
             mark = await self._begin(control, states)
             replays = await self._replays(control, mark, stack)
@@ -236,7 +237,7 @@ class Rebuild:
             return []
         behind = await schemas.tables_behind(control, self._order.views)
         units = [unit for source in self._sources for unit in _units(source)]
-        chosen = sorted({name for unit in units if unit & behind for name in unit})
+        chosen = sorted({str(name) for unit in units if unit & behind for name in unit})
         if not chosen:
             known = sorted({name for unit in units for name in unit})
             raise Misconfigured(
@@ -328,11 +329,7 @@ class Rebuild:
         """One partition, to a place that was named."""
         replay = next((each for each in replays if each.source.stream == reel(to.partition)), None)
         if replay is None:
-            raise Malformed(f"--to {to}: there is no partition {to.partition} with these views")
-        to.check(replay.epoch)
-        last = (await self._bus.state(replay.source.stream)).last_sequence
-        if to.sequence > last:
-            raise Malformed(f"--to {to}: {replay.source.stream} ends at {last}")
+            raise Malformed(f"--to {to}: these views are not made from {reel(to.partition)}")
         async with self._shown([replay], "rebuilds"):
             await replay.to(to.sequence)
         live = (await live_cursors(control)).get(replay.source.stream)
@@ -418,6 +415,18 @@ def program() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return f"{__version__} {digest.hexdigest()[:16]}"
+
+
+def _check_place(to: Cursor | None, states: dict[str, StreamState]) -> None:
+    """Raises Malformed for a cursor that is none of these streams'."""
+    if to is None:
+        return
+    state = states.get(reel(to.partition))
+    if state is None:
+        raise Malformed(f"--to {to}: there is no partition {to.partition}")
+    to.check(state.epoch)
+    if to.sequence > state.last_sequence:
+        raise Malformed(f"--to {to}: {state.name} ends at {state.last_sequence}")
 
 
 def _units(source: Source) -> list[set[str]]:
