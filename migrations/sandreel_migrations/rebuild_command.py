@@ -56,8 +56,13 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--accept-differences", action="store_true", help="swap also when rows differ (a fold was mended, say)"
     )
-    parser.add_argument("--archive", type=Path, metavar="DIR", help="where archived execs are (DATA/archive)")
+    add_archive(parser)
     parser.set_defaults(run=run)
+
+
+def add_archive(parser: argparse.ArgumentParser) -> None:
+    """`--archive`, which `archive_of` reads."""
+    parser.add_argument("--archive", type=Path, metavar="DIR", help="where archived execs are (DATA/archive)")
 
 
 async def run(args: argparse.Namespace) -> int:
@@ -74,7 +79,7 @@ async def run(args: argparse.Namespace) -> int:
         to=None if args.to is None else Cursor.parse(args.to),
         compare_only=args.compare_only,
         accept_differences=args.accept_differences,
-        archive=_archive(args),
+        archive=archive_of(args),
     )
     if order.to is not None and (order.compare_only or order.accept_differences):
         raise Malformed("--to compares and swaps nothing: it goes with neither --compare-only nor --accept-differences")
@@ -88,7 +93,7 @@ async def run(args: argparse.Namespace) -> int:
         return _tell(await rebuild.run(), order.compare_only, report)
 
 
-def _archive(args: argparse.Namespace) -> Path | None:
+def archive_of(args: argparse.Namespace) -> Path | None:
     """Raises Malformed when it was named and is no directory; without it the usual one, if it is there."""
     if args.archive is not None:
         if not args.archive.is_dir():

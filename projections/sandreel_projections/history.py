@@ -34,24 +34,29 @@ class Archived:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, directory: Path, found: Sequence[Manifest], after: int) -> AsyncGenerator[Archived, None]:
-        """The messages of these archive files; needs as much temporary disk (TMPDIR) as they have uncompressed.
+    async def of(
+        cls, directory: Path, found: Sequence[Manifest], after: int = 0, *, prefix: str = ""
+    ) -> AsyncGenerator[Archived, None]:
+        """The messages of these archive files, on subjects that begin so; needs as much temporary disk (TMPDIR) as
+        they have uncompressed.
 
         Raises Misconfigured for a file that is missing, is not the one that its manifest describes, or has no room.
         """
         with tempfile.TemporaryDirectory(prefix="sandreel-rebuild-") as folder:
             archived = cls(Path(folder) / "messages")
             try:
-                await asyncio.to_thread(archived._load, directory, found, after)
+                await asyncio.to_thread(archived._load, directory, found, after, prefix)
                 yield archived
             finally:
                 archived._file.close()
 
-    def _load(self, directory: Path, found: Sequence[Manifest], after: int) -> None:
+    def _load(self, directory: Path, found: Sequence[Manifest], after: int, prefix: str) -> None:
         try:
             for manifest in found:
-                if max(exec_.terminal_seq for exec_ in manifest.execs) > after:
-                    self._add(stored for stored in read(directory, manifest) if stored.sequence > after)
+                ends = [exec_.terminal_seq for exec_ in manifest.execs if exec_.subject.startswith(prefix)]
+                if ends and max(ends) > after:
+                    messages = read(directory, manifest)
+                    self._add(each for each in messages if each.sequence > after and each.subject.startswith(prefix))
         except (Malformed, OSError, sqlite3.Error, EOFError) as error:
             raise Misconfigured(f"the archive in {directory} cannot be read: {error}") from error
 

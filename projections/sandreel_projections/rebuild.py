@@ -34,7 +34,7 @@ from sandreel_projections.schemas import FRESH, Mark
 from sandreel_projections.source import Source
 from sandreel_projections.swap import live_cursors, standing_still, swap_schema, swap_tables
 from sandreel_projections.tables import SCHEMA
-from sandreel_projections.writer import Reached
+from sandreel_projections.writer import Reached, ourselves
 
 # "rebu" in ASCII: one rebuild at a time.
 LOCK = 0x72656275
@@ -122,8 +122,8 @@ class Rebuild:
                 if anew > _ANEW:
                     raise Unavailable(f"it was begun anew {_ANEW} times and still {why}; try again later") from why
                 self._report.say("begun_anew", f"begins anew: {why}", why=str(why))
-                async with connected(self._dsn, "rebuild") as connection:
-                    await self._alone(connection)
+                async with connected(self._dsn, f"rebuild {ourselves()}") as connection:
+                    await alone(connection)
                     await schemas.drop(connection, FRESH)
             except (Unavailable, NotFound) as error:
                 if time.monotonic() - self._moved_s > self._order.patience_s:
@@ -135,8 +135,8 @@ class Rebuild:
                 wait_s = min(wait_s * 2, _RETRY_S[1])
 
     async def _attempt(self) -> Outcome:
-        async with connected(self._dsn, "rebuild") as control, AsyncExitStack() as stack:
-            await self._alone(control)
+        async with connected(self._dsn, f"rebuild {ourselves()}") as control, AsyncExitStack() as stack:
+            await alone(control)
             states = {source.stream: await self._bus.state(source.stream) for source in self._sources}
             _check_place(self._order.to, states)
             await self._check(control, states)
@@ -156,26 +156,6 @@ class Rebuild:
             return Outcome(compared, not_compared, swapped)
 
     # -- before
-
-    async def _alone(self, control: Connection) -> None:
-        deadline_s = time.monotonic() + _ALONE_WITHIN_S
-        while True:
-            with translated():
-                if await control.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
-                    return
-            if time.monotonic() > deadline_s:
-                break
-            await asyncio.sleep(_RETRY_S[0])
-        with translated():
-            other = await control.fetchrow(
-                "SELECT a.pid, host(a.client_addr) AS host, a.backend_start FROM pg_locks AS l"
-                " JOIN pg_stat_activity AS a USING (pid) WHERE l.locktype = 'advisory' AND l.classid = 0"
-                " AND l.objid::bigint = $1 AND l.objsubid = 1 AND l.granted AND l.database ="
-                " (SELECT oid FROM pg_database WHERE datname = current_database())",
-                LOCK,
-            )
-        who = f" (from {other['host'] or 'this machine'}, since {other['backend_start']:%H:%M:%S} UTC)" if other else ""
-        raise Conflict(f"another rebuild runs{who}: there is one at a time; `sandreel projections status` shows it")
 
     async def _check(self, control: Connection, states: dict[str, StreamState]) -> None:
         """Raises Misconfigured for a stream that is behind the views, and views of an older version."""
@@ -407,6 +387,21 @@ class Rebuild:
         with translated():
             purpose = await control.fetchval("SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')", SCHEMA)
         return await swap_schema(control, schemas.kept_tables(present, written), purpose or tables.PURPOSE) or ""
+
+
+async def alone(control: Connection) -> None:
+    """Take the lock of rebuilds, which goes with the connection. Raises Conflict, in one line, when another has it."""
+    deadline_s = time.monotonic() + _ALONE_WITHIN_S
+    while True:
+        with translated():
+            if await control.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+                return
+        if time.monotonic() > deadline_s:
+            break
+        await asyncio.sleep(_RETRY_S[0])
+    raise Conflict(
+        "another rebuild runs: there is one at a time; `sandreel projections status` says where and since when"
+    )
 
 
 def program() -> str:

@@ -88,12 +88,20 @@ async def old_schemas(connection: Connection) -> list[Old]:
     """Oldest first, with what they take on disk."""
     with translated():
         rows = await connection.fetch(
-            "SELECT n.nspname AS schema, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint AS bytes"
-            " FROM pg_namespace AS n LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relkind IN ('r', 't')"
-            " WHERE starts_with(n.nspname, $1) GROUP BY n.nspname ORDER BY n.nspname",
-            OLD,
+            "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1) ORDER BY nspname", OLD
         )
-    return [Old(schema=row["schema"], bytes=row["bytes"]) for row in rows]
+    return [Old(schema=row[0], bytes=await size_of(connection, row[0])) for row in rows]
+
+
+async def size_of(connection: Connection, schema: str) -> int:
+    """What it takes on disk, in bytes."""
+    with translated():
+        size = await connection.fetchval(
+            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
+            " WHERE relnamespace = to_regnamespace($1) AND relkind = 'r'",
+            schema,
+        )
+    return int(size)
 
 
 async def tables_behind(connection: Connection, names: Iterable[str], schema: str = FRESH) -> set[str]:
