@@ -132,8 +132,8 @@ async def drop_old(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable; Conflict while a rebuild runs that it would drop."""
     from sandreel_projections import schemas
     from sandreel_projections.database import connected
-    from sandreel_projections.rebuild import alone
     from sandreel_projections.sql_command import dsn_of
+    from sandreel_projections.unfinished import alone
 
     async with connected(dsn_of(args), "drop-old") as connection:
         found = [(old.schema, old.bytes) for old in await schemas.old_schemas(connection)]

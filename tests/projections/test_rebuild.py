@@ -17,9 +17,10 @@ from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Conflict, Malformed, Misconfigured
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections.follower import Pace
+from sandreel_projections.order import Order, Outcome
 from sandreel_projections.progress import Progress
 from sandreel_projections.projector import Projector
-from sandreel_projections.rebuild import Order, Outcome, Rebuild
+from sandreel_projections.rebuild import Rebuild
 from sandreel_projections.registry import reel_source
 from sandreel_projections.schemas import FRESH
 from tests.projections.test_projector import CHUNKS, everything, fetch, new_bus, put, reached, running
