@@ -115,15 +115,26 @@ async def test_an_analyst_sees_the_same_after_a_swap(
     ]  # fmt: skip
 
 
-async def test_what_an_operator_has_built_on_a_view_is_not_lost_silently(bus: MemoryBus, database: str) -> None:
-    """A view of somebody's own in the schema hangs on the old table: the swap of one view says so and does nothing."""
+@pytest.mark.parametrize("views", [(), ("execs",)])
+async def test_what_an_operator_has_built_on_a_view_is_not_lost_silently(
+    bus: MemoryBus, database: str, views: tuple[str, ...]
+) -> None:
+    """Views of somebody's own would hang on the old table: the swap says so, and does nothing."""
     last = await put(bus, [*life(ACME), *job(ACME, "a", CHUNKS)])
     projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
-        await fetch(database, "CREATE VIEW reel.mine AS SELECT exec FROM reel.execs")
-        with pytest.raises(Conflict, match=r"nothing was swapped: mine .* still read"):
-            await rebuilt(bus, database, views=("execs",))
-        assert await fetch(database, "SELECT * FROM reel.mine") == [{"exec": "a"}]
+        await fetch(database, "CREATE VIEW public.mine AS SELECT exec FROM reel.execs")
+        with pytest.raises(Conflict, match=r"nothing was swapped: public.mine would still read the old tables"):
+            await rebuilt(bus, database, views=views)
+        assert await fetch(database, "SELECT * FROM public.mine") == [{"exec": "a"}]
+        await fetch(database, "ALTER VIEW public.mine SET SCHEMA reel")
+        with pytest.raises(Conflict, match=r"nothing was swapped: .*mine would") as refused:
+            await rebuilt(bus, database, views=views)
+        assert "\n" not in str(refused.value)
+        last = await put(bus, job(ACME, "b", CHUNKS))
+        await reached(projector, last)
         await fetch(database, "DROP VIEW reel.mine")
-        assert (await rebuilt(bus, database, views=("execs",))).swapped
+        told = Told()
+        assert (await rebuilt(bus, database, told, views=views)).swapped
+        assert told.names[0] == "goes_on"
