@@ -30,6 +30,11 @@ CREATE TABLE logins (login text PRIMARY KEY, org text);
 CREATE FUNCTION my_org() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER
     BEGIN ATOMIC SELECT org FROM logins WHERE login = session_user; END;
 ALTER TABLE execs ENABLE ROW LEVEL SECURITY;
+DO $$ DECLARE other text; BEGIN
+    FOR other IN SELECT polname FROM pg_policy WHERE polrelid = 'execs'::regclass LOOP
+        EXECUTE format('DROP POLICY %I ON execs', other);
+    END LOOP;
+END $$;
 CREATE POLICY mine ON execs FOR SELECT USING (org = my_org());
 CREATE VIEW failed WITH (security_invoker = true) AS SELECT org, exec FROM execs WHERE exit_code <> 0 OR my_org() IS NULL;
 COMMENT ON VIEW failed IS 'execs that failed';
@@ -104,12 +109,12 @@ async def test_an_analyst_sees_the_same_after_a_swap(
         assert (await seen())[-1] == {"org": "acme", "execs": 2}
     await reader.close()
     assert await fetch(database, "SELECT org FROM reel.logins") == [{"org": "acme"}]
-    [row] = await fetch(database, "SELECT obj_description('reel.failed'::regclass) AS comment")
-    assert row["comment"] == "execs that failed"
+    [said] = await fetch(database, "SELECT obj_description('reel.failed'::regclass) AS comment")
+    assert said["comment"] == "execs that failed"
     # Nothing of the live schema hangs on that of the rebuild, or on the old one, which can be dropped.
-    for [old] in [tuple(row.values()) for row in await fetch(database, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'reel\\_%'")]:  # fmt: skip
-        assert old.startswith("reel_old_")
-        await fetch(database, f"DROP SCHEMA {old} CASCADE")
+    assert not await fetch(database, "SELECT FROM pg_namespace WHERE nspname = 'reel_rebuild'")
+    for row in await fetch(database, r"SELECT nspname FROM pg_namespace WHERE nspname LIKE 'reel\_old\_%'"):
+        await fetch(database, f"DROP SCHEMA {row['nspname']} CASCADE")
     assert await fetch(database, "SELECT org, execs FROM reel.counted ORDER BY org") == [
         {"org": "acme", "execs": 2}, {"org": "other", "execs": 1},
     ]  # fmt: skip
