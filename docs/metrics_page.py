@@ -37,15 +37,15 @@ ALERTS = (
     Alert("SandreelBusAway", "sandreel_bus_connected == 0", "1m", "The role does not reach NATS."),
     Alert(
         "SandreelViewsBehind",
-        "max by (partition) (sandreel_projection_lag_seconds) > 30",
+        "max by (stream) (sandreel_projection_lag_seconds) > 30",
         "2m",
         "The views fall behind: look at Postgres' disk and at the projector's log.",
     ),
     Alert(
         "SandreelViewsUnled",
-        "max by (partition) (sandreel_projection_leading) == 0",
+        "max by (stream) (sandreel_projection_leading) == 0",
         "1m",
-        "Nobody writes this partition's views.",
+        "Nobody writes what is made of this stream.",
     ),
     Alert(
         "SandreelQuarantined",

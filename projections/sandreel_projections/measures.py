@@ -13,26 +13,26 @@ from sandreel_projections.batch import Batch
 LEADING = Family(
     "sandreel_projection_leading",
     "gauge",
-    "Whether this projector writes the partition's views (1) or stands by or is interrupted (0).",
-    ("partition",),
+    "Whether this projector writes what is made of the stream (1) or stands by or is interrupted (0).",
+    ("stream",),
 )
 LAG_EVENTS = Family(
     "sandreel_projection_lag_events",
     "gauge",
-    "Messages of the partition's stream that the views do not hold yet; of who leads.",
-    ("partition",),
+    "Messages of the stream that the views do not hold yet; of who leads.",
+    ("stream",),
 )
 LAG_S = Family(
     "sandreel_projection_lag_seconds",
     "gauge",
     "Between the newest event and the newest one that the views hold, by the server's timestamps; of who leads.",
-    ("partition",),
+    ("stream",),
 )
 LOOK_AGE = Family(
     "sandreel_projection_look_age_seconds",
     "gauge",
     "How long ago the stream's end was looked at, on which the lag is based; of who leads.",
-    ("partition",),
+    ("stream",),
 )
 EVENTS = Family("sandreel_projection_events_total", "counter", "Events that were folded and committed.")
 QUARANTINED = Family(
@@ -41,7 +41,7 @@ QUARANTINED = Family(
 INTERRUPTIONS = Family(
     "sandreel_projection_interruptions_total",
     "counter",
-    "How often the views of a partition stood still because NATS or Postgres could not be reached.",
+    "How often the views of a stream stood still because NATS or Postgres could not be reached.",
 )
 # 4000 events is the bound of a transaction unless [projections] max_batch_events says otherwise.
 BATCH = Family(
@@ -58,7 +58,7 @@ PROJECTOR = (LEADING, LAG_EVENTS, LAG_S, LOOK_AGE, EVENTS, QUARANTINED, INTERRUP
 
 @dataclass(slots=True)
 class _Place:
-    """Where a partition that we lead is. `looked_at` is of the monotonic clock, None before the first look."""
+    """Where a stream that we lead is. `looked_at` is of the monotonic clock, None before the first look."""
 
     sequence: int
     time_ns: int | None = None
@@ -68,14 +68,14 @@ class _Place:
 
 
 class ProjectionMeasures:
-    """Of all partitions of one process; told by the projectors once a batch, never once an event."""
+    """Of all streams of one process; told by the projectors once a batch, never once an event."""
 
     def __init__(
         self, metrics: Metrics, health: Health | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._health = health
         self._monotonic = monotonic
-        self._places: dict[int, _Place | None] = {}
+        self._places: dict[str, _Place | None] = {}
         self._leading = metrics.gauge(LEADING)
         self._lag_events = metrics.gauge(LAG_EVENTS)
         self._lag_s = metrics.gauge(LAG_S)
@@ -87,39 +87,39 @@ class ProjectionMeasures:
         self._commit_s = metrics.histogram(COMMIT_S)
         metrics.before(self._show)
 
-    def connected(self, partition: int) -> None:
+    def connected(self, stream: str) -> None:
         """Postgres answers (again)."""
-        self._places.setdefault(partition, None)
+        self._places.setdefault(stream, None)
         if self._health is not None:
-            self._health.well(f"partition {partition}")
+            self._health.well(stream)
 
-    def leading(self, partition: int, sequence: int) -> None:
-        self._places[partition] = _Place(sequence)
+    def leading(self, stream: str, sequence: int) -> None:
+        self._places[stream] = _Place(sequence)
 
-    def not_leading(self, partition: int) -> None:
-        self._places[partition] = None
+    def not_leading(self, stream: str) -> None:
+        self._places[stream] = None
 
-    def interrupted(self, partition: int) -> None:
+    def interrupted(self, stream: str) -> None:
         self._interruptions.add()
         if self._health is not None:
             self._health.trouble(
-                f"partition {partition}",
+                stream,
                 "its views stand still: NATS or Postgres cannot be reached, or who led changed",
             )
 
-    def committed(self, partition: int, batch: Batch, took_s: float) -> None:
+    def committed(self, stream: str, batch: Batch, took_s: float) -> None:
         self._events.add(by=batch.events)
         self._quarantined.add(by=len(batch.quarantined))
         self._batch.observe(batch.events)
         self._commit_s.observe(took_s)
-        place = self._places.get(partition)
+        place = self._places.get(stream)
         if place is not None:
             place.sequence = batch.sequence
             place.time_ns = round(batch.at.timestamp() * 1e9) if batch.at else place.time_ns
 
-    def looked(self, partition: int, stream_sequence: int, stream_time_ns: int | None) -> None:
+    def looked(self, stream: str, stream_sequence: int, stream_time_ns: int | None) -> None:
         """The stream ends there; the time is that of its last event, None when that is what the views hold."""
-        place = self._places.get(partition)
+        place = self._places.get(stream)
         if place is not None:
             place.stream_sequence, place.stream_time_ns = stream_sequence, stream_time_ns
             place.looked_at = self._monotonic()
@@ -130,8 +130,8 @@ class ProjectionMeasures:
         lag_events: dict[Labels, float] = {}
         lag_s: dict[Labels, float] = {}
         look_age: dict[Labels, float] = {}
-        for partition, place in self._places.items():
-            key = (str(partition),)
+        for stream, place in self._places.items():
+            key = (stream,)
             leading[key] = int(place is not None)
             if place is None or place.looked_at is None:
                 continue

@@ -11,7 +11,7 @@ import asyncpg
 
 from sandreel_core.bus.execs import MAX_REMEMBERED, Snapshot
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.subjects import EventSubject
+from sandreel_core.contract.subjects import EventSubject, reel
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_core.exec import ENDED
 from sandreel_projections.database import Connection, connected, translated
@@ -84,7 +84,7 @@ class _judged:  # noqa: N801 - reads as a statement
 async def places(dsn: str) -> list[Cursor]:
     """How far the views have read each partition. Raises Unavailable when they cannot be reached, Malformed when
     they are not there."""
-    statement = "SELECT epoch, partition, sequence FROM reel.cursors"
+    statement = "SELECT epoch, partition, sequence FROM reel.cursors WHERE partition IS NOT NULL"
     async with select(dsn, statement, timeout_s=_PLACES_WITHIN_S) as answer:
         return [Cursor(epoch, partition, sequence) async for epoch, partition, sequence in answer.rows]
 
@@ -101,7 +101,7 @@ async def snapshot(dsn: str, partition: int) -> Snapshot | None:
 
 
 async def _snapshot(connection: Connection, partition: int) -> Snapshot | None:
-    row = await connection.fetchrow("SELECT epoch, sequence FROM reel.cursors WHERE partition = $1", partition)
+    row = await connection.fetchrow("SELECT epoch, sequence FROM reel.cursors WHERE stream = $1", reel(partition))
     if row is None:
         return None
     execs = await connection.fetch(

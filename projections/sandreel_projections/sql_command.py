@@ -65,25 +65,30 @@ def add(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, Unavailable."""
-    from sandreel_projections.queries import required, select
+    from sandreel_projections.queries import select
 
     statement = _CATALOGUE if args.statement is None else sys.stdin.read() if args.statement == "-" else args.statement
     if not 0 < args.timeout < 10**6:
         raise Malformed(f"--timeout {args.timeout:g} is not a number of seconds above 0")
     if not statement.strip():
         raise Malformed("the statement is empty")
-    async with select(required(_dsn(args)), statement, timeout_s=args.timeout) as answer:
+    async with select(dsn_of(args), statement, timeout_s=args.timeout) as answer:
         await (_print_json(answer) if args.json else _print_table(answer))
     return 0
 
 
-def _dsn(args: argparse.Namespace) -> str | None:
-    """From where the other commands take the bus: SANDREEL_CONFIG, else the file of `sandreel up`, and `SANDREEL_*`."""
+def dsn_of(args: argparse.Namespace) -> str:
+    """From where the other commands take the bus: SANDREEL_CONFIG, else the file of `sandreel up`, and `SANDREEL_*`.
+
+    Raises Misconfigured when nothing says where Postgres is.
+    """
+    from sandreel_projections.queries import required
+
     environ = {name: value for name, value in os.environ.items() if name != "SANDREEL_ORG"}
     written = (args.data or Path(DATA)).expanduser() / CLIENT_FILE
     if written.is_file() and (args.data is not None or not environ.get(CONFIG, "").strip()):
-        return load(Postgres, environ=environ, path=written).dsn
-    return load(Postgres, environ=environ).dsn
+        return required(load(Postgres, environ=environ, path=written).dsn)
+    return required(load(Postgres, environ=environ).dsn)
 
 
 async def _print_json(answer: Answer) -> None:

@@ -13,7 +13,9 @@ from sandreel_core.client import Client
 from sandreel_core.client.tail import TailLine
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_projections.projector import Pace, Projector
+from sandreel_projections.follower import Pace
+from sandreel_projections.projector import Projector
+from sandreel_projections.registry import reel_source
 from tests.support.script import job
 
 SUBJECTS = SessionSubjects("acme", "s1")
@@ -25,7 +27,7 @@ async def test_a_tail_that_begins_in_the_middle_begins_where_the_views_are(datab
     log = job(SUBJECTS, "x1", [("stdout", b"line %d\n" % n) for n in range(1, 101)])
     for subject, body in log[:60]:
         await bus.append(subject, body)
-    projector = Projector(bus, database, 0, pace=Pace(max_events=50, look_s=0.05))
+    projector = Projector(bus, database, reel_source(0), pace=Pace(max_events=50, look_s=0.05))
     projecting = asyncio.ensure_future(projector.run())
     async with asyncio.timeout(60):
         while projector.reached < 60:

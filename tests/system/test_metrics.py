@@ -131,7 +131,7 @@ async def test_numbers_move_with_what_happens(site: Site) -> None:
     after = await told(site, "projector", lambda shown: shown.total("sandreel_projection_lag_events") == 0)
     assert after.total("sandreel_projection_events_total") > views.total("sandreel_projection_events_total")
     assert after.total("sandreel_projection_commit_seconds_count") > 0
-    assert after.total("sandreel_projection_leading", partition="0") == 1
+    assert after.total("sandreel_projection_leading", stream="REEL-0") == 1
     checks = await doctor(site)
     assert checks["dead letters"]["level"] == "warn"
     code, said = await command(site, "health")

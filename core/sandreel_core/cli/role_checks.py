@@ -78,11 +78,11 @@ def _views(reading: Reading) -> Iterator[Check]:
     for sample in reading.named("sandreel_projection_leading"):
         if not sample.value:
             continue
-        partition = sample.labels["partition"]
-        age_s = reading.total("sandreel_projection_look_age_seconds", partition=partition)
-        lag_s = reading.total("sandreel_projection_lag_seconds", partition=partition)
-        events = reading.total("sandreel_projection_lag_events", partition=partition)
-        name = f"lag of partition {partition}"
+        stream = sample.labels["stream"]
+        age_s = reading.total("sandreel_projection_look_age_seconds", stream=stream)
+        lag_s = reading.total("sandreel_projection_lag_seconds", stream=stream)
+        events = reading.total("sandreel_projection_lag_events", stream=stream)
+        name = f"lag behind {stream}"
         if age_s > _UNSEEN_S:
             mend = "look whether NATS and Postgres answer"
             yield _check(name, "fail", f"the projector has not seen the stream's end for {span(age_s)}", mend)

@@ -18,9 +18,9 @@ WELL = (
     Sample("sandreel_commands_redelivered_total", {}, 2),
     Sample("sandreel_stream_messages", {"stream": "DEAD"}, 0),
     Sample("sandreel_stream_messages", {"stream": "CMD"}, 90),
-    Sample("sandreel_projection_leading", {"partition": "0"}, 1),
-    Sample("sandreel_projection_look_age_seconds", {"partition": "0"}, 1),
-    Sample("sandreel_projection_lag_seconds", {"partition": "0"}, 0.3),
+    Sample("sandreel_projection_leading", {"stream": "REEL-0"}, 1),
+    Sample("sandreel_projection_look_age_seconds", {"stream": "REEL-0"}, 1),
+    Sample("sandreel_projection_lag_seconds", {"stream": "REEL-0"}, 0.3),
 )
 
 
@@ -55,15 +55,15 @@ def test_a_role_that_is_well_is_one_line() -> None:
         ([("sandreel_stream_messages", {"stream": "DEAD"}, 4)], "dead letters", "warn", "4 commands"),
         ([("sandreel_commands_redelivered_total", {}, 20)], "redeliveries, spawner", "warn", "20 deliveries"),
         (
-            [("sandreel_projection_look_age_seconds", {"partition": "0"}, 45)],
-            *("lag of partition 0", "fail", "has not seen the stream's end for 45 s"),
+            [("sandreel_projection_look_age_seconds", {"stream": "REEL-0"}, 45)],
+            *("lag behind REEL-0", "fail", "has not seen the stream's end for 45 s"),
         ),
         (
             [
-                ("sandreel_projection_lag_seconds", {"partition": "0"}, 11),
-                ("sandreel_projection_lag_events", {"partition": "0"}, 900),
+                ("sandreel_projection_lag_seconds", {"stream": "REEL-0"}, 11),
+                ("sandreel_projection_lag_events", {"stream": "REEL-0"}, 900),
             ],
-            *("lag of partition 0", "warn", "900 events, 11 s behind"),
+            *("lag behind REEL-0", "warn", "900 events, 11 s behind"),
         ),
     ],
 )
@@ -78,8 +78,8 @@ def test_what_is_wrong_is_one_line_more_with_what_to_do(
 
 def test_who_stands_by_has_no_lag() -> None:
     standby = told(
-        ("sandreel_projection_leading", {"partition": "0"}, 0),
-        ("sandreel_projection_look_age_seconds", {"partition": "0"}, 900),
+        ("sandreel_projection_leading", {"stream": "REEL-0"}, 0),
+        ("sandreel_projection_look_age_seconds", {"stream": "REEL-0"}, 900),
     )
     assert len(role_checks.checks(standby, log="the log")) == 1
 
