@@ -20,13 +20,14 @@ _MAX_INTEGER = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`at` is the stream server's time. `epoch` is that of the stream."""
+    """`at` is the stream server's time. `epoch` is that of the stream. `body` is the message as it is stored."""
 
     where: EventSubject
     envelope: Envelope
     sequence: int
     at: datetime
     epoch: str
+    body: bytes
 
     @property
     def data(self) -> Any:
@@ -51,7 +52,8 @@ def instant(time_ns: int) -> datetime:
 def change(stored: Stored, epoch: str) -> Change:
     """Raises Malformed for what is no event."""
     where = parse_event_subject(stored.subject)
-    return Change(where, decode_event(stored.subject, stored.body), stored.sequence, instant(stored.time_ns), epoch)
+    envelope = decode_event(stored.subject, stored.body)
+    return Change(where, envelope, stored.sequence, instant(stored.time_ns), epoch, stored.body)
 
 
 def text(value: str | None) -> str | None:
