@@ -11,7 +11,7 @@ import asyncpg
 
 from sandreel_core.bus.execs import MAX_REMEMBERED, Snapshot
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.subjects import EventSubject
+from sandreel_core.contract.subjects import EventSubject, reel
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_core.exec import ENDED
 from sandreel_projections.database import Connection, connected, translated
@@ -92,7 +92,7 @@ async def snapshot(dsn: str, partition: int) -> Snapshot | None:
 
 
 async def _snapshot(connection: Connection, partition: int) -> Snapshot | None:
-    row = await connection.fetchrow("SELECT epoch, sequence FROM reel.cursors WHERE partition = $1", partition)
+    row = await connection.fetchrow("SELECT epoch, sequence FROM reel.cursors WHERE stream = $1", reel(partition))
     if row is None:
         return None
     execs = await connection.fetch(

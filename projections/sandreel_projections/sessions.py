@@ -56,8 +56,14 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     last_cursor: str
 
 
-def key(change: Change) -> Key:
-    return change.where.org, change.where.session
+def key(change: Change) -> Key | None:
+    where = change.where
+    return (where.org, where.session) if where.aggregate == "session" else None
+
+
+def step(before: SessionRow | None, change: Change) -> tuple[SessionRow | None, None, str]:
+    """One event (see `source.Step`)."""
+    return fold(before, change), None, ""
 
 
 def fold(row: SessionRow | None, change: Change) -> SessionRow | None:
@@ -76,11 +82,10 @@ def fold(row: SessionRow | None, change: Change) -> SessionRow | None:
 
 
 def _requested(change: Change, data: s.Requested) -> SessionRow:
-    org, session = key(change)
     cursor, event = change.cursor, change.envelope
     return SessionRow(
-        org=org,
-        session=session,
+        org=change.where.org,
+        session=change.where.session,
         incarnation=integer(data.incarnation) or 1,
         phase="requested",
         profile=data.profile,

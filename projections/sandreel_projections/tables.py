@@ -191,31 +191,41 @@ exec_blocks = Table(
 cursors = Table(
     "cursors",
     metadata,
-    _number("partition", "partition of the log", key=True),
-    _text("epoch", "of the stream that was read", null=False),
+    _text("stream", "stream that was read: REEL-0, … are the partitions of the log", key=True),
+    _number("partition", "partition of the log; null for a stream that is none", null=True),
+    _text("epoch", "of the stream that was read; empty for one without", null=False),
+    _text(
+        "build", "token of these rows: another one after a rebuild, so that no writer goes on from old ones", null=False
+    ),
     _count("sequence", "everything up to here is in these views, nothing behind it is"),
     _time("at", "when the stream server stored that event"),
     _count("stream_sequence", "last sequence of the stream when the projector looked"),
     _time("stream_at", "when the stream server stored that one"),
     _time("looked_at", "when the projector looked, by Postgres' clock"),
-    comment="How far each partition of the log has been read; written in one transaction with what was read.",
+    comment="How far each stream has been read; written in one transaction with what was read.",
 )
 
 quarantine = Table(
     "quarantine",
     metadata,
-    _number("partition", "partition of the log", key=True),
-    _text("epoch", "of the stream", key=True),
-    _count("sequence", "place in that partition", key=True),
+    _text("stream", "stream that it stands in", key=True),
+    _text("epoch", "of that stream; empty for one without", key=True),
+    _count("sequence", "place in that stream", key=True),
+    _number("partition", "partition of the log; null for a stream that is none", null=True),
     _text("cursor", "the same place as epoch:partition:sequence", null=False),
     _text("subject", "subject that it is stored on", null=False),
     _text("reason", "what was wrong with it", null=False),
     Column("body", LargeBinary, nullable=False, comment="the message as it is stored, at most its first MiB"),
     _time("at", "when the stream server stored it", null=False),
-    comment="Events that no view could digest. The partition went on without them.",
+    comment="Events that no view could digest. The stream was read on without them.",
 )
 
 
 def columns(table: Table) -> tuple[str, ...]:
     """The names of a table's columns, in order."""
     return tuple(column.name for column in table.columns)
+
+
+def key_of(table: Table) -> tuple[str, ...]:
+    """The names of the columns of its primary key, in order."""
+    return tuple(column.name for column in table.primary_key.columns)

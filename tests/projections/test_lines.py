@@ -15,6 +15,7 @@ from sandreel_core.bus.port import Stored
 from sandreel_core.contract.exec import Stream
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_projections.batch import Batch, Views
+from sandreel_projections.registry import reel_source
 from sandreel_projections.writer import Writer
 from tests.support.script import Message, job
 
@@ -42,10 +43,10 @@ def text_of(line: bytes) -> str:
 
 
 async def write(dsn: str, messages: list[Message]) -> None:
-    async with Writer.open(dsn, 0) as writer:
+    async with Writer.open(dsn, reel_source(0)) as writer:
         await writer.lead()
         reached = await writer.reached() or await writer.begin("e")
-        views = Views(0, "e")
+        views = Views(reel_source(0), "e")
         first = reached.sequence + 1
         stored = [Stored(subject, i, body, 10**18) for i, (subject, body) in enumerate(messages, first)]
         batch = Batch(before=reached.sequence, sequence=stored[-1].sequence)

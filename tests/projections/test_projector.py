@@ -17,8 +17,10 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.errors import Misconfigured
-from sandreel_projections.projector import Pace, Projector
+from sandreel_projections.follower import Pace
+from sandreel_projections.projector import Projector
 from sandreel_projections.queries import snapshot
+from sandreel_projections.registry import reel_source
 from tests.support.script import Message, end, job, life, message
 
 SUBJECTS = SessionSubjects("acme", "s1")
@@ -87,7 +89,7 @@ async def everything(dsn: str) -> dict[str, list[dict[str, Any]]]:
 
 async def test_sessions_and_execs_and_lines(bus: MemoryBus, database: str) -> None:
     last = await put(bus, life(SUBJECTS) + job(SUBJECTS, "e1", CHUNKS) + end(SUBJECTS) + life(SUBJECTS, 2))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         first, second = await fetch(database, "SELECT * FROM reel.sessions ORDER BY incarnation")
@@ -111,7 +113,7 @@ async def test_sessions_and_execs_and_lines(bus: MemoryBus, database: str) -> No
 
 async def test_lag_is_zero_when_all_is_read_and_tells_when_it_is_not(bus: MemoryBus, database: str) -> None:
     last = await put(bus, life(SUBJECTS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         row = await until(database, "SELECT * FROM reel.projection_lag", lambda row: row["looked_at"] is not None)
@@ -136,7 +138,7 @@ async def test_repeats_and_pieces_behind_a_hole_change_nothing(bus: MemoryBus, d
     # go-back-N: 4 and 5 were stored behind a hole, then everything from 3 on came again, and the end twice.
     log = [*good[:2], good[3], good[4], *good[2:], good[-1], good[0]]
     last = await put(bus, log)
-    projector = Projector(bus, database, 0, pace=Pace(max_events=1))
+    projector = Projector(bus, database, reel_source(0), pace=Pace(max_events=1))
     async with running(projector):
         await reached(projector, last)
     blocks = await fetch(database, "SELECT n FROM reel.exec_blocks ORDER BY sequence")
@@ -149,7 +151,7 @@ async def test_gaps_and_an_archived_beginning_are_counted(bus: MemoryBus, databa
     gap = message(SUBJECTS, x.Gap(from_n=3, to_n=9, why="stream restored"), key="e1", n=10)
     tombstone = job(SUBJECTS, "old", CHUNKS)[-1]
     last = await put(bus, [*job(SUBJECTS, "e1", CHUNKS)[:2], gap, tombstone])
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     rows = await fetch(database, "SELECT exec, phase, gaps, missing_events, last_n FROM reel.execs ORDER BY exec")
@@ -166,7 +168,7 @@ async def test_what_nobody_can_digest_goes_to_quarantine(bus: MemoryBus, databas
     assert bad_data != good[4][1]
     log = [*good[:2], (subject, b"\0 not json"), lying, (subject, unknown), (subject, bad_data), huge, good[-1]]
     last = await put(bus, [*log, *life(SUBJECTS)])
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     rows = await fetch(database, "SELECT cursor, body, reason, subject FROM reel.quarantine ORDER BY sequence")
@@ -189,7 +191,7 @@ async def test_a_value_that_the_database_refuses_stops_one_event_only(bus: Memor
     )
     log = [*job(SUBJECTS, "a", CHUNKS), *job(SUBJECTS, "bad", CHUNKS), *job(SUBJECTS, "z", CHUNKS), *life(SUBJECTS)]
     last = await put(bus, log)
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     rows = await fetch(
@@ -206,7 +208,7 @@ async def test_a_value_that_the_database_refuses_stops_one_event_only(bus: Memor
 
 
 async def test_a_second_projector_stands_by_and_takes_over(bus: MemoryBus, database: str) -> None:
-    one, two = Projector(bus, database, 0, pace=PACE), Projector(bus, database, 0, pace=PACE)
+    one, two = Projector(bus, database, reel_source(0), pace=PACE), Projector(bus, database, reel_source(0), pace=PACE)
     last = await put(bus, life(SUBJECTS))
     async with asyncio.timeout(20), running(one) as first:
         await reached(one, last)
@@ -223,7 +225,7 @@ async def test_a_second_projector_stands_by_and_takes_over(bus: MemoryBus, datab
 async def test_a_writer_that_lost_its_place_writes_nothing(bus: MemoryBus, database: str) -> None:
     """Exactly once: the cursor is a fence. Somebody moves it under the projector, which then reads it again."""
     last = await put(bus, life(SUBJECTS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         skipped = job(SUBJECTS, "skipped", CHUNKS)
@@ -236,7 +238,7 @@ async def test_a_writer_that_lost_its_place_writes_nothing(bus: MemoryBus, datab
 @pytest.mark.parametrize("broken", ["older", "replaced"])
 async def test_a_restored_stream_is_refused(bus: MemoryBus, database: str, broken: str) -> None:
     last = await put(bus, life(SUBJECTS) + job(SUBJECTS, "e1", CHUNKS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     before = await everything(database)
@@ -244,7 +246,7 @@ async def test_a_restored_stream_is_refused(bus: MemoryBus, database: str, broke
     await put(other, life(SUBJECTS) * (1 if broken == "older" else 9))
     with pytest.raises(Misconfigured, match="sandreel streams restore") as caught:
         async with asyncio.timeout(20):
-            await Projector(other, database, 0, pace=PACE).run()
+            await Projector(other, database, reel_source(0), pace=PACE).run()
     assert "\n" not in str(caught.value)
     assert await everything(database) == before
 
@@ -255,7 +257,7 @@ async def test_postgres_killed_in_the_middle(
     """Rows equal those of a projector that was never disturbed."""
     from sandreel_migrations.upgrade import upgrade
 
-    projector = Projector(bus, database, 0, pace=Pace(max_events=7, look_s=0.05))
+    projector = Projector(bus, database, reel_source(0), pace=Pace(max_events=7, look_s=0.05))
     last = 0
     async with running(projector):
         for i in range(60):
@@ -268,7 +270,7 @@ async def test_postgres_killed_in_the_middle(
         await reached(projector, last)
     disturbed = await everything(database)
     await upgrade(empty_database, wait_s=10)
-    calm = Projector(bus, empty_database, 0)
+    calm = Projector(bus, empty_database, reel_source(0))
     async with running(calm):
         await reached(calm, last)
     assert disturbed == await everything(empty_database)
@@ -278,7 +280,7 @@ async def test_postgres_killed_in_the_middle(
 async def test_snapshot_names_the_next_ordinal_of_what_runs(bus: MemoryBus, database: str) -> None:
     assert await snapshot(database, 0) is None
     last = await put(bus, job(SUBJECTS, "done", CHUNKS) + job(SUBJECTS, "runs", CHUNKS)[:4])
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     found = await snapshot(database, 0)
@@ -295,7 +297,7 @@ async def test_snapshot_names_the_next_ordinal_of_what_runs(bus: MemoryBus, data
 
 async def test_nats_away_and_back(bus: MemoryBus, database: str) -> None:
     last = await put(bus, life(SUBJECTS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         bus.server.crash()
