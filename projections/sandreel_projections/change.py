@@ -56,6 +56,11 @@ def change(stored: Stored, epoch: str) -> Change:
     return Change(where, envelope, stored.sequence, instant(stored.time_ns), epoch, stored.body)
 
 
+def aware(time: datetime) -> datetime:
+    """A time without a zone, which only a message that breaks the contract has, is taken for one in UTC."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def text(value: str | None) -> str | None:
     """As Postgres can keep it: NUL becomes U+FFFD."""
     return value.replace("\0", "\ufffd") if value is not None and "\0" in value else value

@@ -15,7 +15,7 @@ from sandreel_core.contract.message import Command, Envelope
 from sandreel_core.contract.subjects import CommandSubject, parse_command_subject
 from sandreel_core.contract.turn import TurnCommand
 from sandreel_core.errors import Refused
-from sandreel_projections.change import instant, text
+from sandreel_projections.change import aware, instant, text
 from sandreel_projections.payload import kept
 
 Key = tuple[str, str, str]
@@ -114,7 +114,7 @@ def _row(change: Asked) -> CommandRow:
         actor=_name(said.actor),
         source=_name(said.source),
         correlation_id=_name(said.correlationid),
-        sent_at=said.time,
+        sent_at=aware(said.time) if said.time else None,
         stored_at=change.at,
         deadline=envelope.deadline if envelope else None,
         expected_revision=_name(envelope.expectedrevision) if envelope else None,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from sandreel_core.contract.exec import Lost, Output
 from sandreel_core.contract.session import CommandRefused, CommandSettled
-from sandreel_projections.change import Change, text
+from sandreel_projections.change import Change, aware, text
 
 Key = tuple[str, str, str]
 Outcome = Literal["done", "settled", "refused", "lost"]
@@ -67,7 +67,7 @@ def _row(change: Change) -> OutcomeRow:
         actor=text(event.actor),
         correlation_id=text(event.correlationid),
         source=text(event.source) or "",
-        said_at=event.time,
+        said_at=aware(event.time),
         stored_at=change.at,
         cursor=change.cursor,
     )

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sandreel_projections.sessions import SessionRow
+from sandreel_projections.change import Change
+from sandreel_projections.sessions import SessionRow, fold
 
 # In the order of the columns of `reel.session_stages`.
 Stage = tuple[str, str, int, int, int, str, str | None, datetime, datetime, int, str, str, str]
+
+
+def step(before: SessionRow | None, change: Change) -> tuple[SessionRow | None, Stage | None, str]:
+    """One event: the session's row, and the stage that it has ended (see `source.Step`)."""
+    after = fold(before, change)
+    return after, ended(before, after), ""
 
 
 def ended(before: SessionRow | None, after: SessionRow | None) -> Stage | None:

@@ -83,12 +83,18 @@ CREATE VIEW audit_log WITH (security_invoker = true) AS
     FROM commands AS c
     UNION ALL
     SELECT
-        e.stored_at, e.org, e.session, 'event', e.type, e.id, e.aggregate, e.aggregate_id, e.n, e.actor, e.source,
+        e.stored_at, e.org, e.session, 'event', e.type, e.id, e.aggregate, e.aggregate_id, NULL, e.actor, e.source,
         e.causation_id, e.correlation_id,
         CASE e.type WHEN 'command.refused' THEN 'refused' WHEN 'command.settled' THEN 'settled' END,
-        e.data ->> 'code', coalesce(e.problem, e.data ->> 'message'), (e.data ->> 'duration_ms')::double precision,
-        e.said_at, e.cursor, e.data
+        e.data ->> 'code', coalesce(e.problem, e.data ->> 'message'), NULL, e.said_at, e.cursor, e.data
     FROM event_log AS e
+    UNION ALL
+    SELECT
+        e.stored_at, e.org, e.session, 'event', e.type, e.id, 'exec', e.exec, e.n, e.actor, e.source,
+        e.causation_id, e.correlation_id, NULL, NULL, coalesce(e.problem, e.data ->> 'message'),
+        CASE WHEN e.type = 'exec.exited' AND e.problem IS NULL THEN (e.data ->> 'duration_ms')::numeric::double precision END,
+        e.said_at, e.cursor, e.data
+    FROM exec_events AS e
     UNION ALL
     SELECT
         b.at, b.org, b.session, 'event', 'exec.output', NULL, 'exec', b.exec, b.n, x.requested_by, NULL,
@@ -116,7 +122,7 @@ COMMENT ON COLUMN audit_log.correlation_id IS 'turn or root command that it belo
 COMMENT ON COLUMN audit_log.outcome IS 'of a command as in reel.commands; of an event refused or settled, where it is such an answer';
 COMMENT ON COLUMN audit_log.code IS 'one constant word for a refusal or a failure';
 COMMENT ON COLUMN audit_log.message IS 'one sentence about it';
-COMMENT ON COLUMN audit_log.duration_ms IS 'milliseconds: of a command until its outcome, of exec.exited and agent.result what it took';
+COMMENT ON COLUMN audit_log.duration_ms IS 'milliseconds: of a command until its outcome, of exec.exited what the exec took';
 COMMENT ON COLUMN audit_log.said_at IS 'when it was said, by the sayer''s clock; null for output';
 COMMENT ON COLUMN audit_log.cursor IS 'where it stands in the log, epoch:partition:sequence; of a command where its outcome stands';
 COMMENT ON COLUMN audit_log.data IS 'what it said, as JSON; of variables only the names, of input only its length; long texts are cut and say so';
