@@ -60,9 +60,7 @@ def key(change: Change) -> Key | None:
 
 def step(before: OpRow | None, change: Change) -> tuple[OpRow | None, None, str]:
     cursor, where = change.cursor, change.where
-    row = before or OpRow(
-        org=where.org, session=where.session, turn=where.key, first_cursor=cursor, last_cursor=cursor
-    )
+    row = before or OpRow(org=where.org, session=where.session, turn=where.key, first_cursor=cursor, last_cursor=cursor)
     phase = evolve(row.phase, change.envelope.type)
     return _folded(replace(row, phase=phase, last_cursor=cursor), change, moved=phase != row.phase), None, ""
 
@@ -87,7 +85,9 @@ def _folded(row: OpRow, change: Change, *, moved: bool) -> OpRow:
         case t.TurnStarted() if moved:
             return replace(row, exec=text(data.exec), started_at=event.time)
         case t.TurnFinished() if moved:
-            return replace(row, finished_at=event.time, status=data.status, error=text(data.error), **_tokens(data.usage))
+            return replace(
+                row, finished_at=event.time, status=data.status, error=text(data.error), **_tokens(data.usage)
+            )
         case t.RunStarted():
             return replace(row, model=row.model or text(data.model))
         case t.ToolUse():
