@@ -120,7 +120,7 @@ session_stages = Table(
     number("number", "which stage of that life, from 1"),
     number("boot", "which boot of that life, from 1"),
     text("stage", "the phase: requested, provisioning, ready, …", null=False),
-    text("detail", "why it stopped, degraded or failed"),
+    text("detail", "why it stopped or degraded; of a failure its stage, code and message"),
     time("began_at", "when the stage began, by the stream server's clock", null=False),
     time("ended_at", "when it ended, by the stream server's clock", null=False),
     count("duration_ms", "milliseconds between the two"),

@@ -50,5 +50,5 @@ def detail(row: SessionRow) -> str | None:
         case "degraded":
             return row.degraded_reason
         case "failed":
-            return f"{row.failure_code}: {row.failure_message}"
+            return f"{row.failure_stage}: {row.failure_code}: {row.failure_message}"
     return None

@@ -50,6 +50,8 @@ class _Head(msgspec.Struct, frozen=True):
 _EVENT_ENVELOPES = _envelopes(EVENTS)
 _COMMAND_ENVELOPES = _envelopes(COMMANDS)
 _ENVELOPES = _EVENT_ENVELOPES | _COMMAND_ENVELOPES
+# Recursion: data that is nested deeper than Python's stack is no message, and must not end whoever reads it.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _event_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_EVENT_ENVELOPES.values())])  # noqa: UP007
 _command_decoder: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Union[tuple(_COMMAND_ENVELOPES.values())])  # noqa: UP007
@@ -82,7 +84,7 @@ def decode_event(subject: str, body: bytes) -> Envelope:
     where = parse_event_subject(subject)
     try:
         envelope = _event_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         envelope = _unknown(body, error)
     else:
         if not belongs(type(envelope.data), where.aggregate):
@@ -95,7 +97,7 @@ def decode_event(subject: str, body: bytes) -> Envelope:
 def _unknown(body: bytes, problem: Exception) -> Envelope:
     try:
         head = _head_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Malformed(f"not an event: {error}") from error
     return Envelope(
         specversion="1.0",
@@ -122,7 +124,7 @@ def decode_command(subject: str, body: bytes) -> Envelope:
         raise Refused("BAD_REQUEST", f"the command has {len(body)} bytes; the limit is {MAX_COMMAND_BYTES}")
     try:
         envelope = _command_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Refused("BAD_REQUEST", f"the command is not in order: {error}") from error
     if envelope.subject != subject:
         raise Refused("BAD_REQUEST", f"the command's subject {envelope.subject[:200]!r} is not {subject}")

@@ -180,7 +180,7 @@ COMMENT ON COLUMN session_stages.incarnation IS 'which life of this id';
 COMMENT ON COLUMN session_stages.number IS 'which stage of that life, from 1';
 COMMENT ON COLUMN session_stages.boot IS 'which boot of that life, from 1';
 COMMENT ON COLUMN session_stages.stage IS 'the phase: requested, provisioning, ready, …';
-COMMENT ON COLUMN session_stages.detail IS 'why it stopped, degraded or failed';
+COMMENT ON COLUMN session_stages.detail IS 'why it stopped or degraded; of a failure its stage, code and message';
 COMMENT ON COLUMN session_stages.began_at IS 'when the stage began, by the stream server''s clock';
 COMMENT ON COLUMN session_stages.ended_at IS 'when it ended, by the stream server''s clock';
 COMMENT ON COLUMN session_stages.duration_ms IS 'milliseconds between the two';

@@ -56,7 +56,7 @@ CREATE VIEW session_timeline WITH (security_invoker = true) AS
         s.org, s.session, s.incarnation, s.stage, s.boot, s.phase,
         CASE WHEN s.phase IN ('stopping', 'stopped') THEN s.stop_reason
              WHEN s.phase = 'degraded' THEN s.degraded_reason
-             WHEN s.phase = 'failed' THEN s.failure_code || ': ' || s.failure_message END,
+             WHEN s.phase = 'failed' THEN s.failure_stage || ': ' || s.failure_code || ': ' || s.failure_message END,
         s.stage_began_at, NULL, NULL, NULL, s.stage_cursor, NULL
     FROM sessions AS s;
 COMMENT ON VIEW session_timeline IS
@@ -67,7 +67,7 @@ COMMENT ON COLUMN session_timeline.incarnation IS 'which life of this id';
 COMMENT ON COLUMN session_timeline.number IS 'which stage of that life, from 1';
 COMMENT ON COLUMN session_timeline.boot IS 'which boot of that life, from 1';
 COMMENT ON COLUMN session_timeline.stage IS 'requested (until the backend has it), provisioning (until it takes commands), ready, degraded, stopping, stopped, resuming, destroying, destroyed or failed';
-COMMENT ON COLUMN session_timeline.detail IS 'why it stopped, degraded or failed';
+COMMENT ON COLUMN session_timeline.detail IS 'why it stopped or degraded; of a failure its stage, code and message';
 COMMENT ON COLUMN session_timeline.began_at IS 'when the stage began';
 COMMENT ON COLUMN session_timeline.ended_at IS 'when it ended; null: the session is in it now';
 COMMENT ON COLUMN session_timeline.duration_ms IS 'milliseconds that it took; null: the session is in it now';

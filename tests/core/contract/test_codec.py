@@ -78,6 +78,15 @@ def test_arbitrary_bytes_never_raise_anything_else(body: bytes) -> None:
         codec.decode_event(OUTPUT.subject, body)
 
 
+def test_what_is_nested_too_deeply_is_refused_like_any_other_nonsense() -> None:
+    deep = b"[" * 20_000 + b"]" * 20_000
+    event, command = OUTPUT.subject, START.subject
+    with pytest.raises(Malformed):
+        codec.decode_event(event, b'{"type":"exec.dreamt","data":%s}' % deep)
+    with pytest.raises(Refused):
+        codec.decode_command(command, b'{"type":"exec.start","data":%s}' % deep)
+
+
 def test_an_unknown_type_keeps_its_ordinal() -> None:
     event = codec.decode_event(OUTPUT.subject, changed("exec.output", type="exec.teleported"))
     assert event.n == OUTPUT.n
