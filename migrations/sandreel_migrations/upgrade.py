@@ -18,11 +18,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_migrations.script import run
 from sandreel_projections.access import grants
-from sandreel_projections.tables import SCHEMA
+from sandreel_projections.tables import PURPOSE, SCHEMA
 
 # Any number that nobody else's advisory locks use: "reel" in ASCII.
 LOCK = 0x7265656C
-PURPOSE = "sandreel: what the log says, for SQL. Written by the projector alone."
 _RETRY_S = 0.5
 # SQLSTATEs of a server that is starting or stopping, or has no connection to spare.
 _TRANSIENT = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "08001", "08004"})

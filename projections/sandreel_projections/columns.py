@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy import ARRAY, BigInteger, Boolean, Column, DateTime, Double, Integer, MetaData, Text
 
 SCHEMA = "reel"
+# What the schema says of itself.
+PURPOSE = "sandreel: what the log says, for SQL. Written by the projector alone."
 metadata = MetaData(schema=SCHEMA)
 
 

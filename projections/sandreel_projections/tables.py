@@ -11,9 +11,22 @@ from typing import Any
 from sqlalchemy import Column, Index, LargeBinary, Table
 
 from sandreel_projections.audit_tables import command_log, command_outcomes, event_log, exec_events, ops, session_stages
-from sandreel_projections.columns import SCHEMA, count, flag, metadata, names, number, place, seconds, text, time
+from sandreel_projections.columns import (
+    PURPOSE,
+    SCHEMA,
+    count,
+    flag,
+    metadata,
+    names,
+    number,
+    place,
+    seconds,
+    text,
+    time,
+)
 
 __all__ = [
+    "PURPOSE",
     "SCHEMA",
     "columns",
     "command_log",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,23 +27,31 @@ from sandreel_projections.tables import SCHEMA
 
 # First key of the advisory lock, "reel" in ASCII; the second is `lock_key`.
 LOCK = 0x7265656C
+# How a projector's writing connection is named, before the stream, the process and the host: for `status`.
+WRITES = "projector"
 _STANDBY_S = 0.5
 _POSTGRES_TYPES = {Text: "text", Integer: "integer", BigInteger: "bigint"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """How far a source has been written, and into which build of the tables."""
+    """How far a source has been written, and into which build of the tables. `at` is the event's time."""
 
     epoch: str
     sequence: int
     build: str = ""
+    at: datetime | None = None
 
 
 def lock_key(schema: str, stream: str) -> int:
     """Second key of the advisory lock of whoever writes a stream's views in this schema: a signed integer."""
     unsigned = crc32(f"{schema} {stream}".encode())
     return unsigned - (1 << 32) if unsigned >> 31 else unsigned
+
+
+def ourselves() -> str:
+    """This process, as a connection's name tells it: Postgres knows only its own processes."""
+    return f"{os.getpid()}@{socket.gethostname()[:24]}"  # such a name has at most 63 bytes
 
 
 class Writer:
@@ -68,8 +78,9 @@ class Writer:
     @asynccontextmanager
     async def open(cls, dsn: str, source: Source, *, schema: str = SCHEMA) -> AsyncGenerator[Writer, None]:
         """Two connections. Raises Unavailable, or Misconfigured for what only an operator can mend."""
-        name = f"projector {source.stream}" if schema == SCHEMA else f"rebuild {source.stream}"
-        async with connected(dsn, name, schema) as write, connected(dsn, f"{name} reads", schema) as read:
+        name = WRITES if schema == SCHEMA else "rebuilder"
+        who = f"{source.stream} {ourselves()}"
+        async with connected(dsn, f"{name} {who}", schema) as write, connected(dsn, f"reader {who}", schema) as read:
             with translated():
                 # What a crash of Postgres takes, it takes together with the cursor: it is read again.
                 await write.execute("SET synchronous_commit = off")
@@ -146,6 +157,16 @@ class Writer:
                 if done != "UPDATE 1":
                     raise Conflict(f"the views of {self._source.stream} are not at {batch.before} any more")
                 await self._put(batch)
+
+    async def put(self, batch: Batch) -> None:
+        """Its rows and records, in a transaction of the caller's on the writing connection; the cursor stays.
+
+        Raises Malformed, Unavailable.
+        """
+        for name, records in batch.records.items():
+            await self._days.ensure(self._write, self._tables[name], records)
+        with translated():
+            await self._put(batch)
 
     async def _put(self, batch: Batch) -> None:
         for name, rows in batch.rows.items():
