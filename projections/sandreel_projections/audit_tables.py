@@ -114,10 +114,10 @@ exec_events = Table(
 session_stages = Table(
     "session_stages",
     metadata,
-    text("org", "organisation", null=False),
-    text("session", "session", null=False),
-    number("incarnation", "which life of this id"),
-    number("number", "which stage of that life, from 1"),
+    text("org", "organisation", key=True),
+    text("session", "session", key=True),
+    number("incarnation", "which life of this id", key=True),
+    number("number", "which stage of that life, from 1", key=True),
     number("boot", "which boot of that life, from 1"),
     text("stage", "the phase: requested, provisioning, ready, …", null=False),
     text("detail", "why it stopped or degraded; of a failure its stage, code and message"),
@@ -127,7 +127,6 @@ session_stages = Table(
     text("next_stage", "what came after it", null=False),
     text("began_cursor", "event that began it: epoch:partition:sequence", null=False),
     text("ended_cursor", "event that ended it: epoch:partition:sequence", null=False),
-    Index("session_stages_by_session", "org", "session", "incarnation", "number"),
     Index("session_stages_by_time", "org", "began_at"),
     comment="One row per stage of a session's life that is over. reel.session_timeline has the present ones too.",
 )

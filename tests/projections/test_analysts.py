@@ -9,20 +9,25 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import AlreadyExists, Malformed, Misconfigured, NotFound
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections import analyst_command, analysts
 from sandreel_projections.access import GROUP, TABLES, VIEWS
 from sandreel_projections.examples import CREATES, DESTROYED, EXAMPLES, FAILED, PRINTED, QUESTIONS
 from sandreel_projections.queries import select
+from sandreel_projections.rebuild import Order, Rebuild
+from sandreel_projections.registry import sources
 from sandreel_projections.scram import verifier
 from tests.projections.test_projector import fetch
+from tests.projections.test_rebuild import Told
 from tests.projections.test_views import project
 from tests.support.story import Story, tell
 
@@ -213,6 +218,28 @@ async def test_analysts_outlive_the_views(ann: Login, database: str) -> None:
     await fetch(database, "DROP SCHEMA reel CASCADE")
     await upgrade(database)
     assert await ann.connection.fetch("SELECT * FROM reel.audit_log") == []
+
+
+async def test_a_rebuild_keeps_rights_and_what_the_stream_of_commands_has_forgotten(
+    story: Story, ann: Login, database: str
+) -> None:
+    query = "SELECT * FROM reel.commands ORDER BY command_id"
+    before = await ann.connection.fetch(query)
+    # The oldest of `default`: the stream drops it, as it drops whatever is a week old.
+    subject = f"cmd.spawner.default.demo.{story.commands['create']}"
+    assert await story.bus.purge(CMD, subject) == 1
+
+    async def make(schema: str) -> str:
+        return await upgrade(database, schema=schema, wait_s=10)
+
+    rebuild = Rebuild(story.bus, database, sources(1), make, Told(), Order())
+    outcome = await rebuild.run()
+    assert outcome.swapped is not None
+    assert [each.table for each in outcome.compared if each.differing] == []
+    assert await ann.connection.fetch(query) == before
+    assert await ann.connection.fetch("SELECT * FROM reel.audit_log WHERE org <> 'default'") == []
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await ann.connection.fetch(f"SELECT * FROM {outcome.swapped}.exec_blocks_{datetime.now(UTC):%Y%m%d}")
 
 
 async def test_a_role_of_somebody_elses_is_not_taken(database: str) -> None:

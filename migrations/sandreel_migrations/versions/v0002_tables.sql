@@ -169,9 +169,9 @@ CREATE TABLE session_stages (
     duration_ms BIGINT NOT NULL,
     next_stage TEXT NOT NULL,
     began_cursor TEXT NOT NULL,
-    ended_cursor TEXT NOT NULL
+    ended_cursor TEXT NOT NULL,
+    PRIMARY KEY (org, session, incarnation, number)
 );
-CREATE INDEX session_stages_by_session ON session_stages (org, session, incarnation, number);
 CREATE INDEX session_stages_by_time ON session_stages (org, began_at);
 COMMENT ON TABLE session_stages IS 'One row per stage of a session''s life that is over. reel.session_timeline has the present ones too.';
 COMMENT ON COLUMN session_stages.org IS 'organisation';
