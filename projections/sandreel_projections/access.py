@@ -50,3 +50,24 @@ DO $$ BEGIN
     END IF;
 END $$;
 """
+
+
+def confinement(database: str, owner: str) -> str:
+    """A script that takes back what Postgres lets everybody do in a database: temporary tables, large objects, and
+    advisory locks, on which projectors decide who leads. For a superuser, and a database that holds nothing else.
+
+    owner  the role of `[postgres] dsn`, which keeps it all
+    """
+    return f"""\
+REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;
+DO $$
+DECLARE f regprocedure;
+BEGIN
+    FOR f IN SELECT oid FROM pg_proc
+             WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(pg_(try_)?advisory|lo_(creat|from_bytea))'
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {owner}', f);
+    END LOOP;
+END $$;
+"""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sandreel_projections.access import confinement
 from sandreel_projections.catalogue import Catalogue, Function, Relation
 from sandreel_projections.examples import EXAMPLES, QUESTIONS
 
@@ -43,8 +44,11 @@ organisations, and every view asks with the rights of whoever asks. Names of org
 On a Postgres of your own (16 or newer) the role of `[postgres] dsn` must own the views, which it does when it made them, and have
 `CREATEROLE`. Without that right everything but `sandreel analyst` works; somebody who has it can make the group with
 `CREATE ROLE sandreel_analysts; GRANT sandreel_analysts TO THAT_ROLE WITH ADMIN OPTION`. What Postgres lets everybody do, an analyst
-may too: decide for your server whether to take it back with `REVOKE TEMPORARY ON DATABASE … FROM PUBLIC` and
-`REVOKE EXECUTE ON FUNCTION lo_create(oid), lo_creat(integer), lo_from_bytea(oid, bytea) FROM PUBLIC`.
+may too: temporary tables, large objects, advisory locks (on which projectors decide who leads). To take that back in a database that holds
+nothing but the views, as a superuser, PROJECTOR being the role of `[postgres] dsn`:
+
+```sql
+{confinement}```
 
 ## Four questions
 """
@@ -52,7 +56,7 @@ may too: decide for your server whether to take it back with `REVOKE TEMPORARY O
 
 def page(found: Catalogue) -> str:
     """The whole page. Raises KeyError for a view or function that has no example: give it one."""
-    parts = [_INTRODUCTION]
+    parts = [_INTRODUCTION.replace("{confinement}", confinement("sandreel", "PROJECTOR"))]
     parts += [f"**{question}**\n\n{_sql(statement)}" for question, statement in QUESTIONS.items()]
     order = {name: i for i, name in enumerate(_FIRST)}
     relations = sorted(found.relations, key=lambda each: (order.get(each.name, len(order)), each.name))

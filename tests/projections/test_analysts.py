@@ -20,7 +20,7 @@ from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import AlreadyExists, Malformed, Misconfigured, NotFound
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections import analyst_command, analysts
-from sandreel_projections.access import GROUP, TABLES, VIEWS
+from sandreel_projections.access import GROUP, TABLES, VIEWS, confinement
 from sandreel_projections.examples import CREATES, DESTROYED, EXAMPLES, FAILED, PRINTED, QUESTIONS
 from sandreel_projections.queries import select
 from sandreel_projections.rebuild import Order, Rebuild
@@ -166,6 +166,26 @@ async def test_nothing_is_written_and_nothing_is_taken(ann: Login, statement: st
     await ann.connection.execute("SET default_transaction_read_only = off")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await ann.connection.execute(statement)
+
+
+async def test_what_postgres_lets_everybody_do_can_be_taken_back(ann: Login, database: str) -> None:
+    await fetch_script(database, confinement(database.rpartition("/")[2], "pg_monitor"))
+    await ann.connection.execute("SET default_transaction_read_only = off")
+    for statement in (
+        "SELECT pg_advisory_lock(1919247212, 0)",
+        "SELECT pg_try_advisory_lock_shared(1)",
+        "SELECT lo_create(0)",
+        "CREATE TEMPORARY TABLE mine (i int)",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await ann.connection.execute(statement)
+    assert await ann.connection.fetch(PRINTED)
+
+
+async def fetch_script(dsn: str, script: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(script)
+    await connection.close()
 
 
 async def test_days_of_output_are_read_through_their_parent_alone(ann: Login, database: str) -> None:
