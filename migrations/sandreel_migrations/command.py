@@ -133,7 +133,7 @@ async def drop_old(args: argparse.Namespace) -> int:
     from sandreel_projections import schemas
     from sandreel_projections.database import connected
     from sandreel_projections.dsn import dsn_of
-    from sandreel_projections.rebuild import alone
+    from sandreel_projections.unfinished import alone
 
     async with connected(dsn_of(args), "drop-old") as connection:
         found = [(old.schema, old.bytes) for old in await schemas.old_schemas(connection)]

@@ -16,7 +16,7 @@ from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
     from sandreel_projections.compare import Comparison
-    from sandreel_projections.rebuild import Outcome
+    from sandreel_projections.order import Outcome
     from sandreel_projections.report import Report
 
 DIFFERS = 1
@@ -69,7 +69,8 @@ async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, Unavailable, Conflict."""
     from sandreel_migrations.upgrade import upgrade
     from sandreel_projections.dsn import dsn_of
-    from sandreel_projections.rebuild import Order, Rebuild
+    from sandreel_projections.order import Order
+    from sandreel_projections.rebuild import Rebuild
     from sandreel_projections.registry import sources
     from sandreel_projections.report import JsonLines, Terminal
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table, Text
+from sqlalchemy import Integer, Table, Text
 
 from sandreel_projections.database import Connection, translated
 from sandreel_projections.tables import columns, key_of
@@ -48,9 +48,13 @@ class Comparison:
 
 
 def order_of(table: Table) -> tuple[str, ...]:
-    """The columns that tell its rows apart."""
-    return key_of(table) or tuple(
-        name for name in _PLACE if name in columns(table) and not table.columns[name].nullable
+    """The columns that tell its rows apart: its primary key, else the place of the event, else all that could."""
+    sure = [column for column in table.columns if not column.nullable]
+    place = tuple(column.name for column in sure if column.name in _PLACE)
+    return (
+        key_of(table)
+        or (place if "sequence" in place else ())
+        or tuple(column.name for column in sure if isinstance(column.type, Text | Integer))
     )
 
 
@@ -90,7 +94,7 @@ async def _digests(connection: Connection, table: Table) -> AsyncGenerator[Keyed
     order = [f'{name} COLLATE "C"' if isinstance(table.columns[name].type, Text) else name for name in names]
     statement = (
         f"SELECT * FROM (SELECT {', '.join(names)}, hash_record_extended(ROW({', '.join(columns(table))}), 0) AS digest"  # noqa: S608 - names of our own tables
-        f" FROM {table.name} OFFSET 0) AS t ORDER BY {', '.join(order)}"
+        f" FROM {table.name} OFFSET 0) AS t ORDER BY {', '.join(order)}, digest"
     )
     with translated():
         async for record in connection.cursor(statement, prefetch=_PAGE_ROWS):

@@ -12,11 +12,11 @@ from sandreel_core.errors import NotFound
 from sandreel_projections import schemas
 from sandreel_projections.change import instant
 from sandreel_projections.database import Connection, connected, translated
-from sandreel_projections.rebuild import LOCK as REBUILD_LOCK
 from sandreel_projections.schemas import FRESH, Old
 from sandreel_projections.source import Source
 from sandreel_projections.swap import live_cursors
 from sandreel_projections.tables import SCHEMA
+from sandreel_projections.unfinished import LOCK as REBUILD_LOCK
 from sandreel_projections.writer import LOCK, WRITES, Reached, lock_key
 
 # Reasons that are told of each stream, the most frequent first; `quarantine ls` tells of every event.

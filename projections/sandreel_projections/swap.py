@@ -62,6 +62,7 @@ async def swap_schema(connection: Connection, kept: Sequence[str], purpose: str)
     """The whole schema; in the transaction of `standing_still`. The name of the old one, None if there was none.
 
     kept  tables that no log leads to: their rows go along
+    Raises Conflict when something of somebody's own would be lost, or would go on reading the old tables.
     """
     old = _old_name()
     with translated():
@@ -76,6 +77,8 @@ async def swap_schema(connection: Connection, kept: Sequence[str], purpose: str)
             await connection.execute(f"COMMENT ON SCHEMA {old} IS 'views that a rebuild has replaced'")
         await connection.execute(f"ALTER SCHEMA {FRESH} RENAME TO {SCHEMA}")
         await connection.execute(f"COMMENT ON SCHEMA {SCHEMA} IS '{purpose}'")
+        if there:
+            _refuse(await _objects(connection, old) - await _objects(connection, SCHEMA), await _left(connection, old))
     return old if there else None
 
 
@@ -99,10 +102,20 @@ async def swap_tables(connection: Connection, names: Sequence[str]) -> str:
         await definitions.make(connection, SCHEMA)
         await connection.execute(f"UPDATE {SCHEMA}.cursors SET build = $1", new_token())  # noqa: S608 - our own
         await connection.execute(f"DROP SCHEMA {FRESH} CASCADE")
-        lost = (before | {each for each in wanted if each in definitions.names}) - await _objects(connection, SCHEMA)
-    if lost:
-        raise Conflict(f"nothing was swapped: {', '.join(sorted(lost))} would have been lost")
+        lost = (before | (wanted & definitions.names)) - await _objects(connection, SCHEMA)
+        _refuse(lost, await _left(connection, old))
     return old
+
+
+def _refuse(lost: set[str], left: set[str]) -> None:
+    """Raises Conflict, in one line, when either is not empty."""
+    said = [f"{', '.join(sorted(lost))} would be lost"] if lost else []
+    said += [f"{', '.join(sorted(left))} would still read the old tables"] if left else []
+    if said:
+        raise Conflict(
+            f"nothing was swapped: {'; '.join(said)}. What is not sandreel's own: drop it, run the same command again"
+            " (it goes on with what is rebuilt), and make it again"
+        )
 
 
 def _old_name() -> str:
@@ -122,6 +135,11 @@ async def _objects(connection: Connection, schema: str) -> set[str]:
     return {row[0] for row in rows}
 
 
+async def _left(connection: Connection, old: str) -> set[str]:
+    """Views and functions elsewhere that read what is now in the old schema."""
+    return {row[0] for row in await connection.fetch(_READS_OLD, old)}
+
+
 async def _move(connection: Connection, source: str, target: str, names: Sequence[str]) -> None:
     tables = await connection.fetch(
         "SELECT c.relname FROM pg_class AS c LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid"
@@ -132,3 +150,20 @@ async def _move(connection: Connection, source: str, target: str, names: Sequenc
     )
     for table in tables:
         await connection.execute(f"ALTER TABLE {source}.{table[0]} SET SCHEMA {target}")
+
+
+_READS_OLD = """
+WITH gone (kind, oid) AS (
+    SELECT 'pg_class'::regclass, oid FROM pg_class WHERE relnamespace = to_regnamespace($1)
+    UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = to_regnamespace($1)
+)
+SELECT DISTINCT format('%s.%s', v.relnamespace::regnamespace, v.relname)
+FROM gone AS g JOIN pg_depend AS d ON d.refclassid = g.kind AND d.refobjid = g.oid
+JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+JOIN pg_class AS v ON v.oid = r.ev_class
+WHERE v.relnamespace <> to_regnamespace($1)
+UNION
+SELECT DISTINCT format('%s.%s', p.pronamespace::regnamespace, p.proname)
+FROM gone AS g JOIN pg_depend AS d ON d.refclassid = g.kind AND d.refobjid = g.oid
+JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+WHERE p.pronamespace <> to_regnamespace($1)"""

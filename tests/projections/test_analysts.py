@@ -22,8 +22,9 @@ from sandreel_migrations.upgrade import upgrade
 from sandreel_projections import analyst_command, analysts
 from sandreel_projections.access import GROUP, TABLES, VIEWS, confinement
 from sandreel_projections.examples import CREATES, DESTROYED, EXAMPLES, FAILED, PRINTED, QUESTIONS
+from sandreel_projections.order import Order
 from sandreel_projections.queries import select
-from sandreel_projections.rebuild import Order, Rebuild
+from sandreel_projections.rebuild import Rebuild
 from sandreel_projections.registry import sources
 from sandreel_projections.scram import verifier
 from tests.projections.test_projector import fetch
