@@ -67,8 +67,8 @@ async def show_status(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable."""
     import msgspec
 
+    from sandreel_projections.dsn import dsn_of
     from sandreel_projections.registry import sources
-    from sandreel_projections.sql_command import dsn_of
     from sandreel_projections.status import status
 
     dsn = dsn_of(args)
@@ -132,7 +132,7 @@ async def drop_old(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable; Conflict while a rebuild runs that it would drop."""
     from sandreel_projections import schemas
     from sandreel_projections.database import connected
-    from sandreel_projections.sql_command import dsn_of
+    from sandreel_projections.dsn import dsn_of
     from sandreel_projections.unfinished import alone
 
     async with connected(dsn_of(args), "drop-old") as connection:
@@ -150,8 +150,8 @@ async def drop_old(args: argparse.Namespace) -> int:
 
 async def list_quarantine(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, Unavailable."""
+    from sandreel_projections.dsn import dsn_of
     from sandreel_projections.quarantine import entries
-    from sandreel_projections.sql_command import dsn_of
 
     if not 1 <= args.limit <= _MAX_LIMIT:
         raise Malformed(f"--limit {args.limit} is not between 1 and {_MAX_LIMIT:,}")
@@ -171,9 +171,9 @@ def _entry(entry: Entry, *, json_lines: bool, indent: str = "") -> str:
 
 async def retry_quarantine(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable."""
+    from sandreel_projections.dsn import dsn_of
     from sandreel_projections.quarantine import retry
     from sandreel_projections.registry import sources
-    from sandreel_projections.sql_command import dsn_of
 
     dsn, archive = dsn_of(args), rebuild_command.archive_of(args)
     done: list[Retried] = []

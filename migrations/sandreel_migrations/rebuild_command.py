@@ -68,11 +68,11 @@ def add_archive(parser: argparse.ArgumentParser) -> None:
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, Unavailable, Conflict."""
     from sandreel_migrations.upgrade import upgrade
+    from sandreel_projections.dsn import dsn_of
     from sandreel_projections.order import Order
     from sandreel_projections.rebuild import Rebuild
     from sandreel_projections.registry import sources
     from sandreel_projections.report import JsonLines, Terminal
-    from sandreel_projections.sql_command import dsn_of
 
     report: Report = JsonLines() if args.json else Terminal(sys.stdout)
     order = Order(

@@ -16,6 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sandreel_core.errors import Misconfigured, Unavailable
+from sandreel_migrations.script import run
+from sandreel_projections.access import grants
 from sandreel_projections.tables import PURPOSE, SCHEMA
 
 # Any number that nobody else's advisory locks use: "reel" in ASCII.
@@ -99,6 +101,7 @@ def _run(connection: Connection, schema: str) -> None:
     connection.execute(
         text(f"COMMENT ON COLUMN {schema}.schema_version.version_num IS 'number of the newest migration'")
     )
+    run(connection, grants(schema))
 
 
 def _place(dsn: str) -> str:

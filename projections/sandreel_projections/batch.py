@@ -111,10 +111,11 @@ class Views:
     def decode(self, stored: Stored, batch: Batch) -> Change | None:
         """The change that a message is; None, and a row of quarantine, for what is none."""
         try:
-            return self.source.decode(stored, self.epoch)
+            decoded: Change = self.source.decode(stored, self.epoch)
         except Malformed as error:
             self.quarantine(stored, str(error), batch)
             return None
+        return decoded
 
     def apply(self, stored: Stored, change: Change, batch: Batch) -> None:
         """Fold one change into the rows, and note in `batch` what has to be written."""

@@ -11,7 +11,6 @@ from sqlalchemy import Table
 
 from sandreel_core.bus.port import Stored
 from sandreel_core.contract.cursor import Cursor
-from sandreel_projections.change import Change
 from sandreel_projections.tables import columns, key_of
 
 # The values of a row's key columns, and one record in the order of its table's columns: plain tuples, because
@@ -38,10 +37,10 @@ class Fold:
 
     table: Table
     row: type[Struct]
-    key: Callable[[Change], Key | None]
+    key: Callable[[Any], Key | None]
     key_width: int
-    step: Callable[[Any, Change], Step]
-    skip: Callable[[Any, Change], Struct | None] = lambda before, change: before
+    step: Callable[[Any, Any], Step]
+    skip: Callable[[Any, Any], Struct | None] = lambda before, change: before
     records: Table | None = None
 
     @property
@@ -55,7 +54,7 @@ class Append:
     """Records that need no row before. `record` is pure and total; None: the event is nothing to this table."""
 
     table: Table
-    record: Callable[[Change], Record | None]
+    record: Callable[[Any], Record | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +71,10 @@ class Source:
     stream: str
     filters: tuple[str, ...]
     partition: int | None
-    decode: Callable[[Stored, str], Change]
+    decode: Callable[[Stored, str], Any]
     folds: tuple[Fold, ...] = ()
     appends: tuple[Append, ...] = ()
-    problem: Callable[[Change], str] = lambda change: ""
+    problem: Callable[[Any], str] = lambda change: ""
     forgets: bool = False
 
     def cursor(self, epoch: str, sequence: int) -> str:

@@ -85,7 +85,12 @@ async def everything(dsn: str) -> dict[str, list[dict[str, Any]]]:
         "execs": await fetch(dsn, "SELECT * FROM reel.execs ORDER BY org, session, exec"),
         "blocks": await fetch(dsn, "SELECT * FROM reel.exec_blocks ORDER BY sequence"),
         "quarantine": await fetch(dsn, "SELECT * FROM reel.quarantine ORDER BY sequence"),
-        "cursors": await fetch(dsn, "SELECT partition, epoch, sequence, at FROM reel.cursors"),
+        "outcomes": await fetch(dsn, "SELECT * FROM reel.command_outcomes ORDER BY org, session, command_id"),
+        "events": await fetch(dsn, "SELECT * FROM reel.event_log ORDER BY sequence"),
+        "exec_events": await fetch(dsn, "SELECT * FROM reel.exec_events ORDER BY org, session, exec, n"),
+        "stages": await fetch(dsn, "SELECT * FROM reel.session_stages ORDER BY org, session, incarnation, number"),
+        "ops": await fetch(dsn, "SELECT * FROM reel.ops ORDER BY org, session, turn"),
+        "cursors": await fetch(dsn, "SELECT partition, epoch, sequence, at FROM reel.cursors WHERE stream <> 'CMD'"),
     }
 
 

@@ -60,7 +60,7 @@ async def test_killed_in_the_middle_again_and_again(
 ) -> None:
     env = environment(nats_server, database)
     process = await asyncio.create_subprocess_exec(*_RUN, env=env, stderr=asyncio.subprocess.DEVNULL)
-    written = "SELECT sequence FROM reel.cursors"
+    written = "SELECT sequence FROM reel.cursors WHERE stream = 'REEL-0'"
     try:
         await until(database, written, lambda row: True)
         bus = await connect_bus()

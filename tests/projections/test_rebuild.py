@@ -326,8 +326,8 @@ async def test_what_a_stream_forgets_is_taken_over_from_the_live_views(database:
 
     source = Source(
         *("CMD", ("cmd.>",), None),
-        decode=lambda stored, epoch: stored,  # type: ignore[arg-type, return-value]
-        appends=(Append(tables.quarantine, record),),  # type: ignore[arg-type]
+        decode=lambda stored, epoch: stored,
+        appends=(Append(tables.quarantine, record),),
         forgets=True,
     )
     last = await put(bus, [(f"cmd.spawner.acme.s1.{i}", f"said {i}".encode()) for i in range(10)])

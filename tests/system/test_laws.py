@@ -188,7 +188,8 @@ async def test_law_5_the_log_is_the_truth(site: Site) -> None:
         projector = group.create_task(Projector(bus, dsn, reel_source(0)).run())
 
         async def read_all() -> bool:
-            return [row for row in await site.sql_at(dsn, "SELECT sequence FROM reel.cursors") if row[0] >= last] != []
+            cursors = await site.sql_at(dsn, "SELECT sequence FROM reel.cursors WHERE stream = $1", STREAM)
+            return [row for row in cursors if row[0] >= last] != []
 
         await until(read_all, "the new views have read everything")
         projector.cancel()
