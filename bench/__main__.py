@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from bench import crowd, latency, output, reading, starting, views
+from bench import crowd, latency, output, reading, rebuild, starting, views
 from bench.figure import Figure, keep, table
 from bench.rig import Rig, rig
 
@@ -23,6 +23,8 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "stall": output.stalled,
     "copy": views.copied,
     "lag": views.lag,
+    "rebuild": rebuild.rebuilt,
+    "rebuild-lag": rebuild.lag_meanwhile,
     "crowd": crowd.crowd,
 }
 
