@@ -39,14 +39,17 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 10:
-        return f"{seconds:.1f}s"
-    if seconds < 60:
-        return f"{seconds:.0f}s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f}m{seconds % 60:02.0f}" if seconds < 600 else f"{seconds // 60:.0f}m"
-    if seconds < 86_400:
-        return f"{seconds // 3600:.0f}h{seconds % 3600 // 60:02.0f}"
-    return f"{seconds // 86_400:.0f}d"
+        return f"{max(0.0, seconds):.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 600:
+        return f"{whole // 60}m{whole % 60:02}"
+    if whole < 3600:
+        return f"{whole // 60}m"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}"
+    return f"{whole // 86_400}d"
 
 
 def number(value: float | None) -> str:

@@ -81,6 +81,7 @@ async def _once(watch: Watch, order: Order, wanted: Filter, *, json: bool, wait_
 
     import msgspec
 
+    from sandreel_core.cli.cells import fitted
     from sandreel_core.cli.top.columns import cells, layout
     from sandreel_core.cli.top.header import headline, health
     from sandreel_core.cli.top.order import arrange
@@ -100,7 +101,7 @@ async def _once(watch: Watch, order: Order, wanted: Filter, *, json: bool, wait_
             await reading
     rows = arrange(everything, order, wanted)
     if json:
-        fields = msgspec.to_builtins(status) | {"left_out": len(watch.board.left_out)}
+        fields = msgspec.to_builtins(status) | {"left_out": watch.board.left_out}
         print(msgspec.json.encode({"type": "status", **fields}).decode())
         for row in rows:
             print(
@@ -111,19 +112,13 @@ async def _once(watch: Watch, order: Order, wanted: Filter, *, json: bool, wait_
         return 0
     width = shutil.get_terminal_size().columns
     rate = watch.board.lines_per_s(time.time_ns())
-    for part in (headline(everything, rate, status), health(status, left_out=len(watch.board.left_out))):
+    for part in (headline(everything, rate, status), health(status, left_out=watch.board.left_out)):
         print("  ".join(piece.text for piece in part))
     columns = layout(rows, width)
-    print(" ".join(cell_of_title for cell_of_title in _titles(columns)).rstrip())
+    print(" ".join(fitted(column.title, room, right=column.right) for column, room in columns).rstrip())
     for row in rows:
         print(" ".join(cells(row, columns, tree=True)).rstrip())
     return 0
-
-
-def _titles(columns: list[Any]) -> list[str]:
-    from sandreel_core.cli.cells import fitted
-
-    return [fitted(column.title, width, right=column.right) for column, width in columns]
 
 
 async def _after(watch: Watch, wait_s: float) -> None:

@@ -31,7 +31,7 @@ def headline(rows: Sequence[Row], lines_per_s: float, status: Status) -> list[Pi
     ready = sum(row.state in RUNNING for row in sessions)
     execs = [row for row in rows if not row.is_session]
     live = sum(row.state not in ENDED for row in execs)
-    pieces = [_connection(status)]
+    pieces = [connection(status)]
     pieces.append(Piece(f"{len(sessions)} sessions, {ready} ready"))
     pieces.append(Piece(f"{len(execs)} execs, {live} live"))
     pieces.append(Piece(f"{number(lines_per_s)} lines/s"))
@@ -57,7 +57,8 @@ def health(status: Status, *, left_out: int) -> list[Piece]:
     return pieces
 
 
-def _connection(status: Status) -> Piece:
+def connection(status: Status) -> Piece:
+    """Whether NATS is there, and everything that was stored before has been read."""
     if status.away_s is not None:
         return Piece(f"○ NATS is away: reconnecting, since {duration(status.away_s)}", "bad")
     return Piece("◌ loading", "warn") if status.loading else Piece("● live", "good")

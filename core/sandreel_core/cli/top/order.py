@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from sandreel_core.cli.cells import plain
 from sandreel_core.cli.top.columns import BY_NAME, state
 from sandreel_core.cli.top.row import Row
 from sandreel_core.errors import Malformed, Misconfigured
 
 MAX_FILTER = 200
-# Of RE2's instructions: its time grows with them times the text's length, which is bounded (`board.MAX_LINE`).
+# Of RE2's instructions: its time grows with them times the text's length, which is bounded (`row.MAX_LINE`).
 _MAX_PROGRAM = 1000
 Match = Callable[[str], bool]
 
@@ -94,7 +95,7 @@ def _text(row: Row, column: str) -> str:
         return state(row)
     if column == "name":
         return f"{row.session} {row.exec}"
-    return f"{row.session} {row.exec} {row.org} {state(row)} {row.last_line}"
+    return f"{row.session} {row.exec} {row.org} {state(row)} {plain(row.last_line)}"
 
 
 @dataclass(frozen=True, slots=True)

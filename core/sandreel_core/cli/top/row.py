@@ -7,6 +7,9 @@ from msgspec import Struct
 from sandreel_core.exec import ENDED
 from sandreel_core.session import ACTIVE
 
+# Of what was printed last so many characters are kept, its end.
+MAX_LINE = 240
+
 
 class Row(Struct, frozen=True, kw_only=True):
     """What is known of it at one moment. What does not apply, or has not been heard yet, is None.

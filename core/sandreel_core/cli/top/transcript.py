@@ -34,7 +34,7 @@ class Transcript:
         if isinstance(item, Output):
             text = item.text
             if newlines is not None and newlines < item.count:
-                text = "".join(text.splitlines(keepends=True)[:newlines])
+                text = "\n".join(text.split("\n")[:newlines]) + "\n"
             self._print(item.stream, text)
         elif not isinstance(item, CaughtUp) and (said := _remark(item)):
             self._lines.append(_Line("remark", said, False))
@@ -44,9 +44,10 @@ class Transcript:
         return [(line.kind, plain(line.text)) for line in self._lines]
 
     def _print(self, kind: Kind, text: str) -> None:
-        pieces = text.rsplit("\n", self._lines.maxlen or 0)
-        if len(pieces) > (self._lines.maxlen or 0):
-            pieces = pieces[1:]  # what stands before it would fall out at once
+        most = (self._lines.maxlen or 0) + 1  # with the piece behind the last newline
+        pieces = text.rsplit("\n", most)
+        if len(pieces) > most:
+            del pieces[0]  # what stands before the last lines would fall out at once
         elif self._lines and self._lines[-1].is_open and self._lines[-1].kind == kind:
             last = self._lines.pop()
             pieces[0] = last.text + pieces[0]
