@@ -160,7 +160,7 @@ class Board:
         now_ns = max(now_ns, self._newest_ns)
         rows: list[Row] = []
         for (org, name), known in self._sessions.items():
-            gone = known.state.phase in sessions.ABSENT and (now_ns - known.last_ns) / 1e9 > _REMAINS_S
+            gone = known.state.phase == "destroyed" and (now_ns - known.last_ns) / 1e9 > _REMAINS_S
             if gone or (known.state.phase == "none" and not known.execs):
                 continue
             mine = [each.row(org, name, exec_id, now_ns) for exec_id, each in known.execs.items()]

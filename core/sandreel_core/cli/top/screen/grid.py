@@ -123,10 +123,10 @@ class Grid(Widget, can_focus=True):
     def _titles(self) -> list[Segment]:
         segments = []
         for column, width in self._columns:
-            mark = (
-                ("▼" if column.descending is not self._order.reverse else "▲") if column.name == self._order.by else ""
-            )
-            segments += [Segment(fitted(mark + column.title, width, right=column.right), _TITLE), Segment(" ")]
+            text = fitted(column.title, width, right=column.right)
+            falls = column.descending is not self._order.reverse
+            mark = ("▼" if falls else "▲") if column.name == self._order.by else " "
+            segments += [Segment(text, _TITLE), Segment(mark)]
         return segments
 
     def _segments(self, row: Row) -> list[Segment]:

@@ -30,7 +30,7 @@ class Prompt(Input):
         self._back = back
         self.display = True
         self.value = text
-        self.focus()
+        self.screen.set_focus(self)  # at once: the next key is for it
 
     async def action_submit(self) -> None:
         self._close()

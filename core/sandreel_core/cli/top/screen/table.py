@@ -148,9 +148,6 @@ class Table(Screen[None]):
 
     def on_grid_opened(self, event: Grid.Opened) -> None:
         row = event.row
-        if row.is_session:
-            opened = self._watch.board.newest_exec(row.org, row.session)
-        else:
-            opened = row.exec
+        opened = row.exec or self._watch.board.newest_exec(row.org, row.session)
         if opened:
             self.app.push_screen(Player(self._client, self._watch, (row.org, row.session, opened)))
