@@ -115,7 +115,7 @@ async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site
         assert await glass.wait() == 0
         assert glass.modes() == before
         assert LEFT_ALTERNATE_SCREEN in glass.raw
-        assert b"owned" not in glass.raw
+        assert b"\x1b]0;owned" not in glass.raw
 
 
 async def _filter(glass: Glass, text: str, *, says: str = "") -> None:
