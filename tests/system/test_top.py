@@ -66,6 +66,12 @@ async def test_once_prints_what_is_there(site: Site, session: str) -> None:
     assert str(by_state["running"]["last_line"]).startswith("tick ")
 
 
+async def test_a_log_that_rests_is_not_behind(site: Site) -> None:
+    await site.client.stop(ORG, await site.session("rests"))
+    status, *_ = await snapshot(site, "--wait", "2s")
+    assert (status["behind_s"], status["behind_events"], status["missing"]) == (0, 0, 0)
+
+
 @pytest.mark.timeout(180)
 async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site: Site, session: str) -> None:
     async with Glass(argv(site), ENVIRON) as glass:
