@@ -66,6 +66,12 @@ async def test_once_prints_what_is_there(site: Site, session: str) -> None:
     assert str(by_state["running"]["last_line"]).startswith("tick ")
 
 
+async def test_a_log_that_rests_is_not_behind(site: Site) -> None:
+    await site.client.stop(ORG, await site.session("rests"))
+    status, *_ = await snapshot(site, "--wait", "2s")
+    assert (status["behind_s"], status["behind_events"], status["missing"]) == (0, 0, 0)
+
+
 @pytest.mark.timeout(180)
 async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site: Site, session: str) -> None:
     async with Glass(argv(site), ENVIRON) as glass:
@@ -79,15 +85,12 @@ async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site
         await glass.press("s")
         await glass.until("LINES/S▼")
 
-        await glass.press("/")
-        await glass.press("state:running /^top-[0-9]+ ticks/\r")
+        await _filter(glass, "state:running /^top-[0-9]+ ticks/")
         await glass.until(lambda text: "ticks" in text and "exited 3" not in text)
-        await glass.press("/")
-        await glass.press("\x15/(/\r")  # cleared, then no expression
-        await glass.press("/")
-        await glass.press("\x15name:nobody\r")
+        await _filter(glass, "/(/", says="is no expression of RE2")
+        await _filter(glass, "name:nobody")
         await glass.until("nothing is like this filter")
-        await glass.press(f"/\x15name:{session}\r")
+        await _filter(glass, f"name:{session}")
         await glass.until(lambda text: "ticks" in text and "exited 3" in text)
 
         await glass.press("t")  # execs alone; the one that prints is first by rate
@@ -97,16 +100,15 @@ async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site
         live = _line(await glass.until(lambda text: _line(text) >= 20))
         await glass.until(lambda text: _line(text) > live)
 
-        await glass.press("g")
-        await glass.press("+7\r")
-        await glass.until(lambda text: _line(text) == 7 and text.rstrip().splitlines()[-3].strip() != "")
+        await _go(glass, "+7")
+        await glass.until(lambda text: _line(text) == 7 and "tick 7" in text)
         shown = [line.strip() for line in glass.lines[2:-2] if line.strip().startswith("tick")]
         assert shown == [f"tick {number}" for number in range(1, 8)]
         await glass.press("\x1b[A")  # up: a line back
         await glass.until(lambda text: _line(text) == 6 and "tick 7" not in text)
         await glass.press("\x1b[D")  # left: an event back
         await glass.until(lambda text: _line(text) == 5)
-        await glass.press("g1%1\r")
+        await _go(glass, "1%1")
         await glass.until("is none of 45%")
         await glass.press("l")
         await glass.until(lambda text: _line(text) > live)
@@ -119,7 +121,27 @@ async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site
         assert await glass.wait() == 0
         assert glass.modes() == before
         assert LEFT_ALTERNATE_SCREEN in glass.raw
-        assert b"owned" not in glass.raw
+        assert b"\x1b]0;owned" not in glass.raw
+
+
+async def _filter(glass: Glass, text: str, *, says: str = "") -> None:
+    await glass.press("/")
+    await glass.until("keep the filter")
+    await glass.press("\x15")
+    await glass.until("word, /regex/")
+    await glass.press(text)
+    await glass.until(says or text)
+    await glass.press("\r")
+    await glass.until("s/S sort")
+
+
+async def _go(glass: Glass, place: str) -> None:
+    await glass.press("g")
+    await glass.until("go there")
+    await glass.press(place)
+    await glass.until(place)
+    await glass.press("\r")
+    await glass.until(lambda text: "go there" not in text)
 
 
 def _line(text: str) -> int:

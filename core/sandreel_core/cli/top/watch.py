@@ -121,6 +121,7 @@ class Watch:
                 if partition not in self._places:
                     place, snapshot = await begin(self._bus, self.board, partition, self._org, self._dsn)
                     self._places[partition] = place
+                    self._behind[partition].reached(place.sequence)
                 await self._follow(partition, snapshot)
             except Unavailable:
                 await asyncio.sleep(_AGAIN_S)

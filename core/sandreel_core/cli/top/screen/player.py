@@ -34,6 +34,7 @@ _KEYS = keys(
     *(("←→", "event"), ("↑↓", "line"), ("pgup/dn", "page"), ("[ ]", "5 %"), ("0-9", "×10 %"), ("g", "go to")),
     *(("l", "live"), ("esc", "back")),
 )
+_TYPING = keys(("↵", "go there"), ("esc", "stay"))
 
 
 class Player(Screen[None]):
@@ -131,7 +132,8 @@ class Player(Screen[None]):
         self._head.say((self._title(), self._where()))
         if self._shown is not None:
             self._timeline.show(self._recording.share(self._shown), live=self._target is None)
-        self._foot.say(([Piece(self._wrong, "bad")] if self._wrong else _KEYS,))
+        said = _TYPING if self._prompt.display else _KEYS
+        self._foot.say(([Piece(self._wrong, "bad")] if self._wrong else said,))
 
     def _title(self) -> list[Piece]:
         org, session, exec_id = self._place
@@ -217,7 +219,9 @@ class Player(Screen[None]):
             self._turn_to(Target("n", self._shown.n))
 
     def action_go(self) -> None:
+        self._wrong = ""
         self._prompt.open(back=self._body)
+        self.draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         try:

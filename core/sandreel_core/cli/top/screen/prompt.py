@@ -21,7 +21,7 @@ class Prompt(Input):
         """Escape was pressed."""
 
     def __init__(self, purpose: str) -> None:
-        super().__init__(placeholder=purpose, compact=True)
+        super().__init__(placeholder=purpose, compact=True, select_on_focus=False)
         self.display = False
         self._back: Widget | None = None
 

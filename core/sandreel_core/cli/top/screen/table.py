@@ -33,6 +33,7 @@ _KEYS = keys(
         ("q", "quit"),
     )
 )
+_TYPING = keys(("↵", "keep the filter"), ("^u", "empty"), ("esc", "no filter"))
 
 
 class Table(Screen[None]):
@@ -93,6 +94,8 @@ class Table(Screen[None]):
     def _footing(self) -> list[Piece]:
         if self._wrong:
             return [Piece(self._wrong, "bad")]
+        if self._prompt.display:
+            return _TYPING
         pieces = [Piece(self._grid.place)]
         if self._wanted.text:
             pieces.append(Piece(f"filter: {self._wanted.text}", "warn"))
@@ -120,6 +123,7 @@ class Table(Screen[None]):
 
     def action_filter(self) -> None:
         self._prompt.open(self._wanted.text, back=self._grid)
+        self.draw()
 
     def action_clear(self) -> None:
         self._filter("")
