@@ -18,7 +18,7 @@ from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Una
 from sandreel_core.log import for_people
 
 # Commands of this package, in the order in which help shows them; those of others are entry points.
-_COMMANDS = ("up", "demo", "session", "exec", "attach", "replay", "cancel", "archive", "streams", "doctor")
+_COMMANDS = ("up", "demo", "session", "exec", "attach", "replay", "cancel", "archive", "backup", "streams", "doctor")
 _GROUP = "sandreel.commands"
 OPERATOR_ERROR = 2
 BROKEN_PIPE = 141
