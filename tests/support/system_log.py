@@ -69,6 +69,8 @@ def told(messages: Sequence[Stored]) -> dict[str, Told]:
             continue
         exec_.last_n, exec_.last_sequence = n, stored.sequence
         exec_.gaps += is_gap
+        if is_gap and data["from_n"] == 1:  # a restored log: what accepted it is gone
+            exec_.phase, exec_.boot_id, exec_.source = "accepted", event["source"].rpartition("/")[2], event["source"]
         if kind == "exec.accepted":
             exec_.phase, exec_.boot_id, exec_.source = "accepted", data["boot_id"], event["source"]
         elif kind == "exec.started":

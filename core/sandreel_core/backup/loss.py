@@ -45,9 +45,11 @@ def loss(returned: Returned, places: list[Place]) -> Loss:
     # One that was replaced is the same stream only if its epoch is: another may have taken its name since.
     if returned.lost is not None and returned.lost.epoch == copy.epoch:
         known.append((returned.lost.last_sequence, None, "the stream"))
-    for place in places:
-        if reel(place.partition) == name and place.epoch == copy.epoch:
-            known.append((max(place.sequence, place.seen), place.at, "the views"))
+    known += [
+        (max(place.sequence, place.seen), place.at, "the views")
+        for place in places
+        if reel(place.partition) == name and place.epoch == copy.epoch
+    ]
     last, until, source = max(known, key=lambda each: (each[0], each[2] == "the stream"), default=(None, None, None))
     return Loss(
         stream=name,

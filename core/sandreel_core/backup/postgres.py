@@ -18,11 +18,11 @@ from sandreel_core.errors import Misconfigured, Unavailable
 FILE = "postgres.dump"
 SCHEMA = "reel"
 _ERROR_BYTES = 500
-_PLACES = f"""
+_PLACES = """
 SELECT coalesce(json_agg(json_build_object(
     'partition', partition, 'epoch', epoch, 'sequence', sequence, 'seen', stream_sequence,
     'at', to_char(coalesce(stream_at, at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-)), '[]') FROM {SCHEMA}.cursors
+)), '[]') FROM reel.cursors
 """
 
 

@@ -43,8 +43,8 @@ def add(subparsers: Any) -> None:
         parents=[common],
         help="bring a backup back into an installation that is stopped",
         description="Without --only: the streams, under a new epoch; the views are emptied, and read again from the log"
-        " at the next start, because those of the dump know only the old epoch. Stop every role first (`sandreel down"
-        " --keep-sessions`); what runs in sessions goes on, and explains in its own record what the log has lost.",
+        " at the next start, because those of the dump know only the old epoch. Stop every role first (`sandreel"
+        " down`). What goes on in sessions (`sandreel up --keep-sessions`) explains in its own record what the log has lost.",
         allow_abbrev=False,
     )
     restored.add_argument("--only", choices=("streams", "postgres"), help="postgres: the views, as they were dumped")
