@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gate format contract bench soak clean
+.PHONY: help install demo test gate format contract metrics views bench soak clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -36,6 +36,12 @@ format: $(STAMP) ## put the code into shape
 
 contract: $(STAMP) ## write docs/contract from the types
 	@$(BIN)/python docs/contract/generate.py
+
+metrics: $(STAMP) ## write docs/metrics.md from what the roles declare
+	@$(BIN)/python docs/metrics_page.py
+
+views: $(STAMP) ## write docs/views.md from what the views say of themselves
+	@$(BIN)/python docs/views_page.py
 
 bench: $(STAMP) ## the figures, each beside its reference in the same run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from bench import crowd, latency, output, reading, starting, views
+from bench import analyst, as_of, crowd, latency, output, reading, starting, tail, views
 from bench.figure import Figure, keep, table
 from bench.rig import Rig, rig
 
@@ -23,6 +23,9 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "stall": output.stalled,
     "copy": views.copied,
     "lag": views.lag,
+    "as_of": as_of.as_of,
+    "tail": tail.tail,
+    "analyst": analyst.analyst,
     "crowd": crowd.crowd,
 }
 

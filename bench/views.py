@@ -21,6 +21,7 @@ from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.exec import Output as OutputEvent
 from sandreel_core.settings import load
 from sandreel_projections.projector import Projector
+from sandreel_projections.registry import reel_source
 
 ROUNDS = 3
 COPY_BATCH = 512
@@ -46,7 +47,7 @@ async def copied(rig: Rig) -> Figure:
                 handle = await rig.start(session, lines)
                 await rig.ended(handle)
                 last = (await bus.state(subjects.stream)).last_sequence
-                projector = Projector(bus, dsn(rig), subjects.partition)
+                projector = Projector(bus, dsn(rig), reel_source(subjects.partition))
                 task = asyncio.ensure_future(projector.run())
                 await projector.leading.wait()
                 began = time.perf_counter()
@@ -120,7 +121,7 @@ async def lag(rig: Rig) -> Figure:
     async def poll() -> None:
         while not done.is_set():
             sequence = await connection.fetchval(
-                'SELECT sequence FROM reel.cursors WHERE "partition" = $1', subjects.partition
+                "SELECT sequence FROM reel.cursors WHERE partition = $1", subjects.partition
             )
             polls.append((time.time(), sequence or 0))
             await asyncio.sleep(0.01)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from sandreel_core.contract.message import MAX_ENV_NAMES, MAX_ENV_VALUE_BYTES
+from sandreel_core.contract.session import Requested
+from sandreel_core.contract.workspace import EnvPatched
 
 # In any case: a lower-case `path` or `home` slipped past the predecessor's list (behaviour §7).
 _DENIED = re.compile(r"\A(HOME|PATH|TMPDIR|SANDREEL_.*|(HTTPS?|NO|ALL|FTP)_PROXY)\Z", re.IGNORECASE)
@@ -21,6 +23,16 @@ def is_admissible(name: str, value: str) -> bool:
     if is_denied(name) or "\0" in value or len(value) > MAX_ENV_VALUE_BYTES:
         return False
     return len(value.encode("utf-8", "surrogatepass")) <= MAX_ENV_VALUE_BYTES
+
+
+def evolve(env: Mapping[str, str], event: object) -> dict[str, str]:
+    """What a session's execs get after one event of its own subject or of its workspace: what it was created with,
+    and every patch since this incarnation began."""
+    if isinstance(event, Requested):
+        return dict(event.env)
+    if isinstance(event, EnvPatched):
+        return {name: value for name, value in env.items() if name not in event.unset} | event.set
+    return dict(env)
 
 
 def patch(

@@ -18,33 +18,47 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from sandreel_core import __version__
 from sandreel_core import log as logging
+from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.errors import Denied, Misconfigured, SandreelError, Unavailable
+from sandreel_core.health import Health
+from sandreel_core.health_endpoint import endpoint
 from sandreel_core.log import Log
+from sandreel_core.metrics import Metrics
+from sandreel_core.process_measures import ProcessMeasures
 from sandreel_core.settings import Bus as Installation
-from sandreel_core.settings import Logging, Section, load
+from sandreel_core.settings import HealthListen, Logging, Section, load
 
 T = TypeVar("T", bound=Section)
 
 OPERATOR_ERROR = 2
+# How soon a lost connection is noticed, and from when on it counts.
+_LOOK_S = 0.5
 _MENDABLE = (Misconfigured, Denied, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class Role(Generic[T]):
-    """What a role's main coroutine gets. `bus` is connected and its streams exist; it is closed afterwards."""
+    """What a role's main coroutine gets. `bus` is connected and its streams exist; it is closed afterwards.
+
+    `health` and `metrics` are what the role serves on `[health] listen`, from before it is connected on.
+    """
 
     name: str
     settings: T
     installation: Installation
     bus: Bus
     log: Log
+    health: Health
+    metrics: Metrics
 
     def ready(self) -> None:
         """Say that the role serves now, in the manner of systemd's `Type=notify`: to whom `NOTIFY_SOCKET` names."""
+        self.health.ready()
         notify("READY=1")
 
 
@@ -86,15 +100,32 @@ def run_process(name: str, main: Callable[[], Awaitable[None]]) -> int:
 
 
 async def _compose(name: str, type: type[T], main: Callable[[Role[T]], Awaitable[None]]) -> None:
-    installation, settings = load(Installation), load(type)
-    log = Log(name)
-    bus = await connect(installation, name)
-    try:
+    installation, settings, listen = load(Installation), load(type), load(HealthListen).listen
+    log, metrics = Log(name), Metrics()
+    health = Health(name, version=__version__, pid=os.getpid(), monotonic=time.monotonic)
+    ProcessMeasures(metrics, health, role=name, version=__version__)
+    async with contextlib.AsyncExitStack() as stack:
+        # First of all: whoever waits for NATS should say so.
+        if listen is not None:
+            await stack.enter_async_context(endpoint(listen, health, metrics))
+        health.trouble("nats", "not connected to NATS yet")
+        bus = await connect(installation, name, metrics)
+        stack.push_async_callback(bus.close)
         await _ensure(bus, installation, log)
-        log.info("role is up", urls=list(installation.nats_urls))
-        await main(Role(name, settings, installation, bus, log))
-    finally:
-        await bus.close()
+        crew = await stack.enter_async_context(Crew())
+        crew.start(_watch(bus, health))
+        log.info("role is up", urls=list(installation.nats_urls), health=listen)
+        await main(Role(name, settings, installation, bus, log, health, metrics))
+
+
+async def _watch(bus: Bus, health: Health) -> None:
+    """Nobody is told when the connection is lost, so it is looked at."""
+    while True:
+        if bus.connected:
+            health.well("nats")
+        else:
+            health.trouble("nats", "the connection to NATS is lost")
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _ensure(bus: Bus, installation: Installation, log: Log) -> None:
@@ -110,14 +141,15 @@ async def _ensure(bus: Bus, installation: Installation, log: Log) -> None:
             await asyncio.sleep(error.retry_after_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
 
-async def connect(installation: Installation, name: str) -> JetStreamBus:
-    """A bus by settings. Raises Unavailable after `connect_timeout_s` (0: waits for ever), Denied for a wrong password."""
+async def connect(installation: Installation, name: str, metrics: Metrics | None = None) -> JetStreamBus:
+    """A bus by settings, measured in `metrics`. Raises Unavailable after `connect_timeout_s` (0: waits for ever), Denied for a wrong password."""
     return await JetStreamBus.connect(
         list(installation.nats_urls),
         name=name,
         user=installation.user,
         password=installation.password,
         connect_timeout_s=installation.connect_timeout_s or None,
+        metrics=metrics,
     )
 
 

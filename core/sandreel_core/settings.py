@@ -26,7 +26,7 @@ from sandreel_core.errors import Misconfigured
 CONFIG = "SANDREEL_CONFIG"
 # Every section that any role reads: a role cannot see the others' types, but must notice `[spwaner]`.
 SECTIONS = (
-    "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "stack",
+    "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "stack", "health",
 )  # fmt: skip
 # Not settings: markers that sandreel sets for what it starts (contract/boot.py), and the command line's own.
 _MARKERS = (CONFIG, "SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_ORG")
@@ -84,6 +84,14 @@ class Postgres(Section, frozen=True, kw_only=True):
 class Logging(Section, frozen=True, kw_only=True):
     section: ClassVar[str] = "log"
     level: Annotated[str, Meta(pattern=r"^(?i:debug|info|warning|error)$")] = "INFO"
+
+
+class HealthListen(Section, frozen=True, kw_only=True):
+    """Where a role serves `/healthz` and `/metrics`, `HOST:PORT`; absent: nowhere. Whoever can reach it can read it:
+    it holds no id and no secret, but keep it inside. `sandreel up` gives every role a port of its own on loopback."""
+
+    section: ClassVar[str] = "health"
+    listen: Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]|[^\[\]:\s]+):[0-9]{1,5}$")] | None = None
 
 
 def load(type: type[T], *, environ: Mapping[str, str] | None = None, path: Path | None = None) -> T:

@@ -37,9 +37,9 @@ def _schema(version: str) -> Check:
 
 
 async def _lag(dsn: str) -> list[Check]:
-    columns = "partition, lag_events, lag_s, looked_s_ago, quarantined_events"
+    columns = "stream, lag_events, lag_s, looked_s_ago, quarantined_events"
     try:
-        rows = await _rows(dsn, f"SELECT {columns} FROM reel.projection_lag ORDER BY partition")  # noqa: S608 - our own
+        rows = await _rows(dsn, f"SELECT {columns} FROM reel.projection_lag ORDER BY stream")  # noqa: S608 - our own
     except SandreelError as error:
         return [Check(name="projector's lag", level="fail", found=str(error), mend="look at the projector's log")]
     if not rows:
@@ -48,8 +48,8 @@ async def _lag(dsn: str) -> list[Check]:
     return [_one(*row) for row in rows]
 
 
-def _one(partition: int, events: int, lag_s: float, looked_s_ago: float, quarantined: int) -> Check:
-    name = f"projector's lag, REEL-{partition}"
+def _one(stream: str, events: int, lag_s: float, looked_s_ago: float, quarantined: int) -> Check:
+    name = f"projector's lag, {stream}"
     found = f"{events} events, {lag_s:.1f} s behind"
     if looked_s_ago > _AWAY_S:
         found = f"nobody has looked at the stream for {looked_s_ago:.0f} s"

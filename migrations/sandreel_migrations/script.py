@@ -1,4 +1,10 @@
-"""Runs a text of many statements in the migration's own transaction."""
+"""Runs a text of many statements in the migration's own transaction.
+
+The law of these texts: names have no schema, because a rebuild makes the same tables in a schema of another name
+beside the live one; the search path of the transaction says which. For the same reason a function that reads
+tables has a body that is parsed when it is made (`BEGIN ATOMIC`): a string would look for them wherever the caller
+does, and under the old name after the schemas were swapped. (Comments say `reel.`: that is what people type.)
+"""
 
 from __future__ import annotations
 

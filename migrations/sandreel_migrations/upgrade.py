@@ -16,7 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sandreel_core.errors import Misconfigured, Unavailable
-from sandreel_projections.tables import SCHEMA
+from sandreel_migrations.script import run
+from sandreel_projections.access import grants
+from sandreel_projections.tables import PURPOSE, SCHEMA
 
 # Any number that nobody else's advisory locks use: "reel" in ASCII.
 LOCK = 0x7265656C
@@ -41,8 +43,8 @@ def head() -> str:
     return newest
 
 
-async def upgrade(dsn: str, *, wait_s: float = 60.0) -> str:
-    """The version that the schema has now. Waits at most `wait_s` for the server.
+async def upgrade(dsn: str, *, schema: str = SCHEMA, wait_s: float = 60.0) -> str:
+    """The version that the schema has now; it is made if it is not there. Waits at most `wait_s` for the server.
 
     Raises Unavailable when it does not come, Misconfigured for a wrong password, database or right, and for a
     schema that is newer than this program.
@@ -50,7 +52,7 @@ async def upgrade(dsn: str, *, wait_s: float = 60.0) -> str:
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         try:
-            return await _upgrade(dsn)
+            return await _upgrade(dsn, schema)
         except (OSError, TimeoutError) as error:
             problem: Exception = error
         except DBAPIError as error:
@@ -70,36 +72,36 @@ async def upgrade(dsn: str, *, wait_s: float = 60.0) -> str:
         await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
 
-async def _upgrade(dsn: str) -> str:
+async def _upgrade(dsn: str, schema: str) -> str:
     engine = create_async_engine(f"postgresql+asyncpg://{dsn.split('://', 1)[1]}", connect_args={"timeout": 10})
     try:
         async with engine.begin() as connection:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-            await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-            await connection.execute(
-                text(
-                    f"COMMENT ON SCHEMA {SCHEMA} IS 'sandreel: what the log says, for SQL. Written by the projector alone.'"
-                )
-            )
-            await connection.run_sync(_run)
+            await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+            if schema == SCHEMA:  # what another one is for, whoever asked for it says
+                await connection.execute(text(f"COMMENT ON SCHEMA {schema} IS '{PURPOSE}'"))
+            await connection.execute(text(f"SET LOCAL search_path = {schema}"))
+            await connection.run_sync(_run, schema)
     finally:
         await engine.dispose()
     return head()
 
 
-def _run(connection: Connection) -> None:
+def _run(connection: Connection, schema: str) -> None:
     made = config()
     made.attributes["connection"] = connection
+    made.attributes["schema"] = schema
     try:
         command.upgrade(made, "head")
     except CommandError as error:
         raise Misconfigured(
             f"the views' schema has a version that this program does not know ({_line(error)}): run a newer sandreel"
         ) from error
-    connection.execute(text(f"COMMENT ON TABLE {SCHEMA}.schema_version IS 'which migrations this schema has'"))
+    connection.execute(text(f"COMMENT ON TABLE {schema}.schema_version IS 'which migrations this schema has'"))
     connection.execute(
-        text(f"COMMENT ON COLUMN {SCHEMA}.schema_version.version_num IS 'number of the newest migration'")
+        text(f"COMMENT ON COLUMN {schema}.schema_version.version_num IS 'number of the newest migration'")
     )
+    run(connection, grants(schema))
 
 
 def _place(dsn: str) -> str:

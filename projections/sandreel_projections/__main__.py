@@ -1,4 +1,4 @@
-"""`python -m sandreel_projections`: keeps the views of every partition. Any number may run; one writes each."""
+"""`python -m sandreel_projections`: keeps the views of every source. Any number may run; one writes each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 import sys
 
 from sandreel_core.runtime import Role, run_role
-from sandreel_projections.projector import Pace, Projector
+from sandreel_projections.follower import Pace
+from sandreel_projections.measures import ProjectionMeasures
+from sandreel_projections.projector import Projector
 from sandreel_projections.queries import required
+from sandreel_projections.registry import sources
 from sandreel_projections.settings import Projections
 
 
@@ -16,7 +19,11 @@ async def project(role: Role[Projections]) -> None:
     settings = role.settings
     dsn = required(settings.postgres.dsn)
     pace = Pace(settings.max_batch_events, settings.max_batch_bytes, settings.look_s)
-    projectors = [Projector(role.bus, dsn, partition, pace=pace) for partition in range(role.installation.partitions)]
+    measures = ProjectionMeasures(role.metrics, role.health)
+    projectors = [
+        Projector(role.bus, dsn, source, pace=pace, measures=measures)
+        for source in sources(role.installation.partitions)
+    ]
     async with asyncio.TaskGroup() as group:
         for projector in projectors:
             group.create_task(projector.run())
@@ -26,7 +33,7 @@ async def project(role: Role[Projections]) -> None:
 
 
 async def _led(projectors: list[Projector]) -> None:
-    """When each partition is written, by us or by the one that we stand by for."""
+    """When each source is written, by us or by the one that we stand by for."""
     for projector in projectors:
         waits = [asyncio.ensure_future(event.wait()) for event in (projector.leading, projector.standby)]
         try:

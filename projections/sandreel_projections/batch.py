@@ -2,151 +2,189 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from typing import Any
+
+from msgspec import Struct
 
 from sandreel_core.bus.port import Stored
-from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.exec import Output
 from sandreel_core.errors import Malformed
-from sandreel_projections import execs, sessions
-from sandreel_projections.blocks import Block, block
-from sandreel_projections.change import Change, change, instant, text
-from sandreel_projections.execs import ExecRow
-from sandreel_projections.sessions import SessionRow
+from sandreel_projections.change import Change, instant, text
+from sandreel_projections.source import Fold, Key, Record, Source
+from sandreel_projections.tables import key_of
 
 # Bytes of a quarantined body that are kept: the server's default payload, so nearly always all of it.
 MAX_BODY_BYTES = 1 << 20
+_MAX_REASON = 4096
 
-# partition, epoch, sequence, cursor, subject, reason, body, at
-Quarantined = tuple[int, str, int, str, str, str, bytes, datetime]
+# In the order of the columns of `reel.quarantine`.
+Quarantined = tuple[str, str, int, int | None, str, str, str, bytes, datetime]
+# Rows by key, for each table by its name; None for what has no row.
+Rows = Mapping[str, Mapping[Key, Struct | None]]
 
 
 @dataclass(slots=True)
 class Batch:
-    """Everything between two cursors of one partition. `sequence` and `at` are those of its last event."""
+    """Everything between two cursors of one source. `sequence` and `at` are those of its last event.
+
+    rows         by table and primary key, to be put in the place of what is stored
+    records      by table, to be appended
+    quarantined  by sequence
+    """
 
     before: int
     sequence: int = 0
     at: datetime | None = None
-    sessions: dict[tuple[str, str, int], SessionRow] = field(default_factory=dict)
-    execs: dict[execs.Key, ExecRow] = field(default_factory=dict)
-    blocks: list[Block] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
+    rows: defaultdict[str, dict[Key, Struct]] = field(default_factory=lambda: defaultdict(dict))
+    records: defaultdict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    quarantined: dict[int, Quarantined] = field(default_factory=dict)
     events: int = 0
 
 
-class Views:
-    """The newest rows of what was written lately, at most `limit` of each kind beside those in use."""
+class _Known:
+    """One fold, and its newest rows that were used lately."""
 
-    def __init__(self, partition: int, epoch: str, *, limit: int = 20_000) -> None:
-        self.partition = partition
+    __slots__ = ("fold", "more", "name", "records", "rows", "width")
+
+    def __init__(self, fold: Fold) -> None:
+        self.fold = fold
+        self.name = fold.table.name
+        self.width = fold.key_width
+        # Columns of the primary key behind those of the fold's key.
+        self.more = key_of(fold.table)[fold.key_width :]
+        self.records = "" if fold.records is None else fold.records.name
+        self.rows: dict[Key, Any] = {}
+
+    def keep(self, key: Key, row: Struct, batch: Batch) -> None:
+        self.rows.pop(key, None)  # so that the order of the dict is that of use
+        self.rows[key] = row
+        identity = (*key, *[getattr(row, name) for name in self.more]) if self.more else key
+        batch.rows[self.name][identity] = row
+
+
+class Views:
+    """The newest rows of what was written lately, at most `limit` of each table beside those in use."""
+
+    def __init__(self, source: Source, epoch: str, *, limit: int = 20_000) -> None:
+        self.source = source
         self.epoch = epoch
         self._limit = limit
-        self._execs: dict[execs.Key, ExecRow | None] = {}
-        self._sessions: dict[sessions.Key, SessionRow | None] = {}
+        self._known = [_Known(fold) for fold in source.folds]
 
-    def unknown(self, changes: Iterable[Change]) -> tuple[set[execs.Key], set[sessions.Key]]:
-        """The execs and sessions whose rows must be loaded before these changes can be applied."""
-        wanted_execs: set[execs.Key] = set()
-        wanted_sessions: set[sessions.Key] = set()
-        for each in changes:
-            aggregate = each.where.aggregate
-            if aggregate == "exec" and (key := execs.key(each)) not in self._execs:
-                wanted_execs.add(key)
-            elif aggregate == "session" and (name := sessions.key(each)) not in self._sessions:
-                wanted_sessions.add(name)
-        return wanted_execs, wanted_sessions
+    def unknown(self, changes: Iterable[Change]) -> dict[str, set[Key]]:
+        """By table, the keys whose rows must be loaded before these changes can be applied."""
+        wanted: dict[str, set[Key]] = {}
+        changes = list(changes)
+        for known in self._known:
+            key_of_change, rows = known.fold.key, known.rows
+            keys = {key for each in changes if (key := key_of_change(each)) is not None and key not in rows}
+            if keys:
+                wanted[known.name] = keys
+        return wanted
 
-    def learn(
-        self, found_execs: Mapping[execs.Key, ExecRow | None], found_sessions: Mapping[sessions.Key, SessionRow | None]
-    ) -> None:
+    def learn(self, found: Rows) -> None:
         """Rows as they are stored; None for what has none."""
-        self._execs.update(found_execs)
-        self._sessions.update(found_sessions)
+        for known in self._known:
+            known.rows.update(found.get(known.name, {}))
 
     def reset(self) -> None:
         """Know nothing any more: every row is loaded again."""
-        self._execs.clear()
-        self._sessions.clear()
+        for known in self._known:
+            known.rows.clear()
 
     def forget(self, unwritten: Batch | None) -> None:
         """Drop the rows that were not used for longest, but none of a batch that is still being written."""
-        kept_execs = unwritten.execs if unwritten else {}
-        kept_sessions = {key[:2] for key in unwritten.sessions} if unwritten else set()
-        for key in list(islice(self._execs, max(0, len(self._execs) - self._limit))):
-            if key not in kept_execs:
-                del self._execs[key]
-        for name in list(islice(self._sessions, max(0, len(self._sessions) - self._limit))):
-            if name not in kept_sessions:
-                del self._sessions[name]
+        for known in self._known:
+            surplus = len(known.rows) - self._limit
+            if surplus <= 0:
+                continue
+            written = unwritten.rows.get(known.name, {}) if unwritten else {}
+            kept = {identity[: known.width] for identity in written}
+            for key in list(islice(known.rows, surplus)):
+                if key not in kept:
+                    del known.rows[key]
 
     def decode(self, stored: Stored, batch: Batch) -> Change | None:
-        """The change that a message is; None, and a row of quarantine, for what is no event."""
+        """The change that a message is; None, and a row of quarantine, for what is none."""
         try:
-            return change(stored, self.epoch)
+            decoded: Change = self.source.decode(stored, self.epoch)
         except Malformed as error:
             self.quarantine(stored, str(error), batch)
             return None
+        return decoded
 
     def apply(self, stored: Stored, change: Change, batch: Batch) -> None:
         """Fold one change into the rows, and note in `batch` what has to be written."""
-        aggregate = change.where.aggregate
-        if aggregate == "exec":
-            self._apply_exec(stored, change, batch)
-        elif aggregate == "session":
-            self._apply_session(stored, change, batch)
-        elif change.problem:
-            self.quarantine(stored, change.problem, batch)
+        for known in self._known:
+            key = known.fold.key(change)
+            if key is not None:
+                self._step(known, key, stored, change, batch)
+        for append in self.source.appends:
+            try:
+                record = append.record(change)
+            except Exception as error:  # noqa: BLE001 - one event must not stop all the others
+                self.quarantine(stored, _bug(append.table.name, error), batch)
+            else:
+                if record is not None:
+                    batch.records[append.table.name].append(record)
+        if problem := self.source.problem(change):
+            self.quarantine(stored, problem, batch)
 
     def poison(self, stored: Stored, change: Change | None, reason: str, batch: Batch) -> None:
-        """Step over an event whose rows the database refused: its ordinal counts, its content is quarantined."""
+        """Step over an event whose rows the database refused: its place counts, its content is quarantined."""
         self.quarantine(stored, reason, batch)
-        if change is not None and change.where.aggregate == "exec":
-            key = execs.key(change)
-            row = execs.follow(self._execs.get(key), change)
-            if row is not None:
-                self._keep(key, execs.unreadable(row), batch)
+        if change is None:
+            return
+        for known in self._known:
+            key = known.fold.key(change)
+            if key is not None:
+                self._skip(known, key, change, batch)
 
     def quarantine(self, stored: Stored, reason: str, batch: Batch) -> None:
-        cursor = str(Cursor(self.epoch, self.partition, stored.sequence))
-        subject, body = text(stored.subject) or "", stored.body[:MAX_BODY_BYTES]
-        row = (self.partition, self.epoch, stored.sequence, cursor, subject, text(reason[:4096]) or "", body)
-        batch.quarantined.append((*row, instant(stored.time_ns)))
+        """Note an event that something could not digest; of several reasons each is kept."""
+        before = batch.quarantined.get(stored.sequence)
+        if before is not None:
+            reason = f"{before[6]}; {reason}"
+        batch.quarantined[stored.sequence] = (
+            self.source.stream,
+            self.epoch,
+            stored.sequence,
+            self.source.partition,
+            self.source.cursor(self.epoch, stored.sequence),
+            text(stored.subject) or "",
+            text(reason[:_MAX_REASON]) or "",
+            stored.body[:MAX_BODY_BYTES],
+            instant(stored.time_ns),
+        )
 
-    def _apply_exec(self, stored: Stored, change: Change, batch: Batch) -> None:
-        key = execs.key(change)
-        before = self._execs.get(key)
-        row = execs.follow(before, change)
-        if row is None:
+    def _step(self, known: _Known, key: Key, stored: Stored, change: Change, batch: Batch) -> None:
+        before = known.rows.get(key)
+        try:
+            row, record, problem = known.fold.step(before, change)
+        except Exception as error:  # noqa: BLE001 - one event must not stop all the others
+            self.quarantine(stored, _bug(known.name, error), batch)
+            self._skip(known, key, change, batch)
             return
-        data = change.data
-        if isinstance(data, Output):
-            try:
-                made = block(before, change)
-            except Malformed as error:
-                self.quarantine(stored, str(error), batch)
-                row = execs.unreadable(row)
-            else:
-                batch.blocks.append(made)
-                row = execs.fold(row, change, len(made[10]))
-        else:
-            if change.problem:
-                self.quarantine(stored, change.problem, batch)
-            row = execs.fold(row, change)
-        self._keep(key, row, batch)
-
-    def _keep(self, key: execs.Key, row: ExecRow, batch: Batch) -> None:
-        self._execs.pop(key, None)  # so that the order of the dict is that of use
-        self._execs[key] = batch.execs[key] = row
-
-    def _apply_session(self, stored: Stored, change: Change, batch: Batch) -> None:
-        name = sessions.key(change)
-        before = self._sessions.pop(name, None)
-        row = self._sessions[name] = sessions.fold(before, change)
         if row is not None and row is not before:
-            batch.sessions[(*name, row.incarnation)] = row
-        if change.problem:
-            self.quarantine(stored, change.problem, batch)
+            known.keep(key, row, batch)
+        if record is not None:
+            batch.records[known.records].append(record)
+        if problem:
+            self.quarantine(stored, problem, batch)
+
+    def _skip(self, known: _Known, key: Key, change: Change, batch: Batch) -> None:
+        before = known.rows.get(key)
+        try:
+            row = known.fold.skip(before, change)
+        except Exception:  # noqa: BLE001 - the event is in quarantine already, with its reason
+            return
+        if row is not None and row is not before:
+            known.keep(key, row, batch)
+
+
+def _bug(table: str, error: Exception) -> str:
+    return f"{table}: {type(error).__name__}: {' '.join(str(error).split())}"

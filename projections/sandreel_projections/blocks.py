@@ -8,7 +8,6 @@ from datetime import datetime
 from sandreel_core.contract.exec import Output
 from sandreel_core.errors import Malformed
 from sandreel_projections.change import Change
-from sandreel_projections.execs import ExecRow
 
 # In the order of the columns of `reel.exec_blocks`; a plain tuple, because COPY takes hundreds of thousands.
 Block = tuple[str, str, str, str, int, int, int, bool, bool, bool, bytes, int, int, datetime]
@@ -16,8 +15,9 @@ Block = tuple[str, str, str, str, int, int, int, bool, bool, bool, bytes, int, i
 _MAX_LINE = 2**62
 
 
-def block(before: ExecRow | None, change: Change) -> Block:
-    """`before` is the exec's row before this event. Raises Malformed for a block that contradicts itself."""
+def block(change: Change, continues: bool) -> Block:
+    """`continues`: an earlier block holds the beginning of this one's first line. Raises Malformed for a block that
+    contradicts itself."""
     data = change.data
     if not isinstance(data, Output):
         raise TypeError(f"{change.envelope.type} is no output")
@@ -38,7 +38,7 @@ def block(before: ExecRow | None, change: Change) -> Block:
         change.envelope.n or 0,
         data.line,
         data.count,
-        not _continues(before, data),
+        not continues,
         data.eol,
         is_text,
         body,
@@ -62,12 +62,3 @@ def _body(data: Output) -> tuple[bytes, bool]:
     except UnicodeDecodeError:
         return body, False
     return body, True
-
-
-def _continues(before: ExecRow | None, data: Output) -> bool:
-    """Whether an earlier block holds the beginning of this block's first line."""
-    if before is None:
-        return False
-    if data.stream == "stdout":
-        return before.stdout_open and before.stdout_next_line == data.line
-    return before.stderr_open and before.stderr_next_line == data.line

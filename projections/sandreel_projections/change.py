@@ -20,13 +20,14 @@ _MAX_INTEGER = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`at` is the stream server's time. `epoch` is that of the stream."""
+    """`at` is the stream server's time. `epoch` is that of the stream. `body` is the message as it is stored."""
 
     where: EventSubject
     envelope: Envelope
     sequence: int
     at: datetime
     epoch: str
+    body: bytes
 
     @property
     def data(self) -> Any:
@@ -51,7 +52,13 @@ def instant(time_ns: int) -> datetime:
 def change(stored: Stored, epoch: str) -> Change:
     """Raises Malformed for what is no event."""
     where = parse_event_subject(stored.subject)
-    return Change(where, decode_event(stored.subject, stored.body), stored.sequence, instant(stored.time_ns), epoch)
+    envelope = decode_event(stored.subject, stored.body)
+    return Change(where, envelope, stored.sequence, instant(stored.time_ns), epoch, stored.body)
+
+
+def aware(time: datetime) -> datetime:
+    """A time without a zone, which only a message that breaks the contract has, is taken for one in UTC."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def text(value: str | None) -> str | None:

@@ -42,13 +42,17 @@ _PASSING = (
 )
 
 
+class SchemaMissing(Misconfigured):
+    """A table, a column or the whole schema is not there. Somebody may be about to bring it back."""
+
+
 @contextmanager
 def translated() -> Generator[None, None, None]:
     """Raises Unavailable, Misconfigured, or Malformed for values that Postgres cannot keep."""
     try:
         yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
-        raise Misconfigured(
+        raise SchemaMissing(
             f"the views' schema is missing or old ({_line(error)}): run python -m sandreel_migrations"
         ) from error
     except _MENDABLE as error:
@@ -62,8 +66,12 @@ def translated() -> Generator[None, None, None]:
 
 
 @asynccontextmanager
-async def connected(dsn: str, name: str) -> AsyncGenerator[Connection, None]:
-    """A connection that ends with the context. Raises as `translated` does."""
+async def connected(dsn: str, name: str, schema: str | None = None) -> AsyncGenerator[Connection, None]:
+    """A connection that ends with the context. With a `schema`, tables without one are looked for there alone.
+
+    Raises as `translated` does.
+    """
+    settings = {} if schema is None else {"search_path": f'"{schema}"'}
     with translated(), _readable(dsn):
         connection: Connection = await asyncpg.connect(
             dsn,
@@ -71,6 +79,7 @@ async def connected(dsn: str, name: str) -> AsyncGenerator[Connection, None]:
             server_settings={
                 "application_name": f"sandreel {name}",
                 "timezone": "UTC",
+                **settings,
                 # A projector whose machine is gone lets go of its partition after half a minute.
                 "tcp_keepalives_idle": "10",
                 "tcp_keepalives_interval": "5",

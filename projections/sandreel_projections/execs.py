@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.message import Unknown
+from sandreel_core.errors import Malformed
 from sandreel_core.exec import ENDED, TRANSITIONS, Phase
 from sandreel_core.ordinals import Ordinals
+from sandreel_projections.blocks import Block, block
 from sandreel_projections.change import Change, bigint, integer, text, texts
 
 Key = tuple[str, str, str]
@@ -70,9 +72,30 @@ class ExecRow(Struct, frozen=True, kw_only=True):
     last_cursor: str
 
 
-def key(change: Change) -> Key:
+def key(change: Change) -> Key | None:
     where = change.where
-    return where.org, where.session, where.key
+    return (where.org, where.session, where.key) if where.aggregate == "exec" else None
+
+
+def step(before: ExecRow | None, change: Change) -> tuple[ExecRow | None, Block | None, str]:
+    """One event: the row, its block if it is output, and what was wrong with it (see `source.Step`)."""
+    row = follow(before, change)
+    if row is None:
+        return before, None, ""
+    if not isinstance(change.data, x.Output):
+        return fold(row, change), None, change.problem
+    opened = before is not None and is_open(before, change.data)
+    try:
+        made = block(change, opened)
+    except Malformed as error:
+        return unreadable(row), None, str(error)
+    return fold(row, change, len(made[10])), made, ""
+
+
+def skip(before: ExecRow | None, change: Change) -> ExecRow | None:
+    """Step over an event that could not be kept: its ordinal counts all the same."""
+    row = follow(before, change)
+    return before if row is None else unreadable(row)
 
 
 def follow(row: ExecRow | None, change: Change) -> ExecRow | None:
@@ -96,8 +119,8 @@ def follow(row: ExecRow | None, change: Change) -> ExecRow | None:
         missing = event.data.to_n - event.data.from_n + 1
     cursor = change.cursor
     if row is None:
-        org, session, exec_id = key(change)
-        row = ExecRow(org=org, session=session, exec=exec_id, first_cursor=cursor, last_cursor=cursor)
+        where = change.where
+        row = ExecRow(org=where.org, session=where.session, exec=where.key, first_cursor=cursor, last_cursor=cursor)
     return replace(row, last_n=bigint(n), last_cursor=cursor, missing_events=bigint(row.missing_events + missing))
 
 
@@ -133,6 +156,13 @@ def fold(row: ExecRow, change: Change, size: int = 0) -> ExecRow:
     if phase is None and row.phase == "none" and isinstance(data, x.Exited):
         phase = "exited"  # its beginning was archived
     return row if phase is None else _life(replace(row, phase=phase), change)
+
+
+def is_open(row: ExecRow, data: x.Output) -> bool:
+    """Whether an earlier block holds the beginning of this block's first line."""
+    if data.stream == "stdout":
+        return row.stdout_open and row.stdout_next_line == data.line
+    return row.stderr_open and row.stderr_next_line == data.line
 
 
 def _output(row: ExecRow, data: x.Output, size: int) -> ExecRow:

@@ -11,9 +11,10 @@ import asyncpg
 
 from sandreel_core.bus.execs import MAX_REMEMBERED, Snapshot
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.subjects import EventSubject
+from sandreel_core.contract.subjects import EventSubject, reel
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_core.exec import ENDED
+from sandreel_projections.analysts import become
 from sandreel_projections.database import Connection, connected, translated
 
 _PAGE_ROWS = 1000
@@ -29,11 +30,13 @@ class Answer:
 
 
 @asynccontextmanager
-async def select(dsn: str, statement: str, *, timeout_s: float = 60.0) -> AsyncGenerator[Answer, None]:
-    """Run one statement that only reads.
+async def select(
+    dsn: str, statement: str, *, timeout_s: float = 60.0, role: str | None = None
+) -> AsyncGenerator[Answer, None]:
+    """Run one statement that only reads, where a `role` is given as that analyst would see it.
 
-    Raises Malformed with what Postgres says of the statement, Unavailable when it cannot be reached or took
-    longer than `timeout_s`.
+    Raises NotFound when there is no such analyst, Malformed with what Postgres says of the statement, Unavailable when
+    it cannot be reached or took longer than `timeout_s`.
     """
     async with connected(dsn, "sql") as connection:
         with translated():
@@ -41,8 +44,10 @@ async def select(dsn: str, statement: str, *, timeout_s: float = 60.0) -> AsyncG
         with _judged(timeout_s):
             # It only reads, and ends with the connection.
             await connection.transaction(isolation="repeatable_read", readonly=True).start()
+            if role is not None:
+                await become(connection, role)
             # Where we may: as somebody who can read every table and nothing of the machine.
-            if await connection.fetchval("SELECT pg_has_role('pg_read_all_data', 'SET')"):
+            elif await connection.fetchval("SELECT pg_has_role('pg_read_all_data', 'SET')"):
                 await connection.execute("SET LOCAL ROLE pg_read_all_data")
             prepared = await connection.prepare(statement)
             names = tuple(attribute.name for attribute in prepared.get_attributes())
@@ -84,7 +89,7 @@ class _judged:  # noqa: N801 - reads as a statement
 async def places(dsn: str) -> list[Cursor]:
     """How far the views have read each partition. Raises Unavailable when they cannot be reached, Malformed when
     they are not there."""
-    statement = "SELECT epoch, partition, sequence FROM reel.cursors"
+    statement = "SELECT epoch, partition, sequence FROM reel.cursors WHERE partition IS NOT NULL"
     async with select(dsn, statement, timeout_s=_PLACES_WITHIN_S) as answer:
         return [Cursor(epoch, partition, sequence) async for epoch, partition, sequence in answer.rows]
 
@@ -101,7 +106,7 @@ async def snapshot(dsn: str, partition: int) -> Snapshot | None:
 
 
 async def _snapshot(connection: Connection, partition: int) -> Snapshot | None:
-    row = await connection.fetchrow("SELECT epoch, sequence FROM reel.cursors WHERE partition = $1", partition)
+    row = await connection.fetchrow("SELECT epoch, sequence FROM reel.cursors WHERE stream = $1", reel(partition))
     if row is None:
         return None
     execs = await connection.fetch(

@@ -52,12 +52,16 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     failure_message: str | None = None
     refused_commands: int = 0
     unreadable_events: int = 0
+    stage: int = 1
+    stage_began_at: datetime
+    stage_cursor: str
     first_cursor: str
     last_cursor: str
 
 
-def key(change: Change) -> Key:
-    return change.where.org, change.where.session
+def key(change: Change) -> Key | None:
+    where = change.where
+    return (where.org, where.session) if where.aggregate == "session" else None
 
 
 def fold(row: SessionRow | None, change: Change) -> SessionRow | None:
@@ -76,11 +80,10 @@ def fold(row: SessionRow | None, change: Change) -> SessionRow | None:
 
 
 def _requested(change: Change, data: s.Requested) -> SessionRow:
-    org, session = key(change)
     cursor, event = change.cursor, change.envelope
     return SessionRow(
-        org=org,
-        session=session,
+        org=change.where.org,
+        session=change.where.session,
         incarnation=integer(data.incarnation) or 1,
         phase="requested",
         profile=data.profile,
@@ -96,6 +99,8 @@ def _requested(change: Change, data: s.Requested) -> SessionRow:
         requested_at=event.time,
         changed_at=event.time,
         expires_at=data.expires_at,
+        stage_began_at=change.at,
+        stage_cursor=cursor,
         first_cursor=cursor,
         last_cursor=cursor,
     )
@@ -111,7 +116,10 @@ def _folded(row: SessionRow, change: Change) -> SessionRow:
         case s.Pinned() | s.Unpinned() | s.Extended():
             return row if row.phase == "destroyed" else _expiry(row, data)
     phase = TRANSITIONS.get(change.envelope.type, {}).get(row.phase)
-    return row if phase is None else _life(replace(row, phase=phase, changed_at=at), change)
+    if phase is None:
+        return row
+    stage = {"stage": row.stage + 1, "stage_began_at": change.at, "stage_cursor": change.cursor}
+    return _life(replace(row, phase=phase, changed_at=at, **stage), change)
 
 
 def _expiry(row: SessionRow, data: s.Pinned | s.Unpinned | s.Extended) -> SessionRow:

@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandreel_core.cli.connection import CLIENT_FILE, DATA, options
+from sandreel_core.cli.connection import options
 from sandreel_core.errors import Malformed
-from sandreel_core.settings import CONFIG, Postgres, load
+from sandreel_projections.dsn import dsn_of
 
 if TYPE_CHECKING:
     from sandreel_projections.queries import Answer
@@ -25,18 +23,22 @@ _PAGE_ROWS = 500
 _DESCRIPTION = """\
 Run one statement that reads, over the views of the schema `reel`:
 
-  reel.sessions         one row per session: its state, owner, times, why it stopped
-  reel.execs            one row per job: argv, exit code, lines, bytes, duration, first and last cursor
-  reel.exec_lines       every line of output by number (filter by exec)
-  reel.projection_lag   how far the views are behind the stream
-  reel.quarantine       events that no view could digest
+  reel.sessions          one row per session: its state, owner, times, why it stopped
+  reel.session_timeline  one row per stage of a session's life, with how long it took
+  reel.execs             one row per job: argv, exit code, lines, bytes, duration, first and last cursor
+  reel.exec_lines        every line of output by number (filter by exec)
+  reel.commands          every command, who sent it from where, and its one outcome
+  reel.audit_log         every command and every event: who, what, when, caused by what
+  reel.ops               one row per agent turn
+  reel.projection_lag    how far the views are behind the streams
+  reel.quarantine        events that no view could digest
 
 Without a statement: every view, and every column with what it means.
 """
 _EPILOG = """\
 examples:
   sandreel sql "SELECT exec, phase, exit_code, stdout_lines FROM reel.execs ORDER BY accepted_at DESC LIMIT 10"
-  sandreel sql "SELECT line, text FROM reel.exec_lines WHERE exec = 'x-1' AND text LIKE '%FAILED%' ORDER BY line"
+  sandreel sql "SELECT line, text FROM reel.search('default', 'FAILED', exec => 'x-1')"
   sandreel sql "SELECT line, text FROM reel.lines_of('default', 'demo', 'x-1', 100, 120)"
 """
 _CATALOGUE = """\
@@ -60,30 +62,22 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("statement", nargs="?", metavar="STATEMENT", help="`-` reads it from standard input")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="give up after so many seconds (60)")
+    parser.add_argument("--role", metavar="NAME", help="as this analyst would see it (see `sandreel analyst`)")
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Raises Malformed, Misconfigured, Unavailable."""
-    from sandreel_projections.queries import required, select
+    """Raises Malformed, Misconfigured, NotFound, Unavailable."""
+    from sandreel_projections.queries import select
 
     statement = _CATALOGUE if args.statement is None else sys.stdin.read() if args.statement == "-" else args.statement
     if not 0 < args.timeout < 10**6:
         raise Malformed(f"--timeout {args.timeout:g} is not a number of seconds above 0")
     if not statement.strip():
         raise Malformed("the statement is empty")
-    async with select(required(_dsn(args)), statement, timeout_s=args.timeout) as answer:
+    async with select(dsn_of(args), statement, timeout_s=args.timeout, role=args.role) as answer:
         await (_print_json(answer) if args.json else _print_table(answer))
     return 0
-
-
-def _dsn(args: argparse.Namespace) -> str | None:
-    """From where the other commands take the bus: SANDREEL_CONFIG, else the file of `sandreel up`, and `SANDREEL_*`."""
-    environ = {name: value for name, value in os.environ.items() if name != "SANDREEL_ORG"}
-    written = (args.data or Path(DATA)).expanduser() / CLIENT_FILE
-    if written.is_file() and (args.data is not None or not environ.get(CONFIG, "").strip()):
-        return load(Postgres, environ=environ, path=written).dsn
-    return load(Postgres, environ=environ).dsn
 
 
 async def _print_json(answer: Answer) -> None:

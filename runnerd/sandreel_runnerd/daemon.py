@@ -12,9 +12,10 @@ from typing import Any
 from sandreel_core import __version__
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.port import Bus, Handler
+from sandreel_core.bus.streams import MIN_PAYLOAD_BYTES
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
-from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, LogHead
+from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, KeysTaken, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, Misconfigured, Over, Unavailable
 from sandreel_core.log import Log
@@ -41,9 +42,6 @@ FLUSH_WITHIN_S = 2.0
 # A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
 DEAD_WITHIN_S = 3.0
 
-# The NATS server's default. The largest block of output is 864 KiB (lines.py); what the server does not take becomes a gap.
-MIN_PAYLOAD_BYTES = 1024 * 1024
-
 HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
 
 _SERVE_AGAIN_S = 0.2
@@ -69,7 +67,8 @@ class Daemon:
         self._dead = False
         self._leaving = False
         self._booted_at = now()
-        self._connected_since = (0, time.monotonic())
+        # The connection's generation, and when it was first seen.
+        self._connected_since = (bus.generation, time.monotonic())
         self._lapse: asyncio.TimerHandle | None = None
         self._outbox: Outbox
         self._feed: Feed
@@ -192,8 +191,7 @@ class Daemon:
                         subjects.heartbeat(),
                         self._heartbeat,
                         every_s=settings.heartbeat_s,
-                        # So that nothing else needs a timer.
-                        on_beat=execs.look,
+                        on_beat=self._look,
                     )
                 ),
             ]
@@ -255,6 +253,12 @@ class Daemon:
         self._answers.epoch = head.epoch
         self._feed.hear(head.commands_last, head.commands_restored_at if restored else None)
 
+    def _look(self) -> None:
+        """With every heartbeat, so that nothing else needs a timer."""
+        if self._connected_since[0] != self._bus.generation:
+            self._connected_since = (self._bus.generation, time.monotonic())
+        self._execs.look()
+
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
             boot_id=self._settings.boot_id,
@@ -263,15 +267,16 @@ class Daemon:
             spool_bytes=self._outbox.spool_bytes,
             held=self._outbox.held,
             commands_handled=self._feed.handled,
+            spool_capacity_bytes=self._settings.spool_bytes,
+            window_messages=self._outbox.window_messages,
+            sent_messages=self._outbox.pipeline.sent,
+            resends=self._outbox.pipeline.resends,
+            gaps=self._outbox.pipeline.gaps,
         )
 
     # `Duties`: what others ask for.
 
     def health(self) -> Health:
-        generation, since = self._connected_since
-        if generation != self._bus.generation:
-            since = time.monotonic()
-            self._connected_since = (self._bus.generation, since)
         return Health(
             boot_id=self._settings.boot_id,
             booted_at=self._booted_at,
@@ -283,7 +288,7 @@ class Daemon:
             window_messages=self._outbox.window_messages,
             held=self._outbox.held,
             draining=self._feed.draining,
-            connected_s=time.monotonic() - since,
+            connected_s=time.monotonic() - self._connected_since[1],
             rss_bytes=_rss_bytes(),
             pid1=init.is_init(),
         )
@@ -310,8 +315,8 @@ class Daemon:
             self._lapse.cancel()
             self._lapse = None
 
-    async def keys(self, exec_id: str, offset: int, data: bytes) -> int:
-        return await self._execs.keys(exec_id, offset, data)
+    async def keys(self, exec_id: str, offset: int, data: bytes, writer: str | None) -> KeysTaken:
+        return await self._execs.keys(exec_id, offset, data, writer)
 
 
 def _rss_bytes() -> int:

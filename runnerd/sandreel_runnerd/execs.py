@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.requests import KeysTaken
 from sandreel_core.errors import Denied, Over, Refused
 from sandreel_core.log import Log
 from sandreel_runnerd.activity import Activity
@@ -124,14 +125,14 @@ class Execs:
         lane.cancelled = lane.cancelled or first_cancel
         lane.waiting.put_nowait((envelope, self._now()))
 
-    async def keys(self, exec_id: str, offset: int, data: bytes) -> int:
+    async def keys(self, exec_id: str, offset: int, data: bytes, writer: str | None) -> KeysTaken:
         """See `RunningExec.keys`."""
         lane = self._lanes.get(exec_id)
         if lane is not None:
             await lane.decided.wait()
         if lane is None or not lane.accepted:
             raise Refused("EXEC_NOT_FOUND", f"no exec {exec_id} is live")
-        return await lane.running.keys(offset, data)
+        return await lane.running.keys(offset, data, writer)
 
     def hold(self, hold: bool) -> None:
         self._held = hold

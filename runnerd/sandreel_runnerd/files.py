@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from sandreel_core.contract.requests import (
     FILE_CHUNK_BYTES,
-    MAX_FETCH_BYTES,
+    MAX_COPY_BYTES,
     MAX_READ_BYTES,
     DeleteFile,
     FileChunk,
@@ -71,7 +71,7 @@ class _Finished(NamedTuple):
 class Files:
     """What the file requests do. Safe to call from several threads."""
 
-    def __init__(self, root: Root, *, max_write_bytes: int = MAX_FETCH_BYTES) -> None:
+    def __init__(self, root: Root, *, max_write_bytes: int = MAX_COPY_BYTES) -> None:
         self._root = root
         self._max_write_bytes = max_write_bytes
         self._lock = threading.Lock()
@@ -79,8 +79,10 @@ class Files:
         self._finished: OrderedDict[str, _Finished] = OrderedDict()
 
     def list(self, request: ListFiles) -> FileList:
-        """Raises NotFound, Refused (UNSAFE_PATH, NOT_A_DIRECTORY, NOT_PERMITTED)."""
+        """Raises NotFound, Refused (BAD_REQUEST, UNSAFE_PATH, NOT_A_DIRECTORY, NOT_PERMITTED)."""
         entries: list[FileEntry] = []
+        after = _name_of(request.after)
+        next: str | None = None
         with self._root.directory(request.path) as (fd, _):
             try:
                 listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
@@ -88,7 +90,8 @@ class Files:
                 raise refusal(request.path, error) from error
             try:
                 with os.scandir(listing) as found:
-                    names = heapq.nsmallest(MAX_ENTRIES + 1, (entry.name for entry in found))
+                    behind = (entry.name for entry in found if entry.name > after)
+                    names = heapq.nsmallest(MAX_ENTRIES + 1, behind)
                 truncated = len(names) > MAX_ENTRIES
                 size = 0
                 for name in names[:MAX_ENTRIES]:
@@ -96,14 +99,15 @@ class Files:
                     if size > _MAX_LIST_BYTES:
                         truncated = True
                         break
+                    next = os.fsencode(name).hex()
                     if (entry := _entry(listing, name)) is not None:
                         entries.append(entry)
             finally:
                 os.close(listing)
-        return FileList(entries=entries, truncated=truncated)
+        return FileList(entries=entries, truncated=truncated, next=next if truncated else None)
 
     def read(self, request: ReadFile) -> FileChunk:
-        """Raises NotFound, Refused (UNSAFE_PATH, NOT_A_FILE, TOO_LARGE, NOT_PERMITTED)."""
+        """Raises NotFound, Refused (UNSAFE_PATH, NOT_A_FILE, TOO_LARGE, CHANGED, NOT_PERMITTED)."""
         with self._root.place(request.path, follow=True) as place:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             try:
@@ -138,8 +142,11 @@ class Files:
             with self._lock:
                 done = self._finished.get(request.upload)
             if done is not None:
-                done.check(request, data)
+                if not request.abort:
+                    done.check(request, data)
                 return done.stored, None
+            if request.abort:
+                return self._abort(request.upload), None
             open = self._opened(request)
             if open.path != request.path:
                 raise Refused("BAD_REQUEST", f"the upload {request.upload} is one of another path")
@@ -153,6 +160,14 @@ class Files:
     def _is_open(self, upload: str, open: _Open) -> bool:
         with self._lock:
             return self._uploads.get(upload) is open
+
+    def _abort(self, id: str) -> FileStored:
+        with self._lock:
+            open = self._uploads.pop(id, None)
+        if open is not None:
+            with open.lock:
+                open.upload.abort()
+        return FileStored(size=0)
 
     def _take(self, upload: Upload, request: WriteFile, data: bytes) -> tuple[FileStored, str | None]:
         repeated = request.offset + len(data) <= upload.size and request.offset < upload.size
@@ -242,7 +257,16 @@ def _entry(directory: int, name: str) -> FileEntry | None:
     elif stat.S_ISDIR(status.st_mode):
         kind = "dir"
     size = status.st_size if kind == "file" else 0
-    return FileEntry(name=shown, kind=kind, size=size, modified_ms=max(0, status.st_mtime_ns // 1_000_000))
+    modified_ms = max(0, status.st_mtime_ns // 1_000_000)
+    return FileEntry(name=shown, kind=kind, size=size, modified_ms=modified_ms, mode=status.st_mode & 0o777)
+
+
+def _name_of(token: str | None) -> str:
+    """The name behind which a page begins. It travels as the hexadecimal of its bytes, which need not be UTF-8."""
+    try:
+        return os.fsdecode(bytes.fromhex(token or ""))
+    except ValueError as error:
+        raise Refused("BAD_REQUEST", "the field after is not what a page called next") from error
 
 
 def _chunk(fd: int, request: ReadFile) -> FileChunk:
@@ -250,13 +274,26 @@ def _chunk(fd: int, request: ReadFile) -> FileChunk:
     if not stat.S_ISREG(status.st_mode):
         raise Refused("NOT_A_FILE", f"{request.path[:200]!r} is not a regular file")
     size = status.st_size
-    if size > MAX_READ_BYTES:
-        raise Refused("TOO_LARGE", f"{request.path[:200]!r} has {size} bytes; at most {MAX_READ_BYTES} can be read")
+    limit = MAX_READ_BYTES if request.pin is None else MAX_COPY_BYTES
+    if size > limit:
+        raise Refused("TOO_LARGE", f"{request.path[:200]!r} has {size} bytes; at most {limit} can be read")
+    if request.pin and request.pin != _pin(status):
+        raise Refused("CHANGED", f"{request.path[:200]!r} has changed since its first bytes were read")
     data = os.pread(fd, request.length, request.offset)
     eof = request.offset + len(data) >= size
-    return FileChunk(
-        base64=base64.b64encode(data).decode(), size=size, eof=eof, sha256=_digest(fd, size) if eof else None
-    )
+    whole = eof and (request.pin is None or request.offset == 0)
+    sha256 = _digest(fd, size) if request.sha256 or whole else None
+    pin = None if request.pin is None else _pin(status)
+    if pin is not None and pin != _pin(os.fstat(fd)):
+        raise Refused("CHANGED", f"{request.path[:200]!r} changes while it is read")
+    body = base64.b64encode(data).decode()
+    return FileChunk(base64=body, size=size, eof=eof, sha256=sha256, pin=pin, mode=status.st_mode & 0o777)
+
+
+def _pin(status: os.stat_result) -> str:
+    """Which state of which file this is, as far as the kernel tells. Its clock ticks every few milliseconds: what is
+    written in between shows in the digest."""
+    return f"{status.st_dev}.{status.st_ino}.{status.st_size}.{status.st_mtime_ns}.{status.st_ctime_ns}"
 
 
 def _digest(fd: int, size: int) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from sandreel_core.contract.exec import StdinWritten
+from sandreel_core.contract.requests import KeysTaken
 from sandreel_core.errors import Refused
+from sandreel_runnerd.keyboards import Keyboards
 from sandreel_runnerd.pipes import Sink
 from sandreel_runnerd.terminal import END_OF_INPUT
 
@@ -25,8 +27,13 @@ class Input:
         self._ended = not hold
         self._turn = asyncio.Lock()
         self._waiting = 0
-        self.typed = 0
+        self._keyboards = Keyboards()
         self._noted = 0
+
+    @property
+    def typed(self) -> int:
+        """Bytes, of all writers together."""
+        return self._keyboards.taken(None)
 
     async def begin(self) -> None:
         """Write the first bytes, and end the input unless it is held. That the program does not read them is no error."""
@@ -55,19 +62,21 @@ class Input:
             self._waiting -= 1
         return StdinWritten(bytes=len(data), eof=eof)
 
-    async def keys(self, offset: int, data: bytes) -> bool:
-        """Type what was not typed yet; whether that was anything. Raises Refused: BAD_REQUEST, WRITE_FAILED."""
+    async def keys(self, offset: int, data: bytes, writer: str | None = None) -> KeysTaken:
+        """Type what was not typed yet, and say how much has been. Raises Refused: BAD_REQUEST, WRITE_FAILED."""
+        now = asyncio.get_running_loop().time
         async with self._turn:
-            if offset > self.typed:
-                raise Refused("BAD_REQUEST", f"keys {self.typed} to {offset} are missing")
-            fresh = data[self.typed - offset :]
-            if not fresh:
-                return False
-            taken = await self._sink.write(fresh, asyncio.get_running_loop().time() + KEYS_WAIT_S)
-            self.typed += taken
-            if self._sink.closed:
-                raise Refused("WRITE_FAILED", "the terminal hung up")
-        return bool(taken)
+            taken = self._keyboards.taken(writer)
+            if offset > taken and writer is None:
+                raise Refused("BAD_REQUEST", f"keys {taken} to {offset} are missing")
+            fresh = data[taken - offset :] if offset <= taken else b""
+            if fresh:
+                written = await self._sink.write(fresh, now() + KEYS_WAIT_S)
+                if written:
+                    self._keyboards.add(writer, written, now())
+                if self._sink.closed:
+                    raise Refused("WRITE_FAILED", "the terminal hung up")
+            return KeysTaken(offset=self._keyboards.taken(writer), others=self._keyboards.others(writer, now()))
 
     def note(self) -> StdinWritten | None:
         """What was typed since the last note: how much, never what (law 6)."""

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.requests import KeysTaken
 from sandreel_core.errors import Denied, Refused
 from sandreel_runnerd import process, terminal
 from sandreel_runnerd.children import Child, Children
@@ -174,17 +175,19 @@ class RunningExec:
         event = await self._input.write(data, eof)
         await self._record(event, command)
 
-    async def keys(self, offset: int, data: bytes) -> int:
-        """Type into the terminal; how many bytes have been taken in all. What was taken before is skipped, and
-        less than all is taken when the program does not read for a second. Raises Refused: BAD_REQUEST without a
-        terminal or when keys before `offset` are missing, WRITE_FAILED when it hung up, EXEC_NOT_FOUND."""
+    async def keys(self, offset: int, data: bytes, writer: str | None = None) -> KeysTaken:
+        """Type into the terminal; how many bytes have been taken (`contract.requests.Keys`). What was taken before is
+        skipped, and less than all is taken when the program does not read for a second. Raises Refused: BAD_REQUEST
+        without a terminal or when keys before `offset` are missing, WRITE_FAILED when it hung up, EXEC_NOT_FOUND."""
         await self._begun.wait()
         self._check_alive()
         if self.start.tty is None or self._input is None:
             raise Refused("BAD_REQUEST", "the exec has no terminal")
-        if await self._input.keys(offset, data):
+        before = self._input.typed
+        taken = await self._input.keys(offset, data, writer)
+        if self._input.typed > before:
             self._typed.set()
-        return self._input.typed
+        return taken
 
     def keepalive(self) -> None:
         """Its owner still wants it: winds up the orphan timer."""

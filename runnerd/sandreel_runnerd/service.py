@@ -31,7 +31,7 @@ class Duties(Protocol):
     async def drain(self, commands_until: int) -> list[str]: ...
     def lift(self) -> None: ...
     def hold(self, hold: bool) -> None: ...
-    async def keys(self, exec_id: str, offset: int, data: bytes) -> int: ...
+    async def keys(self, exec_id: str, offset: int, data: bytes, writer: str | None) -> r.KeysTaken: ...
 
 
 class Service:
@@ -95,9 +95,9 @@ class Service:
             raise Refused("BAD_REQUEST", "the field base64 is not base64") from error
         if len(data) > r.MAX_KEYS_BYTES:
             raise Refused("BAD_REQUEST", f"at most {r.MAX_KEYS_BYTES} bytes are taken at once")
-        taken = await self._duties.keys(request.exec, request.offset, data)
+        taken = await self._duties.keys(request.exec, request.offset, data, request.writer)
         self._activity.touch()
-        return msgspec.json.encode(r.KeysTaken(offset=taken))
+        return msgspec.json.encode(taken)
 
     async def _list(self, subject: str, body: bytes) -> bytes:
         return msgspec.json.encode(await self._in_thread(self._files.list, _decoded(body, r.ListFiles)))

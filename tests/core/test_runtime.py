@@ -8,10 +8,16 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from sandreel_core.embedded.nats import NatsServer
+from sandreel_core.embedded.place import free_port
+from sandreel_core.errors import Unavailable
+from sandreel_core.health import Report
+from sandreel_core.health_reading import read
 
 ROLE = """
 import asyncio, sys
@@ -82,6 +88,8 @@ async def test_it_says_that_it_serves_and_ends_well_when_told_to(nats_server: Na
         ({"SANDREEL_BRIDGE_DOO": "x"}, "variable SANDREEL_BRIDGE_DOO is not known; did you mean SANDREEL_BRIDGE_DO?"),
         ({"SANDREEL_BUS_PARTITIONS": "0"}, "SANDREEL_BUS_PARTITIONS is '0': expected int >= 1"),
         ({"SANDREEL_LOG_LEVEL": "loud"}, "SANDREEL_LOG_LEVEL"),
+        ({"SANDREEL_HEALTH_LISTEN": "9400"}, "SANDREEL_HEALTH_LISTEN is '9400'"),
+        ({"SANDREEL_HEALTH_LISTEN": "127.0.0.1:99999"}, "with a port of at most 65535"),
         ({"SANDREEL_BUS_NATS_URLS": "nats://127.0.0.1:1", "SANDREEL_BUS_CONNECT_TIMEOUT_S": "0.3"}, "sandreel doctor"),
     ],
 )
@@ -105,6 +113,47 @@ async def test_a_mistake_found_deep_inside_is_one_line_too(nats_server: NatsServ
     code, said = await ended(await start(nats_server, {"SANDREEL_BRIDGE_DO": "complain"}))
     assert code == 2
     assert said.splitlines()[-1] == "sandreel example: the stream is from elsewhere"
+
+
+async def test_a_role_that_waits_for_nats_says_so_and_then_that_it_is_well(nats_server: NatsServer) -> None:
+    port = free_port()
+    given = {"SANDREEL_HEALTH_LISTEN": f"127.0.0.1:{port}"}
+    nats_server.kill()
+    await nats_server.wait()
+    child = await start(nats_server, given)
+    try:
+        report = await told(port, lambda report: True)
+        assert (report.role, report.status) == ("example", "failing")
+        assert {reason.part for reason in report.reasons} == {"start", "nats"}
+        await nats_server.restart()
+        report = await told(port, lambda report: report.status == "ok")
+        assert (report.reasons, report.pid) == ((), child.pid)
+    finally:
+        if nats_server.pid is None:
+            await nats_server.restart()
+        child.terminate()
+    assert (await ended(child))[0] == 0
+
+
+async def told(port: int, holds: Callable[[Report], bool]) -> Report:
+    """What `/healthz` says, as soon as it is so."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(Unavailable):
+                report = (await read(f"127.0.0.1:{port}")).report
+                if holds(report):
+                    return report
+            await asyncio.sleep(0.05)
+
+
+async def test_a_port_for_its_health_that_is_taken_is_one_line_and_2(nats_server: NatsServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, said = await ended(await start(nats_server, {"SANDREEL_HEALTH_LISTEN": listen}))
+    assert code == 2, said
+    assert said == (
+        f"sandreel example: [health] listen: {listen} is taken by another program; give it another, or leave it out\n"
+    )
 
 
 async def test_a_bug_is_1_and_a_traceback_in_the_log(nats_server: NatsServer) -> None:

@@ -10,6 +10,7 @@ import asyncpg
 from sandreel_core.bus.port import Stored
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_projections.batch import Batch, Views
+from sandreel_projections.registry import reel_source
 from sandreel_projections.writer import Writer
 from tests.support.script import job
 
@@ -20,14 +21,14 @@ DAYS = [datetime(2026, 11, 24, 23, 59, 59, 999_999, UTC), datetime(2026, 11, 25,
 
 async def test_a_day_without_partition_never_fails(database: str) -> None:
     reader = await asyncpg.connect(database)
-    async with Writer.open(database, 0) as writer:
+    async with Writer.open(database, reel_source(0)) as writer:
         await writer.lead()
         await writer.begin("e1")
         before = 0
         async with reader.transaction():
             await reader.fetch("SELECT * FROM reel.exec_lines")  # an analyst whose transaction goes on and on
             for i, day in enumerate(DAYS):
-                views, batch = Views(0, "e1"), Batch(before=before)
+                views, batch = Views(reel_source(0), "e1"), Batch(before=before)
                 for stored in _stored(f"e{i}", before, day):
                     made = views.decode(stored, batch)
                     assert made is not None
@@ -47,10 +48,10 @@ async def test_a_day_without_partition_never_fails(database: str) -> None:
 
 async def test_several_writers_make_the_same_day_at_once(database: str) -> None:
     async def write(partition: int) -> None:
-        async with Writer.open(database, partition) as writer:
+        async with Writer.open(database, reel_source(partition)) as writer:
             await writer.lead()
             await writer.begin("e1")
-            views, batch = Views(partition, "e1"), Batch(before=0, sequence=3)
+            views, batch = Views(reel_source(partition), "e1"), Batch(before=0, sequence=3)
             for stored in _stored(f"e{partition}", 0, DAYS[0]):
                 made = views.decode(stored, batch)
                 assert made is not None

@@ -15,6 +15,7 @@ from sandreel_core.contract.exec import Stream
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_projections.batch import Batch, Views
 from sandreel_projections.change import bigint, change, instant, integer, text
+from sandreel_projections.registry import reel_source
 from tests.support import samples
 from tests.support.script import Message, end, job, life, message
 
@@ -24,7 +25,7 @@ _chunk = st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, 
 
 def fold(messages: Sequence[Message], *, cuts: Sequence[int] = ()) -> tuple[list[Any], list[Any], list[Any]]:
     """(session rows, exec rows, blocks without their place) of a log that is read in batches with these ends."""
-    views = Views(0, "e1")
+    views = Views(reel_source(0), "e1")
     sessions: dict[Any, Any] = {}
     execs: dict[Any, Any] = {}
     blocks: list[Any] = []
@@ -36,9 +37,9 @@ def fold(messages: Sequence[Message], *, cuts: Sequence[int] = ()) -> tuple[list
             made = views.decode(stored, batch)
             if made is not None:
                 views.apply(stored, made, batch)
-        sessions |= batch.sessions
-        execs |= batch.execs
-        blocks += [block[:12] for block in batch.blocks]
+        sessions |= batch.rows["sessions"]
+        execs |= batch.rows["execs"]
+        blocks += [block[:12] for block in batch.records["exec_blocks"]]
     return list(sessions.values()), list(execs.values()), blocks
 
 
@@ -109,7 +110,7 @@ def test_an_event_knows_its_place() -> None:
 
 
 def test_rows_that_are_being_written_are_not_forgotten() -> None:
-    views = Views(0, "e1", limit=1)
+    views = Views(reel_source(0), "e1", limit=1)
     batch = Batch(before=0)
     changes = []
     for sequence in range(1, 4):
@@ -119,6 +120,6 @@ def test_rows_that_are_being_written_are_not_forgotten() -> None:
         changes.append(made)
         views.apply(stored, made, batch)
     views.forget(batch)
-    assert views.unknown(changes) == (set(), set())
+    assert views.unknown(changes) == {}
     views.forget(None)
-    assert views.unknown(changes) == ({("acme", "s1", "e1"), ("acme", "s1", "e2")}, set())
+    assert views.unknown(changes)["execs"] == {("acme", "s1", "e1"), ("acme", "s1", "e2")}

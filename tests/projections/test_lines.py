@@ -15,6 +15,7 @@ from sandreel_core.bus.port import Stored
 from sandreel_core.contract.exec import Stream
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_projections.batch import Batch, Views
+from sandreel_projections.registry import reel_source
 from sandreel_projections.writer import Writer
 from tests.support.script import Message, job
 
@@ -42,10 +43,10 @@ def text_of(line: bytes) -> str:
 
 
 async def write(dsn: str, messages: list[Message]) -> None:
-    async with Writer.open(dsn, 0) as writer:
+    async with Writer.open(dsn, reel_source(0)) as writer:
         await writer.lead()
         reached = await writer.reached() or await writer.begin("e")
-        views = Views(0, "e")
+        views = Views(reel_source(0), "e")
         first = reached.sequence + 1
         stored = [Stored(subject, i, body, 10**18) for i, (subject, body) in enumerate(messages, first)]
         batch = Batch(before=reached.sequence, sequence=stored[-1].sequence)
@@ -78,6 +79,30 @@ def test_lines_are_those_that_python_splits(database: str, chunks: Chunks) -> No
         await write(database, job(SUBJECTS, exec_id, chunks))
         for stream in ("stdout", "stderr"):
             assert await lines(database, exec_id, stream) == oracle(chunks, stream)
+
+    asyncio.run(check())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chunks=_chunks, word=st.text(alphabet="a\u00e9\u20ac\\0n", min_size=1, max_size=3))
+def test_a_word_is_found_in_the_lines_that_have_its_bytes(database: str, chunks: Chunks, word: str) -> None:
+    """Also in a line that is spread over blocks, and in one that is no text."""
+
+    async def check() -> None:
+        exec_id = f"e-{secrets.token_hex(6)}"
+        await write(database, job(SUBJECTS, exec_id, chunks))
+        connection = await asyncpg.connect(database)
+        found = await connection.fetch(
+            "SELECT stream, line, text FROM reel.search('acme', $1, 's1', $2)", word, exec_id
+        )
+        await connection.close()
+        expected = [
+            (stream, number, text)
+            for stream in ("stderr", "stdout")
+            for number, text, line, _ in oracle(chunks, stream)
+            if word.encode() in line
+        ]
+        assert sorted(map(tuple, found)) == sorted(expected)
 
     asyncio.run(check())
 
@@ -115,6 +140,20 @@ async def test_a_line_of_ten_megabytes_over_many_blocks(database: str) -> None:
     chunks: Chunks = [("stdout", chunk) for chunk in [b"x" * 60_000] * 175 + [b"end\nnext", b"\n"]]
     await write(database, job(SUBJECTS, "big", chunks))
     assert await lines(database, "big", "stdout") == oracle(chunks, "stdout")
+
+
+@pytest.mark.parametrize("chunk", [b"x" * 7, b"x\ny", b"x\n", b"\n"])
+async def test_ranges_begin_and_end_anywhere(database: str, chunk: bytes) -> None:
+    chunks: Chunks = [("stdout", chunk)] * 20
+    await write(database, job(SUBJECTS, "ranges", chunks))
+    whole = oracle(chunks, "stdout")
+    connection = await asyncpg.connect(database)
+    for first, last in ((1, 1), (1, 5), (7, 9), (19, 30), (20, 20), (0, 0), (40, 50)):
+        rows = await connection.fetch(
+            "SELECT line, text, bytes, eol FROM reel.lines_of('acme', 's1', 'ranges', $1, $2)", first, last
+        )
+        assert [tuple(row) for row in rows] == [line for line in whole if first <= line[0] <= last]
+    await connection.close()
 
 
 async def test_a_range_of_a_long_exec(database: str) -> None:

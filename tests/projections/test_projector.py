@@ -17,8 +17,12 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.errors import Misconfigured
-from sandreel_projections.projector import Pace, Projector
+from sandreel_core.metrics import Metrics
+from sandreel_projections import measures as m
+from sandreel_projections.follower import Pace
+from sandreel_projections.projector import Projector
 from sandreel_projections.queries import places, snapshot
+from sandreel_projections.registry import reel_source
 from tests.support.script import Message, end, job, life, message
 
 SUBJECTS = SessionSubjects("acme", "s1")
@@ -81,13 +85,18 @@ async def everything(dsn: str) -> dict[str, list[dict[str, Any]]]:
         "execs": await fetch(dsn, "SELECT * FROM reel.execs ORDER BY org, session, exec"),
         "blocks": await fetch(dsn, "SELECT * FROM reel.exec_blocks ORDER BY sequence"),
         "quarantine": await fetch(dsn, "SELECT * FROM reel.quarantine ORDER BY sequence"),
-        "cursors": await fetch(dsn, "SELECT partition, epoch, sequence, at FROM reel.cursors"),
+        "outcomes": await fetch(dsn, "SELECT * FROM reel.command_outcomes ORDER BY org, session, command_id"),
+        "events": await fetch(dsn, "SELECT * FROM reel.event_log ORDER BY sequence"),
+        "exec_events": await fetch(dsn, "SELECT * FROM reel.exec_events ORDER BY org, session, exec, n"),
+        "stages": await fetch(dsn, "SELECT * FROM reel.session_stages ORDER BY org, session, incarnation, number"),
+        "ops": await fetch(dsn, "SELECT * FROM reel.ops ORDER BY org, session, turn"),
+        "cursors": await fetch(dsn, "SELECT partition, epoch, sequence, at FROM reel.cursors WHERE stream <> 'CMD'"),
     }
 
 
 async def test_sessions_and_execs_and_lines(bus: MemoryBus, database: str) -> None:
     last = await put(bus, life(SUBJECTS) + job(SUBJECTS, "e1", CHUNKS) + end(SUBJECTS) + life(SUBJECTS, 2))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         first, second = await fetch(database, "SELECT * FROM reel.sessions ORDER BY incarnation")
@@ -111,7 +120,7 @@ async def test_sessions_and_execs_and_lines(bus: MemoryBus, database: str) -> No
 
 async def test_lag_is_zero_when_all_is_read_and_tells_when_it_is_not(bus: MemoryBus, database: str) -> None:
     last = await put(bus, life(SUBJECTS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         row = await until(database, "SELECT * FROM reel.projection_lag", lambda row: row["looked_at"] is not None)
@@ -136,7 +145,7 @@ async def test_repeats_and_pieces_behind_a_hole_change_nothing(bus: MemoryBus, d
     # go-back-N: 4 and 5 were stored behind a hole, then everything from 3 on came again, and the end twice.
     log = [*good[:2], good[3], good[4], *good[2:], good[-1], good[0]]
     last = await put(bus, log)
-    projector = Projector(bus, database, 0, pace=Pace(max_events=1))
+    projector = Projector(bus, database, reel_source(0), pace=Pace(max_events=1))
     async with running(projector):
         await reached(projector, last)
     blocks = await fetch(database, "SELECT n FROM reel.exec_blocks ORDER BY sequence")
@@ -149,7 +158,7 @@ async def test_gaps_and_an_archived_beginning_are_counted(bus: MemoryBus, databa
     gap = message(SUBJECTS, x.Gap(from_n=3, to_n=9, why="stream restored"), key="e1", n=10)
     tombstone = job(SUBJECTS, "old", CHUNKS)[-1]
     last = await put(bus, [*job(SUBJECTS, "e1", CHUNKS)[:2], gap, tombstone])
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     rows = await fetch(database, "SELECT exec, phase, gaps, missing_events, last_n FROM reel.execs ORDER BY exec")
@@ -166,9 +175,13 @@ async def test_what_nobody_can_digest_goes_to_quarantine(bus: MemoryBus, databas
     assert bad_data != good[4][1]
     log = [*good[:2], (subject, b"\0 not json"), lying, (subject, unknown), (subject, bad_data), huge, good[-1]]
     last = await put(bus, [*log, *life(SUBJECTS)])
-    projector = Projector(bus, database, 0, pace=PACE)
+    metrics = Metrics()
+    projector = Projector(bus, database, reel_source(0), pace=PACE, measures=m.ProjectionMeasures(metrics))
     async with running(projector):
         await reached(projector, last)
+    assert metrics.counter(m.QUARANTINED).total() == 4
+    assert metrics.counter(m.EVENTS).total() == last
+    assert metrics.histogram(m.COMMIT_S).count == metrics.histogram(m.BATCH).count >= 1
     rows = await fetch(database, "SELECT cursor, body, reason, subject FROM reel.quarantine ORDER BY sequence")
     assert [(row["cursor"], row["body"]) for row in rows] == [
         ("e1:0:3", b"\0 not json"),
@@ -189,7 +202,7 @@ async def test_a_value_that_the_database_refuses_stops_one_event_only(bus: Memor
     )
     log = [*job(SUBJECTS, "a", CHUNKS), *job(SUBJECTS, "bad", CHUNKS), *job(SUBJECTS, "z", CHUNKS), *life(SUBJECTS)]
     last = await put(bus, log)
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     rows = await fetch(
@@ -206,7 +219,7 @@ async def test_a_value_that_the_database_refuses_stops_one_event_only(bus: Memor
 
 
 async def test_a_second_projector_stands_by_and_takes_over(bus: MemoryBus, database: str) -> None:
-    one, two = Projector(bus, database, 0, pace=PACE), Projector(bus, database, 0, pace=PACE)
+    one, two = Projector(bus, database, reel_source(0), pace=PACE), Projector(bus, database, reel_source(0), pace=PACE)
     last = await put(bus, life(SUBJECTS))
     async with asyncio.timeout(20), running(one) as first:
         await reached(one, last)
@@ -223,7 +236,7 @@ async def test_a_second_projector_stands_by_and_takes_over(bus: MemoryBus, datab
 async def test_a_writer_that_lost_its_place_writes_nothing(bus: MemoryBus, database: str) -> None:
     """Exactly once: the cursor is a fence. Somebody moves it under the projector, which then reads it again."""
     last = await put(bus, life(SUBJECTS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         skipped = job(SUBJECTS, "skipped", CHUNKS)
@@ -236,7 +249,7 @@ async def test_a_writer_that_lost_its_place_writes_nothing(bus: MemoryBus, datab
 @pytest.mark.parametrize("broken", ["older", "replaced"])
 async def test_a_restored_stream_is_refused(bus: MemoryBus, database: str, broken: str) -> None:
     last = await put(bus, life(SUBJECTS) + job(SUBJECTS, "e1", CHUNKS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     before = await everything(database)
@@ -244,7 +257,7 @@ async def test_a_restored_stream_is_refused(bus: MemoryBus, database: str, broke
     await put(other, life(SUBJECTS) * (1 if broken == "older" else 9))
     with pytest.raises(Misconfigured, match="sandreel streams restore") as caught:
         async with asyncio.timeout(20):
-            await Projector(other, database, 0, pace=PACE).run()
+            await Projector(other, database, reel_source(0), pace=PACE).run()
     assert "\n" not in str(caught.value)
     assert await everything(database) == before
 
@@ -255,7 +268,7 @@ async def test_postgres_killed_in_the_middle(
     """Rows equal those of a projector that was never disturbed."""
     from sandreel_migrations.upgrade import upgrade
 
-    projector = Projector(bus, database, 0, pace=Pace(max_events=7, look_s=0.05))
+    projector = Projector(bus, database, reel_source(0), pace=Pace(max_events=7, look_s=0.05))
     last = 0
     async with running(projector):
         for i in range(60):
@@ -268,7 +281,7 @@ async def test_postgres_killed_in_the_middle(
         await reached(projector, last)
     disturbed = await everything(database)
     await upgrade(empty_database, wait_s=10)
-    calm = Projector(bus, empty_database, 0)
+    calm = Projector(bus, empty_database, reel_source(0))
     async with running(calm):
         await reached(calm, last)
     assert disturbed == await everything(empty_database)
@@ -279,7 +292,7 @@ async def test_snapshot_names_the_next_ordinal_of_what_runs(bus: MemoryBus, data
     assert await snapshot(database, 0) is None
     assert await places(database) == []
     last = await put(bus, job(SUBJECTS, "done", CHUNKS) + job(SUBJECTS, "runs", CHUNKS)[:4])
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     found = await snapshot(database, 0)
@@ -297,7 +310,7 @@ async def test_snapshot_names_the_next_ordinal_of_what_runs(bus: MemoryBus, data
 
 async def test_nats_away_and_back(bus: MemoryBus, database: str) -> None:
     last = await put(bus, life(SUBJECTS))
-    projector = Projector(bus, database, 0, pace=PACE)
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
         bus.server.crash()

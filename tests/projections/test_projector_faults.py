@@ -15,6 +15,7 @@ from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.errors import Unavailable
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections.projector import Projector
+from sandreel_projections.registry import reel_source
 from tests.projections.test_projector import everything, fetch, reached, running, until
 from tests.support.nats import Connect
 from tests.support.script import job, life
@@ -59,7 +60,7 @@ async def test_killed_in_the_middle_again_and_again(
 ) -> None:
     env = environment(nats_server, database)
     process = await asyncio.create_subprocess_exec(*_RUN, env=env, stderr=asyncio.subprocess.DEVNULL)
-    written = "SELECT sequence FROM reel.cursors"
+    written = "SELECT sequence FROM reel.cursors WHERE stream = 'REEL-0'"
     try:
         await until(database, written, lambda row: True)
         bus = await connect_bus()
@@ -88,7 +89,7 @@ async def test_killed_in_the_middle_again_and_again(
             await process.wait()
 
     await upgrade(empty_database, wait_s=10)
-    calm = Projector(bus, empty_database, 0)
+    calm = Projector(bus, empty_database, reel_source(0))
     async with running(calm):
         await reached(calm, last)
     disturbed = await everything(database)

@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sandreel_migrations.upgrade import head, upgrade
-from sandreel_projections.execs import ExecRow
-from sandreel_projections.sessions import SessionRow
-from sandreel_projections.tables import columns, execs, metadata, sessions
+from sandreel_projections.registry import sources
+from sandreel_projections.source import check
+from sandreel_projections.tables import metadata
 
 
 async def test_migrated_schema_is_the_metadata(database: str) -> None:
@@ -36,9 +36,22 @@ def _compare(connection: Connection) -> list[Any]:
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
 
-def test_rows_have_the_columns_of_their_tables() -> None:
-    assert ExecRow.__struct_fields__ == columns(execs)
-    assert SessionRow.__struct_fields__ == columns(sessions)
+def test_every_entry_of_the_registry_fits_its_table() -> None:
+    for source in sources(2):
+        check(source)
+
+
+async def test_a_schema_of_another_name_is_the_same_and_needs_no_other(empty_database: str) -> None:
+    """What a rebuild makes beside the live one: nothing in it may name `reel`."""
+    await upgrade(empty_database, schema="reel_other", wait_s=10)
+    connection = await asyncpg.connect(empty_database)
+    assert await connection.fetchval("SELECT to_regnamespace('reel') IS NULL") is True
+    await connection.execute("ALTER SCHEMA reel_other RENAME TO reel")
+    for view in ("exec_lines", "projection_lag", "lines_of('o', 's', 'e')"):
+        assert await connection.fetch(f"SELECT * FROM reel.{view}") == []
+    await connection.close()
+    assert await upgrade(empty_database) == head()
+    await test_migrated_schema_is_the_metadata(empty_database)
 
 
 async def test_every_table_view_and_column_says_what_it_is(database: str) -> None:

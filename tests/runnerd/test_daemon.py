@@ -32,6 +32,7 @@ from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Full, Malformed, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.ids import uuid7
 from sandreel_core.log import Log
+from sandreel_runnerd import commands as commands_module
 from sandreel_runnerd import daemon as daemon_module
 from sandreel_runnerd import feed as feed_module
 from sandreel_runnerd import service as service_module
@@ -334,6 +335,8 @@ async def test_hold_makes_children_wait_and_the_end_still_comes(boot: Boot) -> N
     assert (await boot.desk.request("health", None, r.Health)).held
     await boot.desk.send(x.Start(exec="quiet", argv=["true"]))
     assert (await boot.desk.ended("quiet")).exit_code == 0
+    await boot.desk.until(lambda: boot.desk.beats[-1].held and boot.desk.beats[-1].sent_messages >= 2)
+    assert boot.desk.beats[-1].spool_capacity_bytes == 1024 * 1024
     await boot.desk.send(x.Start(exec="loud", shell="head -c 3000000 /dev/zero | tr '\\0' x"))
     await boot.desk.until(lambda: "exec.started" in boot.desk.kinds("loud"))
     await asyncio.sleep(0.2)
@@ -341,6 +344,57 @@ async def test_hold_makes_children_wait_and_the_end_still_comes(boot: Boot) -> N
     await boot.desk.request("hold", r.Hold(hold=False), r.Done)
     assert (await boot.desk.ended("loud")).bytes["stdout"] == 3_000_000
     assert boot.desk.output("loud") == b"x" * 3_000_000
+
+
+async def test_heartbeat_and_health_say_what_is(boot: Boot) -> None:
+    await boot.desk.send(x.Start(exec="e", argv=["yes"]))
+    last = (await boot.desk.bus.state("CMD")).last_sequence
+    await boot.desk.until(lambda: boot.desk.output("e"))
+    boot.bus.go_away()
+    async with asyncio.timeout(20):
+        while boot.daemon._heartbeat().spool_bytes < 100_000:
+            await asyncio.sleep(0.01)
+    health = boot.daemon.health()
+    assert health.spool_capacity_bytes == 1024 * 1024 >= health.spool_bytes >= 100_000
+    assert health.window_messages > 0
+    boot.bus.come_back()
+    await boot.desk.request("hold", r.Hold(hold=True), r.Done)
+    await boot.desk.until(lambda: boot.desk.beats[-1].held)
+    assert (boot.desk.beats[-1].live_execs, boot.desk.beats[-1].commands_handled) == (1, last)
+    # Output is no use that somebody makes of it: it is idle for longer from beat to beat.
+    idle_s, beats = boot.desk.beats[-1].idle_s, len(boot.desk.beats)
+    await boot.desk.until(lambda: len(boot.desk.beats) > beats + 1)
+    assert boot.desk.beats[-1].idle_s > idle_s > 0
+    await boot.desk.request("hold", r.Hold(hold=False), r.Done)
+    await boot.desk.send(x.Cancel(exec="e"))
+    await boot.desk.ended("e")
+    await boot.desk.until(lambda: boot.desk.beats[-1].spool_bytes == boot.desk.beats[-1].live_execs == 0)
+
+
+async def test_health_says_for_how_long_it_is_connected(boot: Boot) -> None:
+    first = await boot.desk.request("health", None, r.Health)
+    second = await boot.desk.request("health", None, r.Health)
+    assert 0 < first.connected_s < second.connected_s, "not since it was first asked"
+    since = boot.daemon._connected_since
+    boot.bus.go_away()
+    boot.bus.come_back()
+    beats = len(boot.desk.beats)
+    await boot.desk.until(lambda: len(boot.desk.beats) > beats + 1)
+    assert boot.daemon._connected_since > since
+    assert (await boot.desk.request("health", None, r.Health)).connected_s > 0
+
+
+async def test_patches_that_wait_for_the_log_are_bounded(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands_module, "MAX_PATCHES_WAITING", 2)
+    full = True
+    workspace = boot.desk.subjects.event("workspace")
+    boot.bus.fate = lambda subject, body: Full("no space", 0.01) if full and subject == workspace else None
+    waiting = [await boot.desk.send(w.PatchEnv(set={"A": "1"}), expectedrevision="e1:0:0")]
+    waiting.append(await boot.desk.send(w.PatchEnv(set={"B": "1"})))
+    assert (await boot.desk.ask(w.PatchEnv(set={"C": "1"}))).code == "ENV_BUSY"
+    full = False
+    for id in waiting:
+        assert isinstance((await boot.desk.outcome(id)).data, w.EnvPatched)
 
 
 async def test_keys_reach_a_terminal(boot: Boot) -> None:

@@ -329,3 +329,58 @@ def test_delete(files: Files, workspace: Path) -> None:
     assert files.delete(DeleteFile(path="d")) == "d"
     with pytest.raises(NotFound):
         files.delete(DeleteFile(path="d"))
+
+
+def test_a_long_directory_comes_in_pages(files: Files, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_module, "MAX_ENTRIES", 3)
+    for name in ("a", "b", "c", "d", "e", "f", "g"):
+        (workspace / name).touch()
+    (workspace / os.fsdecode(b"d\xff")).touch()
+
+    pages, after = [], None
+    while True:
+        page = files.list(ListFiles(after=after))
+        pages.append([entry.name for entry in page.entries])
+        after = page.next
+        assert page.truncated is (after is not None)
+        if after is None:
+            break
+    assert pages == [["a", "b", "c"], ["d", "d\ufffd", "e"], ["f", "g"]]
+    with refused("BAD_REQUEST"):
+        files.list(ListFiles(after="xyz"))
+
+
+def test_a_pinned_file_of_any_size_is_read_in_one_state(
+    files: Files, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "MAX_READ_BYTES", 10)
+    monkeypatch.setattr(files_module, "MAX_COPY_BYTES", 30)
+    (workspace / "f").write_bytes(b"x" * 25)
+    with refused("TOO_LARGE"):
+        files.read(ReadFile(path="f"))
+    first = files.read(ReadFile(path="f", length=7, pin=""))
+    assert (first.size, first.eof, first.sha256, first.mode) == (25, False, None, 0o644)
+    last = files.read(ReadFile(path="f", offset=21, length=7, pin=first.pin))
+    assert (base64.b64decode(last.base64), last.eof, last.sha256, last.pin) == (b"xxxx", True, None, first.pin)
+    digest = files.read(ReadFile(path="f", offset=25, length=1, pin=first.pin, sha256=True)).sha256
+    assert digest == hashlib.sha256(b"x" * 25).hexdigest()
+    assert files.read(ReadFile(path="f", length=30, pin="")).sha256 == digest
+
+    # As large as before, and another file.
+    (workspace / "g").write_bytes(b"y" * 25)
+    (workspace / "g").rename(workspace / "f")
+    with refused("CHANGED"):
+        files.read(ReadFile(path="f", offset=21, pin=first.pin))
+    (workspace / "f").write_bytes(b"y" * 31)
+    with refused("TOO_LARGE"):
+        files.read(ReadFile(path="f", pin=""))
+
+
+def test_an_upload_that_is_given_up_leaves_nothing(files: Files, workspace: Path) -> None:
+    for number in range(20):  # more than may be under way at once
+        files.write(chunk("a/f", b"half", upload=f"u{number}"))
+        assert files.write(chunk("a/f", b"", upload=f"u{number}", abort=True)) == (FileStored(size=0), None)
+    assert files.write(chunk("a/f", b"", upload="never", abort=True)) == (FileStored(size=0), None)
+    assert names(workspace / "a") == []
+    with refused("OUT_OF_ORDER"):
+        files.write(chunk("a/f", b"more", upload="u3", offset=4))

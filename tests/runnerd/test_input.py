@@ -10,6 +10,7 @@ import pytest
 
 from sandreel_core.contract import exec as c
 from sandreel_core.errors import Refused
+from sandreel_runnerd import input as input_module
 from sandreel_runnerd.process import input_bytes
 from tests.support.children import bash, python, ran, running
 
@@ -87,8 +88,8 @@ async def test_a_terminal_echoes_is_controlling_and_can_be_resized(tmp_path: Pat
     script = "tty -s && echo yes; stty size; trap 'stty size; exit 0' WINCH; while :; do read -r x && echo got-$x; done"
     async with running(tmp_path, argv=bash(script), tty=c.Terminal(cols=100, rows=30)) as run:
         await run.until_output(b"yes\r\n30 100\r\n")
-        assert await run.running.keys(0, b"ab") == 2
-        assert await run.running.keys(0, b"abc\r") == 4
+        assert (await run.running.keys(0, b"ab")).offset == 2
+        assert (await run.running.keys(0, b"abc\r")).offset == 4
         await run.until_output(b"abc\r\ngot-abc\r\n")
         with pytest.raises(Refused, match="BAD_REQUEST"):
             await run.running.keys(9, b"z")
@@ -132,3 +133,36 @@ async def test_a_terminals_program_can_be_cancelled(tmp_path: Path) -> None:
         await run.running.cancel()
         exited = await run.end(4)
     assert (exited.signal, exited.reason) == ("SIGTERM", "cancelled")
+
+
+async def test_writes_that_wait_for_the_program_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_module, "MAX_WAITING", 2)
+    async with running(tmp_path, argv=["sleep", "60"], stdin="hold") as run:
+        await run.until_started()
+        stuck = [asyncio.ensure_future(run.running.write_stdin(b"k" * 1_000_000, False)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="STDIN_BUSY"):
+            await run.running.write_stdin(b"x", False)
+        await run.running.signal("SIGKILL")
+        for ended in await asyncio.gather(*stuck, return_exceptions=True):
+            assert isinstance(ended, Refused)
+            assert ended.code in ("WRITE_FAILED", "STDIN_CLOSED", "EXEC_NOT_FOUND")
+        await run.end()
+
+
+async def test_keys_that_the_program_does_not_read_are_taken_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And typing goes on behind what was taken: nothing twice, nothing left out."""
+    monkeypatch.setattr(input_module, "KEYS_WAIT_S", 0.05)
+    script = "stty raw -echo; echo ready; sleep 60"
+    async with running(tmp_path, argv=bash(script), tty=c.Terminal()) as run:
+        await run.until_output(b"ready")
+        keys = b"k" * 60_000
+        taken = (await run.running.keys(0, keys)).offset
+        assert 0 < taken < len(keys)
+        assert (await run.running.keys(0, keys)).offset >= taken
+        with pytest.raises(Refused, match="BAD_REQUEST"):
+            await run.running.keys(len(keys), b"k")
+        await run.running.signal("SIGKILL")
+        await run.end()

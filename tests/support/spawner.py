@@ -35,10 +35,10 @@ def plan(**changes: Any) -> Plan:
 
 
 @asynccontextmanager
-async def running(bus: Bus, backend: Backend, plan: Plan) -> AsyncGenerator[Spawner, None]:
+async def running(bus: Bus, backend: Backend, plan: Plan, **told: Any) -> AsyncGenerator[Spawner, None]:
     """A spawner that has done its first sweep; killed without ceremony at the end."""
     ready = asyncio.Event()
-    spawner = Spawner(bus, backend, plan)
+    spawner = Spawner(bus, backend, plan, **told)
     task = asyncio.create_task(spawner.run(ready.set))
     waiting = asyncio.create_task(ready.wait())
     try:

@@ -178,7 +178,7 @@ class Site:
 
         async def read_all() -> bool:
             try:
-                rows = await self.sql("SELECT sequence FROM reel.cursors")
+                rows = await self.sql("SELECT sequence FROM reel.cursors WHERE stream = $1", STREAM)
             except (OSError, asyncpg.PostgresError):
                 return False  # it is coming back
             return bool(rows) and rows[0][0] >= last

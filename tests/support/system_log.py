@@ -21,6 +21,7 @@ from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.ordinals import Ordinals
 from sandreel_projections.batch import Batch, Views
+from sandreel_projections.registry import reel_source
 
 Rows = dict[str, list[tuple[Any, ...]]]
 _TABLES = {"sessions": "org, session, incarnation", "execs": "org, session, exec", "exec_blocks": "sequence"}
@@ -110,17 +111,16 @@ def check_log(messages: Sequence[Stored]) -> dict[str, Told]:
 
 def expected(messages: Sequence[Stored], epoch: str) -> Rows:
     """The rows that the views must have after these messages."""
-    views, batch = Views(0, epoch, limit=1_000_000), Batch(0)
+    views, batch = Views(reel_source(0), epoch, limit=1_000_000), Batch(0)
     for stored in messages:
         change = views.decode(stored, batch)
         if change is not None:
-            execs, sessions = views.unknown([change])
-            views.learn(dict.fromkeys(execs), dict.fromkeys(sessions))
+            views.learn({table: dict.fromkeys(keys) for table, keys in views.unknown([change]).items()})
             views.apply(stored, change, batch)
     return {
-        "sessions": [msgspec.structs.astuple(row) for _, row in sorted(batch.sessions.items())],
-        "execs": [msgspec.structs.astuple(row) for _, row in sorted(batch.execs.items())],
-        "exec_blocks": [tuple(block) for block in batch.blocks],
+        "sessions": [msgspec.structs.astuple(row) for _, row in sorted(batch.rows["sessions"].items())],
+        "execs": [msgspec.structs.astuple(row) for _, row in sorted(batch.rows["execs"].items())],
+        "exec_blocks": [tuple(block) for block in batch.records["exec_blocks"]],
     }
 
 

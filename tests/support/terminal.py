@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import pty
+import struct
 import termios
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+import pyte
+
 
 class Terminal:
-    """`text` is everything that was printed so far, stdout and stderr as a terminal mixes them."""
+    """`text` is everything that was printed so far, stdout and stderr as a terminal mixes them; `screen` the rows that
+    a person sees now, by pyte, which knows no alternate screen: what it covers stays covered."""
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], environ: Mapping[str, str], *, cols: int = 80, rows: int = 24, echo: bool = False
+    ) -> None:
+        self._size = (cols, rows)
+        self._echo = echo
+        self._pyte = pyte.Screen(cols, rows)
+        self._stream = pyte.ByteStream(self._pyte)
         self._argv = list(argv)
         self._environ = dict(environ)
         self._printed = bytearray()
@@ -27,12 +38,15 @@ class Terminal:
     async def __aenter__(self) -> Terminal:
         self._keyboard, slave = pty.openpty()
         attributes = termios.tcgetattr(slave)
-        attributes[3] &= ~termios.ECHO
+        if not self._echo:
+            attributes[3] &= ~termios.ECHO
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        self._before = termios.tcgetattr(slave)
+        self._set_size(*self._size)
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, stdin=slave, stdout=slave, stderr=slave, env=self._environ, preexec_fn=lambda: os.login_tty(0)
         )
-        os.close(slave)
+        self._slave = slave
         asyncio.get_running_loop().add_reader(self._keyboard, self._read)
         return self
 
@@ -42,8 +56,15 @@ class Terminal:
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
-        asyncio.get_running_loop().remove_reader(self._keyboard)
-        os.close(self._keyboard)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """The window is closed: SIGHUP, and nothing to read or write any more."""
+        if self._keyboard >= 0:
+            asyncio.get_running_loop().remove_reader(self._keyboard)
+            os.close(self._slave)
+            os.close(self._keyboard)
+            self._keyboard = -1
 
     def _read(self) -> None:
         try:
@@ -55,10 +76,51 @@ class Terminal:
         if not data:
             asyncio.get_running_loop().remove_reader(self._keyboard)
         self._printed += data
+        self._stream.feed(data)
         self._changed.set()
 
     async def press_ctrl_c(self) -> None:
-        await asyncio.to_thread(os.write, self._keyboard, b"\x03")
+        await self.press(b"\x03")
+
+    async def press(self, keys: bytes) -> None:
+        await asyncio.to_thread(os.write, self._keyboard, keys)
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Drag the window: the program gets SIGWINCH."""
+        self._pyte.resize(rows, cols)
+        self._set_size(cols, rows)
+
+    def _set_size(self, cols: int, rows: int) -> None:
+        fcntl.ioctl(self._keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def kill(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    @property
+    def raw(self) -> bool:
+        """Whether every key is a byte for the program."""
+        return not termios.tcgetattr(self._slave)[3] & termios.ICANON
+
+    @property
+    def as_before(self) -> bool:
+        """Whether the terminal's settings are what they were before the program began."""
+        return termios.tcgetattr(self._slave) == self._before
+
+    @property
+    def screen(self) -> list[str]:
+        return [row.rstrip() for row in self._pyte.display]
+
+    @property
+    def cursor(self) -> tuple[int, int]:
+        """(column, row) from 0."""
+        return self._pyte.cursor.x, self._pyte.cursor.y
+
+    async def shows(self, phrase: str, timeout_s: float = 30) -> None:
+        """Wait until a person sees the phrase, now, in some row."""
+        async with asyncio.timeout(timeout_s):
+            while not any(phrase in row for row in self.screen):
+                self._changed.clear()
+                await self._changed.wait()
 
     async def until(self, phrase: str, timeout_s: float = 20) -> None:
         """Wait until the phrase is on the screen."""

@@ -19,7 +19,7 @@ from sandreel_core.bus.port import StreamState
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Denied, Misconfigured
-from tests.core.cli.test_commands import Shell
+from tests.support.shell import Shell
 from tests.support.nats import Connect
 
 
@@ -158,10 +158,14 @@ def test_the_order_of_copies() -> None:
     ("lost", "places", "says"),
     [
         (None, [], "nobody knows how far"),
-        (None, [Place(partition=0, epoch="e1", sequence=9, seen=12, at="t")], "5 events are lost, up to t (the views"),
-        (None, [Place(partition=0, epoch="e0", sequence=9, seen=12)], "nobody knows how far"),
-        (None, [Place(partition=1, epoch="e1", sequence=9, seen=12)], "nobody knows how far"),
-        (20, [Place(partition=0, epoch="e1", sequence=9, seen=12)], "13 events are lost (the stream reached 20)"),
+        (
+            None,
+            [Place(stream="REEL-0", epoch="e1", sequence=9, seen=12, at="t")],
+            "5 events are lost, up to t (the views",
+        ),
+        (None, [Place(stream="REEL-0", epoch="e0", sequence=9, seen=12)], "nobody knows how far"),
+        (None, [Place(stream="REEL-1", epoch="e1", sequence=9, seen=12)], "nobody knows how far"),
+        (20, [Place(stream="REEL-0", epoch="e1", sequence=9, seen=12)], "13 events are lost (the stream reached 20)"),
         (7, [], "the stream knew of nothing behind it"),
     ],
 )

@@ -28,6 +28,7 @@ from sandreel_core.errors import Conflict, Denied, Refused, SandreelError
 from sandreel_core.ids import uuid7
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections.projector import Projector
+from sandreel_projections.registry import reel_source
 from tests.support.system import ORG, STREAM, Site, bus_of, left_of, open_site, until
 from tests.support.system_log import check_views, stored_rows
 from tests.support.system_readers import reading
@@ -184,10 +185,11 @@ async def test_law_5_the_log_is_the_truth(site: Site) -> None:
     await upgrade(dsn, wait_s=20)
     last = (await site.client.bus.state(STREAM)).last_sequence
     async with bus_of(site.stack) as bus, asyncio.TaskGroup() as group:
-        projector = group.create_task(Projector(bus, dsn, 0).run())
+        projector = group.create_task(Projector(bus, dsn, reel_source(0)).run())
 
         async def read_all() -> bool:
-            return [row for row in await site.sql_at(dsn, "SELECT sequence FROM reel.cursors") if row[0] >= last] != []
+            cursors = await site.sql_at(dsn, "SELECT sequence FROM reel.cursors WHERE stream = $1", STREAM)
+            return [row for row in cursors if row[0] >= last] != []
 
         await until(read_all, "the new views have read everything")
         projector.cancel()

@@ -6,7 +6,6 @@ from msgspec import Struct
 
 from sandreel_core.backup.postgres import Place
 from sandreel_core.backup.streams import Returned
-from sandreel_core.contract.subjects import reel
 
 
 class Loss(Struct, frozen=True, kw_only=True):
@@ -48,7 +47,7 @@ def loss(returned: Returned, places: list[Place]) -> Loss:
     known += [
         (max(place.sequence, place.seen), place.at, "the views")
         for place in places
-        if reel(place.partition) == name and place.epoch == copy.epoch
+        if place.stream == name and place.epoch == copy.epoch
     ]
     last, until, source = max(known, key=lambda each: (each[0], each[2] == "the stream"), default=(None, None, None))
     return Loss(

@@ -17,20 +17,23 @@ from sandreel_core.errors import Misconfigured, Unavailable
 
 FILE = "postgres.dump"
 SCHEMA = "reel"
+# Which analyst may see what: no fold of the log, and what the views' policies ask. It is only brought back where it is gone, so
+# that a right that was taken since the dump is not given again.
+ACCESS = "reel_access"
 _ERROR_BYTES = 500
 _PLACES = """
 SELECT coalesce(json_agg(json_build_object(
-    'partition', partition, 'epoch', epoch, 'sequence', sequence, 'seen', stream_sequence,
+    'stream', stream, 'epoch', epoch, 'sequence', sequence, 'seen', stream_sequence,
     'at', to_char(coalesce(stream_at, at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 )), '[]') FROM reel.cursors
 """
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """How far the views have read a partition: `sequence`; and how far they have seen the stream reach, `seen`, last at
+    """How far the views have read a stream: `sequence`; and how far they have seen the stream reach, `seen`, last at
     `at` by the server's clock."""
 
-    partition: int
+    stream: str
     epoch: str
     sequence: int
     seen: int
@@ -43,7 +46,9 @@ async def dump(dsn: str, directory: Path, programs: Path | None) -> Dump:
     version = (await _run([program, "--version"], None)).decode(errors="replace").strip()
     descriptor = os.open(directory / FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        arguments = ["--format=custom", "--no-owner", f"--schema={SCHEMA}", "--lock-wait-timeout=60s"]
+        # Privileges are given anew by the migrations; roles are no part of a database.
+        arguments = ["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=60s"]
+        arguments += [f"--schema={SCHEMA}", f"--schema={ACCESS}"]
         await _run([program, *arguments, f"--dbname={_bare(dsn)}"], dsn, stdout=descriptor)
     finally:
         os.close(descriptor)
@@ -56,13 +61,17 @@ async def load(dsn: str, path: Path, programs: Path | None) -> None:
     Raises Misconfigured without the programs, Unavailable with what they say when they fail.
     """
     script = path.with_name(f"{path.name}.sql")
+    only, before = list[str](), _DROP
+    if await _is_true(dsn, programs, f"SELECT to_regnamespace('{ACCESS}') IS NOT NULL"):
+        only, before = [f"--schema={SCHEMA}"], f"{_DROP}; CREATE SCHEMA {SCHEMA}"
     try:
         descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            await _run([_find("pg_restore", programs), "--no-owner", "--file=-", path], None, stdout=descriptor)
+            arguments = ["--no-owner", "--no-privileges", *only, "--file=-", path]
+            await _run([_find("pg_restore", programs), *arguments], None, stdout=descriptor)
         finally:
             os.close(descriptor)
-        await _psql(dsn, programs, ["--single-transaction", f"--command={_DROP}", f"--file={script}"])
+        await _psql(dsn, programs, ["--single-transaction", f"--command={before}", f"--file={script}"])
     finally:
         script.unlink(missing_ok=True)
 
@@ -74,8 +83,7 @@ async def empty(dsn: str, programs: Path | None) -> None:
 
 async def places(dsn: str, programs: Path | None) -> list[Place]:
     """How far the views have read; nothing where there are none. Raises Unavailable when they cannot be asked."""
-    there = f"--command=SELECT to_regclass('{SCHEMA}.cursors') IS NOT NULL"
-    if (await _psql(dsn, programs, ["--tuples-only", "--no-align", there])).strip() != b"t":
+    if not await _is_true(dsn, programs, f"SELECT to_regclass('{SCHEMA}.cursors') IS NOT NULL"):
         return []
     said = await _psql(dsn, programs, ["--tuples-only", "--no-align", f"--command={_PLACES}"])
     return msgspec.json.decode(said, type=list[Place])
@@ -88,6 +96,11 @@ async def projectors(dsn: str, programs: Path | None) -> int:
 
 
 _DROP = f"SET client_min_messages = warning; DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"
+
+
+async def _is_true(dsn: str, programs: Path | None, statement: str) -> bool:
+    said = await _psql(dsn, programs, ["--tuples-only", "--no-align", f"--command={statement}"])
+    return said.strip() == b"t"
 
 
 async def _psql(dsn: str, programs: Path | None, arguments: list[str]) -> bytes:

@@ -34,15 +34,17 @@ class Tally:
         self._counts.pop(sequence, None)
 
 
-async def bury(bus: Bus, stored: Stored, log: Log) -> None:
-    """Keep a command under `dead.`; that it is there already is well. Raises Unavailable."""
+async def bury(bus: Bus, stored: Stored, log: Log) -> bool:
+    """Keep a command under `dead.`; whether it was kept now. That it is there already is well. Raises Unavailable."""
     try:
         await bus.append("dead." + stored.subject.partition(".")[2], stored.body)
+        return True
     except AlreadyExists:
-        return
+        return False
     except Full:
         log.error("no room for a dead letter; it is in CMD for as long as CMD keeps it", subject=stored.subject)
     except SandreelError as error:
         if isinstance(error, Unavailable):
             raise
         log.error("a dead letter cannot be kept", subject=stored.subject, problem=str(error))
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
@@ -17,9 +18,11 @@ from sandreel_core.bus.jetstream_channel import JetStreamChannel
 from sandreel_core.bus.jetstream_connection import Connection, Link, OnMessage
 from sandreel_core.bus.jetstream_follow import Reader, read_feed
 from sandreel_core.bus.jetstream_work import deliveries
+from sandreel_core.bus.measures import BusMeasures
 from sandreel_core.bus.port import Channel, Delivery, Handler, Item, Listener, OnAck, Stored, Stream, StreamState, Work
 from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
+from sandreel_core.metrics import Metrics
 
 # How long a call waits for the connection and the server together.
 TIMEOUT_S = 5.0
@@ -34,8 +37,10 @@ _FEED_S = 3600
 class JetStreamBus:
     """See `port.Bus` for every promise. Make it with `connect`, end it with `close`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, metrics: Metrics | None = None) -> None:
         self._connection = connection
+        self._measures = BusMeasures(metrics or Metrics())
+        self._measures.watch(self)
         self._task = asyncio.ensure_future(connection.run())
         self._log = Log("bus")
 
@@ -49,10 +54,11 @@ class JetStreamBus:
         password: str | None = None,
         inbox_prefix: str = "_INBOX",
         connect_timeout_s: float | None = None,
+        metrics: Metrics | None = None,
     ) -> JetStreamBus:
         """Connected. Without `connect_timeout_s` waits for ever; with it raises Unavailable after that, and Denied
-        as soon as a server refuses user and password."""
-        bus = cls(Connection(urls, name=name, user=user, password=password, inbox_prefix=inbox_prefix))
+        as soon as a server refuses user and password. What is measured of it counts in `metrics`."""
+        bus = cls(Connection(urls, name=name, user=user, password=password, inbox_prefix=inbox_prefix), metrics)
         try:
             await bus._connection.first_link(connect_timeout_s)
         except BaseException:
@@ -94,13 +100,28 @@ class JetStreamBus:
     async def append(
         self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None
     ) -> int:
-        return await api.append(await self._link(), subject, body, expected, message_id, TIMEOUT_S)
+        try:
+            link = await self._link()
+            began = time.monotonic()
+            sequence = await api.append(link, subject, body, expected, message_id, TIMEOUT_S)
+        except SandreelError as error:
+            self._measures.failed(error)
+            raise
+        self._measures.stored(time.monotonic() - began)
+        return sequence
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         return await api.message(await self._link(), stream, {"last_by_subj": subject}, TIMEOUT_S)
 
+    async def next(self, stream: str, subject: str, *, after: int = 0) -> Stored | None:
+        request = {"seq": after + 1, "next_by_subj": subject}
+        return await api.message(await self._link(), stream, request, TIMEOUT_S)
+
     async def get(self, stream: str, sequence: int) -> Stored | None:
         return await api.message(await self._link(), stream, {"seq": sequence}, TIMEOUT_S)
+
+    async def sequence_at(self, stream: str, time_ns: int) -> int:
+        return await api.sequence_at(await self._link(), stream, time_ns, TIMEOUT_S)
 
     async def state(self, stream: str) -> StreamState:
         return api.stream_state(await api.ask(await self._link(), f"STREAM.INFO.{stream}", timeout_s=TIMEOUT_S))

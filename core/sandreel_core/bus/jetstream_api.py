@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import msgspec
 
 from sandreel_core.bus.jetstream_connection import Headers, Link
 from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of, restored_at_of
+from sandreel_core.clock import new_token
 from sandreel_core.errors import (
     AlreadyExists,
     Conflict,
@@ -206,7 +207,7 @@ async def ensure_work(link: Link, work: Work, timeout_s: float) -> None:
 
 
 async def message(link: Link, stream: str, request: dict[str, Any], timeout_s: float) -> Stored | None:
-    """STREAM.MSG.GET: by sequence, or the last of a subject (wildcards allowed)."""
+    """STREAM.MSG.GET: by sequence, or the last or next one of a subject (wildcards allowed)."""
     try:
         found = (await ask(link, f"STREAM.MSG.GET.{stream}", request, timeout_s=timeout_s))["message"]
     except NotFound as error:
@@ -215,6 +216,30 @@ async def message(link: Link, stream: str, request: dict[str, Any], timeout_s: f
         raise
     body = base64.b64decode(found.get("data") or "")
     return Stored(found["subject"], found["seq"], body, _nanoseconds(found["time"]))
+
+
+async def sequence_at(link: Link, stream: str, time_ns: int, timeout_s: float) -> int:
+    """A consumer that begins behind that time says where it begins; it is never read, and forgotten at once."""
+    name = new_token("t")
+    config = {
+        "name": name,
+        "deliver_policy": "by_start_time",
+        "opt_start_time": _rfc3339(time_ns + 1),
+        "ack_policy": "none",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": NS,
+    }
+    payload = {"stream_name": stream, "config": config, "action": "create"}
+    made = await ask(link, f"CONSUMER.CREATE.{stream}.{name}", payload, timeout_s=timeout_s)
+    await link.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+    return int(made["delivered"]["stream_seq"])
+
+
+def _rfc3339(time_ns: int) -> str:
+    """RFC 3339 with nine decimals, which datetime cannot hold."""
+    seconds, rest = divmod(time_ns, NS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def _nanoseconds(text: str) -> int:

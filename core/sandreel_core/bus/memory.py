@@ -150,8 +150,16 @@ class MemoryBus:
     async def last(self, stream: str, subject: str) -> Stored | None:
         return self._store().stream(stream).last(subject)
 
+    async def next(self, stream: str, subject: str, *, after: int = 0) -> Stored | None:
+        return next(self._store().stream(stream).after(after, [subject]), None)
+
     async def get(self, stream: str, sequence: int) -> Stored | None:
         return self._store().stream(stream).messages.get(sequence)
+
+    async def sequence_at(self, stream: str, time_ns: int) -> int:
+        kept = self._store().stream(stream)
+        later = (stored.sequence for stored in kept.messages.values() if stored.time_ns > time_ns)
+        return next(later, kept.last_sequence + 1) - 1
 
     async def state(self, stream: str) -> StreamState:
         return self._store().stream(stream).state()

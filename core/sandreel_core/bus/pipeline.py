@@ -105,6 +105,8 @@ class Pipeline:
         self._bytes = 0
         self._greeted = -1
         self._token = 0
+        self.resends = 0  # how often a lane was sent again
+        self.gaps = 0  # how often a gap was put in the place of what is not to be had any more
         self._in_flight: dict[int, tuple[Lane, Entry]] = {}
         self._lanes: list[Lane] = []
         self._ready: deque[Lane] = deque()
@@ -118,6 +120,11 @@ class Pipeline:
     def is_open(self) -> bool:
         """Connected, and greeted on this connection."""
         return self._bus.connected and self._bus.generation == self._greeted
+
+    @property
+    def sent(self) -> int:
+        """How many messages were handed to the connection so far, repeats included."""
+        return self._token
 
     @property
     def messages(self) -> int:
@@ -175,6 +182,7 @@ class Pipeline:
         self._forget(lane)
         before = lane.window.bytes
         explained = lane.window.reconcile(last_n, why)
+        self.gaps += explained
         self._bytes += lane.window.bytes - before
         self.notify()
         return explained
@@ -254,6 +262,7 @@ class Pipeline:
             return
         why = str(head.refused)
         verdict = lane.window.settle()
+        self.gaps += verdict == "again"
         self._log.warning("the server refuses an event", subject=lane.subject, n=head.n, why=why, then=verdict)
         if verdict == "doubt" and self._greet is not None:
             self._greeted = -1
@@ -263,6 +272,7 @@ class Pipeline:
 
     def _go_back(self, lane: Lane, why: str, *, at_once: bool = False) -> None:
         """Everything of the lane is sent again, after a while that doubles with every failure in a row."""
+        self.resends += lane.window.sent > 0
         self._forget(lane)
         if lane.retry is not None:
             lane.retry.cancel()
@@ -324,6 +334,7 @@ class Pipeline:
         """Everything of the old rounds is forgotten, the log is asked, and all lanes are sent again."""
         async with self._greeting:
             for lane in self._lanes:
+                self.resends += lane.window.sent > 0
                 self._forget(lane)
             if self._greet is not None:
                 try:

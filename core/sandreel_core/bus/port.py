@@ -165,7 +165,14 @@ class Bus(Protocol):
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The newest message of a subject (wildcards allowed)."""
 
+    async def next(self, stream: str, subject: str, *, after: int = 0) -> Stored | None:
+        """The first message of a subject (wildcards allowed) behind a sequence."""
+
     async def get(self, stream: str, sequence: int) -> Stored | None: ...
+
+    async def sequence_at(self, stream: str, time_ns: int) -> int:
+        """The sequence up to which the stream was written by this server time (nanoseconds since 1970), inclusive: 0
+        when it was empty then. Costs the same for any length. Raises NotFound."""
 
     async def state(self, stream: str) -> StreamState:
         """Raises NotFound."""

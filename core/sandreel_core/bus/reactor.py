@@ -18,6 +18,7 @@ from sandreel_core.bus.aggregate import Admit, Aggregate, Decided, Decision
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.dead import MAX_FAILURES, Tally, bury
 from sandreel_core.bus.loading import Loaded, load
+from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Delivery, Stored, Work
 from sandreel_core.bus.streams import CMD_MAX_AGE_S, STALE_MARGIN_S
 from sandreel_core.contract.codec import decode_command, encode, payload_of, seal
@@ -29,6 +30,7 @@ from sandreel_core.decider import answer
 from sandreel_core.errors import Conflict, Denied, Malformed, Refused, TooLarge, Unavailable
 from sandreel_core.ids import uuid7_unix_ms
 from sandreel_core.log import Log
+from sandreel_core.metrics import Metrics
 
 State = TypeVar("State")
 Context = TypeVar("Context")
@@ -60,6 +62,7 @@ class Reactor(Generic[State, Context]):
         concurrency: int = 32,
         now: Callable[[], datetime] = clock.now,
         nak_delay_s: float = 0.2,
+        measures: CommandMeasures | None = None,
     ) -> None:
         self._bus = bus
         self._work = work
@@ -71,6 +74,7 @@ class Reactor(Generic[State, Context]):
         self._slots = asyncio.Semaphore(concurrency)
         self._now = now
         self._nak_delay_s = nak_delay_s
+        self._measures = measures or CommandMeasures(Metrics())
         self._log = Log(f"reactor.{work.name}")
         self._known: OrderedDict[str, Loaded[State]] = OrderedDict()
         self._failures, self._waited = Tally(), Tally()
@@ -93,6 +97,7 @@ class Reactor(Generic[State, Context]):
 
     async def _react(self, delivery: Delivery) -> None:
         stored = delivery.stored
+        self._measures.delivered(delivery.attempts)
         try:
             where = parse_command_subject(stored.subject)
             subject = self._aggregate.subject(where)
@@ -111,6 +116,7 @@ class Reactor(Generic[State, Context]):
                 self._known.pop(subject, None)
                 self._waited.add(stored.sequence)
                 self._log.info("a command waits", subject=stored.subject, problem=str(error))
+                self._measures.given_back()
                 await delivery.nak(min(_GREATEST_DELAY_S, self._nak_delay_s * 2 ** min(delivery.attempts, 10)))
                 return
             except Exception:  # noqa: BLE001 - one command's failure must not end the role; after five it is buried
@@ -118,6 +124,7 @@ class Reactor(Generic[State, Context]):
                 failures = self._failures.add(stored.sequence)
                 self._log.exception("a command failed", subject=stored.subject, failures=failures)
                 if failures < MAX_FAILURES:
+                    self._measures.given_back()
                     await delivery.nak(self._nak_delay_s * 2**failures)
                     return
                 try:
@@ -156,7 +163,7 @@ class Reactor(Generic[State, Context]):
                         event = self._seal(where, command, subject, payload)
                         decision = Decision(where, command, loaded.state, event)
                 try:
-                    await self._append(decision, subject, loaded)
+                    await self._append(decision, subject, loaded, stored)
                 except Conflict:
                     self._known.pop(subject, None)
                     continue
@@ -201,9 +208,10 @@ class Reactor(Generic[State, Context]):
             return Refused("WRONG_REVISION", f"the last event is at sequence {revision}, not {seen}")
         return None
 
-    async def _append(self, decision: Decision[State], subject: str, loaded: Loaded[State]) -> None:
+    async def _append(self, decision: Decision[State], subject: str, loaded: Loaded[State], command: Stored) -> None:
         event = decision.event
         sequence = await self._bus.append(subject, encode(event), expected=loaded.revision)
+        self._measure(command, event.data)
         state = self._aggregate.evolve(loaded.state, event)
         answers = dict(loaded.answers)
         answers.setdefault(decision.where.command_id, event)
@@ -211,6 +219,10 @@ class Reactor(Generic[State, Context]):
         if self._decided is not None:
             stored = Decision(decision.where, decision.command, decision.state, event, sequence)
             await self._decided(stored)
+
+    def _measure(self, command: Stored, outcome: object) -> None:
+        code = outcome.code if isinstance(outcome, CommandRefused) else None
+        self._measures.answered(command, self._now().timestamp(), code)
 
     async def _give_up(self, where: CommandSubject, subject: str, stored: Stored) -> None:
         """Bury it, and refuse it without asking any code of the role's own. Raises Unavailable."""
@@ -227,7 +239,9 @@ class Reactor(Generic[State, Context]):
                     await self._bus.append(subject, encode(event), expected=loaded.revision)
                 except Conflict:
                     continue
-            await bury(self._bus, stored, self._log)
+                self._measure(stored, refusal)
+            if await bury(self._bus, stored, self._log):
+                self._measures.buried()
             return
         raise Unavailable(f"{subject} changes too often")
 

@@ -188,13 +188,13 @@ async def _restore_views(args: argparse.Namespace, manifest: Manifest, directory
     fields: list[dict[str, Any]] = []
     lines: list[str] = []
     for place in await postgres.places(found.dsn, found.programs):
-        end = ends[reel(place.partition)].last_sequence if reel(place.partition) in ends else None
+        end = ends[place.stream].last_sequence if place.stream in ends else None
         unread = None if end is None else end - place.sequence
-        fields.append({"partition": place.partition, "read_to": place.sequence, "at": place.at, "unread": unread})
+        fields.append({"stream": place.stream, "read_to": place.sequence, "at": place.at, "unread": unread})
         rest = (
             "" if unread is None else f"; {unread:,} events of the log are read at the next start, and nothing is lost"
         )
-        lines.append(f"views of partition {place.partition}: as of {place.sequence:,}{rest}")
+        lines.append(f"views of {place.stream}: as of {place.sequence:,}{rest}")
     lines.append(f"now: sandreel up{_data_option(args)}")
     _print(args, {"restored": "postgres", "views": fields}, lines)
     return 0

@@ -7,13 +7,15 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sandreel_core.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ClientSettings
+    from sandreel_core.settings import Section
 
+T = TypeVar("T", bound="Section")
 DATA = "~/.local/share/sandreel"
 CLIENT_FILE, ROLES_FILE = "client.toml", "roles.toml"  # written by `sandreel up`
 _ORG = "SANDREEL_ORG"
@@ -39,17 +41,23 @@ def settings(args: argparse.Namespace, *, operator: bool = False) -> ClientSetti
     Raises Misconfigured when none of them says where an installation is, or the data directory cannot be read.
     """
     from sandreel_core.client import ClientSettings
+
+    return section(args, ClientSettings, operator=operator)
+
+
+def section(args: argparse.Namespace, kind: type[T], *, operator: bool = False) -> T:
+    """Any section, from where `settings` takes the client's. Raises as it does."""
     from sandreel_core.embedded.place import check_readable
     from sandreel_core.settings import CONFIG, load
 
     environ = {name: value for name, value in os.environ.items() if name != _ORG}
     if args.data is None and environ.get(CONFIG, "").strip():
-        return load(ClientSettings, environ=environ)
+        return load(kind, environ=environ)
     written = data_of(args) / (ROLES_FILE if operator else CLIENT_FILE)
     if _is_there(written):
-        return load(ClientSettings, environ=environ, path=written)
+        return load(kind, environ=environ, path=written)
     if args.data is None and any(name.startswith("SANDREEL_BUS_") for name in environ):
-        return load(ClientSettings, environ=environ)
+        return load(kind, environ=environ)
     check_readable(written.parent)
     raise Misconfigured(
         f"no installation at {written.parent}: start one with `sandreel up`, or say where it is with --data or SANDREEL_BUS_NATS_URLS"

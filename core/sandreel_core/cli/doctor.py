@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.check import GROUP, Check, Level
-from sandreel_core.cli.connection import data_of, options, settings
+from sandreel_core.cli.connection import data_of, dsn_of, options, settings
+from sandreel_core.cli.role_checks import checks as checks_of_role
+from sandreel_core.cli.roles import add_option, ask, places
 
 if TYPE_CHECKING:
     from sandreel_core.client import ClientSettings
@@ -36,12 +38,14 @@ def add(subparsers: Any) -> None:
         " Exit code 0, or 1 when something FAILs.",
         allow_abbrev=False,
     )
+    add_option(parser)
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
     """Never raises for what it finds: that is what it prints."""
-    checks = [*await asyncio.to_thread(_machine, data_of(args)), *await _installation(args)]
+    checks = await asyncio.to_thread(_machine, data_of(args))
+    checks += [*await _roles(args), *await _installation(args)]
     for check in checks:
         if args.json:
             import msgspec
@@ -172,6 +176,23 @@ def _stack(data: Path) -> list[Check]:
     return checks
 
 
+async def _roles(args: argparse.Namespace) -> list[Check]:
+    """What the roles say of themselves. Those of the stack that do not run have a line already."""
+    from sandreel_core.embedded.place import Place
+    from sandreel_core.errors import Misconfigured
+
+    try:
+        wanted = await asyncio.to_thread(places, args)
+    except Misconfigured as error:
+        return [Check(name="roles' health", level="fail", found=str(error), mend="mend the settings")]
+    place = Place(data_of(args))
+    return [
+        check
+        for told in await ask(wanted)
+        for check in checks_of_role(told, log=str(place.log(told.place.name)) if told.place.pid else "wherever it logs")
+    ]
+
+
 async def _installation(args: argparse.Namespace) -> list[Check]:
     """NATS, its streams, and the views, by the settings that every other command uses."""
     from sandreel_core.errors import Misconfigured
@@ -179,7 +200,7 @@ async def _installation(args: argparse.Namespace) -> list[Check]:
     try:
         found = settings(args)
         checks = await _nats(found)
-        dsn = _dsn(args)
+        dsn = dsn_of(args)
     except Misconfigured as error:
         return [Check(name="settings", level="warn", found=str(error), mend="start it: sandreel up")]
     if dsn is None:
@@ -198,17 +219,6 @@ async def _installation(args: argparse.Namespace) -> list[Check]:
             continue
         checks += await look(dsn)
     return checks
-
-
-def _dsn(args: argparse.Namespace) -> str | None:
-    from sandreel_core.cli.connection import CLIENT_FILE
-    from sandreel_core.settings import CONFIG, Postgres, load
-
-    environ = {name: value for name, value in os.environ.items() if name != "SANDREEL_ORG"}
-    written = data_of(args) / CLIENT_FILE
-    if written.is_file() and (args.data is not None or not environ.get(CONFIG, "").strip()):
-        return load(Postgres, environ=environ, path=written).dsn
-    return load(Postgres, environ=environ).dsn
 
 
 async def _nats(found: ClientSettings) -> list[Check]:

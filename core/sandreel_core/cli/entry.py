@@ -14,11 +14,16 @@ from importlib.metadata import entry_points
 from typing import NoReturn
 
 from sandreel_core import __version__
+from sandreel_core.cli.completion import ASKED, complete
+from sandreel_core.cli.moment import joined
 from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import for_people
 
 # Commands of this package, in the order in which help shows them; those of others are entry points.
-_COMMANDS = ("up", "demo", "session", "exec", "attach", "replay", "cancel", "archive", "backup", "streams", "doctor")
+_COMMANDS = (
+    *("up", "demo", "session", "exec", "attach", "replay", "cancel", "cp", "files", "env"),
+    *("state", "tail", "cast", "events", "commands", "archive", "backup", "streams", "health", "doctor", "completion"),
+)
 _GROUP = "sandreel.commands"
 OPERATOR_ERROR = 2
 BROKEN_PIPE = 141
@@ -44,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code, for `sys.exit`."""
     given = list(sys.argv[1:] if argv is None else argv)
     head, rest = _split(given)
-    args = _parser().parse_args(head)
+    if ASKED in os.environ:
+        complete(_parser())
+    args = _parser().parse_args(joined(head))
     args.rest = rest
     for_people()
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import seconds, size, variable
+from sandreel_core.cli.interactive import opened, terminal_options, terminal_type, window_size
 from sandreel_core.errors import Malformed, Unavailable
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ What is piped in reaches the job. It ends with the job's exit code.
 
 Ctrl-C once interrupts the job (SIGINT); a second time leaves it running and says how to come back.
 If this process dies the job goes on, and nothing that it prints is lost.
+
+With -it the job has a terminal, which is this one: every key goes to it, also Ctrl-C, and the size follows. Ctrl-P Ctrl-Q
+leaves it running; `sandreel attach -it` comes back, from anywhere, to the same screen. So it is left when the terminal
+vanishes. What is typed is stored nowhere; what the job echoes is output.
 """
 
 
@@ -36,10 +41,11 @@ def add(subparsers: Any) -> None:
         help="run a job in a session",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="sandreel exec [options] SESSION -- CMD [ARG ...]\n       sandreel exec [options] SESSION --shell TEXT",
+        usage="sandreel exec [-it] [options] SESSION -- CMD [ARG ...]\n       sandreel exec [-it] [options] SESSION --shell TEXT",
         allow_abbrev=False,
     )
     parser.add_argument("session", metavar="SESSION")
+    terminal_options(parser)
     parser.add_argument("--shell", metavar="TEXT", help="run this with `bash -lc` instead of CMD")
     parser.add_argument("--id", metavar="EXEC", help="the exec's id, used once per session (made up unless given)")
     parser.add_argument(
@@ -62,11 +68,13 @@ async def run(args: argparse.Namespace) -> int:
     """Raises Refused, Unavailable, Misconfigured, Malformed."""
     if (args.shell is None) is not bool(args.rest):
         raise Malformed("give the job after --, or as --shell TEXT: sandreel exec SESSION -- CMD [ARG ...]")
-    initial, piped = (b"", False) if args.no_stdin or args.detach else _stdin()
+    if args.tty and args.interactive and not args.detach:
+        return await _in_terminal(args)
+    initial, piped = (b"", False) if args.no_stdin or args.detach else _stdin(terminal=args.interactive)
     async with connect(args) as client:
         from sandreel_core.cli.job import Job
 
-        handle = await _start(client, args, initial, hold=piped)
+        handle = await _start(client, args, initial, hold=piped, size=window_size() if args.tty else None)
         job = Job(handle, args.session, json=args.json)
         if args.detach:
             await job.announce()
@@ -74,8 +82,20 @@ async def run(args: argparse.Namespace) -> int:
         return await job.watch(stdin=_STDIN if piped else None, interruptible=True)
 
 
-async def _start(client: Client, args: argparse.Namespace, stdin: bytes, *, hold: bool) -> ExecHandle:
+async def _in_terminal(args: argparse.Namespace) -> int:
+    async with opened(args) as (tty, detach), connect(args) as client:
+        from sandreel_core.cli.console import Console
+
+        size = tty.size
+        handle = await _start(client, args, b"", hold=True, size=size)
+        return await Console(handle, tty, args.session, detach=detach).run(size=size)
+
+
+async def _start(
+    client: Client, args: argparse.Namespace, stdin: bytes, *, hold: bool, size: tuple[int, int] | None
+) -> ExecHandle:
     from sandreel_core import clock
+    from sandreel_core.contract.exec import Terminal
 
     exec_id = args.id or clock.new_token("x-")
     try:
@@ -86,9 +106,10 @@ async def _start(client: Client, args: argparse.Namespace, stdin: bytes, *, hold
             shell=args.shell,
             exec=exec_id,
             cwd=args.cwd,
-            env=dict(args.env),
+            env=(terminal_type() if size else {}) | dict(args.env),
             stdin=stdin,
             hold_stdin=hold,
+            tty=Terminal(cols=size[0], rows=size[1]) if size else None,
             timeout_s=args.timeout,
             no_output_timeout_s=args.no_output_timeout,
             stdout_max_bytes=args.stdout_max_bytes,
@@ -105,14 +126,15 @@ async def _start(client: Client, args: argparse.Namespace, stdin: bytes, *, hold
         raise Unavailable(f"{error}; `sandreel attach {args.session} {exec_id}` shows it if it did start") from error
 
 
-def _stdin() -> tuple[bytes, bool]:
-    """(what goes with the command, whether more has to be piped). A terminal is not piped, nor is a closed stdin."""
+def _stdin(*, terminal: bool) -> tuple[bytes, bool]:
+    """(what goes with the command, whether more has to be piped). A terminal is piped, line by line, only if asked for;
+    a closed stdin never."""
     try:
         mode = os.fstat(_STDIN)
     except OSError:
         return b"", False
     if os.isatty(_STDIN):
-        return b"", False
+        return b"", terminal
     if stat.S_ISREG(mode.st_mode):
         left = mode.st_size - os.lseek(_STDIN, 0, os.SEEK_CUR)
         if left <= _SMALL_STDIN_BYTES:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import seconds, size, variable
+from sandreel_core.cli.state import add_at, show
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ExecInfo, SessionInfo
@@ -30,6 +31,7 @@ def add(subparsers: Any) -> None:
     listing.add_argument("-a", "--all", action="store_true", help="destroyed ones too")
     showing = _verb(verbs, "show", "one session, and its execs", _show)
     showing.add_argument("session", metavar="SESSION")
+    add_at(showing)
     for name, text in _WAITED.items():
         verb = _verb(verbs, name, text, _change)
         verb.add_argument("session", metavar="SESSION")
@@ -141,6 +143,8 @@ async def _ls(args: argparse.Namespace) -> int:
 
 
 async def _show(args: argparse.Namespace) -> int:
+    if args.at is not None:
+        return await show(args)
     async with connect(args) as client:
         info = await client.session(args.org, args.session)
         execs = await client.execs(args.org, args.session)

@@ -6,8 +6,11 @@ that names it as its cause; every wait is bounded; nothing is collected without 
 
 from sandreel_core.client.client import Client
 from sandreel_core.client.commands import Outcome
+from sandreel_core.client.env import Environment, Variables
+from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle
 from sandreel_core.client.items import Changed, Ended, ExecItem, Gap, Output
+from sandreel_core.client.keyboard import Keyboard
 from sandreel_core.client.result import Result
 from sandreel_core.client.sessions import ExecInfo, SessionInfo
 from sandreel_core.client.settings import ClientSettings
@@ -17,12 +20,16 @@ __all__ = [
     "Client",
     "ClientSettings",
     "Ended",
+    "Environment",
     "ExecHandle",
     "ExecInfo",
     "ExecItem",
+    "Files",
     "Gap",
+    "Keyboard",
     "Outcome",
     "Output",
     "Result",
     "SessionInfo",
+    "Variables",
 ]

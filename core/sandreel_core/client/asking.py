@@ -29,6 +29,7 @@ class Asking:
     ) -> None:
         self.bus = bus
         self.partitions = partitions
+        self.actor = actor
         self.answer_timeout_s = answer_timeout_s
         self._reels = Reels(bus)
         source = f"/client/{actor}" if actor else "/client"

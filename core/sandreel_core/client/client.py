@@ -12,9 +12,11 @@ from sandreel_core import clock
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Outcome
+from sandreel_core.client.env import Environment
+from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle, stdin_fields
+from sandreel_core.client.history import History
 from sandreel_core.client.items import ExecItem
-from sandreel_core.client.lifecycle import Lifecycle
 from sandreel_core.client.replay import Point, replay
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Result
 from sandreel_core.client.sessions import ExecInfo
@@ -28,7 +30,7 @@ from sandreel_core.errors import Misconfigured, NotFound, Unavailable
 _AGAIN_S = 0.25
 
 
-class Client(Lifecycle):
+class Client(History):
     """Commands return their outcome event or raise Refused; every wait is bounded and ends in Unavailable.
 
     A command whose answer did not come can be sent again with the same `command_id`: it is carried out once,
@@ -182,6 +184,14 @@ class Client(Lifecycle):
         """An exec's items behind a cursor, until its end; see `ExecHandle.follow`. An exec that nobody has
         accepted yet is waited for; `require_exec` says whether there is one."""
         return view(self.bus, self._reels, self.subjects(org, session), exec, after=_cursor(after), live=live)
+
+    def files(self, org: str, session: str) -> Files:
+        """The files of a session's workspace, while it is ready; nothing is asked yet."""
+        return Files(self.bus, self.subjects(org, session), actor=self.actor, answer_timeout_s=self.answer_timeout_s)
+
+    def env(self, org: str, session: str) -> Environment:
+        """The variables that a session's execs get."""
+        return Environment(self, self._reels, org, session)
 
     async def cancel(self, org: str, session: str, exec: str) -> Outcome:
         """SIGTERM to its process group, SIGKILL 5 s later. More of this kind: `handle`."""

@@ -11,6 +11,7 @@ import msgspec
 from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Commands, Order, Outcome
 from sandreel_core.client.items import ExecItem
+from sandreel_core.client.keyboard import Keyboard
 from sandreel_core.client.reels import Reels
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Collection, Result
 from sandreel_core.client.viewer import view
@@ -107,18 +108,30 @@ class ExecHandle:
     async def keys(self, data: bytes, *, offset: int) -> int:
         """Type at its terminal. `offset` is how many bytes were typed before: what was taken already is
         skipped, so a repeat is harmless. Returns how many have been taken in all. Stored nowhere (law 6).
+        For one writer alone: `keyboard` is for everybody else.
 
         Raises NotFound when nobody serves the session, Unavailable when no answer comes, Refused.
         """
+        return (await self.type(data, offset=offset)).offset
+
+    async def type(
+        self, data: bytes, *, offset: int, writer: str | None = None, timeout_s: float | None = None
+    ) -> KeysTaken:
+        """`keys`, as the writer of this id, whose offsets are its own (`contract.requests.Keys`)."""
         if len(data) > MAX_KEYS_BYTES:
             raise Refused("BAD_REQUEST", f"at most {MAX_KEYS_BYTES} bytes are typed at once, not {len(data)}")
-        request = Keys(exec=self.id, offset=offset, base64=base64.b64encode(data).decode())
+        request = Keys(exec=self.id, offset=offset, writer=writer, base64=base64.b64encode(data).decode())
         subject = self._subjects.request("runnerd", "keys")
-        reply = await self._bus.request(subject, msgspec.json.encode(request), timeout_s=self._answer_timeout_s)
+        body = msgspec.json.encode(request)
+        reply = await self._bus.request(subject, body, timeout_s=timeout_s or self._answer_timeout_s)
         try:
-            return msgspec.json.decode(reply, type=KeysTaken).offset
+            return msgspec.json.decode(reply, type=KeysTaken)
         except msgspec.DecodeError as error:
             raise Malformed(f"the answer to typed input is not in order: {error}") from error
+
+    def keyboard(self) -> Keyboard:
+        """For whoever types: in order, each key once, kept while the bus is away. Run it beside `follow`."""
+        return Keyboard(self.type)
 
     async def _ask(self, command: x.ExecCommand, command_id: str | None = None) -> Outcome:
         order = Order(self._subjects, command, command_id=command_id)

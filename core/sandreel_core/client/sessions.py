@@ -156,7 +156,7 @@ class Sessions:
             lasts = [group.create_task(self._last(subjects, subject, limit)) for subject in counts]
         newest = [last for task in lasts if (last := task.result()) is not None]
         # After them: what the boot that is alive now has accepted, nobody had closed by then.
-        alive = await self._boot(subjects) if any(_end(last, counts[last.subject]) is None for last in newest) else ""
+        alive = await self._boot(subjects) if any(end_of(last, counts[last.subject]) is None for last in newest) else ""
         async with asyncio.TaskGroup() as group:
             told = [
                 group.create_task(self._exec(subjects, last, counts[last.subject], alive, limit)) for last in newest
@@ -173,7 +173,7 @@ class Sessions:
         exec_id = parse_event_subject(last.subject).key
         async with limit:
             cursor = await self._reels.cursor(subjects.partition, last.sequence)
-            end = _end(last, count)
+            end = end_of(last, count)
             if end is None:
                 written_by_it = bool(alive) and _source(last) == f"/runnerd/{subjects.org}/{subjects.session}/{alive}"
                 end = await (self._tail(last) if written_by_it else self._read(subjects, exec_id))
@@ -193,7 +193,7 @@ class Sessions:
         ) as items:
             async for batch in items:
                 for stored in batch if isinstance(batch, list) else ():
-                    if (end := _end(stored)) is not None:
+                    if (end := end_of(stored)) is not None:
                         return end
         return None
 
@@ -227,7 +227,7 @@ def _evolve(state: sessions.Session, stored: Stored) -> sessions.Session:
     return state if event is None else sessions.evolve(state, event)
 
 
-def _end(stored: Stored, count: int | None = None) -> x.Exited | x.Lost | None:
+def end_of(stored: Stored, count: int | None = None) -> x.Exited | x.Lost | None:
     """The end that this message tells of. `count`: of the exec's messages, of which it is the newest; then only where it
     is sure to be the one that counts (law 2): an archived exec's tombstone, or the n-th of n messages. Others hold
     repeats, and the `exited` of a boot that was closed as lost may be one."""

@@ -17,6 +17,8 @@ MAX_KEYS_BYTES = 64 * 1024
 FILE_CHUNK_BYTES = 256 * 1024
 MAX_READ_BYTES = 20 * 1024 * 1024  # behaviour §1: file read
 MAX_FETCH_BYTES = 100 * 1024 * 1024  # behaviour §1: URL fetch
+# What is copied piece by piece: its digest, taken at the end, still answers within a request's time (see `client.files`).
+MAX_COPY_BYTES = 4 * 1024 * 1024 * 1024
 
 Path = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -111,7 +113,12 @@ class LogHead(Reply, frozen=True, kw_only=True):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`idle_s` is the time since the last activity, by runnerd's monotonic clock (behaviour §1, lastActivity)."""
+    """`idle_s` is the time since the last activity, by runnerd's monotonic clock (behaviour §1, lastActivity).
+
+    `window_messages` and `spool_bytes` are what is not acknowledged yet, in memory and in the spool. The counts
+    `sent_messages` (repeats included), `resends` (how often an exec's window was sent again) and `gaps` (how often an
+    exec.gap took the place of what the server refused for good or has lost) are since the boot.
+    """
 
     boot_id: str
     live_execs: Count
@@ -119,6 +126,11 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     spool_bytes: Count = 0
     held: bool = False
     commands_handled: Count = 0
+    spool_capacity_bytes: Count = 0
+    window_messages: Count = 0
+    sent_messages: Count = 0
+    resends: Count = 0
+    gaps: Count = 0
 
 
 # anybody with the right → runnerd
@@ -160,21 +172,32 @@ class Hold(Request, frozen=True, kw_only=True):
 
 
 class Keys(Request, frozen=True, kw_only=True):
-    """Typed input. `offset`: how many bytes were typed before; what was taken already is skipped."""
+    """Typed input. `offset`: how many bytes were typed before; what was taken already is skipped.
+
+    writer  one keyboard: its offsets count its own bytes, so that several may type at once and none skips what another
+            typed. A hole before `offset` is then no refusal: nothing is taken, and the answer says from where on.
+            Without it all bytes count, and a hole is BAD_REQUEST. Nothing is typed by no bytes: a way to ask.
+    """
 
     exec: Id
     offset: Count
+    writer: Id | None = None
     base64: Annotated[str, Meta(max_length=MAX_KEYS_BYTES * 4 // 3 + 4)]
 
 
 class KeysTaken(Reply, frozen=True, kw_only=True):
-    """`offset`: how many bytes have been taken in all."""
+    """`offset`: how many bytes have been taken in all, of this writer's if it named itself. `others`: how many other
+    writers have typed within the last minute."""
 
     offset: Count
+    others: Count = 0
 
 
 class ListFiles(Request, frozen=True, kw_only=True):
+    """`after`: what the page before called `next`."""
+
     path: Path = "."
+    after: Annotated[str, Meta(max_length=512)] | None = None
 
 
 class FileEntry(Struct, frozen=True, kw_only=True):
@@ -182,40 +205,53 @@ class FileEntry(Struct, frozen=True, kw_only=True):
     kind: Literal["file", "dir", "other"]
     size: Count
     modified_ms: int
+    mode: int | None = None
 
 
 class FileList(Reply, frozen=True, kw_only=True):
-    """At most 10,000 entries, by name; `truncated` says that there are more."""
+    """At most 10,000 entries, by name; `truncated` says that there are more, `next` where they begin."""
 
     entries: list[FileEntry]
     truncated: bool = False
+    next: str | None = None
 
 
 class ReadFile(Request, frozen=True, kw_only=True):
-    """One chunk. Of a file over 20 MiB nothing is read (TOO_LARGE)."""
+    """One chunk. Of a file over 20 MiB nothing is read (TOO_LARGE), or with `pin` of one over 4 GiB.
+
+    pin  "" in the first request, then what its answer called `pin`: all chunks are of one state of the file, and
+         CHANGED is raised when it has another (size, time of change, or file). The digest comes with a chunk that
+         is the whole file, or when `sha256` asks for it.
+    """
 
     path: Path
     offset: Count = 0
     length: Annotated[int, Meta(ge=1, le=FILE_CHUNK_BYTES)] = FILE_CHUNK_BYTES
+    pin: Annotated[str, Meta(max_length=128)] | None = None
+    sha256: bool = False
 
 
 class FileChunk(Reply, frozen=True, kw_only=True):
-    """`size` and `sha256` are of the whole file (the digest comes with the last chunk)."""
+    """`size`, `mode` and `sha256` are of the whole file (the digest comes with the last chunk, or see `ReadFile.pin`)."""
 
     base64: str
     size: Count
     eof: bool
     sha256: str | None = None
+    pin: str | None = None
+    mode: int | None = None
 
 
 class WriteFile(Request, frozen=True, kw_only=True):
-    """One chunk of an upload; the last one carries the digest, and only then the file appears under its name."""
+    """One chunk of an upload; the last one carries the digest, and only then the file appears under its name. `abort`
+    gives the upload up, and what has arrived with it."""
 
     path: Path
     upload: Id
     offset: Count
     base64: str
     eof: bool = False
+    abort: bool = False
     sha256: str | None = None
     mode: Annotated[int, Meta(ge=0, le=0o777)] = 0o644
     actor: str | None = None

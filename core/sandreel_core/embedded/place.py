@@ -27,6 +27,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sandreel_core.errors import Misconfigured
+from sandreel_core.settings import Port
 
 CLIENT_FILE = "client.toml"
 _POLL_S = 0.05
@@ -44,6 +45,8 @@ class Keys(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role_password: str
     runnerd_password: str
     client_password: str
+    # Of the roles' `/healthz` and `/metrics`, by the role's name in the stack; each gets its own when it first starts.
+    health_ports: dict[str, Port] = {}
 
 
 class Place:
@@ -204,6 +207,11 @@ def is_free(port: int) -> bool:
 def moved(keys: Keys, part: str) -> Keys:
     """The keys with another port for `nats` or `postgres`."""
     return replace(keys, **{f"{part}_port": free_port()})
+
+
+def moved_health(keys: Keys, part: str) -> Keys:
+    """The keys with a (new) port for the role's `/healthz` and `/metrics`."""
+    return replace(keys, health_ports=keys.health_ports | {part: free_port()})
 
 
 def _write_all(descriptor: int, text: bytes, path: Path) -> None:

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sandreel_core.embedded import pidfile
@@ -22,7 +22,10 @@ _TAIL_BYTES = 4096
 
 class Process:
     """Starts `command` again and again, one at a time. It is a session of its own, so that a Ctrl-C meant for
-    whoever supervises it does not end it first, and so that it outlives a supervisor that was killed."""
+    whoever supervises it does not end it first, and so that it outlives a supervisor that was killed.
+
+    more  variables beside `env` that are chosen anew for every start, once the one before has ended
+    """
 
     def __init__(
         self,
@@ -35,10 +38,12 @@ class Process:
         pid: Path,
         ready_timeout_s: float = 30.0,
         grace_s: float = 10.0,
+        more: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.name = name
         self._command = list(command)
         self._env = dict(env)
+        self._more = more
         self._directory = directory
         self._log = log
         self._pid_file = pid
@@ -69,7 +74,7 @@ class Process:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=self._env | {"NOTIFY_SOCKET": address},
+                    env=self._env | dict(self._more()) | {"NOTIFY_SOCKET": address},
                     cwd=self._directory,
                     start_new_session=True,
                 )

@@ -18,11 +18,11 @@ from typing import Any
 from sandreel_core.embedded import ending
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Part, Server, Status, harmless
-from sandreel_core.embedded.place import Keys, Place, moved, open_place
+from sandreel_core.embedded.place import Keys, Place, is_free, moved, moved_health, open_place
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import Process, cut, tail
 from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
-from sandreel_core.embedded.wiring import Wiring
+from sandreel_core.embedded.wiring import Wiring, health_variable
 from sandreel_core.errors import Misconfigured, SandreelError, Unavailable
 from sandreel_core.log import Log
 
@@ -191,7 +191,17 @@ class Stack:
             directory=self.data,
             log=self.place.log(name),
             pid=self.place.pid(name),
+            more=lambda: health_variable(self._health_port(name)),
         )
+
+    def _health_port(self, name: str) -> int:
+        """The port that was kept for the role's health and metrics; another one when somebody has taken it meanwhile,
+        because no role should stay away for that."""
+        keys = self.place.keys()
+        if name not in keys.health_ports or not is_free(keys.health_ports[name]):
+            keys = moved_health(keys, name)
+            self.place.keep(keys)
+        return keys.health_ports[name]
 
     def _add(self, name: str, server: Server) -> None:
         self.parts[name] = Part(name, server, self._report)

@@ -13,11 +13,12 @@ from msgspec import Meta
 
 from sandreel_core.embedded.place import Keys, Place, toml, write_secret
 from sandreel_core.errors import Misconfigured
-from sandreel_core.settings import CONFIG, Bus, Port, Postgres, Section, given, load
+from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load
 
 # The three identities of design §2; embedded/nats.py says what each may do.
 ROLE, RUNNERD, CLIENT = "role", "runnerd", "client"
 _HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
+LOOPBACK = "127.0.0.1"
 
 
 class StackSettings(Section, frozen=True, kw_only=True):
@@ -46,6 +47,11 @@ class Wiring:
         """Raises Misconfigured."""
         named = environ.get(CONFIG, "").strip()
         path = Path(named).absolute() if named else None
+        if given(HealthListen, environ=environ, path=path):
+            raise Misconfigured(
+                "[health] listen is for a role that is run by itself: `sandreel up` gives every role a port of its own on"
+                " loopback, which `sandreel health` shows; leave it out"
+            )
         return cls(
             environ,
             path,
@@ -94,7 +100,10 @@ class Wiring:
 
     def role_environment(self, place: Place) -> dict[str, str]:
         """The operator's variables but those that the stack decides, and the roles' file."""
-        ours = ("SANDREEL_BUS_", "SANDREEL_POSTGRES_", "SANDREEL_STACK_", "SANDREEL_BOOT", "SANDREEL_EXEC_ID")
+        ours = (
+            *("SANDREEL_BUS_", "SANDREEL_POSTGRES_", "SANDREEL_STACK_", "SANDREEL_HEALTH_"),
+            *("SANDREEL_BOOT", "SANDREEL_EXEC_ID"),
+        )
         kept = {name: value for name, value in self.environ.items() if not name.startswith(ours)}
         if kept.get(_HIDDEN, "").strip():
             kept[_HIDDEN] = f"{place.data},{kept[_HIDDEN]}"  # a variable stands above the file
@@ -112,3 +121,8 @@ class Wiring:
                 elif isinstance(value, dict):
                     raise Misconfigured(f"{key} in {self.path} is a table: sections hold plain values")
         return tables
+
+
+def health_variable(port: int) -> dict[str, str]:
+    """What tells a role of the stack where to serve its health and metrics."""
+    return {"SANDREEL_HEALTH_LISTEN": f"{LOOPBACK}:{port}"}

@@ -69,7 +69,8 @@ async def serve(role: Role[Settings]) -> None:
         box=box,
         hidden=[Path(path) for path in settings.hidden],
     ) as backend:
-        await Spawner(role.bus, backend, plan_of(settings, role.installation, key)).run(role.ready)
+        plan = plan_of(settings, role.installation, key)
+        await Spawner(role.bus, backend, plan, health=role.health, metrics=role.metrics).run(role.ready)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from sandreel_core.bus.port import Bus, CaughtUp, Missing
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.requests import AskLog, Bootstrap, Bootstrapped, FeedMade, LogHead, MakeFeed, Reply, Request
-from sandreel_core.contract.session import Ready, Requested
+from sandreel_core.contract.session import Ready
 from sandreel_core.contract.subjects import CMD, parse_request_subject
-from sandreel_core.contract.workspace import EnvPatched
+from sandreel_core.environment import evolve
 from sandreel_core.errors import Malformed, Over, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING, Session
@@ -177,10 +177,7 @@ class Desk:
                         data = decode_event(stored.subject, stored.body).data
                     except Malformed:
                         continue
-                    if isinstance(data, Requested):
-                        env = dict(data.env)
-                    elif isinstance(data, EnvPatched):
-                        env = {name: value for name, value in env.items() if name not in data.unset} | data.set
+                    env = evolve(env, data)
         return env, last
 
 

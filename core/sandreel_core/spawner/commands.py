@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sandreel_core import session as machine
+from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
 from sandreel_core.bus.streams import CMD_MAX_AGE_S, SPAWNER_COMMANDS
@@ -53,6 +54,7 @@ def commands(
     source: str,
     partitions: int,
     command_max_age_s: float = CMD_MAX_AGE_S,
+    measures: CommandMeasures | None = None,
 ) -> Reactor[Record, Terms]:
     """The loop that answers `cmd.spawner.>`. What is to run on no node yet counts against `node`."""
 
@@ -78,4 +80,12 @@ def commands(
         return None
 
     aggregate = Aggregate(initial=Record(), evolve=evolve, decide=decide, subject=subject, context=context)
-    return Reactor(bus, SPAWNER_COMMANDS, aggregate, source=source, admit=admit, command_max_age_s=command_max_age_s)
+    return Reactor(
+        bus,
+        SPAWNER_COMMANDS,
+        aggregate,
+        source=source,
+        admit=admit,
+        command_max_age_s=command_max_age_s,
+        measures=measures,
+    )

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from sandreel_core.bus.port import Bus
+from sandreel_core.bus.port import Bus, StreamState
 from sandreel_core.contract.requests import Hold
 from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import SandreelError
@@ -27,11 +27,16 @@ class Holding:
         self._sessions = sessions
         self._partitions = partitions
         self._full: dict[int, bool] = {}
+        self._states: dict[int, StreamState] = {}
         self._log = Log("spawner.hold")
 
     def is_full(self, partition: int) -> bool:
         """Whether the partition's stream was nearly full when we last looked."""
         return self._full.get(partition, False)
+
+    def states(self) -> list[StreamState]:
+        """What every partition's stream was like when we last looked."""
+        return list(self._states.values())
 
     async def tick(self) -> None:
         """Look at every stream; tell whom it concerns. A hold lapses after 60 s, so it is said again each time.
@@ -40,7 +45,7 @@ class Holding:
         """
         room = asyncio.Semaphore(MAX_AT_ONCE)
         for partition in range(self._partitions):
-            state = await self._bus.state(reel(partition))
+            state = self._states[partition] = await self._bus.state(reel(partition))
             full = state.max_bytes > 0 and state.bytes >= NEARLY_FULL * state.max_bytes
             before = self._full.get(partition)
             if full != bool(before):

@@ -32,7 +32,7 @@ class Pulse:
             return
         try:
             self._heard[Key(tokens[1], tokens[2])] = (self._monotonic(), msgspec.json.decode(body, type=Heartbeat))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
 
     def tick(self) -> float:
@@ -44,6 +44,11 @@ class Pulse:
         for key in [key for key, (at, _) in self._heard.items() if moment - at > KEPT_S]:
             del self._heard[key]
         return moment - self._since
+
+    def heard(self) -> dict[Key, tuple[float, Heartbeat]]:
+        """The last heartbeat of everybody who was heard lately, with its age in seconds."""
+        moment = self._monotonic()
+        return {key: (moment - at, beat) for key, (at, beat) in self._heard.items()}
 
     def beats(self) -> dict[Key, Beat]:
         moment = self._monotonic()

@@ -10,9 +10,12 @@ import asyncio
 from contextlib import suppress
 
 from sandreel_core.bus.dead import MAX_FAILURES, Tally, bury
+from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Delivery, Stored, Work
+from sandreel_core.clock import now
 from sandreel_core.contract.codec import decode_command
 from sandreel_core.contract.message import Envelope, Event
+from sandreel_core.contract.session import CommandRefused
 from sandreel_core.contract.subjects import CommandSubject, parse_command_subject
 from sandreel_core.decider import answer
 from sandreel_core.errors import Malformed, Refused, Unavailable
@@ -29,8 +32,18 @@ _GIVEN_UP = Refused("INTERNAL", "the command could not be handled; it is kept as
 class Refusals:
     """Reads every command but the spawner's own."""
 
-    def __init__(self, bus: Bus, work: Work, journal: Journal, sessions: Sessions, *, nak_delay_s: float = 0.2) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        work: Work,
+        journal: Journal,
+        sessions: Sessions,
+        measures: CommandMeasures,
+        *,
+        nak_delay_s: float = 0.2,
+    ) -> None:
         self._bus = bus
+        self._measures = measures
         self._work = work
         self._journal = journal
         self._sessions = sessions
@@ -59,41 +72,49 @@ class Refusals:
         if stored.subject.startswith("cmd.spawner."):
             await delivery.ack()  # the reactor's
             return
+        self._measures.delivered(delivery.attempts)
         try:
             where = parse_command_subject(stored.subject)
         except Malformed as error:
             self._log.warning("a command names nobody", subject=stored.subject[:200], problem=str(error))
-            await bury(self._bus, stored, self._log)
+            await self._bury(stored)
             await delivery.term()
             return
         try:
             await self._settle(where, stored)
         except Unavailable as error:
             self._log.warning("a command waits", subject=stored.subject, problem=str(error))
+            self._measures.given_back()
             await delivery.nak(error.retry_after_s)
             return
         except Exception:  # noqa: BLE001 - one command's failure must not end the role; after five it is buried
             failures = self._failures.add(stored.sequence)
             self._log.exception("a command failed", subject=stored.subject, failures=failures)
             if failures < MAX_FAILURES:
+                self._measures.given_back()
                 await delivery.nak(self._nak_delay_s * 2**failures)
                 return
-            await bury(self._bus, stored, self._log)
+            await self._bury(stored)
             try:
                 await self._refuse(where, stored, None, _GIVEN_UP)
             except Exception as error:  # noqa: BLE001 - that is what it failed with five times
                 self._log.error("a command can be neither answered nor given up", problem=str(error))
+                self._measures.given_back()
                 await delivery.nak(_GIVE_UP_AGAIN_S)
                 return
         self._failures.forget(stored.sequence)
         await delivery.ack()
+
+    async def _bury(self, stored: Stored) -> None:
+        if await bury(self._bus, stored, self._log):
+            self._measures.buried()
 
     async def _settle(self, where: CommandSubject, stored: Stored) -> None:
         command: Envelope | None = None
         try:
             command = decode_command(stored.subject, stored.body)
         except Refused:
-            await bury(self._bus, stored, self._log)  # whoever it is for refuses it
+            await self._bury(stored)  # whoever it is for refuses it
         if where.role != "runnerd":
             why = Refused("ROLE_NOT_INSTALLED", f"there is no {where.role} here that could take the command")
             await self._refuse(where, stored, command, why)
@@ -122,7 +143,9 @@ class Refusals:
             owned = where.role == "runnerd" and record.owned(stored.sequence)
             return None if owned or where.command_id in answered else answer(where.command_id, why or refusal(record))
 
-        await self._journal.decide(Key(where.org, where.session), choose, cause=command or where.command_id)
+        said = await self._journal.decide(Key(where.org, where.session), choose, cause=command or where.command_id)
+        if isinstance(said, CommandRefused):
+            self._measures.answered(stored, now().timestamp(), said.code)
 
 
 def refusal(record: Record) -> Refused:

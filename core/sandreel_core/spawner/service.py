@@ -9,11 +9,14 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
+from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS
 from sandreel_core.clock import now
 from sandreel_core.errors import SandreelError, Unavailable
+from sandreel_core.health import Health
 from sandreel_core.log import Log
+from sandreel_core.metrics import Metrics
 from sandreel_core.session import ACTIVE, Session
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, Key, Sandbox
@@ -25,6 +28,7 @@ from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.hold import TICK_S, Holding
 from sandreel_core.spawner.home import settle_at
 from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.measures import SpawnerMeasures
 from sandreel_core.spawner.pulse import Pulse
 from sandreel_core.spawner.quota import Claim, Quota, Quotas, claims, slots
 from sandreel_core.spawner.refusals import Refusals
@@ -52,7 +56,15 @@ class Plan:
 class Spawner:
     """One spawner; `run` is its whole life. Any number of them may serve one installation."""
 
-    def __init__(self, bus: Bus, backend: Backend, plan: Plan) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        backend: Backend,
+        plan: Plan,
+        *,
+        health: Health | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         partitions = plan.terms.partitions
         self._bus = bus
         self._backend = backend
@@ -72,6 +84,10 @@ class Spawner:
         self._busy: set[Key] = set()
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._log = Log("spawner")
+        self._commands = CommandMeasures(metrics := metrics or Metrics())
+        self._measures = SpawnerMeasures(
+            metrics, bus, self._sessions, self._pulse, self._holding, health=health, late_s=plan.rules.late_s
+        )
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve for ever; `ready` is called when the log has been read and the first sweep is done."""
@@ -87,6 +103,7 @@ class Spawner:
             source=self._source,
             partitions=plan.terms.partitions,
             command_max_age_s=plan.terms.command_max_age_s,
+            measures=self._commands,
         )
         desk = Desk(
             self._bus,
@@ -103,10 +120,11 @@ class Spawner:
             await self._closing.remember()
             # At once, because who boots is told whether to hold, and a hold of the spawner before us is lifted.
             group.create_task(self._every(TICK_S, self._holding.tick, at_once=True), name="hold")
+            group.create_task(self._every(TICK_S, self._measures.tick, at_once=True), name="streams")
             await desk.open(stack)
             await stack.enter_async_context(self._bus.listen("hb.*.*", self._pulse.hear))
             group.create_task(reactor.run(), name="commands")
-            refusals = Refusals(self._bus, SPAWNER_REFUSALS, self._journal, self._sessions)
+            refusals = Refusals(self._bus, SPAWNER_REFUSALS, self._journal, self._sessions, self._commands)
             group.create_task(refusals.run(), name="refusals")
             group.create_task(self._watch(), name="watch")
             group.create_task(self._follow_changes(), name="changes")
@@ -193,6 +211,7 @@ class Spawner:
             sandbox = await self._backend.inspect(key)
         except Unavailable as error:
             self._log.warning("the backend cannot be asked", session=str(key), problem=str(error))
+            self._measures.backend_lost()
             return None
         return [] if sandbox is None else [sandbox]
 
@@ -234,8 +253,10 @@ class Spawner:
         found: Sequence[Sandbox] | None
         try:
             found = await self._backend.list()
+            self._measures.backend_found()
         except Unavailable as error:
             self._log.warning("the backend cannot be asked", problem=str(error))
+            self._measures.backend_lost()
             found = None
         sessions: dict[Key, Session] = {key: entry.session for key, entry in known.items()}
         heard_s = self._pulse.tick()

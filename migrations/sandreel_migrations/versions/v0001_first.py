@@ -21,8 +21,8 @@ def upgrade() -> None:
     run(
         op.get_bind(),
         """DO $$ BEGIN
-               ALTER TABLE reel.exec_blocks ALTER COLUMN data SET COMPRESSION lz4;
+               ALTER TABLE exec_blocks ALTER COLUMN data SET COMPRESSION lz4;
            EXCEPTION WHEN feature_not_supported THEN
-               ALTER TABLE reel.exec_blocks ALTER COLUMN data SET STORAGE EXTERNAL;
+               ALTER TABLE exec_blocks ALTER COLUMN data SET STORAGE EXTERNAL;
            END $$""",
     )

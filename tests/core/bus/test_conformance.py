@@ -183,6 +183,37 @@ async def test_a_subject_that_no_stream_keeps_is_unavailable(world: World) -> No
         await world.bus.append("evt.0.a", b"x")
 
 
+async def test_the_next_message_of_a_subject(world: World) -> None:
+    await world.bus.ensure([REEL])
+    await fill(world.bus, "evt.0.a", 1, 2)
+    await fill(world.bus, "evt.0.b", 3, 4)
+    for subject, after, sequence in (("evt.0.a", 0, 1), ("evt.0.a", 1, 2), ("evt.0.b", 1, 3), ("evt.0.*", 2, 3)):
+        found = await world.bus.next("REEL-0", subject, after=after)
+        assert found is not None
+        assert found == await world.bus.get("REEL-0", sequence)
+    assert await world.bus.next("REEL-0", "evt.0.a", after=2) is None
+    assert await world.bus.next("REEL-0", "evt.0.c") is None
+
+
+async def test_the_sequence_at_a_time_is_that_of_the_last_message_stored_by_then(world: World) -> None:
+    await world.bus.ensure([REEL])
+    assert await world.bus.sequence_at("REEL-0", 2**60) == 0
+    await fill(world.bus, "evt.0.a", 1, 5)
+    third, fourth = await world.bus.get("REEL-0", 3), await world.bus.get("REEL-0", 4)
+    assert third is not None
+    assert fourth is not None
+    assert third.time_ns < fourth.time_ns
+    assert await world.bus.sequence_at("REEL-0", 1) == 0
+    assert await world.bus.sequence_at("REEL-0", third.time_ns - 1) == 2
+    assert await world.bus.sequence_at("REEL-0", third.time_ns) == 3
+    assert await world.bus.sequence_at("REEL-0", fourth.time_ns - 1) == 3
+    assert await world.bus.sequence_at("REEL-0", fourth.time_ns + 10**15) == 5
+    await world.bus.purge("REEL-0", "evt.0.a", keep=1)
+    assert await world.bus.sequence_at("REEL-0", third.time_ns) == 4  # nothing up to there is left
+    with pytest.raises(NotFound):
+        await world.bus.sequence_at("REEL-9", 1)
+
+
 async def test_purge(world: World) -> None:
     await world.bus.ensure([REEL])
     await fill(world.bus, "evt.0.a", 1, 5)

@@ -69,7 +69,7 @@ def stored_up_to(bus: MemoryBus, subject: str) -> int:
     return place.last
 
 
-async def record(trouble: Trouble, count: int, window: int) -> None:
+async def record(trouble: Trouble, count: int, window: int) -> Pipeline:
     writer, bus = Writer(), trouble.bus
     await bus.ensure([REEL])
     lanes: list[Lane] = []
@@ -91,6 +91,7 @@ async def record(trouble: Trouble, count: int, window: int) -> None:
         await lane.drained()
         await put(lane, writer, END, pipe, keep=True)
         await lane.drained()
+    return pipe
 
 
 @settings(max_examples=60, deadline=None)
@@ -145,7 +146,7 @@ def test_law_3_what_readers_see_is_always_an_exact_prefix(fates: list[str], wind
 
 async def test_a_refused_event_becomes_a_gap_and_its_followers_go_out_under_new_numbers() -> None:
     trouble = Trouble(["ok", "ok", "large"])
-    await record(trouble, 5, 64)
+    assert (await record(trouble, 5, 64)).gaps == 1
     taken = events(await read(trouble.bus))
     assert lines(await read(trouble.bus)) == [1, 3, 4, 5]
     gap = next(event for event in taken if isinstance(event.data, c.Gap))
@@ -156,7 +157,9 @@ async def test_a_refused_event_becomes_a_gap_and_its_followers_go_out_under_new_
 
 async def test_the_end_is_never_given_up() -> None:
     trouble = Trouble(["ok", "ok", "denied", "denied", "full", "denied"])
-    await record(trouble, 1, 64)
+    pipe = await record(trouble, 1, 64)
+    assert (pipe.gaps, pipe.resends) == (0, 4), "what was sent again until it was taken is no gap"
+    assert pipe.sent == 3 + pipe.resends
     assert [type(event.data) for event in events(await read(trouble.bus))] == [c.Accepted, c.Output, c.Exited]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sandreel_core import clock
 from sandreel_core import session as sessions
+from sandreel_core.bus import measures as m
 from sandreel_core.bus.loading import Loaded, load
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.port import Bus, Stored
@@ -25,6 +26,7 @@ from sandreel_core.contract.message import Command, Envelope, Event, Owner
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Full, Refused
 from sandreel_core.ids import uuid7
+from sandreel_core.metrics import Metrics
 from sandreel_core.session import Session, Terms
 from tests.core.bus.conftest import World
 
@@ -194,10 +196,16 @@ async def test_five_failures_make_a_dead_letter_and_the_role_goes_on() -> None:
         return sessions.decide(state, payload, terms)
 
     poison = command(s.Pin())
-    async with running(reactor(bus, aggregate(decide))):
+    metrics = Metrics()
+    async with running(reactor(bus, aggregate(decide), measures=m.CommandMeasures(metrics))):
         await send(bus, command(), poison, command(s.Stop()))
         await settled(bus)
         events = await answers(bus, 3)
+    assert metrics.counter(m.RETRIES).total() == 4
+    assert metrics.counter(m.REDELIVERIES).total() == 4
+    assert metrics.counter(m.DEAD_LETTERS).total() == 1
+    assert metrics.counter(m.REFUSED).total("INTERNAL") == 1
+    assert (metrics.counter(m.ANSWERED).total(), metrics.histogram(m.OUTCOME_S).count) == (3, 3)
     assert calls.count("session.pin") == 5
     assert sorted(types(events)) == ["command.refused", "session.requested", "session.stopping"]
     assert next(code(event) for event in events if event.causationid == poison.id) == "INTERNAL"
@@ -223,9 +231,13 @@ async def test_expired_and_stale_commands_are_refused() -> None:
     old = uuid7(int((now - timedelta(days=7, minutes=-59)).timestamp() * 1000), bytes(10))
     kept = uuid7(int((now - timedelta(days=7, minutes=-61)).timestamp() * 1000), bytes(10))
     late = command(deadline=now - timedelta(seconds=1))
-    async with running(reactor(bus)):
+    metrics = Metrics()
+    async with running(reactor(bus, measures=m.CommandMeasures(metrics))):
         await send(bus, command(id=old), late, command(id=kept, deadline=now + timedelta(hours=1)))
         events = await answers(bus, 3)
+        await settled(bus)
+    assert [metrics.counter(m.REFUSED).total(code) for code in ("STALE", "EXPIRED")] == [1, 1]
+    assert metrics.counter(m.ANSWERED).total() == 3
     found = {event.causationid: event for event in events}
     assert (code(found[old]), code(found[late.id]), found[kept].type) == ("STALE", "EXPIRED", "session.requested")
 

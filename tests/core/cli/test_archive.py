@@ -21,9 +21,9 @@ from sandreel_core.contract.message import Event
 from sandreel_core.contract.subjects import SessionSubjects, reel
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import SandreelError, Unavailable
-from tests.core.cli.test_commands import Done, Shell
 from tests.support.nats import Connect
 from tests.support.samples import AT
+from tests.support.shell import Done, Shell
 
 MAX_BYTES = 120_000
 SUBJECTS = SessionSubjects("acme", "s1")

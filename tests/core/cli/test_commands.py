@@ -3,97 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sandreel_core.bus.port import Stream
-from sandreel_core.cli import main
-from sandreel_core.embedded.nats import NatsServer
-from tests.support.fake_roles import fake_roles
-from tests.support.nats import Connect
+from tests.support.shell import Done, Shell
 from tests.support.terminal import Terminal
-
-STREAMS = [
-    Stream("REEL-0", ("evt.0.>",), 1 << 30, metadata={"epoch": "e1"}),
-    Stream("CMD", ("cmd.>",), 1 << 28, per_subject=1, discard_new_per_subject=True, metadata={"epoch": "e2"}),
-]
-SANDREEL = [sys.executable, "-m", "sandreel_core.cli"]
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-class Shell:
-    """Runs `sandreel` against one installation."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
-
-    def argv(self, *args: str) -> list[str]:
-        head, tail = (args[: args.index("--")], args[args.index("--") :]) if "--" in args else (args, ())
-        return [*SANDREEL, *head, "--data", str(self.data), *tail]
-
-    async def here(self, *args: str) -> Done:
-        """In this process, which is quicker: for what needs no terminal and no pipes."""
-        out, err = io.StringIO(), io.StringIO()
-        argv = self.argv(*args)[len(SANDREEL) :]
-
-        def run() -> int:
-            with redirect_stdout(out), redirect_stderr(err):
-                try:
-                    return main(argv)
-                except SystemExit as end:
-                    return int(end.code or 0)
-
-        return Done(await asyncio.to_thread(run), out.getvalue().encode(), err.getvalue())
-
-    async def __call__(self, *args: str, stdin: bytes | int | None = None) -> Done:
-        source = subprocess.PIPE if isinstance(stdin, bytes) else subprocess.DEVNULL if stdin is None else stdin
-        process = await asyncio.create_subprocess_exec(
-            *self.argv(*args), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environ
-        )
-        async with asyncio.timeout(30):
-            out, err = await process.communicate(stdin if isinstance(stdin, bytes) else None)
-        return Done(process.returncode or 0, out, err.decode())
-
-
-@pytest.fixture
-async def shell(nats_server: NatsServer, connect_bus: Connect, tmp_path: Path) -> AsyncIterator[Shell]:
-    bus = await connect_bus()
-    await bus.ensure(STREAMS)
-    lines = [
-        "[bus]",
-        f'nats_urls = ["{nats_server.url}"]',
-        'user = "client"',
-        f'password = "{nats_server.password("client")}"',
-    ]
-    (tmp_path / "client.toml").write_text("\n".join(lines) + "\n")
-    async with fake_roles(bus):
-        shell = Shell(tmp_path)
-        assert (await shell.here("session", "create", "s1", "--owner", "user:ada")).code == 0
-        yield shell
-
 
 # Execs
 

@@ -12,8 +12,8 @@ from sandreel_core.bus.port import Stream
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Malformed
-from tests.core.cli.test_commands import Shell
 from tests.support.nats import Connect
+from tests.support.shell import Shell
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ time.sleep(600)
 """
 
 
-def process(tmp_path: Path, script: str = READY, **options: float) -> Process:
+def process(tmp_path: Path, script: str = READY, **options: Any) -> Process:
     return Process(
         "example",
         (sys.executable, "-c", script),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from sandreel_core.embedded.ending import left_over
-from sandreel_core.embedded.place import free_port, holder, is_free, moved, open_place, toml, write_secret
+from sandreel_core.embedded.place import free_port, holder, is_free, moved, moved_health, open_place, toml, write_secret
 from sandreel_core.errors import Misconfigured
 
 
@@ -32,6 +33,20 @@ def test_a_port_that_moves_leaves_the_rest(tmp_path: Path) -> None:
     after = moved(keys, "nats")
     assert after.nats_port != keys.nats_port
     assert (after.postgres_port, after.role_password) == (keys.postgres_port, keys.role_password)
+
+
+def test_a_role_gets_a_port_for_its_health_also_where_none_was_kept(tmp_path: Path) -> None:
+    with open_place(tmp_path / "data") as place:
+        before = json.loads(place.keys_file.read_text()) if place.keys() else {}
+        del before["health_ports"]  # as it was written before roles had any
+        place.keys_file.write_text(json.dumps(before))
+        place.keep(moved_health(place.keys(), "spawner"))
+        first = place.keys()
+        place.keep(moved_health(first, "projector"))
+        after = place.keys()
+    assert set(after.health_ports) == {"spawner", "projector"}
+    assert after.health_ports["spawner"] == first.health_ports["spawner"]
+    assert after.nats_port == before["nats_port"]
 
 
 def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from sandreel_core.bus.crew import Crew
+from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS, ensure_installation
 from sandreel_core.client import Client
@@ -22,6 +23,7 @@ from sandreel_core.contract.message import Command, Owner
 from sandreel_core.contract.turn import Interrupt
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
 from sandreel_core.errors import Denied, Misconfigured, NotFound, Refused, Unavailable
+from sandreel_core.metrics import Metrics
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.commands import Limits
@@ -290,7 +292,7 @@ async def test_a_command_that_cannot_be_refused_is_buried_after_five_failures(ha
     bus.fate = fate
     sessions = Sessions(bus, 1)
     journal = Journal(bus, source="/spawner/test", partitions=1)
-    refusals = Refusals(bus, SPAWNER_REFUSALS, journal, sessions, nak_delay_s=0.001)
+    refusals = Refusals(bus, SPAWNER_REFUSALS, journal, sessions, CommandMeasures(Metrics()), nak_delay_s=0.001)
     async with Crew() as crew:
         crew.start(sessions.run())
         crew.start(refusals.run())

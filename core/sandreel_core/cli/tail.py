@@ -1,0 +1,136 @@
+"""`sandreel tail`: what many sessions print, history first, then live."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sandreel_core.cli import scope
+from sandreel_core.cli.connection import connect, options, section
+from sandreel_core.cli.moment import HELP, METAVAR, moment
+from sandreel_core.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sandreel_core.bus.execs import Snapshot
+    from sandreel_core.cli.tail_text import TailText
+    from sandreel_core.client import Client
+    from sandreel_core.contract.cursor import Cursor
+
+_OUT = 1
+# Views that do not answer in time are done without.
+_SNAPSHOT_S = 2.0
+# Entry points of this group are coroutine functions (dsn: str, partition: int) -> Snapshot | None.
+_SNAPSHOTS = "sandreel.snapshots"
+_DESCRIPTION = """\
+Show what the named sessions print, or all of an org (--org), or everything (--all): what is stored first, from the
+beginning or --since, then what comes, without a seam, in whole lines. Each begins with its session and exec, `!` marks
+stderr. A line that has not ended is shown after a second with `…` where its rest is missing, and the rest, when it
+comes, with `…` where its beginning was.
+
+--grep takes an expression of RE2, which looks at each line once, however the expression is made: no back-references
+and no look-around. Ctrl-C ends it and says how to go on from there.
+"""
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "tail",
+        parents=[options()],
+        help="what many sessions print, history first, then live",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("session", metavar="SESSION", nargs="*", help="these (all of the org unless given)")
+    scope.add_all(parser)
+    parser.add_argument("--grep", metavar="REGEX", help="only lines that match somewhere")
+    parser.add_argument("-i", "--ignore-case", action="store_true", help="for --grep")
+    parser.add_argument("--since", type=moment, metavar=METAVAR, help=f"only what was stored later: {HELP}, or `now`")
+    parser.add_argument("--stream", choices=("stdout", "stderr"), help="only this one")
+    parser.add_argument("--events", action="store_true", help="also every event that is no output")
+    parser.add_argument("--no-follow", action="store_true", help="end with what is stored now")
+    parser.set_defaults(run=run)
+
+
+async def run(args: argparse.Namespace) -> int:
+    """Raises Malformed, Misconfigured, NotFound, Unavailable; BrokenPipeError when nobody reads any more."""
+    import asyncio
+
+    from sandreel_core.cli.entry import INTERRUPTED
+    from sandreel_core.cli.grep import matcher
+    from sandreel_core.cli.interrupts import on_interrupt
+    from sandreel_core.cli.tail_text import TailText
+
+    scope.check(args)
+    if args.all and args.session:
+        raise Malformed("sessions belong to an org: name it with --org instead of --all")
+    judge = matcher(args.grep, ignore_case=args.ignore_case) if args.grep is not None else None
+    async with connect(args) as client:
+        shown = TailText(json=args.json, colours=sys.stdout.isatty(), with_org=args.all)
+        async with asyncio.TaskGroup() as group:
+            showing = group.create_task(_show(client, args, judge, shown))
+
+            def pressed(_: int) -> None:
+                showing.cancel()
+
+            with on_interrupt(pressed):
+                await asyncio.wait([showing])
+        if showing.cancelled():
+            _say_how_to_go_on(args, shown.cursors)
+            return INTERRUPTED
+    return 0
+
+
+async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: TailText) -> None:
+    from contextlib import aclosing
+
+    from sandreel_core.cli.pipes import write_all
+
+    items = client.tail(
+        scope.org_of(args),
+        args.session,
+        since=args.since,
+        judge=judge,
+        stream=args.stream,
+        events=args.events,
+        live=not args.no_follow,
+        snapshots=_snapshots(args),
+    )
+    async with aclosing(items):
+        async for batch in items:
+            await write_all(_OUT, shown.text(batch))
+
+
+def _say_how_to_go_on(args: argparse.Namespace, cursors: dict[int, Cursor]) -> None:
+    """A cursor is of one partition, so with several there is none to name."""
+    if len(cursors) == 1:
+        [cursor] = cursors.values()
+        words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursor), *args.session]
+        print(f"sandreel: to go on from here: sandreel tail {' '.join(words)}", file=sys.stderr)
+
+
+def _snapshots(args: argparse.Namespace) -> Callable[[int], Awaitable[Snapshot | None]] | None:
+    """What the views know of where execs stand, where there are views; they are only a short cut."""
+    import asyncio
+    from importlib.metadata import entry_points
+
+    from sandreel_core.errors import SandreelError
+    from sandreel_core.settings import Postgres
+
+    dsn = section(args, Postgres).dsn
+    points = list(entry_points(group=_SNAPSHOTS))
+    if dsn is None or not points:
+        return None
+
+    async def look(partition: int) -> Snapshot | None:
+        try:
+            async with asyncio.timeout(_SNAPSHOT_S):
+                found: Snapshot | None = await points[0].load()(dsn, partition)
+                return found
+        except (SandreelError, TimeoutError, ImportError):
+            return None
+
+    return look

@@ -1,0 +1,110 @@
+"""What `sandreel tail` prints: lines for people, or one JSON object a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sandreel_core.cli.text import coloured, dimmed, plain
+from sandreel_core.client.tail import TailEvent, TailGap, TailItem, TailLine
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.subjects import EventSubject
+
+
+class _LineObject(msgspec.Struct, frozen=True):
+    """The JSON of a line. A struct, because there are tens of thousands a second."""
+
+    type: str
+    org: str
+    session: str
+    exec: str
+    stream: str
+    line: int
+    text: str
+    begun: bool
+    ended: bool
+    cursor: str
+    stored_ns: int
+
+
+class TailText:
+    """`cursors` are the newest of each partition: where to go on from after what was given out.
+
+    colours   for a terminal: places in colour, and nothing that a job printed may steer it
+    with_org  places name the org too
+    """
+
+    def __init__(self, *, json: bool, colours: bool, with_org: bool) -> None:
+        self._json = json
+        self._colours = colours
+        self._with_org = with_org
+        self._encoder = msgspec.json.Encoder()
+        # Lines of one block come together.
+        self._block: tuple[EventSubject, str, Cursor] | None = None
+        self._place = ""
+        self.cursors: dict[int, Cursor] = {}
+
+    def text(self, batch: Sequence[TailItem]) -> bytes:
+        """What to print for these items; empty for what only programs are told."""
+        texts = [self._line(item) if isinstance(item, TailLine) else self._other(item) for item in batch]
+        return b"".join(texts)
+
+    def _line(self, item: TailLine) -> bytes:
+        line = item.line
+        block = (item.where, item.stream, item.cursor)
+        if block != self._block:
+            self._block = block
+            self.cursors[item.cursor.partition] = item.cursor
+            self._place = str(item.cursor) if self._json else self._shown(item.where, item.stream)
+        if self._json:
+            where = item.where
+            said = _LineObject(
+                "line",
+                where.org,
+                where.session,
+                where.key,
+                item.stream,
+                line.number,
+                line.data.decode("utf-8", "replace"),
+                line.begun,
+                line.ended,
+                self._place,
+                item.stored_ns,
+            )
+            return self._encoder.encode(said) + b"\n"
+        data = plain(line.data).encode() if self._colours else line.data
+        begin, end = b"" if line.begun else "…".encode(), b"\n" if line.ended else "…\n".encode()
+        return b"%s: %s%s%s" % (self._place.encode(), begin, data, end)
+
+    def _other(self, item: TailItem) -> bytes:
+        if isinstance(item, TailEvent):
+            self.cursors[item.cursor.partition] = item.cursor
+        if self._json:
+            return self._encoder.encode(_object(item)) + b"\n"
+        if isinstance(item, TailEvent):
+            data = self._encoder.encode(item.event.data)
+            said = plain(f"{item.event.type} {data.decode()}".encode())
+            return f"{self._shown(item.where)}: {dimmed(said) if self._colours else said}\n".encode()
+        if isinstance(item, TailGap):
+            return f"{self._shown(item.where) if item.where else 'sandreel'}: missing: {item.why}\n".encode()
+        return b""
+
+    def _shown(self, where: EventSubject, stream: str = "stdout") -> str:
+        words = ([where.org] if self._with_org else []) + [where.session] + ([where.key] if where.key else [])
+        place = "/".join(words)
+        mark = "!" if stream == "stderr" else ""
+        return coloured(place + mark, place) if self._colours else place + mark
+
+
+def _object(item: TailItem) -> dict[str, Any]:
+    where: EventSubject | None = getattr(item, "where", None)
+    place = {"org": where.org, "session": where.session, where.aggregate: where.key} if where is not None else {}
+    place = {name: value for name, value in place.items() if value}
+    if isinstance(item, TailEvent):
+        data = msgspec.to_builtins(item.event.data)
+        return {"type": item.event.type, **place, "cursor": str(item.cursor), "stored_ns": item.stored_ns, "data": data}
+    if isinstance(item, TailGap):
+        return {"type": "missing", **place, "why": item.why}
+    return {"type": "caught_up"}

@@ -1,0 +1,179 @@
+"""How sessions and execs stood at a moment: the log folded up to there, and told where it holds something no more.
+
+What was running then is read whole. Of a long exec that had ended by then only the beginning and the end are read,
+which is most of a log that need not be read at all; its end says what it printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sandreel_core.as_of import AsOf, SessionAt
+from sandreel_core.bus.execs import Gone, Recorded, follow_execs
+from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
+from sandreel_core.client.moment import Moment, place
+from sandreel_core.client.sessions import end_of
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.exec import Exited, Lost
+from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.subjects import parse_event_subject, reel
+from sandreel_core.errors import Malformed
+
+T = TypeVar("T")
+# From this many messages on it is quicker to look at an exec's beginning and end than to read it.
+_LONG = 128
+# How far before its end the last lines are looked for, in messages of the whole stream; then the exec is read whole.
+_LOOKS_BACK = (32, 1024)
+# Execs that are looked at one by one, so many at a time.
+_AT_ONCE = 16
+# Subjects that one reader may name; beyond it everything is read, long or not.
+_MAX_FILTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StateAt:
+    """What the log said at the cursors, one for each partition that was read.
+
+    missing  sentences about what the streams do not hold any more and that may have belonged here
+    """
+
+    cursors: tuple[Cursor, ...]
+    sessions: tuple[SessionAt, ...]
+    missing: tuple[str, ...]
+
+
+async def fold(
+    bus: Bus, partitions: range, org: str, session: str | None, at: Moment | None, last_lines: int
+) -> StateAt:
+    """Raises what `moment.place` does."""
+    cursors, sessions, missing = [], [], []
+    for partition in partitions:
+        cursor = await place(bus, partition, at)
+        reading = _Reading(bus, cursor, f"evt.{partition}.{org}.{session or '*'}", last_lines)
+        missing += await reading.read()
+        cursors.append(cursor)
+        sessions += reading.as_of.sessions()
+    return StateAt(tuple(cursors), tuple(sessions), tuple(missing))
+
+
+class _Reading:
+    """One partition up to one cursor."""
+
+    def __init__(self, bus: Bus, cursor: Cursor, prefix: str, last_lines: int) -> None:
+        self._bus = bus
+        self._stream = reel(cursor.partition)
+        self._cursor = cursor
+        self._prefix = prefix
+        self._last_lines = last_lines
+        self.as_of = AsOf(last_lines)
+
+    async def read(self) -> list[str]:
+        """Fold it all; sentences about what is missing of the stream."""
+        execs = await self._bus.subjects(self._stream, f"{self._prefix}.exec.*")
+        long = [subject for subject, count in execs.items() if count >= _LONG]
+        told = await _each(long, lambda subject: self._tell_long(subject, execs[subject]))
+        others = [f"{self._prefix}.session", f"{self._prefix}.workspace"]
+        short = [subject for subject in execs if subject not in told]
+        filters = [*others, *short] if len(short) <= _MAX_FILTERS else [*others, f"{self._prefix}.exec.*"]
+        missing = await self._read(filters, told)
+        await _each(
+            [subject for subject in short if not self.as_of.met(parse_event_subject(subject))], self._tell_archived
+        )
+        return missing
+
+    async def _read(self, filters: Sequence[str], told: frozenset[str]) -> list[str]:
+        missing = []
+        gone: Gone | None = None  # stands before the event that showed it, and with it before or behind the cursor
+        async with aclosing(follow_execs(self._bus, self._cursor.partition, filters, live=False)) as items:
+            async for item in items:
+                if isinstance(item, Recorded):
+                    if item.cursor.sequence > self._cursor.sequence:
+                        break
+                    if item.event.subject not in told:
+                        where = parse_event_subject(item.event.subject)
+                        if gone is not None:
+                            self.as_of.lacks(where, _sentence(gone), begun=True)
+                        self.as_of.take(where, item.event, item.cursor.sequence, item.time_ns)
+                    gone = None
+                elif isinstance(item, Gone):
+                    gone = item
+                elif isinstance(item, Missing) and item.from_sequence <= self._cursor.sequence:
+                    until = min(item.to_sequence, self._cursor.sequence)
+                    missing.append(f"{self._stream} does not hold sequences {item.from_sequence} to {until} any more")
+                elif isinstance(item, CaughtUp):
+                    break
+        return missing
+
+    async def _tell_long(self, subject: str, count: int) -> bool:
+        """Whether the exec had ended by the cursor and could be told by its beginning and its end."""
+        last = await self._bus.last(self._stream, subject)
+        if last is None or last.sequence > self._cursor.sequence or not isinstance(end_of(last, count), Exited):
+            return False
+        accepted = await self._bus.next(self._stream, subject)
+        started = await self._bus.next(self._stream, subject, after=accepted.sequence) if accepted else None
+        if accepted is None or started is None:
+            return False
+        first = [event for stored in (accepted, started) if (event := _event(stored)) is not None]
+        for back in _LOOKS_BACK:
+            tail = await self._behind(subject, max(started.sequence, last.sequence - back))
+            lines = sum(getattr(event.data, "count", 0) for event, _, _ in tail)
+            if lines > self._last_lines or back >= last.sequence - started.sequence:
+                self.as_of.take_long(parse_event_subject(subject), first, tail, accepted.time_ns)
+                return True
+        return False
+
+    async def _behind(self, subject: str, after: int) -> list[tuple[Envelope, int, int]]:
+        """(event, sequence, time) of what the exec's log holds behind a sequence."""
+        found: list[tuple[Envelope, int, int]] = []
+        async with aclosing(self._bus.follow(self._stream, [subject], after=after, live=False)) as items:
+            async for item in items:
+                found += [
+                    (event, stored.sequence, stored.time_ns)
+                    for stored in (item if isinstance(item, list) else ())
+                    if (event := _event(stored)) is not None
+                ]
+        return found
+
+    async def _tell_archived(self, subject: str) -> bool:
+        """Of an exec that ended behind the cursor and was archived only its end is left: whether it had begun by then
+        is not known, and that is said."""
+        first = await self._bus.next(self._stream, subject)
+        event = _event(first) if first is not None else None
+        if first is None or event is None or event.n == 1 or not isinstance(event.data, Exited | Lost):
+            return False
+        self.as_of.lacks(
+            parse_event_subject(subject),
+            f"it was archived since: its end stands at sequence {first.sequence}, and whether it had begun by then is "
+            "not in the stream any more",
+            begun=False,
+        )
+        return True
+
+
+async def _each(subjects: Sequence[str], look: Callable[[str], Awaitable[bool]]) -> frozenset[str]:
+    """Those of which `look` says yes; a few at a time."""
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def looked(subject: str) -> bool:
+        async with limit:
+            return await look(subject)
+
+    answers = await asyncio.gather(*(looked(subject) for subject in subjects))
+    return frozenset(subject for subject, yes in zip(subjects, answers, strict=True) if yes)
+
+
+def _sentence(gone: Gone) -> str:
+    since = gone.from_n if gone.from_n is not None else "?"
+    return f"events {since} to {gone.to_n} are not in the stream any more: they were archived"
+
+
+def _event(stored: Stored) -> Envelope | None:
+    try:
+        return decode_event(stored.subject, stored.body)
+    except Malformed:
+        return None
