@@ -21,10 +21,17 @@ from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.ordinals import Ordinals
 from sandreel_projections.batch import Batch, Views
+from sandreel_projections.execs import ExecRow
 from sandreel_projections.registry import reel_source
+from sandreel_projections.sessions import SessionRow
 
 Rows = dict[str, list[tuple[Any, ...]]]
 _TABLES = {"sessions": "org, session, incarnation", "execs": "org, session, exec", "exec_blocks": "sequence"}
+# In the order of the fields: a migration adds its columns at the end of a table, a fold has its own order.
+_COLUMNS = {
+    table: ", ".join(f'"{name}"' for name in row.__struct_fields__)
+    for table, row in {"sessions": SessionRow, "execs": ExecRow}.items()
+}
 
 
 @dataclass
@@ -129,7 +136,12 @@ async def stored_rows(dsn: str) -> Rows:
     connection = await asyncpg.connect(dsn, timeout=20)
     try:
         return {
-            table: [tuple(row) for row in await connection.fetch(f"SELECT * FROM reel.{table} ORDER BY {order}")]
+            table: [
+                tuple(row)
+                for row in await connection.fetch(
+                    f"SELECT {_COLUMNS.get(table, '*')} FROM reel.{table} ORDER BY {order}"
+                )
+            ]
             for table, order in _TABLES.items()
         }
     finally:

@@ -19,8 +19,8 @@ from sandreel_core.bus.port import StreamState
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Denied, Misconfigured
-from tests.support.shell import Shell
 from tests.support.nats import Connect
+from tests.support.shell import Shell
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ async def load(dsn: str, path: Path, programs: Path | None) -> None:
     try:
         descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            arguments = ["--no-owner", "--no-privileges", *only, "--file=-", path]
+            arguments: list[str | Path] = ["--no-owner", "--no-privileges", *only, "--file=-", path]
             await _run([_find("pg_restore", programs), *arguments], None, stdout=descriptor)
         finally:
             os.close(descriptor)
