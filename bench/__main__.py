@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from bench import analyst, as_of, crowd, latency, output, reading, starting, tail, views
+from bench import analyst, as_of, crowd, latency, output, reading, rebuild, starting, tail, views
 from bench.figure import Figure, keep, table
 from bench.rig import Rig, rig
 
@@ -26,6 +26,8 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "as_of": as_of.as_of,
     "tail": tail.tail,
     "analyst": analyst.analyst,
+    "rebuild": rebuild.rebuilt,
+    "rebuild-lag": rebuild.lag_meanwhile,
     "crowd": crowd.crowd,
 }
 

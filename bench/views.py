@@ -106,9 +106,9 @@ async def _pull_and_copy(rig: Rig, connection: asyncpg.Connection, subject: str,
     return time.perf_counter() - began
 
 
-async def lag(rig: Rig) -> Figure:
+async def lag(rig: Rig, name: str = "lag") -> Figure:
     """For each block at 10,000 lines/s: from stored in the stream to readable in Postgres."""
-    session = await rig.session("lag")
+    session = await rig.session(name)
     subjects = rig.client.subjects(ORG, session)
     connection = await asyncpg.connect(dsn(rig))
     handle = await rig.client.exec(

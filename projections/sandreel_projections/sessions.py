@@ -52,11 +52,11 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     failure_message: str | None = None
     refused_commands: int = 0
     unreadable_events: int = 0
+    first_cursor: str
+    last_cursor: str
     stage: int = 1
     stage_began_at: datetime
     stage_cursor: str
-    first_cursor: str
-    last_cursor: str
 
 
 def key(change: Change) -> Key | None:

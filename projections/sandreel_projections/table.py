@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+from sandreel_core.cli.cells import columns_of, fitted, spelt
 
 _GAP = "  "
 _MIN_CUT = 12
@@ -25,7 +26,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     text = value if isinstance(value, str) else json_text(value) if isinstance(value, list | dict) else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return spelt(text)
 
 
 def json_text(value: Any) -> str:
@@ -48,13 +49,6 @@ def lines(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int |
     return out
 
 
-def columns_of(text: str) -> int:
-    """How many columns of a terminal the text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
@@ -69,24 +63,8 @@ def _fitted(widths: list[int], room: int) -> list[int]:
 
 
 def _line(texts: Iterable[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    cells = []
-    for text, width, to_right in zip(texts, widths, right, strict=True):
-        shown = _cut(text, width)
-        padding = " " * (width - columns_of(shown))
-        cells.append(padding + shown if to_right else shown + padding)
+    cells = [fitted(*each[:2], right=each[2]) for each in zip(texts, widths, right, strict=True)]
     return _GAP.join(cells).rstrip()
-
-
-def _cut(text: str, width: int) -> str:
-    if columns_of(text) <= width:
-        return text
-    kept, used = [], 0
-    for c in text:
-        used += columns_of(c)
-        if used > width - 1:
-            break
-        kept.append(c)
-    return "".join(kept) + "…"
 
 
 def _plain(value: Any) -> Any:

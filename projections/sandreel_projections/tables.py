@@ -96,10 +96,10 @@ sessions = Table(
     text("failure_message", "one sentence about it"),
     count("refused_commands", "commands about it that got no for an answer"),
     count("unreadable_events", "events that this version of the views could not read"),
+    *place("this life of the session"),
     number("stage", "how many phases this life has had, the present one included"),
     time("stage_began_at", "when the present phase began: when the stream server stored its event", null=False),
     text("stage_cursor", "event that began the present phase: epoch:partition:sequence", null=False),
-    *place("this life of the session"),
     Index("sessions_by_owner", "org", "owner_type", "owner_id"),
     comment="One row per organisation, session and incarnation: what the log says about it now.",
 )  # fmt: skip

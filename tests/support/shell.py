@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,19 @@ class Shell:
                     return int(end.code or 0)
 
         return Done(await asyncio.to_thread(run), out.getvalue().encode(), err.getvalue())
+
+    @asynccontextmanager
+    async def started(self, *args: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """It runs while the block is open, and no longer."""
+        process = await asyncio.create_subprocess_exec(
+            *self.argv(*args), stdout=subprocess.PIPE, env=self.environ, limit=1 << 20
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def __call__(self, *args: str, stdin: bytes | int | None = None) -> Done:
         source = subprocess.PIPE if isinstance(stdin, bytes) else subprocess.DEVNULL if stdin is None else stdin

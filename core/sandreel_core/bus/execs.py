@@ -62,6 +62,8 @@ class Snapshot:
 ExecItem = Recorded | Gone | CaughtUp
 ManyItem = Recorded | Gone | Missing | CaughtUp
 OnSkipped = Callable[[Stored, Malformed], None]
+# Called with the sequence up to which everything that matches has been handed out, or passed over.
+OnRead = Callable[[int], None]
 
 
 async def follow_exec(
@@ -122,6 +124,7 @@ async def follow_execs(
     snapshot: Snapshot | None = None,
     live: bool = True,
     on_skipped: OnSkipped | None = None,
+    on_read: OnRead | None = None,
 ) -> AsyncGenerator[ManyItem, None]:
     """The events behind the cursor of everything in a partition that matches the filters, execs and others.
 
@@ -144,6 +147,8 @@ async def follow_execs(
                 for stored in item:
                     for taken in await places.take(stored, silent_until):
                         yield taken
+                if on_read is not None:
+                    on_read(item[-1].sequence)
             elif isinstance(item, CaughtUp):
                 yield item
             elif item.to_sequence > silent_until:

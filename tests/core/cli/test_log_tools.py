@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +61,9 @@ async def test_tail_shows_history_then_what_comes_without_a_seam(shell: Shell) -
     await shell.here("session", "create", "s2")
     await shell("exec", "s1", "--id", "x1", "--", "lines", "250")
     await shell("exec", "s2", "--id", "x2", "--", "err", "oops\n")
-    process = await asyncio.create_subprocess_exec(
-        *shell.argv("tail", "--org", "default", "--json"), stdout=subprocess.PIPE, env=shell.environ
-    )
-    assert process.stdout is not None
     found: list[dict[str, Any]] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60), shell.started("tail", "--org", "default", "--json") as process:
+        assert process.stdout is not None
         while not found or found[-1]["type"] != "caught_up":
             found.append(json.loads(await process.stdout.readline()))
         assert [each["text"] for each in found if each.get("exec") == "x1"] == [f"line {n}" for n in range(1, 251)]
@@ -149,10 +145,8 @@ async def test_a_live_cast_that_is_ended_early_is_whole_and_a_killed_one_leaves_
     for end, names in ((signal.SIGINT, ["live.cast"]), (signal.SIGTERM, [])):
         folder = tmp_path / end.name
         folder.mkdir()
-        process = await asyncio.create_subprocess_exec(
-            *shell.argv("cast", "s1", "x1", "--live", "-o", str(folder / "live.cast")), env=shell.environ
-        )
-        async with asyncio.timeout(30):
+        live = shell.started("cast", "s1", "x1", "--live", "-o", str(folder / "live.cast"))
+        async with asyncio.timeout(60), live as process:
             while not any(each.stat().st_size for each in folder.iterdir()):
                 await asyncio.sleep(0.02)
             process.send_signal(end)
@@ -183,15 +177,10 @@ async def test_events_are_the_log_filtered(shell: Shell) -> None:
 
 
 async def test_events_follow_what_comes(shell: Shell) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *shell.argv("events", "--follow", "--type", "exec.exited"), stdout=subprocess.PIPE, env=shell.environ
-    )
-    assert process.stdout is not None
-    await shell("exec", "s1", "--id", "x1", "--", "exit", "3")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60), shell.started("events", "--follow", "--type", "exec.exited") as process:
+        assert process.stdout is not None
+        await shell("exec", "s1", "--id", "x1", "--", "exit", "3")
         assert json.loads(await process.stdout.readline())["event"]["data"]["exit_code"] == 3
-    process.kill()
-    await process.wait()
 
 
 async def test_commands_have_their_outcomes(shell: Shell) -> None:

@@ -1,0 +1,178 @@
+"""Views made again from the log: how fast, and what the live ones notice of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from bench import bare
+from bench.figure import Figure
+from bench.rig import ORG, Rig
+from bench.views import COPY_BATCH, dsn, lag
+from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.client import ClientSettings
+from sandreel_core.clock import now
+from sandreel_core.contract import exec as x
+from sandreel_core.contract.codec import encode, seal
+from sandreel_core.settings import load
+from sandreel_migrations.upgrade import upgrade
+from sandreel_projections.order import Order
+from sandreel_projections.progress import Progress
+from sandreel_projections.rebuild import Rebuild
+from sandreel_projections.registry import sources
+
+EXECS, LINES_EACH = 2, 1_000_000
+OTHER_EVENTS = 20_000
+_AT_ONCE = 200
+
+
+class _Data(msgspec.Struct):
+    line: int = 0
+    count: int = 0
+    text: str = ""
+    base64: str = ""
+
+
+class _Event(msgspec.Struct):
+    data: _Data
+
+
+class _Silent:
+    """A report that keeps when what was said."""
+
+    def __init__(self) -> None:
+        self.at_s: dict[str, float] = {}
+
+    def say(self, event: str, text: str, **fields: Any) -> None:
+        self.at_s[event] = time.perf_counter()
+
+    def progress(self, what: str, progress: Progress) -> None:
+        if progress.remaining == 0:
+            self.at_s.setdefault("read", time.perf_counter())
+
+
+async def rebuilt(rig: Rig) -> Figure:
+    """Two million lines and 20,000 other events, to the swap; beside a bare pull → COPY of the same messages."""
+    session = await rig.session("rebuilt")
+    subjects = rig.client.subjects(ORG, session)
+    bus = await _role(rig)
+    try:
+        lines = rig.lines(LINES_EACH)
+        for _ in range(EXECS):
+            await rig.ended(await rig.start(session, lines))
+        await _others(rig, bus, session, int(OTHER_EVENTS * rig.scale))
+        state = await bus.state(subjects.stream)
+        await _read_up_to(rig, state.last_sequence)
+        began = time.perf_counter()
+        report = _Silent()
+        outcome = await _rebuild(rig, bus, report).run()
+        took_s = time.perf_counter() - began
+        assert outcome.swapped, "it was not swapped"
+        assert not outcome.differing, "rows differ"
+        reference_s = await _pull_and_copy(rig, subjects.stream, f"evt.{subjects.partition}.>", state.messages)
+    finally:
+        await bus.close()
+    events = state.messages
+    return Figure(
+        *("rebuild with compare and swap", "events/s", events / took_s, 0.5, events / reference_s),
+        *("bare pull → COPY", True),
+        {"lines/s": EXECS * lines / took_s, "until read s": report.at_s.get("read", began + took_s) - began},
+    )
+
+
+async def lag_meanwhile(rig: Rig) -> Figure:
+    """The live views' lag while rebuilds run one after the other; beside the same without."""
+    alone = await lag(rig, "alone")
+    bus = await _role(rig)
+
+    async def again() -> None:
+        while True:
+            await _rebuild(rig, bus, _Silent()).run()
+
+    task = asyncio.ensure_future(again())
+    try:
+        busy = await lag(rig, "meanwhile")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await bus.close()
+    return Figure(
+        *("live lag while a rebuild runs, p99", "ms", busy.ours, 2.0, alone.ours, "without a rebuild"),
+        detail=busy.detail,
+    )
+
+
+async def _role(rig: Rig) -> JetStreamBus:
+    settings = load(ClientSettings, environ={}, path=rig.stack.client)
+    password = rig.stack.place.keys().role_password
+    return await JetStreamBus.connect(settings.bus.nats_urls, name="bench", user="role", password=password)
+
+
+def _rebuild(rig: Rig, bus: JetStreamBus, report: _Silent) -> Rebuild:
+    async def make(schema: str) -> str:
+        return await upgrade(dsn(rig), schema=schema)
+
+    return Rebuild(bus, dsn(rig), sources(1), make, report, Order())
+
+
+async def _read_up_to(rig: Rig, sequence: int) -> None:
+    """Until the live views have."""
+    connection = await asyncpg.connect(dsn(rig))
+    while (await connection.fetchval("SELECT min(sequence) FROM reel.cursors WHERE partition = 0") or 0) < sequence:
+        await asyncio.sleep(0.05)
+    await connection.close()
+
+
+async def _pull_and_copy(rig: Rig, stream: str, subject: str, messages: int) -> float:
+    """Seconds for the least that anybody would write: decode, a row each, COPY, a cursor in the same transaction."""
+    connection = await asyncpg.connect(dsn(rig))
+    await connection.execute("CREATE TABLE IF NOT EXISTS bench_all (seq bigint, line bigint, count bigint, data bytea)")
+    await connection.execute("CREATE TABLE IF NOT EXISTS bench_all_cursor (seq bigint)")
+    await connection.execute("INSERT INTO bench_all_cursor VALUES (0)")
+    decoder = msgspec.json.Decoder(_Event)
+    rows: list[tuple[int, int, int, bytes]] = []
+    number = 0
+
+    def on_body(body: bytes) -> bool:
+        nonlocal number
+        number += 1
+        data = decoder.decode(body).data
+        raw = base64.b64decode(data.base64) if data.base64 else data.text.encode()
+        rows.append((number, data.line, data.count, raw))
+        return number >= messages
+
+    began = time.perf_counter()
+    pulling = asyncio.ensure_future(bare.pull(rig.bare, subject, on_body, stream=stream))
+    ended = False
+    while not ended or rows:
+        ended = pulling.done()
+        batch, rows[:COPY_BATCH] = rows[:COPY_BATCH], []
+        if not batch:
+            await asyncio.sleep(0.001)
+            continue
+        async with connection.transaction():
+            await connection.copy_records_to_table("bench_all", records=batch)
+            await connection.execute("UPDATE bench_all_cursor SET seq = $1", batch[-1][0])
+    await pulling
+    await connection.close()
+    return time.perf_counter() - began
+
+
+async def _others(rig: Rig, bus: JetStreamBus, session: str, count: int) -> None:
+    """Small events: execs that were accepted, and ended at once."""
+    subjects = rig.client.subjects(ORG, session)
+    for first in range(0, count // 2, _AT_ONCE):
+        names = [f"small-{i}" for i in range(first, min(first + _AT_ONCE, count // 2))]
+        for n, event in enumerate(
+            (x.Accepted(boot_id="1-1"), x.Exited(exit_code=0, reason="exited", duration_ms=1)), 1
+        ):
+            bodies = [
+                (subjects.exec(name), encode(seal(event, id=f"{name}-{n}", source="/bench", subject=subjects.exec(name), time=now(), n=n)))
+                for name in names
+            ]  # fmt: skip
+            await asyncio.gather(*(bus.append(subject, body) for subject, body in bodies))

@@ -1,0 +1,19 @@
+"""What whoever keeps views of the log says of how far they are: one answer a partition."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+# Entry points of this group are coroutine functions (dsn: str) -> list[Lag]. They raise a SandreelError when it cannot be known.
+GROUP = "sandreel.lags"
+
+
+class Lag(Struct, frozen=True, kw_only=True):
+    """`events` and `seconds` behind the stream as it was when the projector looked, `looked_s_ago`; `quarantined` events that
+    no view could digest."""
+
+    partition: int
+    events: int
+    seconds: float
+    looked_s_ago: float
+    quarantined: int

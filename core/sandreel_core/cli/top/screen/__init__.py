@@ -1,0 +1,23 @@
+"""The screen itself: the only room that knows Textual. It draws what the rooms beside it have worked out."""
+
+from __future__ import annotations
+
+import logging
+
+from sandreel_core.cli.top.order import Filter, Order
+from sandreel_core.cli.top.screen.app import Top
+from sandreel_core.cli.top.watch import Watch
+from sandreel_core.client import Client
+
+
+async def show(client: Client, watch: Watch, order: Order, wanted: Filter) -> int:
+    """Until the operator leaves; the exit code. Raises what ended the reading."""
+    app = Top(client, watch, order, wanted)
+    logging.disable()  # its lines would stand across the screen, whose header says what matters
+    try:
+        await app.run_async()
+    finally:
+        logging.disable(logging.NOTSET)
+    if app.failure is not None:
+        raise app.failure
+    return 0

@@ -1,0 +1,44 @@
+"""The application: it reads beside what it draws, and draws no more than the reading leaves time for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from textual.app import App
+from textual.binding import Binding
+
+from sandreel_core.cli.top.order import Filter, Order
+from sandreel_core.cli.top.screen.table import Table
+from sandreel_core.cli.top.watch import Watch
+from sandreel_core.client import Client
+
+
+class Top(App[None]):
+    """`failure` is what ended the reading, if anything did."""
+
+    ENABLE_COMMAND_PALETTE = False
+    CSS = "Screen { background: ansi_default; color: ansi_default; }"
+    BINDINGS = [Binding("ctrl+c", "quit", priority=True), Binding("ctrl+q", "quit")]
+
+    def __init__(self, client: Client, watch: Watch, order: Order, wanted: Filter) -> None:
+        super().__init__(ansi_color=True)
+        self._client = client
+        self._watch = watch
+        self._table = Table(client, watch, order, wanted)
+        self._reading: asyncio.Task[None] | None = None
+        self.failure: BaseException | None = None
+
+    async def on_mount(self) -> None:
+        self._reading = asyncio.create_task(self._watch.run())
+        self._reading.add_done_callback(self._ended)
+        await self.push_screen(self._table)
+
+    async def on_unmount(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    def _ended(self, reading: asyncio.Task[None]) -> None:
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            self.failure = error
+            self.exit()
