@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sandreel_core.cli.backup_text import Progress, fields_of, lines_of, missing_line
 from sandreel_core.cli.connection import data_of, dsn_of, options, settings
 from sandreel_core.errors import Denied, Malformed, Misconfigured, SandreelError
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from sandreel_core.bus.jetstream import JetStreamBus
     from sandreel_core.cli.stopped import Stopped
 
-_PROGRESS_EVERY_S = 0.2
 _CONNECT_S = 10.0
 
 
@@ -69,7 +67,7 @@ async def create(args: argparse.Namespace) -> int:
         try:
             # The views first: so they are never ahead of the log that is copied.
             dump = None if dsn is None else await postgres.dump(dsn, directory, programs())
-            copies = await streams.copy(bus, directory, _Progress("copied"))
+            copies = await streams.copy(bus, directory, Progress("copied"))
             archive = [
                 ArchiveFile(stream=each.stream, file=each.file, bytes=each.bytes, sha256=each.sha256)
                 for name in [copy.name for copy in copies]
@@ -91,7 +89,7 @@ async def create(args: argparse.Namespace) -> int:
         raise Misconfigured(f"{directory} cannot be written to: {(error.strerror or 'error').lower()}") from error
     finally:
         await bus.close()
-    _print(args, _fields(manifest, directory), _lines(manifest, f"{directory} is a backup"))
+    _print(args, fields_of(manifest, directory), lines_of(manifest, f"{directory} is a backup"))
     return 0
 
 
@@ -101,10 +99,10 @@ async def verify(args: argparse.Namespace) -> int:
 
     manifest = _whole(args.directory)
     missing = missing_archive(manifest, data_of(args) / "archive")
-    lines = _lines(manifest, f"{args.directory} is whole")
+    lines = lines_of(manifest, f"{args.directory} is whole")
     if missing:
-        lines.append(_missing(args, missing))
-    _print(args, _fields(manifest, args.directory) | {"archive_missing": missing}, lines)
+        lines.append(missing_line(missing, data_of(args)))
+    _print(args, fields_of(manifest, args.directory) | {"archive_missing": missing}, lines)
     return 0
 
 
@@ -126,7 +124,7 @@ async def restore(args: argparse.Namespace) -> int:
     missing = missing_archive(manifest, data / "archive")
     fields["archive_missing"] = missing
     if missing:
-        lines.append(_missing(args, missing))
+        lines.append(missing_line(missing, data_of(args)))
     lines.append(f"now: sandreel up{_data_option(args)}")
     if manifest.archive:
         lines.append(f"then, for what was archived: sandreel projections rebuild{_data_option(args)}")
@@ -151,7 +149,7 @@ async def _restore_streams(
         if not replace:
             await streams.check_free(found.bus, manifest.streams)
         found.restoring.touch(mode=0o600)
-    progress = _Progress("restored")
+    progress = Progress("restored")
     returned = await streams.put_back(
         found.bus, directory, manifest.streams, epoch=epoch, replace=replace, report=progress
     )
@@ -247,46 +245,6 @@ def _sweep(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _fields(manifest: Manifest, directory: Path) -> dict[str, Any]:
-    return {
-        "directory": str(directory),
-        "begun_at": manifest.begun_at,
-        "ended_at": manifest.ended_at,
-        "streams": [
-            {
-                "name": each.name,
-                "epoch": each.epoch,
-                "last_sequence": each.last_sequence,
-                "last_at": each.last_at,
-                "messages": each.messages,
-                "file_bytes": each.file.bytes,
-            }
-            for each in manifest.streams
-        ],
-        "dump_bytes": manifest.dump.file.bytes if manifest.dump else None,
-        "archive_files": len(manifest.archive),
-    }
-
-
-def _lines(manifest: Manifest, verdict: str) -> list[str]:
-    lines = [
-        f"{each.name:8} {each.messages:>12,} messages, up to {each.last_sequence:,}{f' ({each.last_at})' if each.last_at else ''},"
-        f" {each.file.bytes / 2**20:,.1f} MiB"
-        for each in manifest.streams
-    ]
-    views = f"{manifest.dump.file.bytes / 2**20:,.1f} MiB ({manifest.dump.program})" if manifest.dump else "not in it"
-    lines.append(f"views    {views}")
-    if manifest.archive:
-        lines.append(f"archive  {len(manifest.archive)} files are needed beside it, and not in it")
-    took_s = (manifest.ended_at - manifest.begun_at).total_seconds()
-    return [*lines, f"{verdict}, taken {manifest.begun_at:%Y-%m-%d %H:%M:%S}Z in {took_s:.1f} s"]
-
-
-def _missing(args: argparse.Namespace, missing: list[str]) -> str:
-    some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-    return f"{len(missing)} files of the archive are not at {data_of(args) / 'archive'}: {some}"
-
-
 def _data_option(args: argparse.Namespace) -> str:
     return f" --data {args.data}" if args.data else ""
 
@@ -295,18 +253,3 @@ def _print(args: argparse.Namespace, fields: dict[str, Any], lines: list[str]) -
     import msgspec
 
     print(msgspec.json.encode(fields).decode() if args.json else "\n".join(lines), flush=True)
-
-
-class _Progress:
-    """One line on a terminal's stderr, written over itself; silent elsewhere."""
-
-    def __init__(self, verb: str) -> None:
-        self._verb = verb
-        self._shown_at = 0.0
-
-    def __call__(self, stream: str, done_bytes: int) -> None:
-        if sys.stderr.isatty() and time.monotonic() - self._shown_at > _PROGRESS_EVERY_S:
-            self._shown_at = time.monotonic()
-            print(
-                f"\r{stream}: {done_bytes / 2**20:,.1f} MiB {self._verb}\x1b[K\r", end="", file=sys.stderr, flush=True
-            )
