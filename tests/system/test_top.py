@@ -55,7 +55,7 @@ async def snapshot(site: Site, *args: str) -> list[dict[str, object]]:
 async def test_once_prints_what_is_there(site: Site, session: str) -> None:
     status, *rows = await snapshot(site, "--filter", f"name:{session}", "--wait", "3s")
     assert (status["type"], status["away_s"], status["loading"]) == ("status", None, False)
-    assert {fill["stream"] for fill in status["fills"]} == {"REEL-0", "CMD"}  # type: ignore[index, attr-defined]
+    assert {fill["stream"] for fill in status["fills"]} == {"REEL-0", "CMD"}  # type: ignore[attr-defined]
     mine, *execs = rows
     assert (mine["session"], mine["state"], mine["execs"], mine["live_execs"]) == (session, "ready", 2, 1)
     assert mine["spool_bytes"] == 0

@@ -1,4 +1,4 @@
-"""What whoever keeps views of the log says of how far they are: one answer a partition."""
+"""What whoever keeps views of the log says of how far they are: one answer a stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Lag(Struct, frozen=True, kw_only=True):
     """`events` and `seconds` behind the stream as it was when the projector looked, `looked_s_ago`; `quarantined` events that
     no view could digest."""
 
-    partition: int
+    stream: str
     events: int
     seconds: float
     looked_s_ago: float

@@ -12,18 +12,11 @@ from sandreel_core.cli.moment import HELP, METAVAR, moment
 from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from sandreel_core.bus.execs import Snapshot
     from sandreel_core.cli.tail_text import TailText
     from sandreel_core.client import Client
     from sandreel_core.contract.cursor import Cursor
 
 _OUT = 1
-# Views that do not answer in time are done without.
-_SNAPSHOT_S = 2.0
-# Entry points of this group are coroutine functions (dsn: str, partition: int) -> Snapshot | None.
-_SNAPSHOTS = "sandreel.snapshots"
 _DESCRIPTION = """\
 Show what the named sessions print, or all of an org (--org), or everything (--all): what is stored first, from the
 beginning or --since, then what comes, without a seam, in whole lines. Each begins with its session and exec, `!` marks
@@ -86,8 +79,11 @@ async def run(args: argparse.Namespace) -> int:
 
 async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: TailText) -> None:
     from contextlib import aclosing
+    from functools import partial
 
     from sandreel_core.cli.pipes import write_all
+    from sandreel_core.cli.snapshots import snapshot
+    from sandreel_core.settings import Postgres
 
     items = client.tail(
         scope.org_of(args),
@@ -97,7 +93,7 @@ async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: Tai
         stream=args.stream,
         events=args.events,
         live=not args.no_follow,
-        snapshots=_snapshots(args),
+        snapshots=partial(snapshot, section(args, Postgres).dsn),
     )
     async with aclosing(items):
         async for batch in items:
@@ -110,27 +106,3 @@ def _say_how_to_go_on(args: argparse.Namespace, cursors: dict[int, Cursor]) -> N
         [cursor] = cursors.values()
         words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursor), *args.session]
         print(f"sandreel: to go on from here: sandreel tail {' '.join(words)}", file=sys.stderr)
-
-
-def _snapshots(args: argparse.Namespace) -> Callable[[int], Awaitable[Snapshot | None]] | None:
-    """What the views know of where execs stand, where there are views; they are only a short cut."""
-    import asyncio
-    from importlib.metadata import entry_points
-
-    from sandreel_core.errors import SandreelError
-    from sandreel_core.settings import Postgres
-
-    dsn = section(args, Postgres).dsn
-    points = list(entry_points(group=_SNAPSHOTS))
-    if dsn is None or not points:
-        return None
-
-    async def look(partition: int) -> Snapshot | None:
-        try:
-            async with asyncio.timeout(_SNAPSHOT_S):
-                found: Snapshot | None = await points[0].load()(dsn, partition)
-                return found
-        except (SandreelError, TimeoutError, ImportError):
-            return None
-
-    return look

@@ -71,7 +71,7 @@ def _views(status: Status) -> list[Piece]:
         ]
     worst = max(status.views, key=lambda each: (each.seconds, each.events))
     quarantined = sum(each.quarantined for each in status.views)
-    which = f"#{worst.partition} " if len(status.views) > 1 else ""
+    which = f"of {worst.stream} " if len(status.views) > 1 else ""
     text, mood = f"views {which}{number(worst.events)} events ({duration(worst.seconds)}) behind", "dim"
     if max(each.looked_s_ago for each in status.views) > _LATE_S:
         text, mood = f"views: the projector is away, since {duration(worst.looked_s_ago)}", "warn"

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from importlib.metadata import entry_points
 
 from sandreel_core.bus.execs import Recorded, Snapshot
 from sandreel_core.bus.port import Bus, Stored
+from sandreel_core.cli.snapshots import snapshot
 from sandreel_core.cli.top.board import MAX_EXECS, Board
 from sandreel_core.client import Client
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import EventSubject, reel
-from sandreel_core.errors import Malformed, SandreelError
+from sandreel_core.errors import Malformed
 
-# Entry points of this group are coroutine functions (dsn: str, partition: int) -> Snapshot | None: where a reader of many
-# execs may begin. They raise a SandreelError when that cannot be known.
-SNAPSHOTS = "sandreel.snapshots"
 # Views that are further behind than this many events help less than reading each exec from its own beginning.
 _MAX_SILENT = 200_000
 
 
 async def begin(bus: Bus, board: Board, partition: int, org: str, dsn: str | None) -> tuple[Cursor, Snapshot | None]:
     """Fold every session up to now; where to follow from. `org` may be `*`. Raises NotFound, Unavailable."""
-    snapshot = None if dsn is None else await _snapshot(dsn, partition)
+    found = await snapshot(dsn, partition)
     state = await bus.state(reel(partition))
     cursor = Cursor(state.epoch, partition, state.last_sequence)
     async with aclosing(bus.follow(state.name, [f"evt.{partition}.{org}.*.session"], live=False)) as items:
@@ -32,11 +29,11 @@ async def begin(bus: Bus, board: Board, partition: int, org: str, dsn: str | Non
                 recorded = _recorded(stored, state.epoch, partition)
                 if recorded is not None and stored.sequence <= cursor.sequence:
                     board.take(recorded)
-    if snapshot is not None and (
-        snapshot.cursor.epoch != cursor.epoch or not 0 <= cursor.sequence - snapshot.cursor.sequence <= _MAX_SILENT
+    if found is not None and (
+        found.cursor.epoch != cursor.epoch or not 0 <= cursor.sequence - found.cursor.sequence <= _MAX_SILENT
     ):
-        snapshot = None
-    return cursor, snapshot
+        found = None
+    return cursor, found
 
 
 async def meet_execs(client: Client, board: Board) -> None:
@@ -60,16 +57,6 @@ async def _first_ns(bus: Bus, where: EventSubject) -> int | None:
         async for item in items:
             if isinstance(item, list):
                 return item[0].time_ns
-    return None
-
-
-async def _snapshot(dsn: str, partition: int) -> Snapshot | None:
-    for point in entry_points(group=SNAPSHOTS):
-        try:
-            found: Snapshot | None = await point.load()(dsn, partition)
-        except (ImportError, SandreelError):
-            continue  # the views are away or not installed: it works without, and the header says that they are
-        return found
     return None
 
 
