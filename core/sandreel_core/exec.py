@@ -20,7 +20,8 @@ Phase = Literal["none", "accepted", "running", "exited", "lost"]
 TRANSITIONS: dict[str, dict[Phase, Phase]] = {
     c.Accepted.type: {"none": "accepted"},
     c.Started.type: {"accepted": "running"},
-    c.Exited.type: {"accepted": "exited", "running": "exited"},
+    # From none where nothing that stands before it could be taken.
+    c.Exited.type: {"none": "exited", "accepted": "exited", "running": "exited"},
     # From none as well: a start that a dead boot left unanswered is closed with n = 1.
     c.Lost.type: {"none": "lost", "accepted": "lost", "running": "lost"},
 }
@@ -57,7 +58,10 @@ def evolve(state: Exec, event: Envelope) -> Exec:
             bytes=state.bytes | {data.stream: state.bytes.get(data.stream, 0) + size},
         )
     if isinstance(data, c.Gap):
-        return replace(state, gaps=state.gaps + 1)
+        state = replace(state, gaps=state.gaps + 1)
+        if state.phase == "none" and data.from_n == 1:  # what accepted it is gone with a restored log
+            return replace(state, phase="accepted", boot_id=c.writer_of(event.source))
+        return state
     phase = TRANSITIONS.get(event.type, {}).get(state.phase)
     if phase is None:
         return state

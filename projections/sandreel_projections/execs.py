@@ -133,7 +133,17 @@ def fold(row: ExecRow, change: Change, size: int = 0) -> ExecRow:
         case Unknown():
             return replace(row, unreadable_events=row.unreadable_events + 1)
         case x.Gap():
-            return replace(row, gaps=row.gaps + 1)
+            row = replace(row, gaps=row.gaps + 1)
+            if row.phase == "none" and data.from_n == 1:  # what accepted it is gone with a restored log
+                return replace(
+                    row,
+                    phase="accepted",
+                    boot_id=text(x.writer_of(change.envelope.source)),
+                    command_id=text(change.envelope.causationid),
+                    correlation_id=text(change.envelope.correlationid),
+                    requested_by=text(change.envelope.actor),
+                )
+            return row
         case x.Throttled():
             return replace(row, throttled=row.throttled + 1)
         case x.StdinWritten():

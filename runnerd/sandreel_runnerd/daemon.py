@@ -249,8 +249,9 @@ class Daemon:
         self._ended.set()
 
     def _hear_log(self, head: LogHead) -> None:
+        restored = head.epoch != self._answers.epoch
         self._answers.epoch = head.epoch
-        self._feed.hear(head.commands_last)
+        self._feed.hear(head.commands_last, head.commands_restored_at if restored else None)
 
     def _look(self) -> None:
         """With every heartbeat, so that nothing else needs a timer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -21,25 +21,37 @@ if TYPE_CHECKING:
     from sandreel_runnerd.outbox import Outbox
 
 
+class Concluded(NamedTuple):
+    """The end of an exec as it was acknowledged, for a log that comes back without it (`Outbox.remember`)."""
+
+    exec_id: str
+    n: int
+    body: bytes
+    cause: dict[str, Any]
+
+
 class ExecRecord:
     """Made by `Outbox.recorder`."""
 
-    def __init__(self, outbox: Outbox, exec_id: str, owner: int) -> None:
+    def __init__(self, outbox: Outbox, exec_id: str, owner: int, *, next_n: int = 2) -> None:
         self.exec_id = exec_id
         self.owner = owner
         self.accepted = False
         self._outbox = outbox
         self._subject = outbox.subjects.exec(exec_id)
-        self._lane = outbox.pipeline.lane(self._subject, self, next_n=2)
+        self._lane = outbox.pipeline.lane(self._subject, self, next_n=next_n)
         self._spooled = 0
         self._turn = asyncio.Lock()  # fair: who comes first is recorded first
         self._failure: Denied | None = None
+        # What events say of the command that started it, and what those say that nothing else has caused.
+        self._cause: dict[str, Any] = {}
         self._correlation_id: str | None = None
         self._log = Log("outbox")
 
     async def accept(self, accepted: c.Accepted, *, command: Envelope) -> None:
         """See `Recorder.accept`."""
-        self._correlation_id = command.correlationid or command.id
+        self._cause = _cause(command)
+        self._correlation_id = self._cause["correlationid"]
         try:
             await self._accept(encode(self._seal(accepted, 1, command)), command.id)
         except (SandreelError, asyncio.CancelledError):
@@ -58,9 +70,28 @@ class ExecRecord:
             while not self._is_acknowledged():
                 await self._outbox.pipeline.changed()
             n = self._lane.next_n
-            self._lane.put(encode(self._seal(exited, n, None)), n, keep=True)
+            body = encode(self._seal(exited, n, None))
+            self._lane.put(body, n, keep=True)
             while not self._is_acknowledged():
                 await self._outbox.pipeline.changed()
+            n = self._lane.next_n - 1  # a gap may have moved it
+        self._close()
+        self._outbox.remember(Concluded(self.exec_id, n, self.renumber(body, n), self._cause))
+
+    def revive(self, concluded: Concluded, head: ExecHead) -> None:
+        """While greeting: the log came back without the end that it had acknowledged. Made with `next_n` of the end."""
+        self.accepted = True
+        self._cause, self._correlation_id = concluded.cause, concluded.cause["correlationid"]
+        self._lane.put(concluded.body, concluded.n, keep=True)
+        self.reconcile(head)
+
+    async def see_out(self) -> None:
+        """Until the end of a revived one is acknowledged again, or taken from somebody else."""
+        try:
+            while not self._is_acknowledged():
+                await self._outbox.pipeline.changed()
+        except Denied as error:
+            self._log.info("an end was not stored again", exec=self.exec_id, why=str(error))
         self._close()
 
     def unspool(self, body: bytes, n: int) -> bool:
@@ -91,7 +122,10 @@ class ExecRecord:
 
     def gap(self, n: int, from_n: int, why: str) -> bytes:
         """`Author`: an event that explains missing ordinals."""
-        return encode(self._seal(c.Gap(from_n=from_n, to_n=n - 1, why=why), n, None))
+        envelope = self._seal(c.Gap(from_n=from_n, to_n=n - 1, why=why), n, None)
+        if from_n == 1:  # it stands for the acceptance too, which is the command's outcome
+            envelope = msgspec.structs.replace(envelope, **self._cause)
+        return encode(envelope)
 
     def renumber(self, body: bytes, n: int) -> bytes:
         """`Author`: the same event under another ordinal."""
@@ -164,12 +198,7 @@ class ExecRecord:
     def _seal(self, event: c.ExecEvent, n: int, command: Envelope | None) -> Envelope:
         attributes: dict[str, Any] = {}
         if command is not None:
-            attributes = {
-                "causationid": command.id,
-                "correlationid": command.correlationid or command.id,
-                "actor": command.actor,
-                "traceparent": command.traceparent,
-            }
+            attributes = _cause(command)
         elif not isinstance(event, c.Output):
             attributes = {"correlationid": self._correlation_id}
         return seal(
@@ -181,3 +210,12 @@ class ExecRecord:
             n=n,
             **attributes,
         )
+
+
+def _cause(command: Envelope) -> dict[str, Any]:
+    return {
+        "causationid": command.id,
+        "correlationid": command.correlationid or command.id,
+        "actor": command.actor,
+        "traceparent": command.traceparent,
+    }

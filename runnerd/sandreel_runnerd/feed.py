@@ -122,12 +122,14 @@ class Feed:
         self._received = self.handled
         self._read_again()
 
-    def hear(self, commands_last: int) -> None:
-        """CMD's last sequence. One that is smaller than what was handled means that CMD was restored: what
-        is stored from now on is new, although its numbers are not."""
-        if commands_last < self._before:
-            self._log.warning("commands were restored", last=commands_last, handled=self.handled)
-            self.handled = self._received = self._before = commands_last
+    def hear(self, commands_last: int, restored_at: int | None = None) -> None:
+        """CMD's last sequence, and when it came back from a backup since we last heard, where it ended then. One that is
+        smaller than what was handled means that CMD was restored: what is stored behind it is new, although its
+        numbers are not."""
+        last = commands_last if restored_at is None else min(restored_at, commands_last)
+        if last < self._before:
+            self._log.warning("commands were restored", last=last, handled=self.handled)
+            self.handled = self._received = self._before = last
             self._read_again()
 
     def close(self) -> None:

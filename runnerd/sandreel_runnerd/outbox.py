@@ -7,6 +7,7 @@ overtakes. The spool is used while the bus is away or output is held; when it is
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -18,13 +19,16 @@ from sandreel_core.contract.requests import AskLog, ExecHead, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, NotFound, Over, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
-from sandreel_runnerd.exec_record import ExecRecord
+from sandreel_runnerd.exec_record import Concluded, ExecRecord
 from sandreel_runnerd.spool import Spool
 
 # The log's answer may lag for a moment behind what it acknowledged. A hole in a stream of the same epoch is
 # believed only when it is told three times in a row.
 _DISPUTES = 3
 _ASK_TIMEOUT_S = 5.0
+# Ends that are kept for a log that comes back from a backup without them: about 1 KB each. As many as a spawner keeps
+# heads of (`spawner/heads.py`); what ended before those is closed as lost with its boot.
+MAX_CONCLUDED = 1024
 
 OnDead = Callable[[Denied], None]
 OnLog = Callable[[LogHead], None]
@@ -64,6 +68,8 @@ class Outbox:
         self._records: dict[str, ExecRecord] = {}
         self._owners: dict[int, ExecRecord] = {}
         self._next_owner = 0
+        self._concluded: OrderedDict[str, Concluded] = OrderedDict()
+        self._revived: set[asyncio.Task[None]] = set()
         self._spooled = asyncio.Event()
         self._log = Log("outbox")
 
@@ -83,7 +89,9 @@ class Outbox:
             try:
                 yield self
             finally:
-                drain.cancel()
+                for task in (drain, *self._revived):
+                    task.cancel()
+                await asyncio.gather(*self._revived, return_exceptions=True)
 
     def recorder(self, exec_id: str) -> ExecRecord:
         """The record of one exec, which removes itself when it is concluded, refused or closed.
@@ -101,6 +109,12 @@ class Outbox:
         if self._records.get(record.exec_id) is record:
             del self._records[record.exec_id]
             del self._owners[record.owner]
+
+    def remember(self, concluded: Concluded) -> None:
+        """The end of an exec, acknowledged."""
+        self._concluded[concluded.exec_id] = concluded
+        while len(self._concluded) > MAX_CONCLUDED:
+            self._concluded.popitem(last=False)
 
     def hold(self, on: bool) -> None:
         """The stream is nearly full: output goes to the spool, and children wait when that is full; the small
@@ -147,8 +161,27 @@ class Outbox:
             self._epoch = head.epoch
         for record, exec_head in records:
             record.reconcile(exec_head)
+        if restored and self._concluded:
+            await self._revive()
         if self._on_log is not None:
             self._on_log(head)
+
+    async def _revive(self) -> None:
+        """Law 2: an end that the restored log lacks is stored again, behind a gap for what went with it."""
+        head = await self.ask_log(list(self._concluded))
+        for concluded in list(self._concluded.values()):
+            known = head.execs.get(concluded.exec_id, ExecHead())
+            mine = known.boot_id in (None, self.boot_id)
+            if known.ended or not mine or concluded.exec_id in self._records:
+                continue
+            del self._concluded[concluded.exec_id]
+            self._next_owner += 1
+            record = ExecRecord(self, concluded.exec_id, self._next_owner, next_n=concluded.n)
+            self._records[concluded.exec_id] = self._owners[self._next_owner] = record
+            record.revive(concluded, known)
+            task = asyncio.ensure_future(record.see_out())
+            self._revived.add(task)
+            task.add_done_callback(self._revived.discard)
 
     def _die(self, error: Denied) -> None:
         if self.dead is None:

@@ -133,6 +133,22 @@ async def test_commands_are_read_after_a_restore_that_is_heard_of_while_a_feed_i
         await until(lambda: taken == [1, 2, 3, 4, 5, 3])
 
 
+async def test_commands_are_read_after_a_restore_that_others_have_written_beyond() -> None:
+    """CMD was restored to 2, and has 6 again: 3 to 6 are new, although 5 had been handled."""
+    spawner = Spawner()
+    async with reading(spawner) as (feed, taken):
+        await spawner.say(1, 2, 3, 4, 5)
+        await until(lambda: len(taken) == 5)
+        spawner.may_answer.clear()
+        spawner.lose_feed()
+        await until(lambda: spawner.asked == [5])
+        del spawner.commands[2:]
+        feed.hear(6, 2)
+        spawner.may_answer.set()
+        await spawner.say(3, 4, 5, 6)
+        await until(lambda: taken == [1, 2, 3, 4, 5, 3, 4, 5, 6])
+
+
 async def test_nothing_is_known_to_be_read_while_there_is_no_feed() -> None:
     spawner = Spawner()
     async with reading(spawner) as (feed, taken):

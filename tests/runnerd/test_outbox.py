@@ -13,6 +13,7 @@ from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.pipeline import WINDOW_MESSAGES
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import seal
+from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.requests import AskLog, LogHead
 from sandreel_core.errors import Denied, Over, Refused, Unavailable
 from sandreel_runnerd.outbox import Outbox
@@ -274,6 +275,37 @@ async def test_a_hole_in_a_restored_stream_is_explained() -> None:
         assert lines(items) == [1, 2, 3, 4, *range(11, 101)]
         assert isinstance(events(items)[-1].data, c.Exited)
         assert len(here.asked) == 1
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 6, 7], ids="the log keeps {}".format)
+async def test_law_2_an_end_that_a_restored_stream_lacks_is_stored_again(kept: int) -> None:
+    """Of accepted, five lines and the end (n 1 to 7) the log comes back with the first few."""
+    async with world() as here:
+        record = await here.accepted()
+        for number in range(1, 6):
+            await record.record(line(number))
+        await record.conclude(END)
+        here.runnerd.go_away()
+        stream = here.server.store.stream(REEL.name)
+        for sequence in range(kept + 1, 8):
+            stream.remove(sequence)
+        here.epoch = "ep1"
+        here.runnerd.come_back()
+        found: list[Envelope] = []
+        while not found or not isinstance(found[-1].data, c.Exited):
+            await asyncio.sleep(0.01)  # an end is stored again by nobody's leave
+            found = events(await read(here.others))
+        assert found[-1].data == END
+        gaps = [event for event in found if isinstance(event.data, c.Gap)]
+        assert [(gap.data.from_n, gap.n - gap.data.to_n) for gap in gaps] == ([(kept + 1, 1)] if kept < 6 else [])
+        if kept == 0:
+            assert (gaps[0].causationid, gaps[0].actor) == (COMMAND.id, "u1"), "the command has its one outcome"
+        here.runnerd.go_away()
+        here.epoch = "ep2"
+        here.runnerd.come_back()
+        while len(here.heads) < 2:
+            await here.outbox.pipeline.changed()
+        assert [event.n for event in events(await read(here.others))] == [event.n for event in found], "once"
 
 
 async def test_an_exec_that_is_accepted_while_the_log_answers_has_no_hole() -> None:

@@ -21,10 +21,17 @@ from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.ordinals import Ordinals
 from sandreel_projections.batch import Batch, Views
+from sandreel_projections.execs import ExecRow
 from sandreel_projections.registry import reel_source
+from sandreel_projections.sessions import SessionRow
 
 Rows = dict[str, list[tuple[Any, ...]]]
 _TABLES = {"sessions": "org, session, incarnation", "execs": "org, session, exec", "exec_blocks": "sequence"}
+# In the order of the fields: a migration adds its columns at the end of a table, a fold has its own order.
+_COLUMNS = {
+    table: ", ".join(f'"{name}"' for name in row.__struct_fields__)
+    for table, row in {"sessions": SessionRow, "execs": ExecRow}.items()
+}
 
 
 @dataclass
@@ -70,6 +77,8 @@ def told(messages: Sequence[Stored]) -> dict[str, Told]:
             continue
         exec_.last_n, exec_.last_sequence = n, stored.sequence
         exec_.gaps += is_gap
+        if is_gap and data["from_n"] == 1:  # a restored log: what accepted it is gone
+            exec_.phase, exec_.boot_id, exec_.source = "accepted", event["source"].rpartition("/")[2], event["source"]
         if kind == "exec.accepted":
             exec_.phase, exec_.boot_id, exec_.source = "accepted", data["boot_id"], event["source"]
         elif kind == "exec.started":
@@ -127,7 +136,12 @@ async def stored_rows(dsn: str) -> Rows:
     connection = await asyncpg.connect(dsn, timeout=20)
     try:
         return {
-            table: [tuple(row) for row in await connection.fetch(f"SELECT * FROM reel.{table} ORDER BY {order}")]
+            table: [
+                tuple(row)
+                for row in await connection.fetch(
+                    f"SELECT {_COLUMNS.get(table, '*')} FROM reel.{table} ORDER BY {order}"
+                )
+            ]
             for table, order in _TABLES.items()
         }
     finally:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
 from nats.aio.msg import Msg
 
 from sandreel_core.bus import jetstream_api as api
+from sandreel_core.bus import jetstream_snapshot as snapshot
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
 from sandreel_core.bus.jetstream_channel import JetStreamChannel
@@ -86,9 +88,13 @@ class JetStreamBus:
             await api.ensure_work(await self._link(), work, TIMEOUT_S)
 
     async def renew_epoch(self, stream: str, epoch: str) -> None:
+        await self.annotate(stream, {"epoch": epoch})
+
+    async def annotate(self, stream: str, metadata: dict[str, str]) -> None:
+        """Write these into the stream's metadata, beside what is there. Raises NotFound, Denied, Unavailable."""
         link = await self._link()
         config = (await api.ask(link, f"STREAM.INFO.{stream}", timeout_s=TIMEOUT_S))["config"]
-        changed = config | {"metadata": (config.get("metadata") or {}) | {"epoch": epoch}}
+        changed = config | {"metadata": (config.get("metadata") or {}) | metadata}
         await api.ask(link, f"STREAM.UPDATE.{stream}", changed, timeout_s=TIMEOUT_S)
 
     async def append(
@@ -202,6 +208,30 @@ class JetStreamBus:
 
         async with self._subscribed(subject, on_message, ""):
             yield
+
+    # Copies of whole streams: of JetStream alone, for `sandreel_core.backup`.
+
+    async def stream_names(self) -> list[str]:
+        """Every stream of the account. Raises Denied, Unavailable."""
+        return await snapshot.names(await self._link(), TIMEOUT_S)
+
+    async def take_copy(self, stream: str, head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """See `jetstream_snapshot.take`."""
+        async with aclosing(snapshot.take(await self._link(), stream, head)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def put_copy(self, stream: str, head: dict[str, Any], chunks: AsyncIterable[bytes]) -> None:
+        """See `jetstream_snapshot.put`."""
+        await snapshot.put(await self._link(), stream, head, chunks)
+
+    async def drop_stream(self, stream: str) -> None:
+        """Delete it with all that it holds. Raises NotFound, Denied, Unavailable."""
+        await snapshot.drop(await self._link(), stream, TIMEOUT_S)
+
+    async def readers(self, stream: str) -> list[str]:
+        """The consumers on which somebody waits at this moment. Raises NotFound, Denied, Unavailable."""
+        return await snapshot.readers(await self._link(), stream, TIMEOUT_S)
 
     async def close(self) -> None:
         # More than once: nats-py swallows a cancellation here and there while it connects or closes.

@@ -41,7 +41,8 @@ Item = list[Stored] | CaughtUp | Missing
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """`epoch` is the one written into the stream's metadata when it was created or restored; `partitions` (only of CMD)
-    how many REEL streams the installation was made with, None where that was not written down."""
+    how many REEL streams the installation was made with, None where that was not written down; `restored_at` (only of
+    CMD) where it ended when it was last brought back from a backup, together with the REELs of the same epoch."""
 
     name: str
     epoch: str
@@ -51,6 +52,7 @@ class StreamState:
     bytes: int
     max_bytes: int
     partitions: int | None = None
+    restored_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,16 @@ class Stream:
 
 def partitions_of(metadata: Mapping[str, str]) -> int | None:
     """What a stream's metadata says of `StreamState.partitions`."""
-    said = metadata.get("partitions", "")
+    return _number(metadata, "partitions")
+
+
+def restored_at_of(metadata: Mapping[str, str]) -> int | None:
+    """What a stream's metadata says of `StreamState.restored_at`."""
+    return _number(metadata, "restored_at")
+
+
+def _number(metadata: Mapping[str, str], name: str) -> int | None:
+    said = metadata.get(name, "")
     return int(said) if said.isdecimal() else None
 
 

@@ -22,7 +22,20 @@ from sandreel_core.log import for_people
 # Commands of this package, in the order in which help shows them; those of others are entry points.
 _COMMANDS = (
     *("up", "demo", "session", "exec", "attach", "replay", "cancel", "cp", "files", "env"),
-    *("state", "tail", "cast", "events", "commands", "archive", "streams", "top", "health", "doctor", "completion"),
+    *(
+        "state",
+        "tail",
+        "cast",
+        "events",
+        "commands",
+        "archive",
+        "backup",
+        "streams",
+        "top",
+        "health",
+        "doctor",
+        "completion",
+    ),
 )
 _GROUP = "sandreel.commands"
 OPERATOR_ERROR = 2

@@ -180,6 +180,11 @@ class Truncated(ExecEvent, frozen=True, kw_only=True):
     limit_bytes: Ordinal
 
 
+def writer_of(source: str) -> str:
+    """The boot id in the `source` of what a runnerd writes, `/runnerd/<org>/<session>/<boot id>`."""
+    return source.rpartition("/")[2]
+
+
 class Gap(ExecEvent, frozen=True, kw_only=True):
     """Events `from_n` to `to_n` will never come. Its own n is `to_n + 1`."""
 

@@ -100,8 +100,12 @@ class ExecHead(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LogHead(Reply, frozen=True, kw_only=True):
+    """`commands_restored_at`: where CMD ended when it came back from a backup, if that is what gave the session's partition
+    its `epoch`: what a runnerd has handled behind it is gone, and new commands have those numbers."""
+
     epoch: str
     commands_last: Count
+    commands_restored_at: Count | None = None
     execs: dict[str, ExecHead] = {}
 
 

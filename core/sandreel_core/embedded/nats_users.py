@@ -51,4 +51,15 @@ CLIENT = NatsUser(
     subscribe=("_INBOX.>", "hb.*.*"),
 )
 
-USERS: tuple[NatsUser, ...] = (ROLE, RUNNERD, CLIENT)
+# `sandreel backup create`: it copies whole streams, and can neither write nor delete nor bring back anything. Bringing
+# back (STREAM.RESTORE, after STREAM.DELETE) is in the roles' name alone.
+BACKUP = NatsUser(
+    "backup",
+    publish=(
+        *("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.SNAPSHOT.*"),
+        "$JS.SNAPSHOT.ACK.>",
+    ),
+    subscribe=("_INBOX.>",),
+)
+
+USERS: tuple[NatsUser, ...] = (ROLE, RUNNERD, CLIENT, BACKUP)

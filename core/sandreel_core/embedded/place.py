@@ -61,6 +61,8 @@ class Place:
         self.nats = data / "nats"
         self.postgres = data / "postgres"
         self.state = data / "state"
+        # There while `sandreel backup restore` puts streams back: some are there again, others not yet.
+        self.restoring = data / "restoring"
 
     def log(self, part: str) -> Path:
         return self.data / "logs" / f"{part}.log"

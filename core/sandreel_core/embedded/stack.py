@@ -82,6 +82,10 @@ class Stack:
         async with AsyncExitStack() as exit:
             wiring = Wiring.read(self._environ)
             exit.enter_context(open_place(self.data))
+            if self.place.restoring.exists():  # roles would make what is missing, empty
+                raise Misconfigured(
+                    "a restore was cut short, and streams are missing: run `sandreel backup restore --replace` again"
+                )
             keys = self.place.keys()
             exit.push_async_callback(self._stop_parts)
             await self._start_servers(wiring, keys)
@@ -131,8 +135,8 @@ class Stack:
         wiring.write(self.place, self.place.keys(), dsn)
 
     def _nats(self, keys: Keys, wiring: Wiring) -> NatsServer:
-        passwords = {"role": keys.role_password, "runnerd": keys.runnerd_password, "client": keys.client_password}
-        return NatsServer(self.place.nats, port=wiring.settings.nats_port or keys.nats_port, passwords=passwords)
+        port = wiring.settings.nats_port or keys.nats_port
+        return NatsServer(self.place.nats, port=port, passwords=passwords(keys))
 
     async def _start_at_port(self, name: str, server: NatsServer | PostgresServer, fixed: bool) -> None:
         """Start it at the port that was kept, at another one when somebody has taken it meanwhile."""
@@ -250,6 +254,11 @@ class Stack:
         for result in results:
             if result is not None:
                 raise result
+
+
+def passwords(keys: Keys) -> dict[str, str]:
+    """Of the NATS users that processes of the stack connect as."""
+    return {"role": keys.role_password, "runnerd": keys.runnerd_password, "client": keys.client_password}
 
 
 async def _together(starts: list[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -148,11 +148,16 @@ class Desk:
         subjects = self._journal.subjects(key)
         execs = {exec_id: (await self._heads.read(subjects, exec_id)).public() for exec_id in asked.execs}
         state = await self._bus.state(subjects.stream)
-        commands_last = await self._journal.commands_last()
+        commands = await self._bus.state(CMD)
         # Read last: a boot that is over must not take heart from what we have just read.
         record, _, _ = await self._journal.load(key)
         _check(record.session, asked.boot_id)
-        return LogHead(epoch=state.epoch, commands_last=commands_last, execs=execs)
+        return LogHead(
+            epoch=state.epoch,
+            commands_last=commands.last_sequence,
+            commands_restored_at=commands.restored_at if commands.epoch == state.epoch else None,
+            execs=execs,
+        )
 
     async def _workspace(self, key: Key) -> tuple[dict[str, str], int]:
         """The session's variables, with every patch since this incarnation began, and the last sequence of the

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
 from sandreel_core.contract.codec import decode_event
-from sandreel_core.contract.exec import Accepted, Exited, Lost
+from sandreel_core.contract.exec import Accepted, Exited, Gap, Lost, writer_of
 from sandreel_core.contract.requests import ExecHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed
@@ -80,6 +80,10 @@ class Heads:
             head.answered.add(event.causationid)
         if isinstance(event.data, Accepted):
             head.accepted_by = event.data.boot_id
+            head.started_by = event.causationid
+        elif isinstance(event.data, Gap) and event.data.from_n == 1:
+            # The log was restored from before the exec was accepted: whoever accepted it says so, and goes on.
+            head.accepted_by = writer_of(event.source)
             head.started_by = event.causationid
 
     async def open(self, subjects: SessionSubjects) -> list[str]:
