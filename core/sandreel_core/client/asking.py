@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from socket import gethostname
 
 from sandreel_core import clock
 from sandreel_core.bus.port import Bus
@@ -32,7 +33,8 @@ class Asking:
         self.actor = actor
         self.answer_timeout_s = answer_timeout_s
         self._reels = Reels(bus)
-        source = f"/client/{actor}" if actor else "/client"
+        # Who asked and from which machine: the audit log's "from where".
+        source = f"/client/{actor or ''}@{gethostname()}"
         self._commands = Commands(bus, self._reels, source=source, actor=actor, now=now)
         self._sessions = Sessions(bus, self._reels, partitions)
 

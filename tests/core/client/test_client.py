@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from socket import gethostname
 
+import msgspec
 import pytest
 
 from sandreel_core import clock
@@ -20,6 +22,7 @@ from sandreel_core.contract import session as s
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
+from sandreel_core.contract.subjects import CMD
 from sandreel_core.contract.workspace import EnvPatched
 from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
 from tests.support.fake_roles import Roles, fake_roles
@@ -254,6 +257,10 @@ async def test_the_outcome_names_its_cause_and_who_asked(client: Client) -> None
     assert isinstance(handle.accepted.data, x.Accepted)
     assert handle.accepted.event.causationid == handle.accepted.command_id
     assert handle.accepted.event.actor == "tests"
+    command = client.subjects(ORG, SESSION).command("runnerd", handle.accepted.command_id)
+    stored = await client.bus.last(CMD, command)
+    assert stored is not None
+    assert msgspec.json.decode(stored.body)["source"] == f"/client/tests@{gethostname()}"
 
 
 async def test_the_outcome_of_an_environment_change_names_what_was_denied(client: Client) -> None:
