@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 import time
 from typing import Any
 
 import asyncpg
 import msgspec
+from nats.js.api import AckPolicy, ConsumerConfig
 
-from bench import bare
 from bench.figure import Figure
 from bench.rig import ORG, Rig
-from bench.views import COPY_BATCH, dsn, lag
+from bench.views import dsn, lag
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.client import ClientSettings
 from sandreel_core.clock import now
@@ -29,6 +30,7 @@ from sandreel_projections.registry import sources
 EXECS, LINES_EACH = 2, 1_000_000
 OTHER_EVENTS = 20_000
 _AT_ONCE = 200
+_FETCH = 256
 
 
 class _Data(msgspec.Struct):
@@ -77,22 +79,41 @@ async def rebuilt(rig: Rig) -> Figure:
         reference_s = await _pull_and_copy(rig, subjects.stream, f"evt.{subjects.partition}.>", state.messages)
     finally:
         await bus.close()
-    events = state.messages
     return Figure(
-        *("rebuild with compare and swap", "events/s", events / took_s, 0.5, events / reference_s),
+        *("rebuild with compare and swap", "lines/s", EXECS * lines / took_s, 0.5, EXECS * lines / reference_s),
         *("bare pull → COPY", True),
-        {"lines/s": EXECS * lines / took_s, "until read s": report.at_s.get("read", began + took_s) - began},
+        {"s": took_s, "until read s": report.at_s.get("read", began + took_s) - began},
     )
 
 
 async def lag_meanwhile(rig: Rig) -> Figure:
     """The live views' lag while rebuilds run one after the other; beside the same without."""
     alone = await lag(rig, "alone")
-    bus = await _role(rig)
+    count = 0
 
     async def again() -> None:
+        """As an operator does: a process of its own."""
+        nonlocal count
         while True:
-            await _rebuild(rig, bus, _Silent()).run()
+            process = await asyncio.create_subprocess_exec(
+                *(
+                    sys.executable,
+                    "-m",
+                    "sandreel_core.cli",
+                    "projections",
+                    "rebuild",
+                    "--data",
+                    str(rig.stack.client.parent),
+                ),
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+            try:
+                assert await process.wait() == 0
+                count += 1
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                    await process.wait()
 
     task = asyncio.ensure_future(again())
     try:
@@ -100,10 +121,9 @@ async def lag_meanwhile(rig: Rig) -> Figure:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await bus.close()
     return Figure(
         *("live lag while a rebuild runs, p99", "ms", busy.ours, 2.0, alone.ours, "without a rebuild"),
-        detail=busy.detail,
+        detail=busy.detail | {"rebuilds": count},
     )
 
 
@@ -135,32 +155,29 @@ async def _pull_and_copy(rig: Rig, stream: str, subject: str, messages: int) -> 
     await connection.execute("CREATE TABLE IF NOT EXISTS bench_all_cursor (seq bigint)")
     await connection.execute("INSERT INTO bench_all_cursor VALUES (0)")
     decoder = msgspec.json.Decoder(_Event)
-    rows: list[tuple[int, int, int, bytes]] = []
-    number = 0
-
-    def on_body(body: bytes) -> bool:
-        nonlocal number
-        number += 1
-        data = decoder.decode(body).data
-        raw = base64.b64decode(data.base64) if data.base64 else data.text.encode()
-        rows.append((number, data.line, data.count, raw))
-        return number >= messages
-
-    began = time.perf_counter()
-    pulling = asyncio.ensure_future(bare.pull(rig.bare, subject, on_body, stream=stream))
-    ended = False
-    while not ended or rows:
-        ended = pulling.done()
-        batch, rows[:COPY_BATCH] = rows[:COPY_BATCH], []
-        if not batch:
-            await asyncio.sleep(0.001)
-            continue
+    js = rig.bare.jetstream()
+    config = ConsumerConfig(filter_subject=subject, ack_policy=AckPolicy.NONE, mem_storage=True)
+    info = await js.add_consumer(stream, config)
+    pulled = await js.pull_subscribe_bind(info.name, stream)
+    began, number = time.perf_counter(), 0
+    fetching = asyncio.ensure_future(pulled.fetch(_FETCH, timeout=20))
+    while number < messages:
+        found = await fetching
+        left = messages - number - len(found)
+        if left:  # the next ones come while these are written
+            fetching = asyncio.ensure_future(pulled.fetch(min(_FETCH, left), timeout=20))
+        rows = []
+        for number, message in enumerate(found, number + 1):  # noqa: B020 - it goes on where it was
+            data = decoder.decode(message.data).data
+            raw = base64.b64decode(data.base64) if data.base64 else data.text.encode()
+            rows.append((number, data.line, data.count, raw))
         async with connection.transaction():
-            await connection.copy_records_to_table("bench_all", records=batch)
-            await connection.execute("UPDATE bench_all_cursor SET seq = $1", batch[-1][0])
-    await pulling
+            await connection.copy_records_to_table("bench_all", records=rows)
+            await connection.execute("UPDATE bench_all_cursor SET seq = $1", number)
+    took_s = time.perf_counter() - began
+    await pulled.unsubscribe()
     await connection.close()
-    return time.perf_counter() - began
+    return took_s
 
 
 async def _others(rig: Rig, bus: JetStreamBus, session: str, count: int) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sandreel_projections.report import Report
 
 DIFFERS = 1
+# What keeps the live views comes first where both want the same processor.
+_NICENESS = 10
 _DESCRIPTION = """\
 Make the views again from the archive and the stream, in a schema of their own beside the live ones, which go on being
 written and read. Then compare row by row, both sides at the same place of the log, and, if nothing differs, put the new
@@ -85,6 +88,8 @@ async def run(args: argparse.Namespace) -> int:
     if order.to is not None and (order.compare_only or order.accept_differences):
         raise Malformed("--to compares and swaps nothing: it goes with neither --compare-only nor --accept-differences")
     dsn = dsn_of(args)
+
+    os.nice(_NICENESS)
 
     async def make_schema(name: str) -> str:
         return await upgrade(dsn, schema=name, wait_s=order.patience_s)
