@@ -241,6 +241,25 @@ async def test_a_removed_analyst_is_out_at_once(story: Story, database: str) -> 
         await analysts.remove(database, name)
 
 
+async def test_a_login_that_something_else_holds_loses_its_rights_all_the_same(database: str) -> None:
+    name = unique("ann")
+    await analysts.add(database, name, ["default"], PASSWORD)
+    await fetch(database, f"GRANT SELECT ON reel.schema_version TO {name}")
+    with pytest.raises(Misconfigured, match=r"not dropped: .*schema_version"):
+        await analysts.remove(database, name)
+    assert name not in [each.name for each in await analysts.everyone(database)]
+    [role] = await fetch(database, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{name}'")
+    assert role == {"rolcanlogin": False}
+    await fetch(database, f"DROP OWNED BY {name}")
+    await fetch(database, f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("name", ["public", "none"])
+async def test_words_that_postgres_keeps_are_no_names(database: str, name: str) -> None:
+    with pytest.raises(Malformed, match="another name"):
+        await analysts.add(database, name, ["default"], PASSWORD)
+
+
 async def test_analysts_outlive_the_views(ann: Login, database: str) -> None:
     await fetch(database, "DROP SCHEMA reel CASCADE")
     await upgrade(database)
