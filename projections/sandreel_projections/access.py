@@ -19,10 +19,11 @@ TABLES = (
     "exec_events",
     "execs",
     "ops",
-    "quarantine",
     "session_stages",
     "sessions",
 )
+# Without `body`: what nobody can read may have secrets in it anywhere.
+QUARANTINE = ("stream", "epoch", "sequence", "partition", "cursor", "subject", "reason", "at")
 VIEWS = ("audit_log", "commands", "exec_lines", "projection_lag", "session_timeline")
 
 
@@ -47,6 +48,9 @@ DO $$ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{GROUP}') THEN
         GRANT USAGE ON SCHEMA {schema}, {ACCESS} TO {GROUP};
         GRANT SELECT ON {names}, {ACCESS}.analyst_orgs TO {GROUP};
+        -- Earlier versions granted all of it.
+        REVOKE SELECT ON {schema}.quarantine FROM {GROUP};
+        GRANT SELECT ({", ".join(QUARANTINE)}) ON {schema}.quarantine TO {GROUP};
     END IF;
 END $$;
 """

@@ -45,6 +45,8 @@ def check_name(name: str) -> str:
         raise Malformed(
             f"analyst {name[:80]!r} is not 1 to 63 characters of a-z 0-9 _ - that begin with a letter (and not with pg_)"
         )
+    if name in ("public", "none"):
+        raise Malformed(f"analyst {name!r} is a word that Postgres keeps for itself: choose another name")
     return name
 
 
@@ -92,7 +94,10 @@ async def add(dsn: str, name: str, orgs: Sequence[str], password: str) -> None:
 
 
 async def remove(dsn: str, name: str) -> None:
-    """It sees nothing from here on; its sessions are ended and its login is dropped. Raises NotFound, Misconfigured."""
+    """It sees nothing from here on; its sessions are ended and its login is dropped.
+
+    Raises NotFound, and Misconfigured when something else holds the login: it can log in no more then.
+    """
     async with _operator(dsn) as connection:
         await _known(connection, name)
         await connection.execute(f"DELETE FROM {ACCESS}.analyst_orgs WHERE analyst = $1", name)  # noqa: S608 - our own
@@ -102,6 +107,9 @@ async def remove(dsn: str, name: str) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND pid <> pg_backend_pid()",
                 name,
             )
+    # Apart, so that what was taken away stays so where the login cannot be dropped.
+    async with _operator(dsn) as connection:
+        if await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", name):
             await _statement(connection, "DROP ROLE %I", name)
 
 
@@ -156,6 +164,12 @@ class _explained:  # noqa: N801 - reads as a statement
             raise Misconfigured(
                 f"Postgres refuses: {' '.join(str(error).split())}; the role of [postgres] dsn needs CREATEROLE and must"
                 f" own the views, or be a superuser (see docs/views.md)"
+            ) from error
+        if isinstance(error, asyncpg.DependentObjectsStillExistError):
+            held = " ".join(f"{error}: {error.detail or ''}".split())[:500]
+            raise Misconfigured(
+                f"the login sees nothing and cannot log in any more, but is not dropped: {held}; take that away"
+                " (`DROP OWNED BY` in each database that is named), then DROP ROLE"
             ) from error
         if isinstance(error, asyncpg.PostgresError):
             with translated():

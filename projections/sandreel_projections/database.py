@@ -63,6 +63,8 @@ def translated() -> Generator[None, None, None]:
         raise Unavailable(f"Postgres: {_line(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the connection was lost under our hands
         raise Unavailable(f"Postgres: {_line(error)}") from error
+    except asyncpg.PostgresError as error:  # of no class above: tried again and said, instead of ending the projector
+        raise Unavailable(f"Postgres: {_line(error)}") from error
 
 
 @asynccontextmanager

@@ -81,7 +81,8 @@ def _said(change: Change) -> dict[str, Any]:
         "correlation_id": _name(envelope.correlationid),
         "said_at": aware(envelope.time),
         "stored_at": change.at,
-        "data": kept(envelope.type, change.body),
+        # Of data that does not fit its type it is not known what in it is a secret.
+        "data": None if change.problem else kept(envelope.type, change.body),
         "problem": text(data.problem[:_MAX_NAME_CHARS]) if isinstance(data, Unknown) else None,
         "partition": change.where.partition,
         "sequence": change.sequence,

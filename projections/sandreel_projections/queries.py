@@ -40,7 +40,8 @@ async def select(
     """
     async with connected(dsn, "sql") as connection:
         with translated():
-            await connection.execute(f"SET statement_timeout = {int(timeout_s * 1000)}")
+            # In milliseconds; 0 would be no limit.
+            await connection.execute(f"SET statement_timeout = {max(1, int(timeout_s * 1000))}")
         with _judged(timeout_s):
             # It only reads, and ends with the connection.
             await connection.transaction(isolation="repeatable_read", readonly=True).start()

@@ -17,7 +17,7 @@ from msgspec import Struct
 from sqlalchemy import ARRAY, BigInteger, Integer, Table, Text
 
 from sandreel_core.clock import new_token
-from sandreel_core.errors import Conflict
+from sandreel_core.errors import Conflict, Malformed
 from sandreel_projections import tables
 from sandreel_projections.batch import Batch, Rows
 from sandreel_projections.database import Connection, connected, translated
@@ -190,7 +190,10 @@ class Writer:
                 )
 
     async def _copy(self, table: Table, records: list[Any]) -> None:
-        await self._write.copy_records_to_table(table.name, columns=tables.columns(table), records=records)
+        try:
+            await self._write.copy_records_to_table(table.name, columns=tables.columns(table), records=records)
+        except (OverflowError, TypeError, ValueError) as error:  # COPY does not wrap what its encoders raise
+            raise Malformed(f"Postgres cannot keep it: {table.name}: {error}") from error
 
 
 def _upsert(table: Table) -> str:

@@ -33,7 +33,7 @@ from tests.projections.test_views import project
 from tests.support.story import Story, tell
 
 PASSWORD = "correct-horse-battery"
-WITH_ORG = [name for name in (*TABLES, *VIEWS) if name not in ("cursors", "projection_lag", "quarantine")]
+WITH_ORG = [name for name in (*TABLES, *VIEWS) if name not in ("cursors", "projection_lag")]
 
 
 @dataclass
@@ -115,9 +115,15 @@ async def test_functions_and_the_quarantine_neither(ann: Login, database: str) -
             *(sequence, f"evt.0.{org}.s.session"),
         )
     await connection.close()
-    assert [row["subject"] for row in await ann.connection.fetch("SELECT * FROM reel.quarantine")] == [
+    assert [row["subject"] for row in await ann.connection.fetch("SELECT subject, at FROM reel.quarantine")] == [
         "evt.0.default.s.session"
     ]
+    # A body may hold what a job's environment was given. An earlier version granted it.
+    await fetch(database, f"GRANT SELECT ON reel.quarantine TO {GROUP}")
+    await upgrade(database)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await ann.connection.fetch("SELECT body FROM reel.quarantine")
+    assert await ann.connection.fetch("SELECT quarantined_events FROM reel.projection_lag")
 
 
 @pytest.mark.parametrize("name", ["audit_log", "exec_lines", "execs", "commands", "exec_blocks"])
@@ -233,6 +239,25 @@ async def test_a_removed_analyst_is_out_at_once(story: Story, database: str) -> 
         await asyncpg.connect(as_user(database, name))
     with pytest.raises(NotFound):
         await analysts.remove(database, name)
+
+
+async def test_a_login_that_something_else_holds_loses_its_rights_all_the_same(database: str) -> None:
+    name = unique("ann")
+    await analysts.add(database, name, ["default"], PASSWORD)
+    await fetch(database, f"GRANT SELECT ON reel.schema_version TO {name}")
+    with pytest.raises(Misconfigured, match=r"not dropped: .*schema_version"):
+        await analysts.remove(database, name)
+    assert name not in [each.name for each in await analysts.everyone(database)]
+    [role] = await fetch(database, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{name}'")
+    assert role == {"rolcanlogin": False}
+    await fetch(database, f"DROP OWNED BY {name}")
+    await fetch(database, f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("name", ["public", "none"])
+async def test_words_that_postgres_keeps_are_no_names(database: str, name: str) -> None:
+    with pytest.raises(Malformed, match="another name"):
+        await analysts.add(database, name, ["default"], PASSWORD)
 
 
 async def test_analysts_outlive_the_views(ann: Login, database: str) -> None:

@@ -125,3 +125,12 @@ def test_events_of_execs_and_of_all_else_go_each_to_its_own_table() -> None:
         is_exec, is_output = made.where.aggregate == "exec", envelope.type == "exec.output"
         assert (event_log.event(made) is None) is is_exec
         assert (event_log.key(made) is not None) is (is_exec and not is_output)
+
+
+def test_of_data_that_does_not_fit_its_type_nothing_is_kept() -> None:
+    subject, body = message(SUBJECTS, samples.ALL["session.requested"].data)
+    said = {**msgspec.json.decode(body), "data": {"env": [["TOKEN", "hunter2"]]}}
+    made = event_log.event(change(Stored(subject, 1, msgspec.json.encode(said), NS), "e1"))
+    assert made is not None
+    assert "session.requested" in made
+    assert "hunter2" not in repr(made)

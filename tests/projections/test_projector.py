@@ -16,9 +16,10 @@ from sandreel_core.bus.port import Stream
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.postgres import PostgresServer
-from sandreel_core.errors import Misconfigured
+from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_core.metrics import Metrics
 from sandreel_projections import measures as m
+from sandreel_projections.database import translated
 from sandreel_projections.follower import Pace
 from sandreel_projections.projector import Projector
 from sandreel_projections.queries import places, snapshot
@@ -216,6 +217,25 @@ async def test_a_value_that_the_database_refuses_stops_one_event_only(bus: Memor
     [bad] = await fetch(database, "SELECT sequence, reason FROM reel.quarantine")
     assert bad["sequence"] == 9
     assert "no_seven" in bad["reason"]
+
+
+def test_an_error_of_postgres_that_nobody_listed_is_tried_again() -> None:
+    with pytest.raises(Unavailable, match="no room"), translated():
+        raise asyncpg.PostgresSystemError("no room")
+
+
+async def test_a_time_that_the_database_cannot_keep_stops_one_event_only(bus: MemoryBus, database: str) -> None:
+    """COPY raises a bare OverflowError for it: it lies before the year 1 in UTC."""
+    subject, body = life(SUBJECTS)[0]
+    early = body.replace(b'"2026-11-24T03:00:00Z"', b'"0001-01-01T00:00:00+14:00"', 1)
+    assert early != body
+    last = await put(bus, [(subject, early), *life(SUBJECTS)])
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
+    async with running(projector):
+        await reached(projector, last)
+    [bad] = await fetch(database, "SELECT sequence, body FROM reel.quarantine")
+    assert (bad["sequence"], bad["body"]) == (1, early)
+    assert len(await fetch(database, "SELECT FROM reel.event_log")) == last - 1
 
 
 async def test_a_second_projector_stands_by_and_takes_over(bus: MemoryBus, database: str) -> None:

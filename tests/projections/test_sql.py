@@ -119,3 +119,8 @@ def test_wide_rows_are_cut_to_the_terminal() -> None:
     printed = lines(["id", "text"], [(1, "x" * 100), (2, "漢字" * 40)], width=40)
     assert all(len(line) <= 40 for line in printed)
     assert printed[2].endswith("…")
+
+
+def test_the_least_timeout_is_one(run: Run) -> None:
+    with pytest.raises(Unavailable, match="took longer"):
+        run("--timeout", "0.0004", "SELECT pg_sleep(5)")
