@@ -39,6 +39,8 @@ from sandreel_projections.writer import Reached, ourselves
 NEAR_EVENTS = 8000
 # How often the live views are asked to stand still before it is given up: somebody reads them all the time.
 _SWAPS = 30
+# While they stand still no view moves on: what is left to read is NEAR_EVENTS at most, a matter of a second or two.
+_STILL_S = 10.0
 _RETRY_S = (0.2, 5.0)
 _ANEW = 3
 _SHOW_S = 0.5
@@ -142,7 +144,9 @@ class Rebuild:
                 directory = self._order.archive or Path()
                 after = 0 if reached is None else reached.sequence
                 archived = await stack.enter_async_context(Archived.of(directory, found, after))
-            replay = Replay(self._bus, self._dsn, chosen, epoch, archived, self._report, self._pace)
+            replay = Replay(
+                self._bus, self._dsn, chosen, epoch, archived, self._report, self._pace, self._order.patience_s
+            )
             replay.begin_at(reached)
             made.append(replay)
         return made
@@ -244,24 +248,34 @@ class Rebuild:
     # -- swapping
 
     async def _swap(self, control: Connection, mark: Mark, replays: Sequence[Replay]) -> str:
+        problem = Unavailable("events come faster than they are read")
         for _ in range(_SWAPS):
             await self._approach(control, replays)
             try:
                 async with standing_still(control) as live:
-                    behind = 0
-                    for replay in replays:
-                        behind += (await self._targets(live, replay))[0] - replay.reached
-                    if behind > NEAR_EVENTS:
+                    if not await self._catches_up(live, replays):
                         continue
-                    for replay in replays:
-                        await replay.to(*await self._targets(live, replay))
                     return await self._exchange(control, mark)
             except Unavailable as error:
                 if control.is_closed():
                     raise
+                problem = error
                 self._report.say("waits", f"waits to swap: {error}", reason=str(error))
                 await asyncio.sleep(_RETRY_S[0] * (0.5 + random.random()))  # noqa: S311 - jitter
-        raise Unavailable("somebody has read the live views all the time: they could not be swapped")
+        raise Unavailable(f"the live views could not be swapped, {_SWAPS} times: {problem}")
+
+    async def _catches_up(self, live: dict[str, Reached], replays: Sequence[Replay]) -> bool:
+        """To where the live views stand still; not if that is far. Raises Unavailable when it takes too long."""
+        try:
+            async with asyncio.timeout(_STILL_S):
+                targets = [(replay, *await self._targets(live, replay)) for replay in replays]
+                if sum(sequence - replay.reached for replay, sequence, _ in targets) > NEAR_EVENTS:
+                    return False
+                for replay, sequence, at in targets:
+                    await replay.to(sequence, at)
+                return True
+        except TimeoutError as error:
+            raise Unavailable(f"the rest was not read in {_STILL_S:g} s, and the projector waited for it") from error
 
     async def _exchange(self, control: Connection, mark: Mark) -> str:
         if mark.tables:

@@ -22,6 +22,8 @@ from sandreel_projections.writer import Reached
 
 # Waiting for analysts who are reading what is to be moved: everybody who comes later waits behind us.
 LOCK_WITHIN_S = 2.0
+# A process that is suspended (Ctrl-Z) keeps its locks: Postgres takes them from it, and it begins anew.
+IDLE_WITHIN_S = 30.0
 
 
 @asynccontextmanager
@@ -36,6 +38,7 @@ async def standing_still(connection: Connection) -> AsyncGenerator[dict[str, Rea
     try:
         with translated():
             await connection.execute(f"SET LOCAL lock_timeout = {int(LOCK_WITHIN_S * 1000)}")
+            await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_WITHIN_S * 1000)}")
             # Not ACCESS EXCLUSIVE: those who look at the lag go on.
             if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.cursors"):
                 await connection.execute(f"LOCK TABLE {SCHEMA}.cursors IN EXCLUSIVE MODE")
