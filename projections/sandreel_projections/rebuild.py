@@ -17,7 +17,7 @@ from pathlib import Path
 from sandreel_core.bus.port import Bus, StreamState
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import reel
-from sandreel_core.errors import Malformed, NotFound, Unavailable
+from sandreel_core.errors import Malformed, Misconfigured, NotFound, Unavailable
 from sandreel_projections import schemas, tables
 from sandreel_projections.compare import Comparison, compare
 from sandreel_projections.database import Connection, connected, translated
@@ -255,7 +255,7 @@ class Rebuild:
                 async with standing_still(control) as live:
                     if not await self._catches_up(live, replays):
                         continue
-                    return await self._exchange(control, mark)
+                    return await self._exchange(control, mark, live, replays)
             except Unavailable as error:
                 if control.is_closed():
                     raise
@@ -277,8 +277,17 @@ class Rebuild:
         except TimeoutError as error:
             raise Unavailable(f"the rest was not read in {_STILL_S:g} s, and the projector waited for it") from error
 
-    async def _exchange(self, control: Connection, mark: Mark) -> str:
+    async def _exchange(
+        self, control: Connection, mark: Mark, live: dict[str, Reached], replays: Sequence[Replay]
+    ) -> str:
         if mark.tables:
+            # The live cursors stay: a projector would read such a stream from its beginning, into rows that have it.
+            unread = [replay.source.stream for replay in replays if not self._is_of(live, replay)]
+            if unread:
+                raise Misconfigured(
+                    f"nothing was swapped: the live views are not of {', '.join(unread)} as it is now: run"
+                    " `sandreel projections rebuild` without --view"
+                )
             return await swap_tables(control, mark.tables)
         present = await schemas.columns_of(control, FRESH)
         written = [table.name for source in self._sources for table in source.tables]

@@ -294,6 +294,19 @@ async def test_views_of_another_epoch_are_replaced(bus: MemoryBus, database: str
     ] * 2
 
 
+async def test_one_view_of_a_stream_that_the_live_views_have_not_read_is_not_swapped(
+    bus: MemoryBus, database: str
+) -> None:
+    """The projector would begin at the stream's beginning, and count every event twice."""
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
+    with pytest.raises(Misconfigured, match=r"not of REEL-0 as it is now: .* without --view"):
+        await rebuilt(bus, database, views=("execs",))
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
+    async with running(projector):
+        await reached(projector, last)
+    assert (await rebuilt(bus, database, views=("execs",))).swapped
+
+
 async def test_a_stream_behind_the_views_is_refused(bus: MemoryBus, database: str) -> None:
     last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
     projector = Projector(bus, database, reel_source(0), pace=PACE)
