@@ -16,10 +16,12 @@ from sandreel_core.bus.port import Stored, Stream
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Conflict, Malformed, Misconfigured
+from sandreel_migrations.check import views
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections import tables
 from sandreel_projections.change import instant
 from sandreel_projections.follower import Pace
+from sandreel_projections.lag import lags
 from sandreel_projections.order import Order, Outcome
 from sandreel_projections.progress import Progress
 from sandreel_projections.projector import Projector
@@ -323,6 +325,11 @@ async def test_views_that_are_all_gone_are_made_from_nothing(bus: MemoryBus, emp
     outcome = await rebuilt(bus, empty_database)
     assert outcome.swapped == ""
     assert len(await fetch(empty_database, "SELECT FROM reel.exec_blocks")) == 4
+    # Nobody has looked at the stream since: that is said, and is no error.
+    [lag] = [each for each in await views(empty_database) if each.name == "projector's lag, REEL-0"]
+    assert (lag.level, lag.found) == ("warn", "nobody has looked at the stream yet")
+    [known] = await lags(empty_database)
+    assert known.looked_s_ago is None
     projector = Projector(bus, empty_database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
