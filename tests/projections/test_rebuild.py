@@ -27,6 +27,7 @@ from sandreel_projections.progress import Progress
 from sandreel_projections.projector import Projector
 from sandreel_projections.rebuild import Rebuild
 from sandreel_projections.registry import reel_source
+from sandreel_projections.registry import sources as all_sources
 from sandreel_projections.schemas import FRESH
 from sandreel_projections.source import Append, Record, Source
 from tests.projections.test_projector import CHUNKS, everything, fetch, new_bus, put, reached, running
@@ -294,6 +295,26 @@ async def test_views_of_another_epoch_are_replaced(bus: MemoryBus, database: str
     assert [row["first_cursor"][:3] for row in await fetch(database, "SELECT first_cursor FROM reel.execs")] == [
         "e2:"
     ] * 2
+
+
+async def test_a_stream_that_was_replaced_does_not_keep_the_others_from_being_compared(
+    bus: MemoryBus, database: str
+) -> None:
+    await bus.ensure([Stream(name="CMD", subjects=("cmd.>",), max_bytes=1 << 20)])
+    commands = await put(bus, [("cmd.spawner.acme.s1.c1", b"no command")])
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
+    both = sorted(all_sources(1), key=lambda source: source.stream, reverse=True)
+    one, other = (Projector(bus, database, source, pace=PACE) for source in both)
+    async with running(one), running(other):
+        await reached(one, last)
+        await reached(other, commands)
+    await bus.renew_epoch("CMD", "e2")
+    await fetch(database, "UPDATE reel.execs SET exit_code = 9")
+    outcome = await rebuilding(bus, database, sources=both).run()
+    assert "CMD" in outcome.not_compared
+    assert {each.table: each.differing for each in outcome.compared if each.differing} == {"execs": 1}
+    assert "command_log" not in {each.table for each in outcome.compared}
+    assert outcome.swapped is None
 
 
 async def test_one_view_of_a_stream_that_the_live_views_have_not_read_is_not_swapped(
