@@ -25,12 +25,14 @@ from sandreel_projections.lag import lags
 from sandreel_projections.order import Order, Outcome
 from sandreel_projections.progress import Progress
 from sandreel_projections.projector import Projector
+from sandreel_projections.quarantine import entries
 from sandreel_projections.rebuild import Rebuild
 from sandreel_projections.registry import reel_source
 from sandreel_projections.registry import sources as all_sources
 from sandreel_projections.schemas import FRESH
 from sandreel_projections.source import Append, Record, Source
 from tests.projections.test_projector import CHUNKS, everything, fetch, new_bus, put, reached, running
+from tests.projections.test_quarantine import with_a_bug
 from tests.support.script import job, life
 
 SUBJECTS = SessionSubjects("acme", "s1")
@@ -328,6 +330,17 @@ async def test_one_view_of_a_stream_that_the_live_views_have_not_read_is_not_swa
     async with running(projector):
         await reached(projector, last)
     assert (await rebuilt(bus, database, views=("execs",))).swapped
+
+
+async def test_what_a_rebuild_of_one_view_cannot_digest_is_in_quarantine(bus: MemoryBus, database: str) -> None:
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "bad", CHUNKS)])
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
+    async with running(projector):
+        await reached(projector, last)
+    order: dict[str, Any] = {"views": ("execs",), "accept_differences": True}
+    assert (await rebuilding(bus, database, sources=[with_a_bug("bad")], **order).run()).swapped
+    [entry] = await entries(database, limit=10)
+    assert (entry.subject, entry.reason[:6]) == (SUBJECTS.exec("bad"), "execs:")
 
 
 async def test_a_stream_behind_the_views_is_refused(bus: MemoryBus, database: str) -> None:
