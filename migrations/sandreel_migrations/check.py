@@ -48,9 +48,12 @@ async def _lag(dsn: str) -> list[Check]:
     return [_one(*row) for row in rows]
 
 
-def _one(stream: str, events: int, lag_s: float, looked_s_ago: float, quarantined: int) -> Check:
+def _one(stream: str, events: int, lag_s: float, looked_s_ago: float | None, quarantined: int) -> Check:
     name = f"projector's lag, {stream}"
     found = f"{events} events, {lag_s:.1f} s behind"
+    if looked_s_ago is None:  # after a rebuild, until the projector has looked again
+        mend = "wait; if it stays, start the projector, or look at its log"
+        return Check(name=name, level="warn", found="nobody has looked at the stream yet", mend=mend)
     if looked_s_ago > _AWAY_S:
         found = f"nobody has looked at the stream for {looked_s_ago:.0f} s"
         return Check(name=name, level="fail", found=found, mend="start the projector, or look at its log")

@@ -23,8 +23,10 @@ from sandreel_projections.tables import PURPOSE, SCHEMA
 # Any number that nobody else's advisory locks use: "reel" in ASCII.
 LOCK = 0x7265656C
 _RETRY_S = 0.5
-# SQLSTATEs of a server that is starting or stopping, or has no connection to spare.
-_TRANSIENT = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "08001", "08004"})
+# Whoever reads a table that is altered is waited for, and everybody who comes later waits behind us: let go, try again.
+_LOCK_WITHIN_MS = 2000
+# SQLSTATEs of a server that is starting or stopping, or has no connection to spare; 55P03: a lock was not to be had.
+_TRANSIENT = frozenset({"55P03", "57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "08001", "08004"})
 
 
 def config() -> Config:
@@ -77,6 +79,7 @@ async def _upgrade(dsn: str, schema: str) -> str:
     try:
         async with engine.begin() as connection:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+            await connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_WITHIN_MS}"))
             await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
             if schema == SCHEMA:  # what another one is for, whoever asked for it says
                 await connection.execute(text(f"COMMENT ON SCHEMA {schema} IS '{PURPOSE}'"))

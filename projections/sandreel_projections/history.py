@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sandreel_core.archive import Manifest, manifests, read
 from sandreel_core.bus.port import Bus, CaughtUp, Item, Missing, Stored
-from sandreel_core.errors import Malformed, Misconfigured
+from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_projections.source import Source
 
 # Messages of the archive that are handed on at once, and read from disk at once.
@@ -95,14 +95,27 @@ def listed(directory: Path | None, stream: str, epoch: str) -> list[Manifest]:
 
 
 async def history(
-    bus: Bus, source: Source, archived: Archived | None, *, after: int, up_to: int
+    bus: Bus, source: Source, archived: Archived | None, *, after: int, up_to: int, patience_s: float
 ) -> AsyncGenerator[Item, None]:
     """Batches behind `after` up to `up_to` (which the stream must have reached), and Missing where the stream begins
-    later than that. Raises what `follow` raises."""
+    later than that. Raises what `follow` raises, and Unavailable when nothing comes for so long: `follow` itself waits
+    for a server without end."""
     older = iter(()) if archived is None else archived.between(after, up_to)
     async with aclosing(bus.follow(source.stream, source.filters, after=after, live=False)) as items:
-        async for item in merged(items, older, up_to):
+        async for item in merged(_in_time(items, source.stream, patience_s), older, up_to):
             yield item
+
+
+async def _in_time(items: AsyncGenerator[Item, None], stream: str, patience_s: float) -> AsyncGenerator[Item, None]:
+    while True:
+        try:
+            async with asyncio.timeout(patience_s):
+                item = await anext(items, None)
+        except TimeoutError as error:
+            raise Unavailable(f"NATS: nothing of {stream} came for {patience_s:g} s") from error
+        if item is None:
+            return
+        yield item
 
 
 async def merged(

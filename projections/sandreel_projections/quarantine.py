@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
@@ -11,17 +12,20 @@ from typing import Any
 
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.clock import new_token
-from sandreel_core.errors import Malformed, Misconfigured
+from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_projections.batch import Batch, Views
 from sandreel_projections.database import Connection, connected, translated
 from sandreel_projections.follower import PACE
 from sandreel_projections.history import Archived, history, listed
 from sandreel_projections.source import Source
+from sandreel_projections.swap import IDLE_WITHIN_S
 from sandreel_projections.tables import SCHEMA, columns
 from sandreel_projections.writer import Writer
 
 # The rows of one session, however many, are never forgotten while it is folded.
 _ALL = 1 << 62
+# The projector waits while a session is read: so long for NATS, and no longer.
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,12 @@ async def _entries(connection: Connection, where: str, *values: Any) -> list[Ent
     return [Entry(**dict(row)) for row in rows]
 
 
-async def retry(bus: Bus, dsn: str, source: Source, archive: Path | None) -> list[Retried]:
+async def retry(
+    bus: Bus, dsn: str, source: Source, archive: Path | None, *, patience_s: float = PATIENCE_S
+) -> list[Retried]:
     """Fold every session that has quarantined events anew, from the log up to the cursor, and replace its rows if more
-    events are digested than before. The projector waits meanwhile, for as long as reading that session takes.
+    events are digested than before. The projector waits meanwhile, for as long as reading that session takes; but for NATS
+    it waits `patience_s` at most, and changes nothing then.
 
     A session, and not one aggregate of it: whatever a fold's key is, it lies within one. Raises Unavailable,
     NotFound, Misconfigured.
@@ -80,7 +87,7 @@ async def retry(bus: Bus, dsn: str, source: Source, archive: Path | None) -> lis
             if not session:
                 done.append(Retried(source.stream, "", "", 0, of_it, "their subjects name no session"))
             else:
-                done.append(await _retry(bus, connection, source, archive, org, session))
+                done.append(await _retry(bus, connection, source, archive, org, session, patience_s))
         return done
 
 
@@ -97,7 +104,13 @@ def _of_session(source: Source, org: str, session: str) -> Source:
 
 
 async def _retry(
-    bus: Bus, connection: Connection, source: Source, archive: Path | None, org: str, session: str
+    bus: Bus,
+    connection: Connection,
+    source: Source,
+    archive: Path | None,
+    org: str,
+    session: str,
+    patience_s: float,
 ) -> Retried:
     writer = Writer(source, SCHEMA, connection, connection)
     with translated():
@@ -121,7 +134,9 @@ async def _retry(
             archived = None
             if files := listed(archive, source.stream, cursor["epoch"]):
                 archived = await stack.enter_async_context(Archived.of(archive or Path(), files, prefix=prefix))
-            lost = await _again(bus, connection, writer, source, archived, cursor, org, session)
+            with translated():  # not before: to read an archive may take long
+                await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_WITHIN_S * 1000)}")
+            lost = await _again(bus, connection, writer, source, archived, cursor, org, session, patience_s)
         after = await _entries(connection, where, source.stream, org, session)
         digested = len({entry.sequence for entry in before} - {entry.sequence for entry in after})
         if lost:
@@ -150,9 +165,16 @@ async def _again(
     cursor: Any,
     org: str,
     session: str,
+    patience_s: float,
 ) -> str:
     """Its rows from the log alone, in the transaction; what would be lost by that, empty if nothing."""
-    first = (await bus.state(source.stream)).first_sequence if source.forgets else 0
+    first = 0
+    if source.forgets:
+        try:
+            async with asyncio.timeout(patience_s):
+                first = (await bus.state(source.stream)).first_sequence
+        except TimeoutError as error:
+            raise Unavailable(f"NATS has not answered for {patience_s:g} s") from error
     before = await _count(connection, source, org, session)
     for table in source.tables:
         clause = " AND sequence >= $3" if source.forgets else ""
@@ -170,7 +192,8 @@ async def _again(
         )
     views = Views(source, cursor["epoch"], limit=_ALL)
     filtered = _of_session(source, org, session)
-    async with aclosing(history(bus, filtered, archived, after=0, up_to=cursor["sequence"])) as items:
+    read = history(bus, filtered, archived, after=0, up_to=cursor["sequence"], patience_s=patience_s)
+    async with aclosing(read) as items:
         async for item in items:
             for page in _pages(item) if isinstance(item, list) else ():
                 await _fold(connection, writer, views, page)

@@ -17,7 +17,7 @@ from pathlib import Path
 from sandreel_core.bus.port import Bus, StreamState
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import reel
-from sandreel_core.errors import Malformed, NotFound, Unavailable
+from sandreel_core.errors import Malformed, Misconfigured, NotFound, Unavailable
 from sandreel_projections import schemas, tables
 from sandreel_projections.compare import Comparison, compare
 from sandreel_projections.database import Connection, connected, translated
@@ -41,6 +41,8 @@ GENTLE = Pace(max_events=4000, max_bytes=4 << 20)
 NEAR_EVENTS = 8000
 # How often the live views are asked to stand still before it is given up: somebody reads them all the time.
 _SWAPS = 30
+# While they stand still no view moves on: what is left to read is NEAR_EVENTS at most, a matter of a second or two.
+_STILL_S = 10.0
 _RETRY_S = (0.2, 5.0)
 _ANEW = 3
 _SHOW_S = 0.5
@@ -144,7 +146,9 @@ class Rebuild:
                 directory = self._order.archive or Path()
                 after = 0 if reached is None else reached.sequence
                 archived = await stack.enter_async_context(Archived.of(directory, found, after))
-            replay = Replay(self._bus, self._dsn, chosen, epoch, archived, self._report, self._pace)
+            replay = Replay(
+                self._bus, self._dsn, chosen, epoch, archived, self._report, self._pace, self._order.patience_s
+            )
             replay.begin_at(reached)
             made.append(replay)
         return made
@@ -217,9 +221,17 @@ class Rebuild:
             there = await schemas.columns_of(live, SCHEMA)
             cursors = await live_cursors(live)
             others = [replay.source.stream for replay in replays if not self._is_of(cursors, replay)]
-            if others:
-                return [], f"there are no live views of {', '.join(others)} as it is now: nothing to compare with"
+            why = (
+                f"there are no live views of {', '.join(others)} as it is now: nothing to compare with"
+                if others
+                else ""
+            )
+            # What is made of other streams alone is compared all the same. Every stream writes to the quarantine.
+            unlike = {t.name for each in replays if each.source.stream in others for t in each.source.tables}
+            wanted = [table for table in wanted if not others or table.name not in unlike | {tables.quarantine.name}]
             for replay in replays:
+                if replay.source.stream in others:
+                    continue
                 reached = cursors[replay.source.stream]
                 await replay.to(reached.sequence, reached.at)
             async with connected(self._dsn, "rebuild compares", FRESH) as rebuilt:
@@ -236,7 +248,7 @@ class Rebuild:
                         continue
                     found.append(await compare(live, rebuilt, table))
                     self._moved_s = time.monotonic()
-        return found, "" if found else "none of the live tables is there"
+        return found, why or ("" if found else "none of the live tables is there")
 
     @staticmethod
     def _is_of(cursors: dict[str, Reached], replay: Replay) -> bool:
@@ -246,27 +258,46 @@ class Rebuild:
     # -- swapping
 
     async def _swap(self, control: Connection, mark: Mark, replays: Sequence[Replay]) -> str:
+        problem = Unavailable("events come faster than they are read")
         for _ in range(_SWAPS):
             await self._approach(control, replays)
             try:
                 async with standing_still(control) as live:
-                    behind = 0
-                    for replay in replays:
-                        behind += (await self._targets(live, replay))[0] - replay.reached
-                    if behind > NEAR_EVENTS:
+                    if not await self._catches_up(live, replays):
                         continue
-                    for replay in replays:
-                        await replay.to(*await self._targets(live, replay))
-                    return await self._exchange(control, mark)
+                    return await self._exchange(control, mark, live, replays)
             except Unavailable as error:
                 if control.is_closed():
                     raise
+                problem = error
                 self._report.say("waits", f"waits to swap: {error}", reason=str(error))
                 await asyncio.sleep(_RETRY_S[0] * (0.5 + random.random()))  # noqa: S311 - jitter
-        raise Unavailable("somebody has read the live views all the time: they could not be swapped")
+        raise Unavailable(f"the live views could not be swapped, {_SWAPS} times: {problem}")
 
-    async def _exchange(self, control: Connection, mark: Mark) -> str:
+    async def _catches_up(self, live: dict[str, Reached], replays: Sequence[Replay]) -> bool:
+        """To where the live views stand still; not if that is far. Raises Unavailable when it takes too long."""
+        try:
+            async with asyncio.timeout(_STILL_S):
+                targets = [(replay, *await self._targets(live, replay)) for replay in replays]
+                if sum(sequence - replay.reached for replay, sequence, _ in targets) > NEAR_EVENTS:
+                    return False
+                for replay, sequence, at in targets:
+                    await replay.to(sequence, at)
+                return True
+        except TimeoutError as error:
+            raise Unavailable(f"the rest was not read in {_STILL_S:g} s, and the projector waited for it") from error
+
+    async def _exchange(
+        self, control: Connection, mark: Mark, live: dict[str, Reached], replays: Sequence[Replay]
+    ) -> str:
         if mark.tables:
+            # The live cursors stay: a projector would read such a stream from its beginning, into rows that have it.
+            unread = [replay.source.stream for replay in replays if not self._is_of(live, replay)]
+            if unread:
+                raise Misconfigured(
+                    f"nothing was swapped: the live views are not of {', '.join(unread)} as it is now: run"
+                    " `sandreel projections rebuild` without --view"
+                )
             return await swap_tables(control, mark.tables)
         present = await schemas.columns_of(control, FRESH)
         written = [table.name for source in self._sources for table in source.tables]

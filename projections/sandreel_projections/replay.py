@@ -24,7 +24,15 @@ class Replay:
     """`reached` is its cursor in the rebuild's schema, as far as is known here."""
 
     def __init__(
-        self, bus: Bus, dsn: str, source: Source, epoch: str, archived: Archived | None, report: Report, pace: Pace
+        self,
+        bus: Bus,
+        dsn: str,
+        source: Source,
+        epoch: str,
+        archived: Archived | None,
+        report: Report,
+        pace: Pace,
+        patience_s: float,
     ) -> None:
         self.source = source
         self.epoch = epoch
@@ -32,6 +40,7 @@ class Replay:
         self._dsn = dsn
         self._archived = archived
         self._report = report
+        self._patience_s = patience_s
         self._follower = Follower(source, pace, on_missing=self._missing)
 
     @property
@@ -74,7 +83,14 @@ class Replay:
             self._follower.reached = reached.sequence
             if reached.sequence >= sequence:
                 return
-            items = history(self._bus, self.source, self._archived, after=reached.sequence, up_to=sequence)
+            items = history(
+                self._bus,
+                self.source,
+                self._archived,
+                after=reached.sequence,
+                up_to=sequence,
+                patience_s=self._patience_s,
+            )
             await self._follower.run(writer, reached, items)
             if self.reached < sequence:  # what stands between was purged
                 await writer.commit(Batch(before=self.reached, sequence=sequence, at=at))

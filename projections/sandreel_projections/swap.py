@@ -22,6 +22,8 @@ from sandreel_projections.writer import Reached
 
 # Waiting for analysts who are reading what is to be moved: everybody who comes later waits behind us.
 LOCK_WITHIN_S = 2.0
+# A process that is suspended (Ctrl-Z) keeps its locks: Postgres takes them from it, and it begins anew.
+IDLE_WITHIN_S = 30.0
 
 
 @asynccontextmanager
@@ -36,6 +38,7 @@ async def standing_still(connection: Connection) -> AsyncGenerator[dict[str, Rea
     try:
         with translated():
             await connection.execute(f"SET LOCAL lock_timeout = {int(LOCK_WITHIN_S * 1000)}")
+            await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_WITHIN_S * 1000)}")
             # Not ACCESS EXCLUSIVE: those who look at the lag go on.
             if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.cursors"):
                 await connection.execute(f"LOCK TABLE {SCHEMA}.cursors IN EXCLUSIVE MODE")
@@ -101,6 +104,10 @@ async def swap_tables(connection: Connection, names: Sequence[str]) -> str:
         await grants.carry(connection, old, SCHEMA)
         await definitions.make(connection, SCHEMA)
         await connection.execute(f"UPDATE {SCHEMA}.cursors SET build = $1", new_token())  # noqa: S608 - our own
+        # What the new rows lack because no fold could digest it: `quarantine retry` takes it in.
+        await connection.execute(
+            f"INSERT INTO {SCHEMA}.quarantine SELECT * FROM {FRESH}.quarantine ON CONFLICT DO NOTHING"  # noqa: S608 - our own
+        )
         await connection.execute(f"DROP SCHEMA {FRESH} CASCADE")
         lost = (before | (wanted & definitions.names)) - await _objects(connection, SCHEMA)
         _refuse(lost, await _left(connection, old))

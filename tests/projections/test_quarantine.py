@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import pytest
 
 from sandreel_core.archive import archive
 from sandreel_core.bus.memory import MemoryBus
+from sandreel_core.bus.port import Item
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.subjects import SessionSubjects
+from sandreel_core.errors import Unavailable
 from sandreel_projections.change import Change
 from sandreel_projections.projector import Projector
 from sandreel_projections.quarantine import entries, retry
@@ -126,3 +130,29 @@ async def test_what_is_no_event_and_what_postgres_refuses_stays(bus: MemoryBus, 
         )  # fmt: skip
     [bad] = await fetch(database, "SELECT pid, unreadable_events FROM reel.execs WHERE exec = 'bad'")
     assert bad == {"pid": 7, "unreadable_events": 0}
+
+
+class Away(MemoryBus):
+    """A server that never answers: readers wait for it."""
+
+    async def follow(
+        self, stream: str, filters: Sequence[str], *, after: int = 0, live: bool = True
+    ) -> AsyncGenerator[Item, None]:
+        await asyncio.Event().wait()
+        yield []
+
+
+async def test_a_retry_does_not_keep_the_projector_waiting_for_a_server_that_is_away(
+    bus: MemoryBus, database: str
+) -> None:
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "bad", CHUNKS)])
+    projector = Projector(bus, database, with_a_bug("bad"), pace=PACE)
+    async with running(projector) as task:
+        await reached(projector, last)
+        before = await everything(database)
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable, match=r"nothing of REEL-0 came for 0.1 s"):
+                await retry(Away(bus.server), database, reel_source(0), None, patience_s=0.1)
+        assert await everything(database) == before
+        await reached(projector, await put(bus, job(SUBJECTS, "later", CHUNKS)))
+        assert not task.done()

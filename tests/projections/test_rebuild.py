@@ -16,18 +16,23 @@ from sandreel_core.bus.port import Stored, Stream
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Conflict, Malformed, Misconfigured
+from sandreel_migrations.check import views
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections import tables
 from sandreel_projections.change import instant
 from sandreel_projections.follower import Pace
+from sandreel_projections.lag import lags
 from sandreel_projections.order import Order, Outcome
 from sandreel_projections.progress import Progress
 from sandreel_projections.projector import Projector
+from sandreel_projections.quarantine import entries
 from sandreel_projections.rebuild import Rebuild
 from sandreel_projections.registry import reel_source
+from sandreel_projections.registry import sources as all_sources
 from sandreel_projections.schemas import FRESH
 from sandreel_projections.source import Append, Record, Source
 from tests.projections.test_projector import CHUNKS, everything, fetch, new_bus, put, reached, running
+from tests.projections.test_quarantine import with_a_bug
 from tests.support.script import job, life
 
 SUBJECTS = SessionSubjects("acme", "s1")
@@ -294,6 +299,50 @@ async def test_views_of_another_epoch_are_replaced(bus: MemoryBus, database: str
     ] * 2
 
 
+async def test_a_stream_that_was_replaced_does_not_keep_the_others_from_being_compared(
+    bus: MemoryBus, database: str
+) -> None:
+    await bus.ensure([Stream(name="CMD", subjects=("cmd.>",), max_bytes=1 << 20)])
+    commands = await put(bus, [("cmd.spawner.acme.s1.c1", b"no command")])
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
+    both = sorted(all_sources(1), key=lambda source: source.stream, reverse=True)
+    one, other = (Projector(bus, database, source, pace=PACE) for source in both)
+    async with running(one), running(other):
+        await reached(one, last)
+        await reached(other, commands)
+    await bus.renew_epoch("CMD", "e2")
+    await fetch(database, "UPDATE reel.execs SET exit_code = 9")
+    outcome = await rebuilding(bus, database, sources=both).run()
+    assert "CMD" in outcome.not_compared
+    assert {each.table: each.differing for each in outcome.compared if each.differing} == {"execs": 1}
+    assert "command_log" not in {each.table for each in outcome.compared}
+    assert outcome.swapped is None
+
+
+async def test_one_view_of_a_stream_that_the_live_views_have_not_read_is_not_swapped(
+    bus: MemoryBus, database: str
+) -> None:
+    """The projector would begin at the stream's beginning, and count every event twice."""
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
+    with pytest.raises(Misconfigured, match=r"not of REEL-0 as it is now: .* without --view"):
+        await rebuilt(bus, database, views=("execs",))
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
+    async with running(projector):
+        await reached(projector, last)
+    assert (await rebuilt(bus, database, views=("execs",))).swapped
+
+
+async def test_what_a_rebuild_of_one_view_cannot_digest_is_in_quarantine(bus: MemoryBus, database: str) -> None:
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "bad", CHUNKS)])
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
+    async with running(projector):
+        await reached(projector, last)
+    order: dict[str, Any] = {"views": ("execs",), "accept_differences": True}
+    assert (await rebuilding(bus, database, sources=[with_a_bug("bad")], **order).run()).swapped
+    [entry] = await entries(database, limit=10)
+    assert (entry.subject, entry.reason[:6]) == (SUBJECTS.exec("bad"), "execs:")
+
+
 async def test_a_stream_behind_the_views_is_refused(bus: MemoryBus, database: str) -> None:
     last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
     projector = Projector(bus, database, reel_source(0), pace=PACE)
@@ -310,6 +359,11 @@ async def test_views_that_are_all_gone_are_made_from_nothing(bus: MemoryBus, emp
     outcome = await rebuilt(bus, empty_database)
     assert outcome.swapped == ""
     assert len(await fetch(empty_database, "SELECT FROM reel.exec_blocks")) == 4
+    # Nobody has looked at the stream since: that is said, and is no error.
+    [lag] = [each for each in await views(empty_database) if each.name == "projector's lag, REEL-0"]
+    assert (lag.level, lag.found) == ("warn", "nobody has looked at the stream yet")
+    [known] = await lags(empty_database)
+    assert known.looked_s_ago is None
     projector = Projector(bus, empty_database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)

@@ -30,6 +30,7 @@ from sandreel_projections.registry import reel_source
 from sandreel_projections.schemas import FRESH
 from tests.projections.test_projector import CHUNKS, everything, fetch, new_bus, put, reached, running, until
 from tests.projections.test_projector_faults import environment
+from tests.projections.test_quarantine import Away
 from tests.projections.test_rebuild import PACE, Told, rebuilt
 from tests.support.nats import Connect
 from tests.support.script import job, life
@@ -197,6 +198,13 @@ async def test_postgres_killed_in_the_middle_of_a_rebuild(
         last = await put(bus, job(SUBJECTS, "later", CHUNKS))
         await reached(projector, last)
     await equals_a_calm_one(bus, database, empty_database, last)
+
+
+async def test_a_log_that_is_away_is_waited_for_and_then_said(bus: MemoryBus, database: str) -> None:
+    await filled(bus, 2)
+    async with asyncio.timeout(20):
+        with pytest.raises(Unavailable, match=r"nothing of REEL-0 came for 0.1 s; .*the same command goes on with it"):
+            await rebuilt(Away(bus.server), database, patience_s=0.1)
 
 
 async def test_out_of_connections_is_waited_for_and_then_said(bus: MemoryBus, database: str) -> None:

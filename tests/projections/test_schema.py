@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from sandreel_core.errors import Unavailable
 from sandreel_migrations.upgrade import head, upgrade
 from sandreel_projections.registry import sources
 from sandreel_projections.source import check
@@ -52,6 +54,21 @@ async def test_a_schema_of_another_name_is_the_same_and_needs_no_other(empty_dat
     await connection.close()
     assert await upgrade(empty_database) == head()
     await test_migrated_schema_is_the_metadata(empty_database)
+
+
+async def test_a_schema_beside_the_live_one_waits_for_no_analyst(database: str) -> None:
+    """Every statement of an analyst reads the table that says what it may see; both schemas share it."""
+    reader = await asyncpg.connect(database)
+    async with reader.transaction():
+        await reader.execute("SELECT FROM reel_access.analyst_orgs")
+        async with asyncio.timeout(20):
+            assert await upgrade(database, schema="reel_other", wait_s=0.1) == head()
+    async with reader.transaction():
+        await reader.execute("LOCK TABLE reel_access.analyst_orgs IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable, match="lock timeout"):
+                await upgrade(database, schema="reel_another", wait_s=0.1)
+    await reader.close()
 
 
 async def test_every_table_view_and_column_says_what_it_is(database: str) -> None:

@@ -9,11 +9,11 @@ GROUP = "sandreel.lags"
 
 
 class Lag(Struct, frozen=True, kw_only=True):
-    """`events` and `seconds` behind the stream as it was when the projector looked, `looked_s_ago`; `quarantined` events that
-    no view could digest."""
+    """`events` and `seconds` behind the stream as it was when the projector looked, `looked_s_ago` (None: it has not yet, since
+    the views were made); `quarantined` events that no view could digest."""
 
     stream: str
     events: int
     seconds: float
-    looked_s_ago: float
+    looked_s_ago: float | None
     quarantined: int

@@ -12,11 +12,22 @@ COMMENT ON TABLE reel_access.analyst_orgs IS 'One row per analyst and organisati
 COMMENT ON COLUMN reel_access.analyst_orgs.analyst IS 'the login''s name';
 COMMENT ON COLUMN reel_access.analyst_orgs.org IS 'organisation, by its exact name';
 COMMENT ON COLUMN reel_access.analyst_orgs.added_at IS 'when it was bound';
-ALTER TABLE reel_access.analyst_orgs ENABLE ROW LEVEL SECURITY;
-DROP POLICY IF EXISTS own ON reel_access.analyst_orgs;
-CREATE POLICY own ON reel_access.analyst_orgs FOR SELECT USING (analyst = (CURRENT_USER::text COLLATE "default"));
-DROP POLICY IF EXISTS operators ON reel_access.analyst_orgs;
-CREATE POLICY operators ON reel_access.analyst_orgs FOR SELECT TO pg_read_all_data USING (true);
+-- Only what is missing: each of these waits for whoever reads the table, and everybody else waits behind it. A rebuild
+-- runs this beside living views, whose analysts read the table in every statement.
+DO $$ BEGIN
+    IF NOT (SELECT relrowsecurity FROM pg_class WHERE oid = 'reel_access.analyst_orgs'::regclass) THEN
+        ALTER TABLE reel_access.analyst_orgs ENABLE ROW LEVEL SECURITY;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = 'reel_access.analyst_orgs'::regclass AND polname = 'own') THEN
+        CREATE POLICY own ON reel_access.analyst_orgs
+            FOR SELECT USING (analyst = (CURRENT_USER::text COLLATE "default"));
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM pg_policy WHERE polrelid = 'reel_access.analyst_orgs'::regclass AND polname = 'operators'
+    ) THEN
+        CREATE POLICY operators ON reel_access.analyst_orgs FOR SELECT TO pg_read_all_data USING (true);
+    END IF;
+END $$;
 
 CREATE OR REPLACE FUNCTION reel_access.my_orgs() RETURNS text[]
 LANGUAGE sql STABLE PARALLEL SAFE

@@ -73,8 +73,11 @@ def _views(status: Status) -> list[Piece]:
     quarantined = sum(each.quarantined for each in status.views)
     which = f"of {worst.stream} " if len(status.views) > 1 else ""
     text, mood = f"views {which}{number(worst.events)} events ({duration(worst.seconds)}) behind", "dim"
-    if max(each.looked_s_ago for each in status.views) > _LATE_S:
-        text, mood = f"views: the projector is away, since {duration(worst.looked_s_ago)}", "warn"
+    looked_s_ago = [each.looked_s_ago for each in status.views if each.looked_s_ago is not None]
+    if len(looked_s_ago) < len(status.views):
+        text, mood = "views: no projector has looked yet", "warn"
+    elif max(looked_s_ago) > _LATE_S:
+        text, mood = f"views: the projector is away, since {duration(max(looked_s_ago))}", "warn"
     elif worst.seconds >= _BEHIND_S:
         mood = "warn"
     return [
