@@ -169,8 +169,9 @@ class Console:
             drawn = b"\x1b[0m\x1b[H\x1b[2J" + (b"\x1b[?1049h" if picture.modes.alternate else b"")
             drawn += picture.modes.switch_on()
             picture.shortened = True
-        await self._tty.write(self._modes.switch_off() + drawn)
-        self._modes = picture.modes
+        # What has to be switched off again is known before it is on: the write may be cut anywhere.
+        off, self._modes = self._modes.switch_off(), picture.modes
+        await self._tty.write(off + drawn)
         if picture.shortened and self._end is None and self._size == (cols, rows):
             await self._nudge(cols, rows)
         self._resized.set()

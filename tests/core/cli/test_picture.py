@@ -79,7 +79,7 @@ def test_what_a_program_switches_on_is_switched_off() -> None:
     for sequence in (b"?1049l", b"?2004l", b"?1000l", b"?25h", b"[<1u", b"[>4m", b"[0 q", b"\x1b>", b"\x1b[r"):
         assert sequence in off
     assert b"?7" not in off
-    assert Modes().switch_off() == b"\x1b[0m\x1b(B\x0f"
+    assert Modes().switch_off() == b"\x1b[4l\x1b[0m\x1b(B\x0f"
 
 
 def item(event: x.ExecEvent, n: int = 1) -> Entry:
