@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from enum import IntEnum
@@ -28,6 +29,8 @@ _NOTICE_S = 4.0
 _ROOM_WITHIN_S = 2.0
 # How long the keys that were pressed just before the detach keys have, to be taken.
 _FLUSH_WITHIN_S = 1.0
+# How long a screen may take to draw, of which honest output takes one: the program is then asked to draw it itself.
+_DRAW_WITHIN_S = 4.0
 # A window that is dragged sends a size a frame; each that is sent is an event in the log.
 _RESIZE_EVERY_S = 0.1
 
@@ -164,7 +167,10 @@ class Console:
         cols, rows = self._tty.size
         try:
             # In a thread, for it may take a second, in which keys are still to be read.
-            drawn = await asyncio.to_thread(picture.painted, cols, rows)
+            until = time.monotonic() + _DRAW_WITHIN_S
+            drawn = await asyncio.to_thread(
+                picture.painted, cols, rows, enough=lambda: self._left.done() or time.monotonic() > until
+            )
         except ImportError:
             drawn = b"\x1b[0m\x1b[H\x1b[2J" + (b"\x1b[?1049h" if picture.modes.alternate else b"")
             drawn += picture.modes.switch_on()

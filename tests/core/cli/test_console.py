@@ -32,7 +32,7 @@ def item(event: x.ExecEvent) -> ExecItem:
     envelope = Envelope(specversion="1.0", id="1", source="/t", subject="s", time=at, data=event, n=1)
     made = entry(Cursor("e", 0, 1), 0, envelope)
     assert isinstance(made, Entry)
-    return cast(ExecItem, made)
+    return cast("ExecItem", made)
 
 
 class Job:
@@ -83,7 +83,7 @@ def terminal(cols: int, rows: int) -> Iterator[tuple[Tty, int]]:
 
 @asynccontextmanager
 async def running(job: Job, tty: Tty, size: tuple[int, int] | None) -> AsyncIterator[tuple[Console, asyncio.Task[int]]]:
-    console = Console(cast(Any, job), tty, "s1", detach=b"")
+    console = Console(cast("Any", job), tty, "s1", detach=b"")
     run = asyncio.create_task(console.run(size=size))
     try:
         yield console, run
