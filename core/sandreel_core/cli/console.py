@@ -54,6 +54,7 @@ class Console:
         self._keyboard = handle.keyboard()
         self._modes = Modes()
         self._size: Size | None = None  # that the job's terminal has, as far as we know
+        self._told: Size | None = None  # of this terminal: told once, whatever others make of it then
         self._resized = asyncio.Event()
         self._again = asyncio.Event()  # draw it anew: we have written on its screen
         self._notice: str | None = None
@@ -69,7 +70,7 @@ class Console:
         size  what the exec has been started with just now; None for one that is there already, whose screen is drawn
         Raises Refused (BAD_REQUEST: the exec has no terminal), NotFound, Unavailable, Malformed.
         """
-        self._size = size
+        self._size = self._told = size
         with diverted(self._hear), self._signals(), self._tty.raw():
             try:
                 await self._together(redraw=size is None)
@@ -197,18 +198,20 @@ class Console:
 
     async def _nudge(self, cols: int, rows: int) -> None:
         """Another size and back: a program that draws the whole screen does so again."""
-        await self._resize(cols, rows - 1 if rows > 1 else rows + 1)
-        await self._resize(cols, rows)
+        other = (cols, rows - 1 if rows > 1 else rows + 1)
+        self._size, self._told = other, None  # so that the way back is tried again if it fails
+        await self._resize(*other)
+        if await self._resize(cols, rows):
+            self._size = (cols, rows)
 
     async def _follow_size(self) -> None:
         """Whenever this terminal has another size, so has the job's. Of two that are attached the last one counts."""
-        known: Size | None = None
         while True:
             await self._resized.wait()
             self._resized.clear()
             size = self._tty.size
-            if self._size is not None and size not in (known, self._size) and await self._resize(*size):
-                known = size
+            if self._size is not None and size != self._told and (size == self._size or await self._resize(*size)):
+                self._told = size
             await asyncio.sleep(_RESIZE_EVERY_S)
 
     async def _resize(self, cols: int, rows: int) -> bool:

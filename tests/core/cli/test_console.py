@@ -12,6 +12,7 @@ import termios
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from sandreel_core.client.items import CaughtUp, Entry, ExecItem, entry
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Envelope
+from sandreel_core.errors import Misconfigured
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -72,7 +74,7 @@ def terminal(cols: int, rows: int) -> Iterator[tuple[Tty, int]]:
     """A console's end, and the screen's."""
     screen, stdin = pty.openpty()
     fcntl.ioctl(stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-    tty = Tty(stdin)
+    tty = Tty(stdin, stdin)
     try:
         yield tty, screen
     finally:
@@ -113,3 +115,26 @@ async def test_a_terminal_is_put_back_also_when_its_drawing_is_cut() -> None:
     assert len(behind) < 60_000, "the drawing was cut"
     assert b"\x1b[?1049l" in behind
     assert b"\x1b[4l" in behind
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_drawing_anew_takes_no_size_away_from_another(fresh: bool) -> None:
+    job = Job(started(80, 24))
+    with terminal(80, 24) as (tty, _):
+        async with running(job, tty, (80, 24) if fresh else None) as (console, _):
+            await job.caught_up.acquire()
+            while console._resized.is_set():
+                await asyncio.sleep(0.01)
+            await job.live.put(x.Resized(cols=100, rows=40))
+            await job.caught_up.acquire()
+            console._again.set()
+            await job.caught_up.acquire()
+            while console._resized.is_set():
+                await asyncio.sleep(0.01)
+    assert job.resizes == []
+
+
+def test_it_takes_a_terminal_on_both_sides(tmp_path: Path) -> None:
+    with terminal(80, 24) as (tty, _), (tmp_path / "log").open("w") as log:
+        with pytest.raises(Misconfigured, match="stdout is none"):
+            Tty(tty._fd, log.fileno())
