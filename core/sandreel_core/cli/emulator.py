@@ -22,7 +22,7 @@ from sandreel_core.cli.modes import ALTERNATE
 # intermediates; strings (DCS, SOS, PM, APC) and the charsets G2 and G3.
 _FOREIGN = re.compile(
     r"\x1b\[\?[0-9;:]*[ -/]*[@-gi-km-~]|\x1b\[[<=>][0-9;:]*[ -/]*[@-~]|\x1b\[[0-9;:]*[ -/]+[@-~]"
-    r"|\x1b[PX^_].*?(?:\x1b\\|\x9c|\Z)|\x1b[*+./-].",
+    r"|\x1b[PX^_][^\x1b\x9c\x18\x1a]*(?:\x1b\\|\x9c|[\x18\x1a]|(?=\x1b)|\Z)|\x1b[*+./-].",
     re.DOTALL,
 )
 _COLONS = re.compile(r"\x1b\[[0-9;]*:[0-9;:]*m")

@@ -158,3 +158,10 @@ def test_a_drawing_ends_when_it_has_taken_long_enough() -> None:
     assert b"one" in painted
     assert b"two" in painted
     assert b"three" not in painted
+
+
+@pytest.mark.parametrize("string", ["\x1bPq never ended", "\x1b_x\x18"])
+def test_a_string_that_is_not_ended_hides_nothing_behind_it(string: str) -> None:
+    emulator = Emulator(20, 4)
+    emulator.feed(string.encode() + b"\x1b[1mshown")
+    assert emulator.screen.display[0].rstrip() == "shown"
