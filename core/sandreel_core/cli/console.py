@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from enum import IntEnum
@@ -28,6 +29,8 @@ _NOTICE_S = 4.0
 _ROOM_WITHIN_S = 2.0
 # How long the keys that were pressed just before the detach keys have, to be taken.
 _FLUSH_WITHIN_S = 1.0
+# How long a screen may take to draw, of which honest output takes one: the program is then asked to draw it itself.
+_DRAW_WITHIN_S = 4.0
 # A window that is dragged sends a size a frame; each that is sent is an event in the log.
 _RESIZE_EVERY_S = 0.1
 
@@ -51,6 +54,7 @@ class Console:
         self._keyboard = handle.keyboard()
         self._modes = Modes()
         self._size: Size | None = None  # that the job's terminal has, as far as we know
+        self._told: Size | None = None  # of this terminal: told once, whatever others make of it then
         self._resized = asyncio.Event()
         self._again = asyncio.Event()  # draw it anew: we have written on its screen
         self._notice: str | None = None
@@ -66,7 +70,7 @@ class Console:
         size  what the exec has been started with just now; None for one that is there already, whose screen is drawn
         Raises Refused (BAD_REQUEST: the exec has no terminal), NotFound, Unavailable, Malformed.
         """
-        self._size = size
+        self._size = self._told = size
         with diverted(self._hear), self._signals(), self._tty.raw():
             try:
                 await self._together(redraw=size is None)
@@ -164,13 +168,17 @@ class Console:
         cols, rows = self._tty.size
         try:
             # In a thread, for it may take a second, in which keys are still to be read.
-            drawn = await asyncio.to_thread(picture.painted, cols, rows)
+            until = time.monotonic() + _DRAW_WITHIN_S
+            drawn = await asyncio.to_thread(
+                picture.painted, cols, rows, enough=lambda: self._left.done() or time.monotonic() > until
+            )
         except ImportError:
             drawn = b"\x1b[0m\x1b[H\x1b[2J" + (b"\x1b[?1049h" if picture.modes.alternate else b"")
             drawn += picture.modes.switch_on()
             picture.shortened = True
-        await self._tty.write(self._modes.switch_off() + drawn)
-        self._modes = picture.modes
+        # What has to be switched off again is known before it is on: the write may be cut anywhere.
+        off, self._modes = self._modes.switch_off(), picture.modes
+        await self._tty.write(off + drawn)
         if picture.shortened and self._end is None and self._size == (cols, rows):
             await self._nudge(cols, rows)
         self._resized.set()
@@ -190,18 +198,20 @@ class Console:
 
     async def _nudge(self, cols: int, rows: int) -> None:
         """Another size and back: a program that draws the whole screen does so again."""
-        await self._resize(cols, rows - 1 if rows > 1 else rows + 1)
-        await self._resize(cols, rows)
+        other = (cols, rows - 1 if rows > 1 else rows + 1)
+        self._size, self._told = other, None  # so that the way back is tried again if it fails
+        await self._resize(*other)
+        if await self._resize(cols, rows):
+            self._size = (cols, rows)
 
     async def _follow_size(self) -> None:
         """Whenever this terminal has another size, so has the job's. Of two that are attached the last one counts."""
-        known: Size | None = None
         while True:
             await self._resized.wait()
             self._resized.clear()
             size = self._tty.size
-            if self._size is not None and size not in (known, self._size) and await self._resize(*size):
-                known = size
+            if self._size is not None and size != self._told and (size == self._size or await self._resize(*size)):
+                self._told = size
             await asyncio.sleep(_RESIZE_EVERY_S)
 
     async def _resize(self, cols: int, rows: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from sandreel_core.cli.landing import Landing
 from sandreel_core.cli.pipes import read_chunks, write_all
 from sandreel_core.cli.progress import Progress
+from sandreel_core.cli.text import is_utf8
 from sandreel_core.client.files import Files
 from sandreel_core.contract.requests import FILE_CHUNK_BYTES
 from sandreel_core.errors import Misconfigured, NotFound, Refused
@@ -57,7 +58,7 @@ class Copying:
                 target = _join(target, source.name)
             for path, why in _tree(source):
                 place = _join(target, str(path.relative_to(source)))
-                yield Left(str(path), why, failed=False) if why else await self._try_up(path, place)
+                yield Left(printable(str(path)), why, failed=False) if why else await self._try_up(path, place)
             return
         if target.endswith("/") or await self._files.kind(target) == "dir":
             target = _join(target, source.name)
@@ -73,11 +74,15 @@ class Copying:
         try:
             return await self._up(source, target)
         except (Refused, Misconfigured) as error:
-            return Left(str(source), str(error), failed=True)
+            return Left(printable(str(source)), str(error), failed=True)
 
     async def _up(self, source: Path, target: str) -> Copied:
+        if not is_utf8(target):
+            raise Misconfigured(f"{str(source)!r}: its name is not UTF-8, and in a session all names are")
         try:
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(
+                source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            )  # a FIFO without a writer is not waited for
         except OSError as error:
             raise _unreadable(source, error) from error
         try:
@@ -89,7 +94,7 @@ class Copying:
                 stored = await self._files.write(target, self._counted(pieces), mode=status.st_mode & 0o777)
         finally:
             os.close(fd)
-        return Copied(str(source), self._remote(target), stored.size, stored.sha256 or "")
+        return Copied(printable(str(source)), self._remote(target), stored.size, stored.sha256 or "")
 
     # Out of it.
 
@@ -152,7 +157,7 @@ class Copying:
             await asyncio.to_thread(landing.publish, download.mode)
         finally:
             landing.close()
-        return Copied(self._remote(source), str(target), download.size, download.sha256 or "")
+        return Copied(self._remote(source), printable(str(target)), download.size, download.sha256 or "")
 
     async def _counted(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async for piece in pieces:
@@ -161,6 +166,11 @@ class Copying:
 
     def _remote(self, path: str) -> str:
         return f"{self._session}:{path}"
+
+
+def printable(name: str) -> str:
+    """For people and for JSON: what is not UTF-8 as \\xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _join(directory: str, name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sandreel_core.cli.connection import connect, options
+from sandreel_core.cli.text import is_utf8
 from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ async def run(args: argparse.Namespace) -> int:
 def place(text: str) -> Place:
     """`s1:dir/file`, or a path on this machine."""
     found = _REMOTE.fullmatch(text)
+    if found and not is_utf8(found[2]):
+        raise Malformed(f"{text!r} is not UTF-8, and in a session all names are")
     return Place(found[1], found[2]) if found else Place(None, text)
 
 

@@ -10,6 +10,7 @@ import codecs
 import contextlib
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pyte
@@ -21,20 +22,36 @@ from sandreel_core.cli.modes import ALTERNATE
 # intermediates; strings (DCS, SOS, PM, APC) and the charsets G2 and G3.
 _FOREIGN = re.compile(
     r"\x1b\[\?[0-9;:]*[ -/]*[@-gi-km-~]|\x1b\[[<=>][0-9;:]*[ -/]*[@-~]|\x1b\[[0-9;:]*[ -/]+[@-~]"
-    r"|\x1b[PX^_].*?(?:\x1b\\|\x9c|\Z)|\x1b[*+./-].",
+    r"|\x1b[PX^_][^\x1b\x9c\x18\x1a]*(?:\x1b\\|\x9c|[\x18\x1a]|(?=\x1b)|\Z)|\x1b[*+./-].",
     re.DOTALL,
 )
 _COLONS = re.compile(r"\x1b\[[0-9;]*:[0-9;:]*m")
 _SOFT_RESET = "\x1b[?25h\x1b[?7h\x1b[4l\x1b[r\x1b[0m"  # DECSTR in what pyte knows
-_PIECES = re.compile(r"(?=\x1b)")
+# Before whatever may move all rows, so that no piece takes long.
+_PIECES = re.compile(r"(?=[\x1b\x9b\n\v\f])")
 _MAX_REPEAT = 10_000  # no terminal is wider (contract/exec.py, Cells)
+# What sequences of a few bytes may write in all: as many cells as there are bytes of output at most (picture.py),
+# which pyte writes within seconds.
+_MAX_CELLS = 256 * 1024
 
 
 class _Screen(pyte.Screen):
-    """`primary`: what the alternate screen covers, with its cursor; None while the primary one is shown."""
+    """`primary`: what the alternate screen covers, with its cursor; None while the primary one is shown.
+
+    overdrawn  sequences wanted more cells than `_MAX_CELLS`; those beyond were left out
+    """
 
     primary: tuple[dict[int, StaticDefaultDict[int, Char]], Cursor] | None = None
+    overdrawn = False
+    _cells = _MAX_CELLS
     _last = " "
+
+    def _afford(self, cells: int) -> bool:
+        if cells > self._cells:
+            self.overdrawn = True
+            return False
+        self._cells -= cells
+        return True
 
     def reset(self) -> None:
         self.primary = None
@@ -61,7 +78,14 @@ class _Screen(pyte.Screen):
 
     def repeat(self, count: int = 1) -> None:
         """REP, which ncurses uses for runs."""
-        self.draw(self._last * min(count or 1, _MAX_REPEAT))
+        count = min(count or 1, _MAX_REPEAT)
+        if self._afford(count):
+            self.draw(self._last * count)
+
+    def alignment_display(self) -> None:
+        """DECALN, a screen full of E."""
+        if self._afford(self.columns * self.lines):
+            super().alignment_display()
 
     def scroll_up(self, count: int = 1) -> None:
         """SU."""
@@ -72,8 +96,11 @@ class _Screen(pyte.Screen):
         self._scroll(self.reverse_index, (self.margins.top if self.margins else 0), count)
 
     def _scroll(self, by_one: Any, edge: int, count: int) -> None:
+        count = min(count or 1, self.lines)
+        if not self._afford((count - 1) * self.lines):
+            return
         y, self.cursor.y = self.cursor.y, edge
-        for _ in range(min(count or 1, self.lines)):
+        for _ in range(count):
             by_one()
         self.cursor.y = y
 
@@ -84,9 +111,15 @@ class _Stream(pyte.Stream):
 
 
 class Emulator:
-    """`screen` is what the bytes have made of a terminal of this size."""
+    """`screen` is what the bytes have made of a terminal of this size.
 
-    def __init__(self, cols: int, rows: int) -> None:
+    enough     asked between sequences: whether to leave out all that follows
+    shortened  something was left out, for that or because it would have drawn too much
+    """
+
+    def __init__(self, cols: int, rows: int, *, enough: Callable[[], bool] = lambda: False) -> None:
+        self._enough = enough
+        self._cut = False
         self.screen = _Screen(cols, rows)
         self._stream = _Stream(self.screen)
         # pyte ignores line drawing in UTF-8 mode, as the Linux console does; xterm does not, and ncurses relies on it.
@@ -99,8 +132,15 @@ class Emulator:
         text = self._decoder.decode(data).replace("\x1b[!p", _SOFT_RESET)
         text = _COLONS.sub(_plain, _FOREIGN.sub("", text))
         for piece in _PIECES.split(text):
+            if self._cut or self._enough():
+                self._cut = True
+                return
             with contextlib.suppress(Exception):
                 self._stream.feed(piece)
+
+    @property
+    def shortened(self) -> bool:
+        return self._cut or self.screen.overdrawn
 
     def resize(self, cols: int, rows: int) -> None:
         self.screen.resize(rows, cols)

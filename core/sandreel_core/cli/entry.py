@@ -16,6 +16,7 @@ from typing import NoReturn
 from sandreel_core import __version__
 from sandreel_core.cli.completion import ASKED, complete
 from sandreel_core.cli.moment import joined
+from sandreel_core.cli.text import is_utf8
 from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import for_people
 
@@ -38,6 +39,8 @@ _COMMANDS = (
     ),
 )
 _GROUP = "sandreel.commands"
+# Arguments that may be bytes: `cp` judges its paths itself (others of this machine are no str), a line may hold any.
+_BYTES = frozenset({"source", "target", "grep"})
 OPERATOR_ERROR = 2
 BROKEN_PIPE = 141
 INTERRUPTED = 130
@@ -70,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if rest is not None and not getattr(args, "takes_rest", False):
             raise Malformed("only `exec` takes a command after --")
+        _check_utf8(args)
         return _run(args)
     except BrokenPipeError:
         _forsake_stdout()
@@ -84,6 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain_of_machine(error)
     except BaseExceptionGroup as group:
         return _complain_group(group)
+
+
+def _check_utf8(args: argparse.Namespace) -> None:
+    """Raises Malformed for an argument that no message can hold."""
+    for name, value in vars(args).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and name not in _BYTES and not is_utf8(text):
+                where = "the command after --" if name == "rest" else name
+                raise Malformed(f"{where}: {text[:80]!r} is not UTF-8")
 
 
 def complain(error: SandreelError) -> int:

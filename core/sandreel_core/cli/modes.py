@@ -98,4 +98,4 @@ class Modes:
         out += [b"\x1b[?%d%c" % (mode, b"l" if on else b"h") for mode, on in self.private.items()]
         out += [b"\x1b>"] if self._keypad else []
         out += [b"\x1b[0 q"] if self._shape else []
-        return b"".join([*out, b"\x1b[0m\x1b(B\x0f"])
+        return b"".join([*out, b"\x1b[4l\x1b[0m\x1b(B\x0f"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 
 from sandreel_core.cli.modes import Modes
 from sandreel_core.client.items import Changed, ExecItem, Output
@@ -21,7 +22,7 @@ class Picture:
     """Fed with an exec's items from the first on.
 
     size       (columns, rows) of the terminal by the last that was heard; None for an exec without one
-    shortened  there was more than is drawn, so a program that draws only what changes may be shown in part
+    shortened  there was (or, once painted, it asked for) more than is drawn, so a program that draws only what changes may be shown in part
     """
 
     def __init__(self) -> None:
@@ -62,12 +63,13 @@ class Picture:
                     self._bytes += len(oldest) - safe.start()
                 return
 
-    def painted(self, cols: int, rows: int) -> bytes:
-        """What draws it on a terminal of this size. May take a second. Raises ImportError without pyte."""
+    def painted(self, cols: int, rows: int, *, enough: Callable[[], bool] = lambda: False) -> bytes:
+        """What draws it on a terminal of this size. May take a second, and may be made to take much longer: what
+        follows when `enough()` has become true is left out. Raises ImportError without pyte."""
         from sandreel_core.cli.emulator import Emulator
         from sandreel_core.cli.painting import paint
 
-        emulator = Emulator(*self._first)
+        emulator = Emulator(*self._first, enough=enough)
         pending: list[bytes] = []
         for part in (*self._reel, None):
             if isinstance(part, bytes):
@@ -77,4 +79,5 @@ class Picture:
             pending.clear()
             if part is not None:
                 emulator.resize(*part)
+        self.shortened |= emulator.shortened
         return paint(emulator, self.modes, cols, rows)

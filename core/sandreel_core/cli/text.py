@@ -66,3 +66,12 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Aligned lines; the first row is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a name or an argument is. Python keeps each byte that is not as a surrogate, which no message can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -27,8 +27,10 @@ class Vanished(Exception):
 class Tty:
     """Opened anew, so that not blocking is ours alone: stdin's own description is shared with the shell."""
 
-    def __init__(self, stdin: int = 0) -> None:
-        """Raises Misconfigured when stdin is no terminal."""
+    def __init__(self, stdin: int = 0, stdout: int = 1) -> None:
+        """Raises Misconfigured when stdin or this process's stdout is no terminal."""
+        if not os.isatty(stdout):
+            raise Misconfigured("-t -i need a terminal, and stdout is none: leave -t out to pipe it")
         try:
             path = os.ttyname(stdin)
         except OSError as error:

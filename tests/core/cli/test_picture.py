@@ -79,7 +79,7 @@ def test_what_a_program_switches_on_is_switched_off() -> None:
     for sequence in (b"?1049l", b"?2004l", b"?1000l", b"?25h", b"[<1u", b"[>4m", b"[0 q", b"\x1b>", b"\x1b[r"):
         assert sequence in off
     assert b"?7" not in off
-    assert Modes().switch_off() == b"\x1b[0m\x1b(B\x0f"
+    assert Modes().switch_off() == b"\x1b[4l\x1b[0m\x1b(B\x0f"
 
 
 def item(event: x.ExecEvent, n: int = 1) -> Entry:
@@ -132,3 +132,36 @@ def test_a_smaller_or_larger_terminal_is_never_scrolled(cols: int, rows: int) ->
     second.feed(paint(first, Modes(), cols, rows))
     shown = [row.rstrip() for row in second.screen.display]
     assert shown[: min(rows, ROWS)] == [(f"{n}" * 30)[:cols] for n in range(min(rows, ROWS))]
+
+
+@pytest.mark.parametrize("some", ["\x1b[9999b", "\x1b#8", "\x1b[9999S"])
+def test_a_few_bytes_cannot_ask_for_more_than_a_bounded_number_of_cells(some: str) -> None:
+    """Of ever so many, most are left out; what comes then is drawn all the same."""
+    picture = Picture()
+    picture.take(item(x.Started(cwd="/", pid=1, tty=x.Terminal(cols=600, rows=600))))  # type: ignore[arg-type]
+    picture.take(output("#" + some * 200 + "\x1b[H\x1b[2Jend"))  # type: ignore[arg-type]
+
+    second = Emulator(600, 600)
+    second.feed(picture.painted(600, 600))
+    assert picture.shortened
+    assert second.screen.display[0].rstrip() == "end"
+
+
+def test_a_drawing_ends_when_it_has_taken_long_enough() -> None:
+    picture = Picture()
+    picture.take(item(x.Started(cwd="/", pid=1, tty=x.Terminal(cols=20, rows=4))))  # type: ignore[arg-type]
+    picture.take(output("one\ntwo\x1b[2Bthree\x1b[2J"))  # type: ignore[arg-type]
+    answers = iter([False, False, True])
+
+    painted = picture.painted(20, 4, enough=lambda: next(answers))
+    assert picture.shortened
+    assert b"one" in painted
+    assert b"two" in painted
+    assert b"three" not in painted
+
+
+@pytest.mark.parametrize("string", ["\x1bPq never ended", "\x1b_x\x18"])
+def test_a_string_that_is_not_ended_hides_nothing_behind_it(string: str) -> None:
+    emulator = Emulator(20, 4)
+    emulator.feed(string.encode() + b"\x1b[1mshown")
+    assert emulator.screen.display[0].rstrip() == "shown"
