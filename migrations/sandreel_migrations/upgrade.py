@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_migrations.script import run
 from sandreel_projections.access import grants
+from sandreel_projections.database import CONNECT_S, place, readable
 from sandreel_projections.tables import PURPOSE, SCHEMA
 
 # Any number that nobody else's advisory locks use: "reel" in ASCII.
@@ -67,15 +68,16 @@ async def upgrade(dsn: str, *, schema: str = SCHEMA, wait_s: float = 60.0) -> st
             if state is None:
                 raise
             if state not in _TRANSIENT:
-                raise Misconfigured(f"Postgres at {_place(dsn)} refuses: {_line(error)}") from error
+                raise Misconfigured(f"Postgres at {place(dsn)} refuses: {_line(error)}") from error
             problem = error
         if asyncio.get_running_loop().time() > deadline:
-            raise Unavailable(f"Postgres at {_place(dsn)} was not to be reached for {wait_s:.0f} s: {_line(problem)}")
+            raise Unavailable(f"Postgres at {place(dsn)} was not to be reached for {wait_s:.0f} s: {_line(problem)}")
         await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
 
 async def _upgrade(dsn: str, schema: str) -> str:
-    engine = create_async_engine(f"postgresql+asyncpg://{dsn.split('://', 1)[1]}", connect_args={"timeout": 10})
+    # asyncpg itself reads the DSN, as everywhere else: SQLAlchemy takes other parameters, and no list of hosts.
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: _connect(dsn))
     try:
         async with engine.begin() as connection:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
@@ -107,10 +109,9 @@ def _run(connection: Connection, schema: str) -> None:
     run(connection, grants(schema))
 
 
-def _place(dsn: str) -> str:
-    """Host, port and database, without the password."""
-    parts = urlsplit(dsn)
-    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+async def _connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
+    with readable(dsn):
+        return await asyncpg.connect(dsn, timeout=CONNECT_S)
 
 
 def _line(error: BaseException) -> str:

@@ -74,7 +74,7 @@ async def connected(dsn: str, name: str, schema: str | None = None) -> AsyncGene
     Raises as `translated` does.
     """
     settings = {} if schema is None else {"search_path": f'"{schema}"'}
-    with translated(), _readable(dsn):
+    with translated(), readable(dsn):
         connection: Connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_S,
@@ -95,7 +95,7 @@ async def connected(dsn: str, name: str, schema: str | None = None) -> AsyncGene
 
 
 @contextmanager
-def _readable(dsn: str) -> Generator[None, None, None]:
+def readable(dsn: str) -> Generator[None, None, None]:
     """Raises Misconfigured for a DSN that asyncpg cannot read. What it says of it may quote the password."""
     try:
         yield
@@ -120,8 +120,11 @@ async def _close(connection: Connection) -> None:
 
 def place(dsn: str) -> str:
     """Host, port and database, without the password."""
-    parts = urlsplit(dsn)
-    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+    try:
+        parts = urlsplit(dsn)
+        return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+    except ValueError:  # a password with a slash in it, or several hosts: nothing of it is quoted
+        return "[postgres] dsn"
 
 
 def _line(error: BaseException) -> str:

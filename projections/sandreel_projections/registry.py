@@ -57,5 +57,8 @@ def sources(partitions: int) -> tuple[Source, ...]:
 
 
 def _problem(change: Change) -> str:
-    """An exec's fold says it itself: a repeat of what cannot be read is none."""
-    return "" if change.where.aggregate == "exec" else change.problem
+    """An exec's fold says it itself, for a repeat of what cannot be read is none; but without an ordinal an event of an
+    exec is nothing to any fold."""
+    if change.where.aggregate != "exec":
+        return change.problem
+    return "an event of an exec without an ordinal" if change.envelope.n is None else ""

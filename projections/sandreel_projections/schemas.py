@@ -61,10 +61,10 @@ async def mark_of(connection: Connection, schema: str = FRESH) -> Mark | None:
 
 async def set_mark(connection: Connection, mark: Mark, schema: str = FRESH) -> None:
     with translated():
-        await _comment(connection, schema, msgspec.json.encode(mark).decode())
+        await set_comment(connection, schema, msgspec.json.encode(mark).decode())
 
 
-async def _comment(connection: Connection, schema: str, comment: str) -> None:
+async def set_comment(connection: Connection, schema: str, comment: str) -> None:
     literal = await connection.fetchval("SELECT quote_literal($1::text)", comment)
     await connection.execute(f"COMMENT ON SCHEMA {schema} IS {literal}")
 

@@ -16,7 +16,7 @@ from sandreel_core.errors import Conflict
 from sandreel_projections import grants
 from sandreel_projections.database import Connection, translated
 from sandreel_projections.definitions import Definitions
-from sandreel_projections.schemas import FRESH, OLD
+from sandreel_projections.schemas import FRESH, OLD, set_comment
 from sandreel_projections.tables import SCHEMA
 from sandreel_projections.writer import Reached
 
@@ -79,7 +79,7 @@ async def swap_schema(connection: Connection, kept: Sequence[str], purpose: str)
             await connection.execute(f"ALTER SCHEMA {SCHEMA} RENAME TO {old}")
             await connection.execute(f"COMMENT ON SCHEMA {old} IS 'views that a rebuild has replaced'")
         await connection.execute(f"ALTER SCHEMA {FRESH} RENAME TO {SCHEMA}")
-        await connection.execute(f"COMMENT ON SCHEMA {SCHEMA} IS '{purpose}'")
+        await set_comment(connection, SCHEMA, purpose)
         if there:
             _refuse(await _objects(connection, old) - await _objects(connection, SCHEMA), await _left(connection, old))
     return old if there else None

@@ -197,6 +197,19 @@ async def test_what_nobody_can_digest_goes_to_quarantine(bus: MemoryBus, databas
     assert lag["quarantined_events"] == 4
 
 
+async def test_an_event_of_an_exec_without_an_ordinal_is_in_quarantine(bus: MemoryBus, database: str) -> None:
+    events = job(SUBJECTS, "e1", CHUNKS)
+    subject, started = events[1]
+    body = started.replace(b'"n":2,', b"")
+    assert body != started
+    last = await put(bus, [events[0], (subject, body)])
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
+    async with running(projector):
+        await reached(projector, last)
+    rows = await fetch(database, "SELECT sequence, reason FROM reel.quarantine")
+    assert [tuple(row.values()) for row in rows] == [(2, "an event of an exec without an ordinal")]
+
+
 async def test_a_value_that_the_database_refuses_stops_one_event_only(bus: MemoryBus, database: str) -> None:
     await fetch(
         database, "ALTER TABLE reel.execs ADD CONSTRAINT no_seven CHECK (pid IS DISTINCT FROM 7 OR exec <> 'bad')"

@@ -111,6 +111,14 @@ async def test_program_says_in_one_line_what_is_wrong(empty_database: str) -> No
     await connection.close()
 
 
+async def test_a_dsn_is_read_as_everywhere_else_and_never_quoted(empty_database: str) -> None:
+    assert await upgrade(f"{empty_database}?sslmode=prefer", wait_s=10) == head()
+    code, said = await _run("postgresql://sandreel:hunt/er2@127.0.0.1:1/x")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "cannot be read" in said
+    assert "hunt" not in said
+
+
 async def _run(dsn: str) -> tuple[int | None, str]:
     env = {"PATH": os.environ["PATH"], "SANDREEL_POSTGRES_DSN": dsn}
     process = await asyncio.create_subprocess_exec(
