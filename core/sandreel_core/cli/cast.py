@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,7 +57,7 @@ async def run(args: argparse.Namespace) -> int:
 
     from sandreel_core.asciicast import Asciicast
 
-    if args.output is not None and args.output.exists() and not args.force:
+    if args.output is not None and not args.force and _is_there(args.output):
         raise Malformed(f"{args.output} is there already; --force replaces it")
     async with connect(args) as client:
         await client.exec_info(args.org, args.session, args.exec)
@@ -67,7 +67,7 @@ async def run(args: argparse.Namespace) -> int:
         if args.output is None:
             await _record(client, args, cast, _Pipe())
             return 0
-        with _whole_file(args.output) as file:
+        with _whole_file(args.output, force=args.force) as file:
             await _record(client, args, cast, file)
     if args.json:
         import msgspec
@@ -79,19 +79,30 @@ async def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise Misconfigured(f"cannot write {path}: {error.strerror or error}") from error
+
+
 async def _record(client: Client, args: argparse.Namespace, cast: Asciicast, out: _Out) -> None:
     import asyncio
 
     from sandreel_core.cli.interrupts import on_interrupt
 
-    async with asyncio.TaskGroup() as group:
-        writing = group.create_task(_write(client, args, cast, out))
+    writing = asyncio.ensure_future(_write(client, args, cast, out))
 
-        def pressed(_: int) -> None:
-            writing.cancel()
+    def pressed(_: int) -> None:
+        writing.cancel()
 
+    try:
         with on_interrupt(pressed):
             await asyncio.wait([writing])
+    finally:
+        writing.cancel()
+    with suppress(asyncio.CancelledError):
+        await writing  # not in a group: what goes wrong with the file is to be told by who opened it
     await out.write(cast.rest())
 
 
@@ -132,7 +143,7 @@ class _File:
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[_File]:
+def _whole_file(path: Path, *, force: bool) -> Iterator[_File]:
     """A file beside it that gets its name when the block ends well, and is removed when it does not."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -142,11 +153,19 @@ def _whole_file(path: Path) -> Iterator[_File]:
     try:
         yield file
         file.sync()
-        part.replace(path)
+        if force:
+            part.replace(path)
+        else:
+            os.link(part, path)
+    except FileExistsError as error:
+        raise Malformed(f"{path} is there already; --force replaces it") from error
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
         raise Misconfigured(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        file.close()
-        part.unlink(missing_ok=True)
+        try:
+            with suppress(OSError):  # it flushes once more, and the disk may be full
+                file.close()
+        finally:
+            part.unlink(missing_ok=True)

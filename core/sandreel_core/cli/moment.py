@@ -24,7 +24,10 @@ def moment(text: str) -> Moment:
     from sandreel_core.errors import Malformed
 
     if text.startswith("-"):
-        return clock.now() - timedelta(seconds=seconds(text[1:]))
+        try:
+            return clock.now() - timedelta(seconds=seconds(text[1:]))
+        except OverflowError as error:
+            raise argparse.ArgumentTypeError(f"{text[:80]!r} is before the year 1") from error
     if text == "now":
         return clock.now()
     if (at := instant(text)) is not None:

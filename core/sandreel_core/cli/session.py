@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import seconds, size, variable
 from sandreel_core.cli.state import add_at, show
+from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ExecInfo, SessionInfo
@@ -154,7 +155,7 @@ async def _show(args: argparse.Namespace) -> int:
     for name, value in _fields(info).items():
         if value not in (None, "", [], {}):
             shown = ", ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else value
-            print(f"{name.replace('_', ' '):18} {shown}")
+            print(f"{name.replace('_', ' '):18} {clean(str(shown))}")
     if execs:
         print()
         _table([("EXEC", "STATE", "EXIT"), *((one.exec_id, one.phase, _exit(one)) for one in execs)])

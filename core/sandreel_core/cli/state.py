@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.moment import HELP, METAVAR, moment
+from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
     from sandreel_core.as_of import ExecAt, SessionAt
@@ -76,7 +77,7 @@ async def show(args: argparse.Namespace) -> int:
     for name, value in found.items():
         if name not in ("execs", "missing", "at") and value not in (None, "", [], {}):
             text = ", ".join(f"{key}={each}" for key, each in value.items()) if isinstance(value, dict) else value
-            print(f"{name.replace('_', ' '):18} {text}")
+            print(f"{name.replace('_', ' '):18} {clean(str(text))}")
     _print_execs(one.execs)
     return 0
 
@@ -120,7 +121,7 @@ def _print_json(value: dict[str, Any]) -> None:
 def _say_where(state: StateAt) -> None:
     print(f"as of {', '.join(map(str, state.cursors))}")
     for sentence in state.missing:
-        print(f"missing: {sentence}")
+        print(f"missing: {clean(sentence)}")
 
 
 def _print_execs(execs: tuple[ExecAt, ...]) -> None:
@@ -140,7 +141,7 @@ def _print_execs(execs: tuple[ExecAt, ...]) -> None:
         if one.last or one.missing:
             print(f"\n{one.exec_id}:")
         for sentence in one.missing:
-            print(f"  missing: {sentence}")
+            print(f"  missing: {clean(sentence)}")
         for last in one.last:
             stream = "" if last.stream == "stdout" else "err "
             unfinished = "" if last.line.ended else " (no newline yet)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +52,6 @@ def add(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, NotFound, Unavailable; BrokenPipeError when nobody reads any more."""
-    import asyncio
-
     from sandreel_core.cli.entry import INTERRUPTED
     from sandreel_core.cli.grep import matcher
     from sandreel_core.cli.interrupts import on_interrupt
@@ -63,21 +63,24 @@ async def run(args: argparse.Namespace) -> int:
     judge = matcher(args.grep, ignore_case=args.ignore_case) if args.grep is not None else None
     async with connect(args) as client:
         shown = TailText(json=args.json, colours=sys.stdout.isatty(), with_org=args.all)
+        stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            showing = group.create_task(_show(client, args, judge, shown))
+            showing = group.create_task(_show(client, args, judge, shown, stop))
 
-            def pressed(_: int) -> None:
-                showing.cancel()
+            def pressed(count: int) -> None:
+                stop.set()
+                if count > 1:
+                    showing.cancel()
 
             with on_interrupt(pressed):
                 await asyncio.wait([showing])
-        if showing.cancelled():
+        if stop.is_set():
             _say_how_to_go_on(args, shown.cursors)
             return INTERRUPTED
     return 0
 
 
-async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: TailText) -> None:
+async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: TailText, stop: asyncio.Event) -> None:
     from contextlib import aclosing
     from functools import partial
 
@@ -93,6 +96,7 @@ async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: Tai
         stream=args.stream,
         events=args.events,
         live=not args.no_follow,
+        stop=stop,
         snapshots=partial(snapshot, section(args, Postgres).dsn),
     )
     async with aclosing(items):
@@ -104,5 +108,9 @@ def _say_how_to_go_on(args: argparse.Namespace, cursors: dict[int, Cursor]) -> N
     """A cursor is of one partition, so with several there is none to name."""
     if len(cursors) == 1:
         [cursor] = cursors.values()
-        words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursor), *args.session]
-        print(f"sandreel: to go on from here: sandreel tail {' '.join(words)}", file=sys.stderr)
+        words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursor)]
+        words += ["--grep", args.grep] if args.grep is not None else []
+        words += ["-i"] if args.ignore_case else []
+        words += ["--stream", args.stream] if args.stream else []
+        words += ["--events"] if args.events else []
+        print(f"sandreel: to go on from here: sandreel tail {shlex.join([*words, *args.session])}", file=sys.stderr)

@@ -56,7 +56,7 @@ class TailText:
         block = (item.where, item.stream, item.cursor)
         if block != self._block:
             self._block = block
-            self.cursors[item.cursor.partition] = item.cursor
+            self._reached(item.cursor)
             self._place = str(item.cursor) if self._json else self._shown(item.where, item.stream)
         if self._json:
             where = item.where
@@ -80,7 +80,7 @@ class TailText:
 
     def _other(self, item: TailItem) -> bytes:
         if isinstance(item, TailEvent):
-            self.cursors[item.cursor.partition] = item.cursor
+            self._reached(item.cursor)
         if self._json:
             return self._encoder.encode(_object(item)) + b"\n"
         if isinstance(item, TailEvent):
@@ -90,6 +90,12 @@ class TailText:
         if isinstance(item, TailGap):
             return f"{self._shown(item.where) if item.where else 'sandreel'}: missing: {item.why}\n".encode()
         return b""
+
+    def _reached(self, cursor: Cursor) -> None:
+        """A line that was waited for comes behind newer ones."""
+        newest = self.cursors.get(cursor.partition)
+        if newest is None or cursor.sequence > newest.sequence:
+            self.cursors[cursor.partition] = cursor
 
     def _shown(self, where: EventSubject, stream: str = "stdout") -> str:
         words = ([where.org] if self._with_org else []) + [where.session] + ([where.key] if where.key else [])

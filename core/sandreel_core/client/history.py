@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
@@ -55,6 +56,7 @@ class History(Lifecycle):
         live: bool = True,
         unfinished_s: float = UNFINISHED_S,
         snapshots: Snapshots | None = None,
+        stop: asyncio.Event | None = None,
     ) -> AsyncGenerator[list[TailItem], None]:
         """The lines of many sessions, of an org (no `sessions`), or of all orgs (None): what is stored behind `since`
         (None: from the beginning), then what comes.
@@ -62,6 +64,7 @@ class History(Lifecycle):
         judge      only lines of which it says yes, by their bytes
         events     every other event too
         snapshots  by partition, where execs stand, so that those in their middle need not be read from their beginning
+        stop       ends it: what has not ended is given out as it is
         Batches are never empty. Raises Malformed, NotFound, Unavailable.
         """
         filters = self._filters(org, sessions, ">" if events else "exec.*")
@@ -84,6 +87,7 @@ class History(Lifecycle):
             events=events,
             live=live,
             unfinished_s=unfinished_s,
+            stop=stop,
         )
         async with aclosing(items):
             async for batch in items:

@@ -7,6 +7,7 @@ which is most of a log that need not be read at all; its end says what it printe
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from sandreel_core.client.moment import Moment, place
 from sandreel_core.client.sessions import end_of
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.exec import Exited, Lost
+from sandreel_core.contract.exec import Exited, Lost, Output, Started
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.subjects import parse_event_subject, reel
 from sandreel_core.errors import Malformed
@@ -112,17 +113,27 @@ class _Reading:
     async def _tell_long(self, subject: str, count: int) -> bool:
         """Whether the exec had ended by the cursor and could be told by its beginning and its end."""
         last = await self._bus.last(self._stream, subject)
-        if last is None or last.sequence > self._cursor.sequence or not isinstance(end_of(last, count), Exited):
+        if last is None or last.sequence > self._cursor.sequence:
             return False
         accepted = await self._bus.next(self._stream, subject)
         started = await self._bus.next(self._stream, subject, after=accepted.sequence) if accepted else None
-        if accepted is None or started is None:
+        end = end_of(last, count)
+        if accepted is None or started is None or not isinstance(end, Exited):
             return False
         first = [event for stored in (accepted, started) if (event := _event(stored)) is not None]
+        if any(_says_more_in_between(event) for event in first):
+            return False
         for back in _LOOKS_BACK:
             tail = await self._behind(subject, max(started.sequence, last.sequence - back))
-            lines = sum(getattr(event.data, "count", 0) for event, _, _ in tail)
-            if lines > self._last_lines or back >= last.sequence - started.sequence:
+            lines = Counter[str]()
+            for event, _, _ in tail:
+                if isinstance(event.data, Output):
+                    lines[event.data.stream] += event.data.count
+            enough = all(
+                lines[stream] > self._last_lines or lines[stream] >= end.lines.get(stream, 0)
+                for stream in ("stdout", "stderr")
+            )
+            if enough or back >= last.sequence - started.sequence:
                 self.as_of.take_long(parse_event_subject(subject), first, tail, accepted.time_ns)
                 return True
         return False
@@ -153,6 +164,13 @@ class _Reading:
             begun=False,
         )
         return True
+
+
+def _says_more_in_between(event: Envelope) -> bool:
+    """Whether what counts may stand in the middle of its log: another size of its terminal, a stream that was cut."""
+    data = event.data
+    limited = isinstance(data, Started) and (data.stdout_max_bytes is not None or data.stderr_max_bytes is not None)
+    return limited or (isinstance(data, Started) and data.tty is not None)
 
 
 async def _each(subjects: Sequence[str], look: Callable[[str], Awaitable[bool]]) -> frozenset[str]:

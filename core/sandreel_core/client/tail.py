@@ -21,6 +21,7 @@ from sandreel_core.linewise import Line, Lines
 
 # A line that has not ended is given out after so long, marked as what it is.
 UNFINISHED_S = 1.0
+_LOOK_UP_S = 0.2
 # Whether a line is wanted, by its bytes without the newline.
 Judge: TypeAlias = Callable[[bytes], bool]
 
@@ -73,14 +74,16 @@ async def tail(
     events: bool = False,
     live: bool = True,
     unfinished_s: float = UNFINISHED_S,
+    stop: asyncio.Event | None = None,
 ) -> AsyncGenerator[list[TailItem], None]:
     """Batches of items (never empty), in the order of the log for each partition, as they come between partitions.
 
     filters    subjects, by partition
     after      behind which cursor; a partition without one is read from its beginning
     snapshots  by partition: see `bus.execs.follow_execs`
+    stop       ends it as the end of the log does
     A line is judged whole. One that has not ended is judged as far as it has come, and given out if it is wanted; its
-    rest then follows whatever it holds.
+    rest then follows whatever it holds. At the end all that has not ended is given out as it is, if it is wanted.
     """
     sources = [
         follow_execs(bus, partition, each, after=after.get(partition), snapshot=snapshots.get(partition), live=live)
@@ -88,14 +91,23 @@ async def tail(
     ]
     tailing = _Tailing(list(filters), judge, stream, events, unfinished_s)
     async with Merge(sources) as merge:
-        while True:
+        while stop is None or not stop.is_set():
             try:
-                found = await merge.next(tailing.patience_s())
+                found = await merge.next(_sooner(tailing.patience_s(), stop))
             except StopAsyncIteration:
-                return
+                break
             items = tailing.overdue() if found is None else tailing.take(*found)
             if items:
                 yield items
+        if items := tailing.rest():
+            yield items
+
+
+def _sooner(patience_s: float | None, stop: asyncio.Event | None) -> float | None:
+    """Who may be told to stop looks up now and then."""
+    if stop is None:
+        return patience_s
+    return _LOOK_UP_S if patience_s is None else min(patience_s, _LOOK_UP_S)
 
 
 class _Stream:
@@ -171,6 +183,11 @@ class _Tailing:
             else:
                 items += self._lines(held, key[1], held.lines.release())
         return items
+
+    def rest(self) -> list[TailItem]:
+        """All that is held, of lines that have not ended."""
+        held, self._held = self._held, {}
+        return [item for key, each in held.items() for item in self._lines(each, key[1], each.lines.release())]
 
     def _recorded(self, item: Recorded) -> list[TailItem]:
         where = parse_event_subject(item.event.subject)

@@ -11,12 +11,14 @@ import pytest
 from sandreel_core.bus.execs import Snapshot
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.port import Stream
+from sandreel_core.cli.tail_text import TailText
 from sandreel_core.client import Client
 from sandreel_core.client.tail import TailCaughtUp, TailEvent, TailGap, TailItem, TailLine
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.subjects import SessionSubjects
+from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject
 from sandreel_core.errors import Malformed
+from sandreel_core.linewise import Line
 from tests.support.script import job, life, message
 
 ORG = "acme"
@@ -101,6 +103,29 @@ async def test_a_line_that_has_not_ended_is_shown_after_a_while_and_marked() -> 
     assert isinstance(second, TailLine)
     assert (first.line.data, first.line.begun, first.line.ended) == (b"Password: ", True, False)
     assert (second.line.data, second.line.begun, second.line.ended) == (b"ok", False, True)
+
+
+async def test_what_has_not_ended_when_the_reading_ends_is_given_out() -> None:
+    bus, client = await world()
+    await put(bus, *job(S1, "x1", [("stdout", b"ready\nPassword: ")])[:3])
+    assert shown(await every(client.tail(ORG, live=False))) == [("s1", 1, b"ready"), ("s1", 2, b"Password: ")]
+
+    stop = asyncio.Event()
+    found: list[TailItem] = []
+    async with asyncio.timeout(30), aclosing(client.tail(ORG, unfinished_s=3600, stop=stop)) as items:
+        async for batch in items:
+            found += batch
+            stop.set()
+    [*_, last] = [item for item in found if isinstance(item, TailLine)]
+    assert (last.line.data, last.line.ended) == (b"Password: ", False)
+
+
+async def test_a_line_that_was_waited_for_does_not_set_the_cursor_back() -> None:
+    where = parse_event_subject(S1.exec("x1"))
+    text = TailText(json=False, colours=False, with_org=False)
+    for sequence in (6, 3):
+        text.text([TailLine(where, "stdout", Line(1, b"a"), Cursor("e1", 0, sequence), sequence)])
+    assert text.cursors == {0: Cursor("e1", 0, 6)}
 
 
 async def test_an_unfinished_line_is_judged_again_when_it_is_whole() -> None:
