@@ -103,7 +103,7 @@ class Reactor(Generic[State, Context]):
             subject = self._aggregate.subject(where)
         except Malformed as error:
             self._log.warning("a command that names nobody", subject=stored.subject[:300], problem=str(error))
-            await bury(self._bus, stored, self._log)
+            await self._bury(stored)
             await delivery.term()
             return
         async with self._in_turn(subject):
@@ -168,7 +168,7 @@ class Reactor(Generic[State, Context]):
                     self._known.pop(subject, None)
                     continue
             if problem is not None:
-                await bury(self._bus, stored, self._log)
+                await self._bury(stored)
             return
         raise Unavailable(f"{subject} changes too often")
 
@@ -240,10 +240,13 @@ class Reactor(Generic[State, Context]):
                 except Conflict:
                     continue
                 self._measure(stored, refusal)
-            if await bury(self._bus, stored, self._log):
-                self._measures.buried()
+            await self._bury(stored)
             return
         raise Unavailable(f"{subject} changes too often")
+
+    async def _bury(self, stored: Stored) -> None:
+        if await bury(self._bus, stored, self._log):
+            self._measures.buried()
 
     def _seal(self, where: CommandSubject, command: Envelope | None, subject: str, payload: Event) -> Envelope:
         return seal(
