@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -65,7 +66,7 @@ async def test_every_command_has_its_one_outcome(told: Story, database: str) -> 
     assert len(rows) == len(told.commands)
     row = await command(database, told, "destroy")
     assert (row["actor"], row["source"], row["role"]) == ("eve", "/client/eve@laptop", "spawner")
-    assert row["duration_ms"] == (row["outcome_at"] - row["stored_at"]).total_seconds() * 1000
+    assert timedelta(milliseconds=row["duration_ms"]) == row["outcome_at"] - row["stored_at"]
     assert (await command(database, told, "start"))["aggregate_id"] == "x-1"
 
 

@@ -22,7 +22,8 @@ from sandreel_core.errors import Malformed, Refused
 # A command is small; its largest parts are a 512 KiB shell script and 128 variables of 32 KiB, which may not
 # come together: the whole stays below the server's default payload of 1 MiB.
 MAX_COMMAND_BYTES = 900_000
-# What msgspec raises for bytes that are not in order. RecursionError: a value within a thousand others.
+# What msgspec raises for bytes that are not in order. RecursionError: where values are within a thousand others or within
+# many thousands, by the interpreter; `not_too_deep` refuses long before that what is kept.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # Of a decoder's sentence, which may quote all of an unknown name, its beginning and its end (`… - at $.data`) are kept.
 _MAX_PROBLEM = 600

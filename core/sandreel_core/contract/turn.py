@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from sandreel_core.contract.message import Command, Count, Event, Id, Ordinal, Part, Sentence
+from sandreel_core.contract.message import Command, Count, Event, Id, Ordinal, Part, Sentence, not_too_deep
 from sandreel_core.contract.session import Slug
 
 AgentName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$(?!\n)")]
@@ -105,6 +105,9 @@ class Checkpoint(TurnEvent, frozen=True, kw_only=True):
     exec_n: Ordinal
     parser: Any = None
 
+    def __post_init__(self) -> None:
+        not_too_deep(self.parser, "parser")
+
 
 class PlanProposed(TurnEvent, frozen=True, kw_only=True):
     type: ClassVar[str] = "turn.plan_proposed"
@@ -143,12 +146,18 @@ class ToolUse(AgentEvent, frozen=True, kw_only=True):
     tool_name: str
     input: Any = None
 
+    def __post_init__(self) -> None:
+        not_too_deep(self.input, "input")
+
 
 class ToolResult(AgentEvent, frozen=True, kw_only=True):
     type: ClassVar[str] = "agent.tool_result"
     tool_use_id: str
     output: Any = None
     is_error: bool = False
+
+    def __post_init__(self) -> None:
+        not_too_deep(self.output, "output")
 
 
 class AgentUsage(AgentEvent, frozen=True, kw_only=True):
@@ -188,3 +197,6 @@ class AgentRaw(AgentEvent, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "agent.raw"
     payload: Any = None
+
+    def __post_init__(self) -> None:
+        not_too_deep(self.payload, "payload")

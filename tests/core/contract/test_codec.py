@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sandreel_core.contract import catalog, codec
 from sandreel_core.contract import exec as x
-from sandreel_core.contract.message import Envelope, Unknown
+from sandreel_core.contract.message import MAX_DEPTH, Envelope, Unknown
 from sandreel_core.errors import Malformed, Refused
 from tests.support import samples
 
@@ -75,23 +75,55 @@ def test_a_body_that_is_no_command_is_refused(body: bytes) -> None:
         codec.decode_command(START.subject, body)
 
 
-DEEP = b"[" * 2000 + b"]" * 2000
+def deep(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+# More than any interpreter decodes: 3.11 stops at 990, 3.12 at some 1,500 or 10,000 by its patch.
+TOO_DEEP = deep(200_000)
 
 
 @pytest.mark.parametrize("name", ["exec.start", "session.create"])
-def test_values_that_are_nested_too_deeply_are_refused(name: str) -> None:
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 2_000, 200_000])
+def test_values_that_are_nested_too_deeply_are_refused(name: str, levels: int) -> None:
     """msgspec raises RecursionError for them, also where it only skips them."""
     body = codec.encode(samples.ALL[name])
+    with pytest.raises(Refused, match="nested too deeply|unknown field `foo`"):
+        codec.decode_command(
+            samples.ALL[name].subject, body.replace(b'"data":{', b'"data":{"foo":' + deep(levels) + b",")
+        )
     with pytest.raises(Refused, match="nested too deeply"):
-        codec.decode_command(samples.ALL[name].subject, body[:-1] + b',"foo":' + DEEP + b"}")
-    with pytest.raises(Refused):
-        codec.decode_command(samples.ALL[name].subject, body.replace(b'"data":{', b'"data":{"foo":' + DEEP + b","))
+        codec.decode_command(samples.ALL[name].subject, body[:-1] + b',"foo":' + TOO_DEEP + b"}")
 
 
-def test_an_event_that_is_nested_too_deeply_is_malformed() -> None:
+@pytest.mark.parametrize("levels", [MAX_DEPTH, MAX_DEPTH + 1, 900])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("agent.raw", "payload"),
+        ("agent.tool_use", "input"),
+        ("agent.tool_result", "output"),
+        ("turn.checkpoint", "parser"),
+    ],
+)
+def test_what_an_agent_nests_too_deeply_is_an_event_that_cannot_be_digested(name: str, field: str, levels: int) -> None:
+    raw = samples.ALL[name]
+    body = msgspec.json.decode(codec.encode(raw))
+    body["data"][field] = msgspec.Raw(deep(levels))
+    data = codec.decode_event(raw.subject, msgspec.json.encode(body)).data
+    if levels <= MAX_DEPTH:
+        assert getattr(data, field), "the depth that is allowed"
+    else:
+        assert isinstance(data, Unknown)
+        assert f"`{field}` is nested too deeply: more than 100 levels" in data.problem
+        with pytest.raises(ValueError, match="nested too deeply"):
+            msgspec.structs.replace(raw.data, **{field: msgspec.json.decode(deep(levels))})
+
+
+def test_an_event_that_no_interpreter_can_read_is_malformed() -> None:
     raw = samples.ALL["agent.raw"]
     with pytest.raises(Malformed, match="nested too deeply"):
-        codec.decode_event(raw.subject, codec.encode(raw).replace(b'"new"', DEEP))
+        codec.decode_event(raw.subject, codec.encode(raw).replace(b'"new"', TOO_DEEP))
 
 
 @pytest.mark.parametrize("changes", [{"data__" + "k" * 100_000: 1}, {"type": "k" * 100_000}])
