@@ -176,19 +176,19 @@ async def _again(
         except TimeoutError as error:
             raise Unavailable(f"NATS has not answered for {patience_s:g} s") from error
     before = await _count(connection, source, org, session)
-    for table in source.tables:
-        clause = " AND sequence >= $3" if source.forgets else ""
-        values = (org, session, first) if source.forgets else (org, session)
-        with translated():
+    # Of a stream that forgets, what it has forgotten, or what stood in one before it, is known here alone.
+    clause = " AND epoch = $3 AND sequence >= $4" if source.forgets else ""
+    values = (org, session, cursor["epoch"], first) if source.forgets else (org, session)
+    with translated():
+        for table in source.tables:
             await connection.execute(
                 f"DELETE FROM {table.name} WHERE org = $1 AND session = $2{clause}",  # noqa: S608 - our own
                 *values,
             )
-    with translated():
         await connection.execute(
-            "DELETE FROM quarantine WHERE stream = $1 AND split_part(subject, '.', 3) = $2"
-            " AND split_part(subject, '.', 4) = $3",
-            *(source.stream, org, session),
+            "DELETE FROM quarantine WHERE split_part(subject, '.', 3) = $1 AND split_part(subject, '.', 4) = $2"  # noqa: S608 - our own
+            f" AND stream = '{source.stream}'{clause}",
+            *values,
         )
     views = Views(source, cursor["epoch"], limit=_ALL)
     filtered = _of_session(source, org, session)
