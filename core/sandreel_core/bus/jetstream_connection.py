@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sandreel_core.bus.jetstream_parser import Parser, Tap
 from sandreel_core.bus.wake import Signal
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Denied, NotFound, TooLarge, Unavailable
@@ -41,6 +42,7 @@ class Link:
 
     def __init__(self, client: Client, generation: int, inbox_prefix: str) -> None:
         self.client = client
+        self._parser = Parser.of(client)
         self.generation = generation
         self.lost = asyncio.Event()
         # Called once, when it is.
@@ -67,6 +69,18 @@ class Link:
             self.client.subscribe(subject, queue=group, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0)
         )
 
+    async def tap(self, subject: str, tap: Tap) -> Subscription:
+        """As `subscribe`, for those of whom many messages come: `tap` is called as they are read, waits for nothing and
+        raises nothing. Raises Unavailable when the link is lost."""
+
+        async def on_message(message: Msg) -> None:
+            tap(message.subject, message.reply, message.headers or {}, message.data)
+
+        subscription = await self.subscribe(subject, on_message)
+        if self._parser is not None:
+            self._parser.taps[subscription._id] = tap
+        return subscription
+
     async def flush(self) -> None:
         """Returns when the server has seen everything that was sent. Raises Unavailable."""
         # nats-py writes its PING past what it still holds back, and that when the PING is out: the second is behind it.
@@ -74,6 +88,8 @@ class Link:
         await self._calm(self.client.flush(_CONNECT_S))
 
     async def unsubscribe(self, subscription: Subscription) -> None:
+        if self._parser is not None:
+            self._parser.taps.pop(subscription._id, None)
         if not self.lost.is_set():
             try:
                 await self._calm(subscription.unsubscribe())
@@ -155,7 +171,12 @@ class Link:
 
 def status(message: Msg) -> str:
     """The status of a message that the server itself sent, "" for any other."""
-    return (message.headers or {}).get("Status", "") if not message.data else ""
+    return status_of(message.headers or {}, message.data)
+
+
+def status_of(headers: Headers, body: bytes) -> str:
+    """As `status`."""
+    return headers.get("Status", "") if not body else ""
 
 
 class Connection:
