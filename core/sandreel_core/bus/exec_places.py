@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
@@ -21,8 +23,7 @@ from sandreel_core.ordinals import Ordinals
 MAX_REMEMBERED = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """One event that was taken. `time_ns` is the server's timestamp, `size` the length of the stored body."""
 
     event: Envelope

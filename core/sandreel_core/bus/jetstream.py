@@ -15,8 +15,9 @@ from sandreel_core.bus import jetstream_snapshot as snapshot
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
 from sandreel_core.bus.jetstream_channel import JetStreamChannel
-from sandreel_core.bus.jetstream_connection import Connection, Link, OnMessage
+from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_follow import Reader, read_feed
+from sandreel_core.bus.jetstream_link import Link, OnMessage
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.measures import BusMeasures
 from sandreel_core.bus.port import Channel, Delivery, Handler, Item, Listener, OnAck, Stored, Stream, StreamState, Work

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from sandreel_core.bus.jetstream_connection import Headers, Link
+from sandreel_core.bus.jetstream_link import Headers, Link
 from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of, restored_at_of
 from sandreel_core.clock import new_token
 from sandreel_core.errors import (

@@ -58,16 +58,20 @@ class Parser(parser.Parser):
                     at = behind
                     await super().parse(line + _CRLF)
                     continue
+                # MSG <subject> <sid> [reply] <size>; HMSG has the size of its headers before that of all.
+                most = 6 if kind == b"HMSG" else 5
+                if not most - 1 <= len(words) <= most:
+                    raise ValueError(f"{len(words)} words")
                 sid, size = int(words[2]), int(words[-1])
                 if len(held) < behind + size + 2:
                     self._wanted = behind + size + 2 - at
                     return
-                at, body_at, headers, arguments = behind + size + 2, behind, b"", 5
+                at, body_at, headers = behind + size + 2, behind, b""
                 if kind == b"HMSG":
-                    body_at, arguments = behind + int(words[-2]), 6
+                    body_at = behind + int(words[-2])
                     headers = bytes(held[behind:body_at])
                 body = bytes(held[body_at : behind + size])
-                reply = words[3] if len(words) == arguments else b""
+                reply = words[3] if len(words) == most else b""
                 tap = self.taps.get(sid)
                 if tap is None:
                     await self.nc._process_msg(sid, words[1], reply, body, headers or None)

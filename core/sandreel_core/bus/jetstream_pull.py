@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 from nats.aio.subscription import Subscription
 
 from sandreel_core.bus.jetstream_api import NS
-from sandreel_core.bus.jetstream_connection import Headers, Link, status_of
+from sandreel_core.bus.jetstream_link import Headers, Link, status_of
 from sandreel_core.bus.port import Stored
 from sandreel_core.errors import Unavailable
 
@@ -25,8 +25,7 @@ class Gone(Exception):
     """The consumer, or the way to it, is gone. Stays inside these rooms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(Struct, frozen=True):
     """One delivery. `ordinal` counts the consumer's deliveries from 1, `pending` is what matches behind it."""
 
     stored: Stored
