@@ -23,7 +23,7 @@ from sandreel_core.ordinals import Ordinals
 MAX_REMEMBERED = 65_536
 
 
-class Recorded(Struct, frozen=True):
+class Recorded(Struct, frozen=True, gc=False):
     """One event that was taken. `time_ns` is the server's timestamp, `size` the length of the stored body."""
 
     event: Envelope

@@ -25,7 +25,7 @@ class Gone(Exception):
     """The consumer, or the way to it, is gone. Stays inside these rooms."""
 
 
-class Pulled(Struct, frozen=True):
+class Pulled(Struct, frozen=True, gc=False):
     """One delivery. `ordinal` counts the consumer's deliveries from 1, `pending` is what matches behind it."""
 
     stored: Stored
