@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from sandreel_core.errors import Malformed, Misconfigured, NotFound, Unavailable
 from sandreel_projections import schemas, tables
 from sandreel_projections.database import Connection, connected, translated
 from sandreel_projections.follower import Pace
-from sandreel_projections.history import Archived, listed
+from sandreel_projections.history import Archived, Lineage, lineage, listed
 from sandreel_projections.order import Order, Outcome, check_place, selected
 from sandreel_projections.progress import Pacer
 from sandreel_projections.projector import check_stream
@@ -107,9 +107,10 @@ class Rebuild:
             states = {source.stream: await self._bus.state(source.stream) for source in self._sources}
             check_place(self._order.to, states)
             await self._check(control, states)
+            lineages = {stream: lineage(state) for stream, state in states.items()}
             epochs = {stream: state.epoch for stream, state in states.items()}
-            mark = await begin(control, self._order, self._sources, epochs, self._make_schema, self._report)
-            replays = await self._replays(control, mark, stack)
+            mark = await begin(control, self._order, self._sources, epochs, lineages, self._make_schema, self._report)
+            replays = await self._replays(control, mark, lineages, stack)
             if self._order.to is not None:
                 return await self._up_to(control, replays, self._order.to)
             if mark.tables:
@@ -117,7 +118,7 @@ class Rebuild:
             async with self._shown(replays, "rebuilds"):
                 await self._approach(control, replays)
                 verdict = await judge(self._dsn, replays, self._report, whole=not mark.tables, moved=self._moved)
-            await self._check_log(mark)
+            await self._check_log(mark, lineages)
             swapped = await self._swap(control, mark, replays) if verdict.lets(self._order) else None
             none = (
                 ""
@@ -144,14 +145,16 @@ class Rebuild:
             await schemas.drop(control, FRESH)
             raise
 
-    async def _check_log(self, mark: Mark) -> None:
+    async def _check_log(self, mark: Mark, lineages: Mapping[str, Lineage]) -> None:
         """What an archiver has purged before we came to it, we have not read; nor what stands in a new stream."""
-        if archive_files(self._order.archive, mark.epochs) != mark.archive:
+        if archive_files(self._order.archive, lineages) != mark.archive:
             raise _Anew("execs were archived while it read")
         if {stream: (await self._bus.state(stream)).epoch for stream in mark.epochs} != mark.epochs:
             raise _Anew("a stream was restored or replaced while it read")
 
-    async def _replays(self, control: Connection, mark: Mark, stack: AsyncExitStack) -> list[Replay]:
+    async def _replays(
+        self, control: Connection, mark: Mark, lineages: Mapping[str, Lineage], stack: AsyncExitStack
+    ) -> list[Replay]:
         fresh = await live_cursors(control, FRESH)
         made = []
         for source in self._sources:
@@ -160,7 +163,7 @@ class Rebuild:
                 continue
             reached, epoch = fresh.get(source.stream), mark.epochs[source.stream]
             archived = None
-            if found := listed(self._order.archive, source.stream, epoch):
+            if found := listed(self._order.archive, source.stream, lineages[source.stream]):
                 directory = self._order.archive or Path()
                 after = 0 if reached is None else reached.sequence
                 archived = await stack.enter_async_context(Archived.of(directory, found, after))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sandreel_core.archive import archive
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
-from sandreel_core.bus.port import Stored, Stream
+from sandreel_core.bus.port import Stored, Stream, StreamState, ancestors_of, descended
 from sandreel_core.clock import new_id
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import encode, seal
@@ -17,6 +19,7 @@ from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import Misconfigured
 from sandreel_projections import tables
 from sandreel_projections.change import instant
+from sandreel_projections.history import lineage
 from sandreel_projections.projector import Projector
 from sandreel_projections.quarantine import entries, retry
 from sandreel_projections.registry import COMMANDS, reel_source
@@ -203,3 +206,34 @@ async def test_what_a_stream_forgets_is_taken_over_from_the_live_views(database:
     assert (outcome.differing, bool(outcome.swapped)) == (0, True)
     assert await fetch(database, "SELECT sequence, reason FROM reel.quarantine ORDER BY sequence") == rows
     assert await fetch(database, "SELECT sequence FROM reel.cursors") == [{"sequence": last}]
+
+
+async def test_what_was_archived_before_a_stream_was_restored_belongs_to_it(
+    bus: MemoryBus, database: str, tmp_path: Path
+) -> None:
+    """Its end alone is in the stream; and a second restore takes nothing of that away."""
+    last = await put(bus, [*life(SUBJECTS), *(m for i in range(6) for m in job(SUBJECTS, f"e{i}", CHUNKS))])
+    projector = Projector(bus, database, reel_source(0), pace=PACE)
+    async with running(projector):
+        await reached(projector, last)
+    blocks = "SELECT exec, n, data FROM reel.exec_blocks ORDER BY exec, n"
+    before = await fetch(database, blocks)
+    assert await archive(bus, 0, tmp_path)
+    for epoch in ("e2", "e3"):
+        await bus.renew_epoch("REEL-0", epoch)
+        assert (await rebuilt(bus, database, archive=tmp_path, accept_uncompared=True)).swapped
+        assert await fetch(database, blocks) == before
+
+
+def test_of_what_was_archived_behind_the_copys_end_nothing_belongs_to_the_stream() -> None:
+    metadata = {"epoch": "e1"}
+    for epoch, end in (("e2", 90), ("e3", 40), ("e4", 70)):
+        metadata = metadata | descended(metadata, end) | {"epoch": epoch}
+    state = StreamState("REEL-0", "e4", 1, 70, 70, 1, 1, ancestors=ancestors_of(metadata))
+    # What e1 had up to 90 came back only as far as e2 did, up to 40.
+    assert state.ancestors == (("e3", 70), ("e2", 40), ("e1", 40))
+    found = lineage(state)
+    assert {epoch: found[epoch] for epoch in ("e1", "e2", "e3")} == {"e1": 40, "e2": 40, "e3": 70}
+    assert found["e4"] > 1 << 60
+    for damaged in ("", "e1", "e1:", ":4", "e1:x"):
+        assert ancestors_of({"ancestors": damaged}) == ()

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of
+from sandreel_core.bus.port import Stored, Stream, StreamState, Work, ancestors_of, partitions_of
 from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import AlreadyExists, Conflict, Full, Misconfigured, NotFound
 
@@ -52,6 +52,7 @@ class MemoryStream:
             bytes=self.bytes,
             max_bytes=self.config.max_bytes,
             partitions=partitions_of(self.config.metadata),
+            ancestors=ancestors_of(self.config.metadata),
         )
 
     def append(self, subject: str, body: bytes, expected: int | None, message_id: str | None) -> int:
