@@ -17,6 +17,7 @@ from nats.protocol import parser
 Tap = Callable[[str, str, dict[str, str], bytes], None]
 
 _CRLF = b"\r\n"
+_USED = ("_process_msg", "_process_headers")
 
 
 class Parser(parser.Parser):
@@ -33,7 +34,7 @@ class Parser(parser.Parser):
     def of(cls, client: Client) -> Parser | None:
         """Put into the place of the client's own, before it connects; None where nats-py is of a version that keeps
         its parser elsewhere: then nobody taps, and all is only slower."""
-        if type(getattr(client, "_ps", None)) is not parser.Parser or not hasattr(client, "_process_msg"):
+        if type(getattr(client, "_ps", None)) is not parser.Parser or not all(hasattr(client, name) for name in _USED):
             return None
         client._ps = made = cls(client)
         return made

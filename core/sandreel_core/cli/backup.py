@@ -122,7 +122,9 @@ async def restore(args: argparse.Namespace) -> int:
         lines.append(missing_line(missing, data_of(args)))
     lines.append(f"now: sandreel up{_data_option(args)}")
     if manifest.archive:
-        lines.append(f"then, for what was archived: sandreel projections rebuild{_data_option(args)}")
+        lines.append(
+            f"then, for what was archived: sandreel projections rebuild --accept-differences{_data_option(args)}"
+        )
     _print(args, fields, lines)
     return 0
 
