@@ -4,7 +4,7 @@
 
 Exit code 1 on any violation. What is killed: viewers, spawner, projector, NATS, Postgres (one or two at a time, at once or
 away for up to three times the duplicate window) and the sessions' own recorders. Meanwhile the views are rebuilt again and
-again, and half of the rebuilds are killed: the next goes on with what is there.
+again, and those that take long are killed: the next goes on with what is there.
 """
 
 from __future__ import annotations
