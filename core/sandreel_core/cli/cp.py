@@ -103,11 +103,12 @@ def _tell(step: Step, *, json: bool, quiet: bool) -> bool:
 
     from sandreel_core.cli.copying import Left
     from sandreel_core.cli.text import clean
+    from sandreel_core.json_line import json_text
 
     failed = isinstance(step, Left) and step.failed
     if json:
         kind = {"type": "failed" if failed else "skipped" if isinstance(step, Left) else "copied"}
-        print(msgspec.json.encode(kind | msgspec.to_builtins(step)).decode(), file=sys.stderr if quiet else sys.stdout)
+        print(json_text(kind | msgspec.to_builtins(step)), file=sys.stderr if quiet else sys.stdout)
     elif isinstance(step, Left):
         verb = "was not copied" if step.failed else "is left out"
         print(f"sandreel: {clean(step.source)} {verb}: {clean(step.why)}", file=sys.stderr)

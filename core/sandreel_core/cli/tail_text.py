@@ -11,6 +11,7 @@ from sandreel_core.cli.text import coloured, dimmed, plain
 from sandreel_core.client.tail import TailEvent, TailGap, TailItem, TailLine
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import EventSubject
+from sandreel_core.json_line import json_line
 
 
 class _LineObject(msgspec.Struct, frozen=True):
@@ -40,7 +41,6 @@ class TailText:
         self._json = json
         self._colours = colours
         self._with_org = with_org
-        self._encoder = msgspec.json.Encoder()
         # Lines of one block come together.
         self._block: tuple[EventSubject, str, Cursor] | None = None
         self._place = ""
@@ -73,7 +73,7 @@ class TailText:
                 self._place,
                 item.stored_ns,
             )
-            return self._encoder.encode(said) + b"\n"
+            return json_line(said) + b"\n"
         data = plain(line.data).encode() if self._colours else line.data
         begin, end = b"" if line.begun else "…".encode(), b"\n" if line.ended else "…\n".encode()
         return b"%s: %s%s%s" % (self._place.encode(), begin, data, end)
@@ -82,10 +82,9 @@ class TailText:
         if isinstance(item, TailEvent):
             self._reached(item.cursor)
         if self._json:
-            return self._encoder.encode(_object(item)) + b"\n"
+            return json_line(_object(item)) + b"\n"
         if isinstance(item, TailEvent):
-            data = self._encoder.encode(item.event.data)
-            said = plain(f"{item.event.type} {data.decode()}".encode())
+            said = plain(b"%s %s" % (item.event.type.encode(), json_line(item.event.data)))
             return f"{self._shown(item.where)}: {dimmed(said) if self._colours else said}\n".encode()
         if isinstance(item, TailGap):
             return f"{self._shown(item.where) if item.where else 'sandreel'}: missing: {item.why}\n".encode()
