@@ -53,7 +53,7 @@ def add(subparsers: Any) -> None:
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, NotFound, Unavailable; BrokenPipeError when nobody reads any more."""
     from sandreel_core.cli.entry import INTERRUPTED
-    from sandreel_core.cli.grep import matcher
+    from sandreel_core.cli.expression import matcher
     from sandreel_core.cli.interrupts import on_interrupt
     from sandreel_core.cli.tail_text import TailText
 
