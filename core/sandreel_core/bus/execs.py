@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored, StreamState
 from sandreel_core.contract.codec import decode_event
@@ -52,11 +53,13 @@ class Snapshot:
 
     next_n  by subject: the ordinal that comes next
     ended   subjects of execs that had ended
+    open    by subject and stream: the line, by its number, that had begun and not ended
     """
 
     cursor: Cursor
     next_n: Mapping[str, int]
     ended: frozenset[str] = field(default_factory=frozenset)
+    open: Mapping[tuple[str, Literal["stdout", "stderr"]], int] = field(default_factory=dict)
 
 
 ExecItem = Recorded | Gone | CaughtUp
@@ -64,6 +67,8 @@ ManyItem = Recorded | Gone | Missing | CaughtUp
 OnSkipped = Callable[[Stored, Malformed], None]
 # Called with the sequence up to which everything that matches has been handed out, or passed over.
 OnRead = Callable[[int], None]
+# Called with each event of an exec that lies before the cursor and was read to know the place there.
+OnPassed = Callable[[Envelope], None]
 
 
 async def follow_exec(
@@ -125,6 +130,7 @@ async def follow_execs(
     live: bool = True,
     on_skipped: OnSkipped | None = None,
     on_read: OnRead | None = None,
+    on_passed: OnPassed | None = None,
 ) -> AsyncGenerator[ManyItem, None]:
     """The events behind the cursor of everything in a partition that matches the filters, execs and others.
 
@@ -136,7 +142,7 @@ async def follow_execs(
     stream = reel(partition)
     state = await bus.state(stream)
     silent_until = start = _place(after, state, partition)
-    places = _Places(bus, stream, partition, state.epoch, on_skipped)
+    places = _Places(bus, stream, partition, state.epoch, on_skipped, on_passed)
     if snapshot is not None:
         start = min(start, _place(snapshot.cursor, state, partition))
         for subject, next_n in snapshot.next_n.items():
@@ -158,12 +164,21 @@ async def follow_execs(
 class _Places:
     """The reader's place in every exec that it has met."""
 
-    def __init__(self, bus: Bus, stream: str, partition: int, epoch: str, on_skipped: OnSkipped | None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        partition: int,
+        epoch: str,
+        on_skipped: OnSkipped | None,
+        on_passed: OnPassed | None = None,
+    ) -> None:
         self._bus = bus
         self._stream = stream
         self._partition = partition
         self._epoch = epoch
         self._on_skipped = on_skipped
+        self._on_passed = on_passed
         self._ordinals: dict[str, Ordinals] = {}
         self._log = Log("execs")
         # Subjects whose event at the cursor is gone, so that it is not known which ordinal comes next.
@@ -207,6 +222,8 @@ class _Places:
                 ordinals.last = (event.n or 1) - 1
             if not ordinals.accept(event):
                 return items
+            if not loud and self._on_passed is not None:
+                self._on_passed(event)
         if loud:
             cursor = Cursor(self._epoch, self._partition, stored.sequence)
             items.append(Recorded(event, cursor, stored.time_ns, len(stored.body)))
@@ -243,7 +260,8 @@ class _Places:
                     if ordinals is None:
                         cut = before.n > 1 and not isinstance(before.data, Gap)
                         ordinals = Ordinals(before.n - 1 if cut else 0)
-                    ordinals.accept(before)
+                    if ordinals.accept(before) and self._on_passed is not None:
+                        self._on_passed(before)
         return ordinals
 
     def _decode(self, stored: Stored) -> Envelope | None:

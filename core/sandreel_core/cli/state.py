@@ -119,7 +119,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _say_where(state: StateAt) -> None:
-    print(f"as of {', '.join(map(str, state.cursors))}")
+    print(f"as of {','.join(map(str, state.cursors))}")
     for sentence in state.missing:
         print(f"missing: {clean(sentence)}")
 
