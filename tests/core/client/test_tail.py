@@ -131,7 +131,7 @@ async def test_a_line_that_was_waited_for_does_not_set_the_cursor_back() -> None
 @pytest.mark.parametrize("with_snapshot", [False, True])
 async def test_what_goes_on_in_the_middle_of_a_line_is_marked(with_snapshot: bool) -> None:
     bus, client = await world()
-    pieces = [
+    pieces: list[tuple[x.Stream, bytes]] = [
         ("stdout", b"one\ntw"),
         ("stderr", b"er"),
         ("stdout", b"o"),
