@@ -131,7 +131,7 @@ async def _filter(terminal: Terminal, text: str, *, says: str = "") -> None:
     await terminal.press(text)
     await terminal.shows(says or text)
     await terminal.press("\r")
-    await terminal.shows("s/S sort")
+    await terminal.shows("↵ open")
 
 
 async def _go(terminal: Terminal, place: str) -> None:
@@ -211,6 +211,19 @@ async def test_a_window_that_is_dragged_gets_its_layout(site: Site, session: str
 def _laid_out(rows: int, *, quiet: bool) -> Callable[[str], bool]:
     """Whether the table fills so many rows, and has room for the column."""
     return lambda text: ("QUIET" in text) is quiet and "↵ open" in text.split("\n")[rows - 1]
+
+
+async def test_a_session_without_an_exec_says_so(site: Site) -> None:
+    name = await site.session("bare")
+    async with Terminal(argv(site, "--filter", f"name:{name}"), ENVIRON) as terminal:
+        await terminal.shows(lambda text: name in text and "q quit" in text)
+        await terminal.press("\r")
+        await terminal.shows(f"{name} has no exec to open")
+        await _filter(terminal, "name:nobody")
+        await terminal.shows(lambda text: "no exec to open" not in text)
+        await terminal.press("q")
+        assert await terminal.wait() == 0
+    await site.client.stop(ORG, name)
 
 
 async def test_without_colour_there_is_none(site: Site, session: str) -> None:
