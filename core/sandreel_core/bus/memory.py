@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sandreel_core.bus.memory_parts import Fate, MemoryChannel, MemoryDelivery
 from sandreel_core.bus.memory_services import MemoryServices

@@ -20,7 +20,7 @@ HELP = "a cursor (of several partitions: with commas), a time (2026-01-31T12:00:
 def moment(text: str) -> Moment:
     """For argparse's `type`. Times are those of the stream's server; without an offset they are UTC."""
     from sandreel_core import clock
-    from sandreel_core.contract.cursor import Cursors
+    from sandreel_core.contract.cursors import Cursors
     from sandreel_core.errors import Malformed
 
     if text.startswith("-"):

@@ -16,7 +16,7 @@ from sandreel_core.errors import Malformed
 if TYPE_CHECKING:
     from sandreel_core.cli.tail_text import TailText
     from sandreel_core.client import Client
-    from sandreel_core.contract.cursor import Cursors
+    from sandreel_core.contract.cursors import Cursors
 
 _OUT = 1
 _DESCRIPTION = """\

@@ -9,7 +9,8 @@ import msgspec
 
 from sandreel_core.cli.text import coloured, dimmed, plain
 from sandreel_core.client.tailing import TailCaughtUp, TailEvent, TailGap, TailItem, TailLine
-from sandreel_core.contract.cursor import Cursor, Cursors
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.contract.subjects import EventSubject
 from sandreel_core.json_line import json_line
 

@@ -15,7 +15,8 @@ from sandreel_core.client.standing import StateAt, fold
 from sandreel_core.client.tail import UNFINISHED_S, tail
 from sandreel_core.client.tailing import Judge, Tailing, TailItem
 from sandreel_core.contract import exec as x
-from sandreel_core.contract.cursor import Cursor, Cursors
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.errors import Malformed, NotFound
 from sandreel_core.ids import check_command_id, check_id, check_org
 

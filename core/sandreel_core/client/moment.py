@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from sandreel_core.bus.port import Bus
-from sandreel_core.contract.cursor import Cursor, Cursors
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import Malformed
 

@@ -15,7 +15,8 @@ from sandreel_core.cli.tail_text import TailText
 from sandreel_core.client import Client
 from sandreel_core.client.tailing import TailCaughtUp, TailEvent, TailGap, TailItem, TailLine
 from sandreel_core.contract import exec as x
-from sandreel_core.contract.cursor import Cursor, Cursors
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject
 from sandreel_core.errors import Malformed
 from sandreel_core.linewise import Line

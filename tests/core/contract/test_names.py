@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandreel_core.contract import subjects as s
-from sandreel_core.contract.cursor import Cursor, Cursors
+from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.errors import Malformed
 from sandreel_core.ids import check_command_id, check_id, check_org, uuid7, uuid7_unix_ms
 
