@@ -43,6 +43,8 @@ def test_the_value_is_the_same_by_every_way(text: str) -> None:
 def test_no_command_prints_json_by_another_way(room: str) -> None:
     """Whoever prints what `json.dumps` or msgspec made has forgotten DEL and C1."""
     for file in (HOUSE / room).rglob("*.py"):
+        if file.name == "completers.py":  # it asks for files, and prints nothing
+            continue
         tree = ast.parse(file.read_text())
         # The command line has no other use for JSON; elsewhere what is printed is looked at.
         looked_at = [tree] if room == CLI else [node for node in ast.walk(tree) if _prints(node)]
