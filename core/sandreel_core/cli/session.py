@@ -180,9 +180,9 @@ def _print(args: argparse.Namespace, info: SessionInfo, text: str) -> None:
 
 
 def _json(value: dict[str, Any]) -> None:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
-    print(msgspec.json.encode(value).decode())
+    print(json_text(value))
 
 
 def _fields(info: SessionInfo) -> dict[str, Any]:
