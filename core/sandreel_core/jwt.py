@@ -112,8 +112,8 @@ def creds(token: str, seed: str) -> str:
 def parse_creds(text: str) -> tuple[str, str]:
     """(JWT, seed) of a `.creds` file. Raises Malformed, with nothing of the text in it."""
     try:
-        token = text.split(_BEGIN)[1].split("------END")[0].strip()
-        seed = text.split(_BEGIN_SEED)[1].split("------END")[0].strip()
+        token = text.split(_BEGIN)[1].split("------END", maxsplit=1)[0].strip()
+        seed = text.split(_BEGIN_SEED)[1].split("------END", maxsplit=1)[0].strip()
     except IndexError:
         raise Malformed("the credentials hold no user JWT and seed, as a .creds file does") from None
     if claims_of(token).get("nats", {}).get("type") != "user":
