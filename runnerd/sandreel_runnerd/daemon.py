@@ -32,8 +32,8 @@ from sandreel_runnerd.heartbeat import beat
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.root import Root
-from sandreel_runnerd.secrets import Secrets
 from sandreel_runnerd.running import Host
+from sandreel_runnerd.secrets import Secrets
 from sandreel_runnerd.service import Service
 from sandreel_runnerd.settings import marker
 from sandreel_runnerd.spool import Spool, open_spool

@@ -308,8 +308,9 @@ async def recorder_of(stack: Stack, session: str) -> AsyncGenerator[JetStreamBus
     """A bus with the rights of the runnerd of the session's first boot, for a key of our own."""
     keys, authority, key = stack.place.keys(), Authority(stack.place.identity), new_key("user")
     subjects = SessionSubjects(ORG, session)
+    installation_key = (stack.place.state / "installation.key").read_text().strip().encode()
     issuer = Issuer(authority.account_key("SESSIONS"), Key(authority.sessions_file.read_text()), 600)
-    token = issuer.session(subjects, feed_of(Name(ORG, session), "1-1"), {"nats": key.public})
+    token = issuer.session(subjects, feed_of(installation_key, Name(ORG, session), "1-1"), {"nats": key.public})
     bus = await JetStreamBus.connect(
         [f"nats://127.0.0.1:{keys.nats_port}"], name="test-runnerd", identity=Creds(token, key), connect_timeout_s=20
     )

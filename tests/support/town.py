@@ -38,6 +38,7 @@ from sandreel_core.spawner.issuer import Issuer
 
 ONE, TWO, NINE = Name("acme", "s1"), Name("acme", "s2"), Name("umbra", "s9")
 LIMIT_S = 20.0
+KEY = b"the key of the installation, 32 b"
 
 
 @dataclass
@@ -148,7 +149,7 @@ class Town:
         """What the runnerd of the session's first boot has in hand, once it has its identity."""
         key = new_key("user")
         issuer = Issuer(self.issuer.account, self.issuer.key, lasts_s)
-        token = issuer.session(SessionSubjects(*name), feed_of(name, "1-1"), {"nats": key.public})
+        token = issuer.session(SessionSubjects(*name), feed_of(KEY, name, "1-1"), {"nats": key.public})
         return jwt.creds(token, key.seed)
 
     async def session(self, name: Name) -> Raw:
@@ -174,7 +175,7 @@ async def town() -> AsyncIterator[Town]:
             for name in (ONE, TWO, NINE):
                 subjects = SessionSubjects(*name)
                 await log.append(subjects.command("runnerd", new_id()), str(name).encode())
-                await log.make_feed(CMD, feed_of(name, "1-1"), [subjects.commands("runnerd")], after=0)
+                await log.make_feed(CMD, feed_of(KEY, name, "1-1"), [subjects.commands("runnerd")], after=0)
                 await log.append(subjects.exec("theirs"), b"an event of it")
             yield Town(server, authority, issuer, log, exit)
     finally:

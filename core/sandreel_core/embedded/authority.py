@@ -74,14 +74,16 @@ class Authority:
         """Its public key."""
         return Key(self._known().accounts[name]).public
 
-    def issue(self, user: p.User, key: Key, *, name: str | None = None) -> str:
-        """The user's JWT, signed by its account's signing key."""
+    def issue(self, user: p.User, key: Key, *, name: str | None = None, expires_at_s: int | None = None) -> str:
+        """The user's JWT, signed by its account's signing key. `expires_at_s` is Unix time, None: never."""
         claims = jwt.user(
             key.public,
             name or user.name,
             account=self.account_key(user.account),
             publish=user.publish,
             subscribe=user.subscribe,
+            deny_publish=user.deny,
+            expires_at_s=expires_at_s,
             responds=user.responds,
         )
         return _signed(claims, Key(self._known().signing[user.account]))
