@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.requests import AskSecret, Bootstrap, Renew, Renewed, Secret
 from sandreel_core.contract.session import Ready
@@ -161,3 +164,56 @@ async def test_an_identity_is_renewed_under_a_running_job_and_after_it_has_ended
             count = int((workspace / "count").read_text())
             assert result.stdout.split() == [str(n).encode() for n in range(1, count + 1)]
             assert (result.exit_code, result.gaps) == (0, ())
+
+
+async def test_a_service_works_with_its_own_organisation_and_is_cut_off(site: Site, tmp_path: Path) -> None:
+    """`sandreel access`: what it writes is all that the ordinary client needs; taken back, it ends at once."""
+    code, said = await sandreel(
+        site, "access", "create", "ci", "--org", ORG, "--can", "follow,command", "--json", cwd=tmp_path
+    )
+    assert code == 0, said
+    made, creds = json.loads(said), tmp_path / "ci.creds"
+    assert (made["org"], made["can"], made["file"]) == (ORG, ["command", "follow"], "ci.creds")
+    assert creds.stat().st_mode & 0o777 == 0o600
+    code, said = await sandreel(site, "access", "create", "ci", "--org", ORG, "--can", "follow", cwd=tmp_path)
+    assert (code, "exists" in said) == (2, True), said
+    url, text = f"nats://127.0.0.1:{site.stack.place.keys().nats_port}", creds.read_text()
+    session = f"svc-{os.urandom(4).hex()}"
+    async with Client.connect(url, creds=text, actor="ci") as client:
+        assert (await client.create_session(ORG, session, timeout_s=60)).ready
+        handle = await client.exec(ORG, session, ["seq", "3"])
+        assert (await handle.collect()).stdout == b"1\n2\n3\n"
+        assert (await client.collect(ORG, session, handle.id)).exit_code == 0
+        with pytest.raises(Denied):
+            await client.create_session("other", session, timeout_s=20)
+        with pytest.raises(Denied):
+            await client.session("other", session)
+        code, said = await sandreel(site, "access", "rm", "ci")
+        assert code == 0, said
+        await until(lambda: not client.bus.connected, "cut off")
+    with pytest.raises(Denied):
+        async with Client.connect(url, creds=text, actor="ci"):
+            raise AssertionError("it was taken back")
+    assert await sandreel(site, "access", "ls", "--json") == (0, "")
+    for words, why in (
+        (("rm", "ci"), "there is no access ci"),
+        (("create", "--org", ORG, "--can", "everything"), "is no right"),
+        (("create", "a.b", "--org", ORG, "--can", "follow"), "a.b"),
+        (("create", "--can", "follow"), "--org"),
+    ):
+        code, said = await sandreel(site, "access", *words, cwd=tmp_path)
+        assert (code, why in said, "Traceback" in said) == (2, True, False), said
+
+
+async def sandreel(site: Site, *words: str, cwd: Path | None = None) -> tuple[int, str]:
+    """(exit code, everything that it printed)."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sandreel_core.cli", *words, "--data", str(site.data)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environ,
+        cwd=cwd,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
