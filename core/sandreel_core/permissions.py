@@ -13,18 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sandreel_core.contract.subjects import DOOR, FEED, PULL
+
 AccountName = Literal["SYSTEM", "LOG", "SESSIONS", "PLATFORM"]
 Right = Literal["command", "follow"]
 RIGHTS: tuple[Right, ...] = ("command", "follow")
 
 # Every user hears its answers below its own public key, and nobody else may listen there.
 INBOX = "_INBOX.{key}.>"
-# The pull subject of the log's command feeds, as a session sees it: under its own name, both accounts' APIs would answer.
-FEED = "feed"
-# JetStream as a service of an organisation sees it: through a door that checks every request (bus/jetstream_door.py), and
-# the pull from a consumer of its own, whose name begins with READER and is 128 random bits.
-DOOR, PULL, READER = "api", "pull", "f"
-JETSTREAM = "$JS.API"
 # Consumers whose names everybody knows: those on which roles take commands.
 DURABLES = ("spawner", "spawner-refusals", "broker", "bridge")
 _PULL = "$JS.API.CONSUMER.MSG.NEXT.*.*"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sandreel_core import jwt
+from sandreel_core.contract.subjects import DOOR, FEED, JETSTREAM, PULL
 from sandreel_core.errors import Malformed, Misconfigured
 from sandreel_core.keys import Key
-from sandreel_core.permissions import DOOR, FEED, JETSTREAM, PULL
 
 
 class Login(Protocol):
@@ -40,16 +39,16 @@ class Identity(Protocol):
     async def login(self) -> Login: ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Password:
     """A user of a server without operator mode."""
 
-    user: str | None = None
-    password: str | None = None
+    def __init__(self, user: str | None = None, password: str | None = None) -> None:
+        self._user = user
+        self._password = password
 
     @property
     def name(self) -> str:
-        return self.user or "(none)"
+        return self._user or "(none)"
 
     @property
     def inbox_prefix(self) -> str:
@@ -63,7 +62,7 @@ class Password:
         return f"{JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
 
     def options(self) -> dict[str, Any]:
-        return {"user": self.user, "password": self.password}
+        return {"user": self._user, "password": self._password}
 
     async def login(self) -> Login:
         return self

@@ -16,11 +16,10 @@ import msgspec
 
 from sandreel_core.bus.jetstream import TIMEOUT_S, JetStreamBus
 from sandreel_core.bus.jetstream_api import FORBIDDEN, NS
-from sandreel_core.contract.subjects import CMD
+from sandreel_core.contract.subjects import CMD, DOOR, JETSTREAM, READER
 from sandreel_core.errors import Denied, Malformed, SandreelError
 from sandreel_core.ids import check_org
 from sandreel_core.log import Log
-from sandreel_core.permissions import DOOR, JETSTREAM, READER
 
 _STREAM = re.compile(rf"REEL-[0-9]+|{CMD}")
 _READER = re.compile(rf"{READER}[0-9a-f]{{32}}")

@@ -11,9 +11,9 @@ from sandreel_core.bus.jetstream_connection import Connection, Link
 from sandreel_core.bus.jetstream_pull import Gone, Pull, Pulled
 from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored, StreamState
 from sandreel_core.clock import new_token
+from sandreel_core.contract.subjects import READER
 from sandreel_core.errors import Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
-from sandreel_core.permissions import READER
 
 # How long the server keeps the consumer of a reader that is gone, or that has stalled: it is then made again.
 _INACTIVE_S = 5

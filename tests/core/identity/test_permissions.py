@@ -7,6 +7,7 @@ import pytest
 from docs.permissions_page import PAGE, page
 from sandreel_core import jwt
 from sandreel_core import permissions as p
+from sandreel_core.contract.subjects import PULL
 from sandreel_core.errors import Malformed
 from sandreel_core.keys import Key, SealingKey, new_key, seal
 
@@ -32,7 +33,7 @@ def test_whoever_is_of_one_organisation_names_it_in_everything(user: p.User) -> 
     assert not next(account for account in p.ACCOUNTS if account.name == user.account).jetstream
     for subject in (*user.publish, *user.subscribe):
         own = ("{org}", "{key}", "{feed}")
-        assert any(name in subject for name in own) or subject == f"{p.PULL}.*.*", subject
+        assert any(name in subject for name in own) or subject == f"{PULL}.*.*", subject
 
 
 def test_no_session_signs_what_others_decide() -> None:

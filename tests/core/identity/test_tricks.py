@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from sandreel_core import jwt
 from sandreel_core import permissions as p
 from sandreel_core.clock import new_id
+from sandreel_core.contract.subjects import FEED
 from sandreel_core.spawner.bootstrap import feed_of
 from sandreel_core.spawner.issuer import Issuer
 from tests.support.town import KEY, NINE, ONE, TWO, Town, pull
@@ -23,7 +24,7 @@ async def test_a_session_writes_its_own_record_and_reads_its_own_commands(town: 
     session = await town.session(ONE)
     stored = await session.ask("evt.0.acme.s1.exec.e1", b"hello")
     assert msgspec.json.decode(stored.data)["stream"] == "REEL-0"
-    command = await session.ask(f"{p.FEED}.{feed_of(KEY, ONE, '1-1')}", pull())
+    command = await session.ask(f"{FEED}.{feed_of(KEY, ONE, '1-1')}", pull())
     assert (command.data, command.subject.split(".")[:4]) == (b"acme/s1", ["cmd", "runnerd", "acme", "s1"])
     for own in ("evt.0.acme.s1.workspace", "evt.0.acme.s1.command", "hb.acme.s1", "req.spawner.acme.s1.renew"):
         assert await session.publish(own), session.denied
@@ -48,8 +49,8 @@ async def test_a_session_publishes_nothing_else(town: Town) -> None:
         *("$JS.API.CONSUMER.CREATE.CMD.x", "$JS.API.CONSUMER.CREATE.CMD.x.cmd.runnerd.acme.s1.*"),
         *(
             f"$JS.API.CONSUMER.MSG.NEXT.CMD.{feed_of(KEY, ONE, '1-1')}",
-            f"{p.FEED}.{feed_of(KEY, TWO, '1-1')}",
-            f"{p.FEED}.spawner",
+            f"{FEED}.{feed_of(KEY, TWO, '1-1')}",
+            f"{FEED}.spawner",
         ),
     ):
         assert not await session.publish(subject, b"forged", f"{session.inbox}.x"), subject
@@ -85,7 +86,7 @@ async def test_a_reply_subject_makes_the_server_write_nowhere(town: Town) -> Non
     )
     for target in targets:
         await session.publish("evt.0.acme.s1.exec.e1", b"acknowledge me there", target)
-        await session.publish(f"{p.FEED}.{feed_of(KEY, ONE, '1-1')}", pull(), target)
+        await session.publish(f"{FEED}.{feed_of(KEY, ONE, '1-1')}", pull(), target)
         await session.publish("req.spawner.acme.s1.log", b"{}", target)
         await session.publish("hb.acme.s1", b"{}", target)
     # Its own record goes on, which is as it should be: all that was published has been taken by then.
@@ -135,7 +136,7 @@ async def test_a_bootstrap_user_may_only_ask(town: Town) -> None:
     for subject in (
         *("evt.0.acme.s1.exec.e", "hb.acme.s1", "req.spawner.acme.s1.feed", "req.spawner.acme.s1.log"),
         *("req.spawner.acme.s2.bootstrap", "req.spawner.umbra.s1.renew", "req.broker.acme.s1.secret"),
-        f"{p.FEED}.{feed_of(KEY, ONE, '1-1')}",
+        f"{FEED}.{feed_of(KEY, ONE, '1-1')}",
     ):
         assert not await bootstrap.publish(subject, b"{}", f"{bootstrap.inbox}.x"), subject
     for subject in ("req.runnerd.acme.s1.*", "_INBOX.>", ">"):
