@@ -6,6 +6,7 @@ Every test looks at what is stored afterwards, in the administrator's name: it i
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -97,6 +98,17 @@ async def test_a_reply_subject_makes_the_server_write_nowhere(town: Town) -> Non
         subject: count for subject, count in THEIRS.items() if ".s1." not in subject
     }
     assert len(await town.stored("CMD")) == 3
+
+
+async def test_the_same_trick_works_in_the_logs_own_account(town: Town) -> None:
+    """Why sessions are not its users: the test above would be worth nothing if it could not fail."""
+    confined = replace(p.SESSION, account="LOG")
+    names = {"org": "acme", "session": "s1", "partition": "0", "feed": "none"}
+    session = await town.connect(town.creds(confined, **names))
+    assert await session.publish("evt.0.acme.s1.exec.e1", b"acknowledge me there", "evt.0.umbra.s9.exec.forged")
+    async with asyncio.timeout(LIMIT_S):
+        while "evt.0.umbra.s9.exec.forged" not in await town.stored():
+            await asyncio.sleep(0.05)
 
 
 async def test_a_reply_subject_makes_no_role_write_there(town: Town) -> None:
