@@ -194,15 +194,19 @@ SESSION = User(
     ),
     subscribe=(INBOX, "req.runnerd.{org}.{session}.*"),
     responds=True,
+    max_subscriptions=64,
 )
 
 # What may be asked of a runnerd; `drain`, `lift` and `hold` are the spawner's.
 _ASK = ("health", "keys", "list_files", "read_file", "write_file", "delete_file", "fetch_file")
+# Readers at a time, by one connection: one subscription each.
+_READERS = 4096
 COMMAND = User(
     "command",
     "PLATFORM",
     "a service of one organisation: commands, keystrokes and files",
     publish=("cmd.*.{org}.*.*", *(f"req.runnerd.{{org}}.*.{verb}" for verb in _ASK)),
+    max_subscriptions=_READERS,
 )
 FOLLOW = User(
     "follow",
@@ -210,6 +214,7 @@ FOLLOW = User(
     "a service of one organisation: reads the log of its sessions",
     publish=(f"{DOOR}.{{org}}.>", f"{PULL}.*.*"),
     deny=tuple(f"{PULL}.*.{name}" for name in DURABLES),
+    max_subscriptions=_READERS,
 )
 
 

@@ -25,7 +25,7 @@ _STREAM = re.compile(rf"REEL-[0-9]+|{CMD}")
 _READER = re.compile(rf"{READER}[0-9a-f]{{32}}")
 _MAX_FILTERS = 256
 # A reader that has gone is forgotten by the server after at most this (jetstream_follow.py asks for 5 s).
-_MAX_INACTIVE_S = 60
+_MAX_INACTIVE_S = 10
 _MAX_REQUEST_BYTES = 64 * 1024
 _UNAVAILABLE = 503
 _SEQUENCE = ("by_start_sequence", "all", "new")

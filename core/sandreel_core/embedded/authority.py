@@ -92,6 +92,7 @@ class Authority:
             subscribe=user.subscribe,
             deny_publish=user.deny,
             expires_at_s=expires_at_s,
+            max_subscriptions=user.max_subscriptions or jwt.NO_LIMIT,
             responds=user.responds,
         )
         return _signed(claims, Key(self._known().signing[user.account]))
