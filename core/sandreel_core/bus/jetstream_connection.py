@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import nats.errors
 from nats.aio.client import Client
 
+from sandreel_core.bus.credentials import Identity
 from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import Denied, Unavailable
@@ -30,14 +31,12 @@ _PING_S = 5
 class Connection:
     """Keeps a link. `run` is a task that the bus owns."""
 
-    def __init__(
-        self, urls: Sequence[str], *, name: str, user: str | None, password: str | None, inbox_prefix: str
-    ) -> None:
+    def __init__(self, urls: Sequence[str], *, name: str, identity: Identity) -> None:
+        """identity: asked for a login at every connection."""
         self._urls = list(urls)
         self._name = name
-        self._user = user
-        self._password = password
-        self._inbox_prefix = inbox_prefix
+        self._identity = identity
+        self._tried = "(none)"
         self._log = Log("bus.nats")
         self._moved = Signal()
         self.link: Link | None = None
@@ -69,7 +68,8 @@ class Connection:
             self._log.info("connected to NATS", generation=self.generation)
             try:
                 await link.end()
-                self._log.warning("the connection to NATS is lost", generation=self.generation)
+                say = self._log.info if link.given_up else self._log.warning
+                say("the connection to NATS is lost", generation=self.generation)
             finally:
                 self.link = None
                 link.lose()
@@ -77,8 +77,10 @@ class Connection:
                 await self._close(link.client)
 
     async def _connect(self) -> Link:
+        login = await self._identity.login()
+        self._tried = login.name
         client = Client()
-        link = Link(client, self.generation + 1, self._inbox_prefix)
+        link = Link(client, self.generation + 1, login)
 
         async def lost() -> None:
             link.lose()
@@ -99,8 +101,7 @@ class Connection:
             await client.connect(
                 self._urls,
                 name=self._name,
-                user=self._user,
-                password=self._password,
+                **login.options(),
                 allow_reconnect=False,
                 # One round over the urls, at once: the pauses are ours.
                 max_reconnect_attempts=1,
@@ -130,6 +131,12 @@ class Connection:
         except (OSError, nats.errors.Error, TimeoutError):
             self._log.debug("an old connection did not close in order")
 
+    def renew(self) -> None:
+        """Give up the link for another one, with the login that there is now."""
+        if self.link is not None:
+            self.link.given_up = True
+            self.link.lose()
+
     async def linked(self, after_generation: int = 0) -> Link:
         """The link, as soon as there is one whose generation is larger than the one given."""
         while True:
@@ -147,13 +154,13 @@ class Connection:
             raise Unavailable(f"no connection to NATS within {timeout_s:g} s") from error
 
     async def first_link(self, timeout_s: float | None) -> None:
-        """Raises Unavailable after `timeout_s`, and Denied when the server does not take user and password.
+        """Raises Unavailable after `timeout_s`, and Denied when the server does not take who we say we are.
         Without a time-out waits for ever."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self.link is None:
                     if timeout_s is not None and _is_denial(self.problem):
-                        raise Denied(f"NATS does not take the user {self._user or '(none)'} with this password")
+                        raise Denied(f"NATS does not take the user {self._tried} with these credentials")
                     await self._moved.wait()
         except TimeoutError as error:
             said = f": {_say(self.problem)}" if self.problem else ""
@@ -161,7 +168,9 @@ class Connection:
 
 
 def _is_denial(error: Exception | None) -> bool:
-    return error is not None and "authorization violation" in str(error).lower()
+    said = str(error).lower() if error is not None else ""
+    # An expired or revoked JWT is told in the second way.
+    return "authorization violation" in said or "user authentication" in said
 
 
 def _say(error: Exception | None) -> str:

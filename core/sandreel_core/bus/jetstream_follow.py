@@ -12,6 +12,7 @@ from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.jetstream_pull import Gone, Pull, Pulled
 from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored, StreamState
 from sandreel_core.clock import new_token
+from sandreel_core.contract.subjects import READER
 from sandreel_core.errors import Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
@@ -47,7 +48,7 @@ class Reader:
         failures = 0
         while True:
             link = await self._connection.linked()
-            name = new_token("f")
+            name = new_token(READER) + new_token()  # 128 bits: see `permissions.FOLLOW`
             pull = Pull(link, self._stream, name, batch=_BATCH)
             try:
                 missing, pending = await self._begin(link, pull, name)
@@ -147,7 +148,7 @@ class Reader:
         """Best effort: the server forgets it by itself."""
         try:
             await pull.close()
-            await link.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+            await link.publish(f"{link.login.api}.CONSUMER.DELETE.{self._stream}.{name}", b"")
         except SandreelError:
             return
 

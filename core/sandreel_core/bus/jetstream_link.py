@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sandreel_core.bus.credentials import Login
 from sandreel_core.bus.jetstream_parser import Parser, Tap
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Denied, NotFound, TooLarge, Unavailable
@@ -27,16 +28,19 @@ _FLUSH_S = 5
 class Link:
     """One living connection. `lost` is set when it is over; every answer that is still awaited then fails."""
 
-    def __init__(self, client: Client, generation: int, inbox_prefix: str) -> None:
+    def __init__(self, client: Client, generation: int, login: Login) -> None:
         self.client = client
+        self.login = login
         self._parser = Parser.of(client)
         self.generation = generation
         self.lost = asyncio.Event()
+        # Lost because we wanted another one.
+        self.given_up = False
         # Called once, when it is.
         self.on_lost: set[Callable[[], None]] = set()
         # Called with the subject, in lower case, that the server did not let us publish to.
         self.on_denial: set[Callable[[str], None]] = {self._deny}
-        self._inbox = f"{inbox_prefix}.{new_token()}"
+        self._inbox = f"{login.inbox_prefix}.{new_token()}"
         self._count = 0
         self._answers: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
 

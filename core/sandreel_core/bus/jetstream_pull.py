@@ -40,7 +40,7 @@ class Pull:
 
     def __init__(self, link: Link, stream: str, consumer: str, *, batch: int) -> None:
         self._link = link
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subject = link.login.pull(stream, consumer)
         self._inbox = link.new_inbox()
         self._batch = batch
         self._max_bytes = max(_MAX_BYTES, 2 * link.client.max_payload)

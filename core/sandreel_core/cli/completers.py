@@ -78,6 +78,7 @@ class Live:
         return dict(sorted(found.items())[:MAX_NAMES]) if not thread.is_alive() else {}
 
     async def _ask(self, args: argparse.Namespace, prefix: str) -> dict[str, str]:
+        from sandreel_core.bus.credentials import identity_of
         from sandreel_core.bus.jetstream import JetStreamBus
         from sandreel_core.cli.connection import section
         from sandreel_core.settings import Bus
@@ -87,7 +88,7 @@ class Live:
         found = section(asked, Bus)
         asked.org = asked.org or _usual_org(asked)
         bus = await JetStreamBus.connect(
-            found.nats_urls, name="completion", user=found.user, password=found.password, connect_timeout_s=ASK_S
+            found.nats_urls, name="completion", identity=identity_of(found), connect_timeout_s=ASK_S
         )
         try:
             return await self._names(Asked(bus, found.partitions, asked, prefix))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.bus.jetstream_door import Door
 from sandreel_core.runtime import Role, run_role
 from sandreel_core.settings import Bus as Installation
 from sandreel_core.spawner.commands import Limits
@@ -14,7 +17,7 @@ from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.quota import Quotas
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner
-from sandreel_core.spawner.settings import Settings, installation_key, user
+from sandreel_core.spawner.settings import Settings, installation_key, issuer, user
 
 
 def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
@@ -26,6 +29,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
             key=key,
             partitions=installation.partitions,
             nats_urls=settings.runnerd_nats_urls or installation.nats_urls,
+            issuer=issuer(settings),
             nats_user=settings.runnerd_nats_user,
             nats_password=settings.runnerd_nats_password,
             spool_bytes=settings.runnerd_spool_bytes,
@@ -62,14 +66,20 @@ async def serve(role: Role[Settings]) -> None:
     settings = role.settings
     key = await asyncio.to_thread(installation_key, settings)
     box = {"auto": None, "on": True, "off": False}[settings.bubblewrap]
-    async with ProcessBackend.open(
-        Path(settings.data),
-        node=settings.node_name,
-        users={"default": user(settings.default_user), "agent": user(settings.agent_user)},
-        box=box,
-        hidden=[Path(path) for path in settings.hidden],
-    ) as backend:
+    async with (
+        AsyncExitStack() as stack,
+        ProcessBackend.open(
+            Path(settings.data),
+            node=settings.node_name,
+            users={"default": user(settings.default_user), "agent": user(settings.agent_user)},
+            box=box,
+            hidden=[Path(path) for path in settings.hidden],
+        ) as backend,
+    ):
         plan = plan_of(settings, role.installation, key)
+        if plan.terms.issuer is not None and isinstance(role.bus, JetStreamBus):
+            # Where users are confined to their organisation, this is how they read.
+            await stack.enter_async_context(Door(role.bus).open())
         await Spawner(role.bus, backend, plan, health=role.health, metrics=role.metrics).run(role.ready)
 
 

@@ -74,7 +74,7 @@ class Spawner:
         self._sessions = Sessions(bus, partitions)
         self._heads = Heads(bus)
         self._quota = Quota(bus, plan.quotas)
-        self._closing = Closing(bus, self._journal, self._heads)
+        self._closing = Closing(bus, self._journal, self._heads, installation_key=plan.terms.key)
         self._effects = Effects(backend, self._journal, self._quota, plan.terms)
         self._sweeper = Sweeper(bus, self._journal, self._heads, stop_within_s=plan.limits.stop_within_s)
         self._holding = Holding(bus, self._journal, self._sessions, partitions)
@@ -113,6 +113,7 @@ class Spawner:
             key=plan.terms.key,
             partitions=plan.terms.partitions,
             holding=self._holding.is_full,
+            issuer=plan.terms.issuer,
         )
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(self._sessions.run(), name="sessions")

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.errors import ProtocolError
 from nats.protocol import parser as theirs
 
+from sandreel_core.bus.credentials import Password
 from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.jetstream_parser import Parser
 
@@ -96,4 +97,4 @@ def test_the_nats_py_that_is_installed_takes_it() -> None:
     assert client._ps is parser
     client._ps = None  # type: ignore[assignment]
     assert Parser.of(client) is None
-    assert Link(client, 1, "_INBOX").new_inbox()
+    assert Link(client, 1, Password()).new_inbox()
