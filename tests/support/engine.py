@@ -11,8 +11,10 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-# What `make image` builds; another one by SANDREEL_TEST_IMAGE.
-IMAGE = os.environ.get("SANDREEL_TEST_IMAGE", "sandreel-session:slim")
+from sandreel_core.images import image
+
+# What `make image-slim` builds of this tree; another one by SANDREEL_TEST_IMAGE.
+IMAGE = os.environ.get("SANDREEL_TEST_IMAGE") or image("session-slim")
 # Of the test suite's own: every process that runs beside takes what is free in it.
 POOL = "10.202.0.0/16"
 _STANDIN = Path(__file__).with_name("standin.py")
@@ -35,7 +37,7 @@ def missing() -> str | None:
     if done.returncode:
         return "no container engine answers"
     done = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, timeout=20, check=False)
-    return None if done.returncode == 0 else f"image {IMAGE} is not built: make image"
+    return None if done.returncode == 0 else f"image {IMAGE} is not built: make image-slim"
 
 
 @functools.cache
@@ -46,7 +48,6 @@ def standin_image() -> str:
     tag = f"sandreel-standin:{hashlib.sha256(script + base.encode()).hexdigest()[:12]}"
     have = subprocess.run(["docker", "image", "inspect", tag], capture_output=True, timeout=20, check=False)
     if have.returncode:
-        # Whatever Python the image has: its runnerd's.
         recipe = f"FROM {IMAGE}\nCOPY standin.py /standin.py\n"
         recipe += 'ENTRYPOINT ["/opt/sandreel/bin/python", "-I", "/standin.py"]\n'
         docker("build", "-q", "-t", tag, "-", stdin=_context({"Dockerfile": recipe.encode(), "standin.py": script}))

@@ -105,7 +105,7 @@ class Engine:
                     line.sendall(stdin)
                     line.shutdown(socket.SHUT_WR)
             finally:
-                attached.close()
+                attached._response.close()  # the connection is its, and the SDK offers no other way to it
 
         await self._ask(start)
 
