@@ -14,7 +14,7 @@ from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.quota import Quotas
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner
-from sandreel_core.spawner.settings import Settings, installation_key, user
+from sandreel_core.spawner.settings import Settings, installation_key, issuer, user
 
 
 def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
@@ -26,6 +26,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
             key=key,
             partitions=installation.partitions,
             nats_urls=settings.runnerd_nats_urls or installation.nats_urls,
+            issuer=issuer(settings),
             nats_user=settings.runnerd_nats_user,
             nats_password=settings.runnerd_nats_password,
             spool_bytes=settings.runnerd_spool_bytes,

@@ -11,7 +11,6 @@ import asyncio
 import os
 import socket
 import threading
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -29,8 +28,6 @@ from sandreel_core.errors import AlreadyExists, Conflict, NotFound, Refused, San
 T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
-# A thread cannot be cancelled: nobody who leaves waits longer than this for one that waits for a container.
-_WAIT_SLICE_S = 1.0
 _FAILURES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -122,25 +119,18 @@ class Engine:
         await self._ask(lambda api: api.kill(id, signal))
 
     async def ended(self, id: str, within_s: float) -> bool:
-        """Whether it does not run (any more), after `within_s` at the latest. Raises NotFound."""
+        """Whether it does not run (any more), after `within_s` at the latest, which nobody can cut short. Raises NotFound."""
 
-        def wait(api: docker.APIClient, timeout_s: float) -> bool:
+        def wait(api: docker.APIClient) -> bool:
             try:
-                api.wait(id, timeout=max(timeout_s, 0.01), condition="not-running")
+                api.wait(id, timeout=max(within_s, 0.01), condition="not-running")
             except (requests.ReadTimeout, requests.ConnectionError) as error:
                 if not _is_late(error):
                     raise
                 return False
             return True
 
-        limit = time.monotonic() + within_s
-        while True:
-            left_s = limit - time.monotonic()
-            slice_s = min(left_s, _WAIT_SLICE_S)
-            if await self._ask(lambda api, slice_s=slice_s: wait(api, slice_s)):  # type: ignore[misc]
-                return True
-            if left_s <= _WAIT_SLICE_S:
-                return False
+        return await self._ask(wait)
 
     async def remove(self, id: str, *, force: bool = False) -> None:
         """What is not there is removed already. Raises Conflict when it runs, unless `force`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +31,7 @@ from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, W
 from sandreel_core.spawner.lock import Locks
 
 _DEATH_TIMEOUT_S = 10.0
+_AGAIN_S = 1.0
 _TOLD_WITHIN_S = 0.2  # the engine's event comes behind the time that it writes down
 _REF = 12  # as `docker ps` shows it
 _ENDED = ("exited", "dead", "removing")
@@ -207,12 +209,18 @@ class DockerBackend:
 
     async def _terminate(self, boot: Found, grace_s: float) -> None:
         with suppress(Conflict):  # it ended meanwhile
-            await self._engine.kill(boot.id, "SIGTERM")
-            if await self._engine.ended(boot.id, grace_s):
+            if await self._end(boot, "SIGTERM", grace_s) or await self._end(boot, "SIGKILL", _DEATH_TIMEOUT_S):
                 return
-            await self._engine.kill(boot.id, "SIGKILL")
-        if not await self._engine.ended(boot.id, _DEATH_TIMEOUT_S):
             raise Unavailable("the container survives SIGKILL", retry_after_s=30)
+
+    async def _end(self, boot: Found, signal: str, within_s: float) -> bool:
+        """Whether it has ended by then. It is told again every second: what comes before PID 1 has a handler is lost."""
+        limit = time.monotonic() + within_s
+        while (left_s := limit - time.monotonic()) > 0:
+            await self._engine.kill(boot.id, signal)
+            if await self._engine.ended(boot.id, min(left_s, _AGAIN_S)):
+                return True
+        return False
 
     async def _bury(self, key: Key, boot_id: str) -> Death:
         """Remove a boot that was never started, unless somebody starts it just now."""

@@ -174,6 +174,8 @@ def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]
         "Healthcheck": {"Test": ["NONE"]},  # an image's own would be a process that no exec accounts for
         "HostConfig": {
             "NetworkMode": network,
+            # The engine's own names only (`nats`): whatever else it asked would be asked for it by the host, outside.
+            "Dns": ["127.0.0.1"],
             "Mounts": [workspace, volume_mount(cache_name(terms.installation, spec.key.org), CACHE)],
             "ReadonlyRootfs": True,
             "Tmpfs": {_TMP: tmp},
