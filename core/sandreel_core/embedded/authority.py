@@ -119,7 +119,12 @@ class Authority:
 
     def _import(self, each: p.Import) -> dict[str, Any]:
         local = {} if each.local is None else {"local_subject": each.local}
-        return {"name": each.subject, "subject": each.subject, "account": self.account_key(each.of), "type": "service"} | local
+        return {
+            "name": each.subject,
+            "subject": each.subject,
+            "account": self.account_key(each.of),
+            "type": "service",
+        } | local
 
     def _known(self) -> Seeds:
         if self._seeds is None:
@@ -159,5 +164,7 @@ def read_creds(path: Path) -> str:
         text = path.read_text()
         jwt.parse_creds(text)
     except (OSError, UnicodeDecodeError, Malformed):
-        raise Misconfigured(f"the credentials {path} cannot be read: start the installation with `sandreel up`") from None
+        raise Misconfigured(
+            f"the credentials {path} cannot be read: start the installation with `sandreel up`"
+        ) from None
     return text

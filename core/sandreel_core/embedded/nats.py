@@ -48,6 +48,7 @@ class NatsServer:
         passwords: dict[str, str] | None = None,
         memory: str = "512MiB",
         max_payload_bytes: int = 1024 * 1024,
+        listen: str = "127.0.0.1",
     ) -> None:
         self.data = data
         self.port = port
@@ -56,6 +57,7 @@ class NatsServer:
         self._given = dict(passwords or {})
         self._memory = memory
         self._max_payload = max_payload_bytes
+        self._listen = listen
         self._passwords: dict[str, str] = {}
         self._child: asyncio.subprocess.Process | None = None
         self._log = Log("embedded.nats")
@@ -143,13 +145,14 @@ class NatsServer:
     def _config(self) -> Path:
         return self.data / "nats.json"
 
-    def _prepare(self, binary: Path, user: Account | None) -> None:
+    def _prepare(self, binary: Path | None, user: Account | None) -> None:
         store = self.data / "store"
         store.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o711 if user else 0o700)
         store.chmod(0o700)
         if user:
-            user.reach(binary)
+            if binary is not None:
+                user.reach(binary)
             user.reach(store)
             user.own(store)
         if self.authority is not None:
@@ -183,7 +186,7 @@ class NatsServer:
 
     def _write_config(self, user: Account | None) -> None:
         config = {
-            "host": "127.0.0.1",
+            "host": self._listen,
             "port": self.port,
             "server_name": "sandreel",
             "max_payload": self._max_payload,
@@ -224,7 +227,7 @@ class NatsServer:
             pidfile.write(self._pid_file, self._child.pid)
             async with asyncio.timeout(_START_S):
                 while self._child.returncode is None:
-                    if await _greets(self.port):
+                    if await greets(self.port):
                         return self._child.returncode is None
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
@@ -260,7 +263,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _greets(port: int) -> bool:
+async def greets(port: int) -> bool:
+    """Whether a NATS server answers on that port of loopback."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

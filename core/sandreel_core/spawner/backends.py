@@ -14,9 +14,6 @@ from sandreel_core.spawner.backend import Backend
 from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.settings import Settings, user
 
-# Under which name sessions find the bus in their org's network.
-BUS_ALIAS = "nats"
-
 
 @asynccontextmanager
 async def open_backend(settings: Settings, installation: str) -> AsyncGenerator[Backend, None]:
@@ -53,24 +50,25 @@ async def _docker(
         from sandreel_core.spawner.docker_plan import Terms  # noqa: PLC0415
     except ImportError as error:
         raise Misconfigured("the docker backend needs its SDK: pip install 'sandreel[docker]'") from error
-    services = [Service.read(text) for text in settings.docker_services]
+    docker = settings.docker
+    services = [Service.read(text) for text in docker.services]
     terms = Terms(
         installation=installation,
         node=settings.node_name,
-        image=settings.docker_image or await asyncio.to_thread(image, "session-slim"),
+        image=docker.image or str(await asyncio.to_thread(image, "session-slim")),
         users=users,
-        proxy=settings.docker_proxy,
+        proxy=docker.proxy,
         direct=("127.0.0.1", "localhost", *(service.alias for service in services)),
     )
     try:
         async with DockerBackend.open(
             terms,
             locks=Path(settings.data) / "locks",
-            url=settings.docker_host,
-            workspaces=None if settings.docker_workspaces == "volumes" else Path(settings.docker_workspaces),
-            pool=settings.docker_pool,
+            url=docker.host,
+            workspaces=None if docker.workspaces == "volumes" else Path(docker.workspaces),
+            pool=docker.pool,
             services=services,
-            disk_bytes=settings.docker_disk_bytes,
+            disk_bytes=docker.disk_bytes,
         ) as backend:
             yield backend
     except OSError as error:

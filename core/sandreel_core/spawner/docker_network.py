@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sandreel_core.errors import AlreadyExists, Conflict, Misconfigured, NotFound, Refused
 from sandreel_core.log import Log
@@ -53,21 +53,8 @@ class Networks:
         await self._join(name, found)
 
     async def _make(self, org: str, name: str) -> dict[str, object]:
-        taken = [subnet for network in await self._engine.networks() for subnet in _subnets(network)]
-        for subnet in free_ranges(self._pool, taken):
-            try:
-                await self._engine.make_network(plan.org_network(self._installation, org, str(subnet)))
-            except AlreadyExists:
-                # By somebody without our lock, or a range that the machine itself uses: the next one then.
-                try:
-                    return await self._engine.network(name)
-                except NotFound:
-                    continue
-            return {}
-        raise Refused(
-            "NO_ADDRESSES",
-            f"all /{PREFIX} ranges of {self._pool} are taken: destroy sessions of other orgs, or give [spawner] docker_pool a larger one",
-        )
+        body = plan.org_network(self._installation, org)
+        return await make(self._engine, name, body, self._pool)
 
     async def _join(self, name: str, found: dict[str, object]) -> None:
         inside = {str(entry.get("Name")) for entry in _containers(found)}
@@ -110,6 +97,25 @@ class Networks:
 
     def _ours(self) -> dict[str, str]:
         return {plan.INSTALLATION: self._installation, plan.KIND: "org"}
+
+
+async def make(engine: Engine, name: str, body: Mapping[str, Any], pool: Range) -> dict[str, object]:
+    """The network, which may be there already, with a free range of the pool. Raises Refused (NO_ADDRESSES)."""
+    taken = [subnet for network in await engine.networks() for subnet in _subnets(network)]
+    for subnet in free_ranges(pool, taken):
+        try:
+            await engine.make_network({**body, "IPAM": {"Config": [{"Subnet": str(subnet)}]}})
+        except AlreadyExists:
+            # By somebody without our lock, or a range that the machine itself uses: the next one then.
+            try:
+                return await engine.network(name)
+            except NotFound:
+                continue
+        return {}
+    raise Refused(
+        "NO_ADDRESSES",
+        f"all /{PREFIX} ranges of {pool} are taken: destroy sessions of other orgs, or give [spawner] docker_pool a larger one",
+    )
 
 
 def pool_of(text: str) -> Range:

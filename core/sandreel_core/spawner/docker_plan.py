@@ -24,8 +24,11 @@ CACHES = ("pip", "npm", "bun")
 _LABEL = "sandreel."
 INSTALLATION, ORG, SESSION = f"{_LABEL}installation", f"{_LABEL}org", f"{_LABEL}session"
 INCARNATION, BOOT, PROFILE, NODE = f"{_LABEL}incarnation", f"{_LABEL}boot", f"{_LABEL}profile", f"{_LABEL}node"
-# What an object is: `session`, `hand` (a container that is never started), `workspace`, `cache`, `org` (a network).
+# What an object is: `session`, `hand` (a container that is never started), `service`, `workspace`, `cache`, `org` and
+# `front` (networks).
 KIND = f"{_LABEL}kind"
+# Of a service: a hash of its body, so that one that is as it should be is started again with the networks that it is in.
+CONFIG = f"{_LABEL}config"
 
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
@@ -235,18 +238,71 @@ def hand_container(installation: str, image: str, mounts: list[dict[str, Any]]) 
     }
 
 
-def org_network(installation: str, org: str, subnet: str) -> dict[str, Any]:
-    """The body of `POST /networks/create`: internal, so that nothing is routed out of it."""
+def org_network(installation: str, org: str) -> dict[str, Any]:
+    """The body of `POST /networks/create`, but its range: internal, so that nothing is routed out of it."""
+    labels = org_labels(installation, org, "org")
+    return _network(network_name(installation, org), labels, bridge_name(installation, org), internal=True)
+
+
+def front_network(installation: str) -> dict[str, Any]:
+    """The network by which a service is published on the machine's loopback; no session is in it."""
+    labels = {KIND: "front", INSTALLATION: installation}
+    return _network(front_name(installation), labels, f"sr-{mark(installation)[:12]}", internal=False)
+
+
+def front_name(installation: str) -> str:
+    return f"sandreel-{mark(installation)}-front"
+
+
+def _network(name: str, labels: dict[str, str], bridge: str, *, internal: bool) -> dict[str, Any]:
     return {
-        "Name": network_name(installation, org),
+        "Name": name,
         "CheckDuplicate": True,
         "Driver": "bridge",
-        "Internal": True,
+        "Internal": internal,
         "EnableIPv6": False,
-        "IPAM": {"Config": [{"Subnet": subnet}]},
-        "Labels": org_labels(installation, org, "org"),
-        "Options": {"com.docker.network.bridge.name": bridge_name(installation, org)},
+        "Labels": labels,
+        "Options": {"com.docker.network.bridge.name": bridge},
     }
+
+
+def service_name(installation: str, service: str) -> str:
+    return f"sandreel-{mark(installation)}-{service}"
+
+
+def nats_container(
+    installation: str, image: str, *, user: tuple[int, int], data: str, config: str, port: int, memory: str
+) -> dict[str, Any]:
+    """The bus: its files are the host's own at the same place, its port is the host's own on loopback.
+
+    memory  the soft limit of its heap (GOMEMLIMIT); what the kernel allows is four times as much
+    """
+    body: dict[str, Any] = {
+        "Image": image,
+        "Cmd": ["-c", config],
+        "User": f"{user[0]}:{user[1]}",
+        "Env": [f"GOMEMLIMIT={memory}"],
+        "Labels": {KIND: "service", INSTALLATION: installation},
+        "ExposedPorts": {f"{port}/tcp": {}},
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},  # whoever starts it asks it itself
+        "HostConfig": {
+            "NetworkMode": front_name(installation),
+            "Mounts": [bind_mount(data, data)],
+            "PortBindings": {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]},
+            "ReadonlyRootfs": True,
+            "Tmpfs": {_TMP: f"rw,nosuid,nodev,mode=1777,size={16 * _MIB}"},
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Memory": 2048 * _MIB,
+            "PidsLimit": 512,
+            "Ulimits": [{"Name": "nofile", "Soft": 65536, "Hard": 65536}, _ulimit("core", 0)],
+            "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "1", "compress": "false"}},
+            "RestartPolicy": {"Name": "no"},  # whoever started it starts it again
+        },
+    }
+    body["Labels"][CONFIG] = hashlib.sha256(repr(body).encode()).hexdigest()[:16]
+    return body
 
 
 def _ulimit(name: str, value: int) -> dict[str, Any]:
