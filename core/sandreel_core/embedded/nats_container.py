@@ -21,7 +21,7 @@ from sandreel_core.embedded.nats import NatsServer, greets
 from sandreel_core.embedded.place import Keys, Place, is_free
 from sandreel_core.embedded.servers import PortTaken
 from sandreel_core.embedded.wiring import Wiring
-from sandreel_core.errors import Conflict, NotFound, Refused, Unavailable
+from sandreel_core.errors import Conflict, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.images import image
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.docker import Engine
@@ -132,6 +132,14 @@ class NatsContainer(NatsServer):
         self._host_pid = None
         self._pid_file.unlink(missing_ok=True)
 
+    async def remove(self) -> None:
+        """Nothing of it is left but the data. The next one is joined to the networks by the spawner."""
+        try:
+            await self._engine.remove(self.name, force=True)
+            await self._engine.remove_network(plan.front_name(self._installation))
+        except SandreelError as error:
+            self._log.warning("the NATS container stays", problem=str(error))
+
     async def end(self) -> None:
         """SIGKILL; returns when it has ended."""
         if self._id is not None:
@@ -146,7 +154,7 @@ async def open_container(place: Place, keys: Keys, wiring: Wiring, port: int) ->
     docker = wiring.docker
     name = docker.nats_image or wiring.environ.get("NATS_IMAGE") or await asyncio.to_thread(image, "nats")
     async with Engine.open(docker.host) as engine:
-        yield NatsContainer(
+        container = NatsContainer(
             place.nats,
             engine=engine,
             installation=keys.installation,
@@ -155,6 +163,10 @@ async def open_container(place: Place, keys: Keys, wiring: Wiring, port: int) ->
             port=port,
             authority=Authority(place.identity),
         )
+        try:
+            yield container
+        finally:
+            await container.remove()
 
 
 class NatsContainerPart:

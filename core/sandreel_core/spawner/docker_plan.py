@@ -179,6 +179,7 @@ def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]
             "NetworkMode": network,
             # The engine's own names only (`nats`): whatever else it asked would be asked for it by the host, outside.
             "Dns": ["127.0.0.1"],
+            "DnsOptions": ["timeout:1", "attempts:2"],  # what is asked in vain is not waited for long
             "Mounts": [workspace, volume_mount(cache_name(terms.installation, spec.key.org), CACHE)],
             "ReadonlyRootfs": True,
             "Tmpfs": {_TMP: tmp},
@@ -296,7 +297,7 @@ def nats_container(
             "SecurityOpt": ["no-new-privileges"],
             "Memory": 2048 * _MIB,
             "PidsLimit": 512,
-            "Ulimits": [{"Name": "nofile", "Soft": 65536, "Hard": 65536}, _ulimit("core", 0)],
+            "Ulimits": [_ulimit("core", 0)],
             "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "1", "compress": "false"}},
             "RestartPolicy": {"Name": "no"},  # whoever started it starts it again
         },
