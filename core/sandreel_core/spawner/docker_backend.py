@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, Status, boot_order
-from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_death import MEMORY_EVENTS, death_of, happened, instant
 from sandreel_core.spawner.docker_network import Networks, Service
 from sandreel_core.spawner.docker_watch import MAX_CONTAINERS, Watch
@@ -94,6 +94,7 @@ class DockerBackend:
         *,
         locks: Path,
         url: str | None = None,
+        timeout_s: float = TIMEOUT_S,
         workspaces: Path | None = None,
         pool: str,
         services: Sequence[Service] = (),
@@ -109,7 +110,7 @@ class DockerBackend:
         """
         for profile in terms.users:
             terms.user(profile)
-        async with Engine.open(url) as engine:
+        async with Engine.open(url, timeout_s=timeout_s) as engine:
             networks = Networks(engine, terms.installation, pool, services)
             files: Workspaces = Volumes(engine, terms.installation)
             if workspaces is not None:
@@ -147,6 +148,8 @@ class DockerBackend:
         image = self._terms.image_of(spec)
         try:
             await self._engine.image(image)
+        except Refused as error:
+            raise Refused("BAD_IMAGE", f"{image} is no name of an image: {error.message}") from error
         except NotFound as error:
             raise Refused(
                 "NO_IMAGE", f"image {image} is not on this machine: `docker pull` it, or `make image`"
