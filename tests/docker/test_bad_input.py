@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,6 @@ async def test_a_service_that_is_not_there(tmp_path: Path) -> None:
         assert rig.left() == []
 
 
-# The SDK forgets to close the socket with which it failed to connect.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_an_engine_that_is_away(tmp_path: Path) -> None:
     terms = plan.Terms(installation=OURS, node="here", image="any")
     async with DockerBackend.open(terms, locks=tmp_path, url=f"unix://{tmp_path}/none", pool=engine.POOL) as backend:
@@ -85,7 +82,6 @@ async def test_an_engine_that_is_away(tmp_path: Path) -> None:
         ):
             with pytest.raises(Unavailable, match=r"does not answer: No such file"):
                 await question
-    gc.collect()
 
 
 async def test_an_engine_that_never_answers(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from sandreel_core.contract.session import Limits
 from sandreel_core.errors import NotFound, Refused
 from sandreel_core.images import image
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.docker_plan import container_name, service_name
+from sandreel_core.spawner.docker_plan import container_name
+from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
 from tests.support.engine import docker
 from tests.support.system import ORG, Site, open_site, until

@@ -23,7 +23,7 @@ from sandreel_core.embedded.servers import PortTaken
 from sandreel_core.embedded.wiring import Wiring
 from sandreel_core.errors import Conflict, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.images import image
-from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_services as services
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_network import make, pool_of
 
@@ -44,7 +44,7 @@ class NatsContainer(NatsServer):
         self._installation = installation
         self._image = image
         self._pool = pool_of(pool)
-        self.name = plan.service_name(installation, "nats")
+        self.name = services.service_name(installation, "nats")
         self._id: str | None = None
         self._host_pid: int | None = None
 
@@ -60,7 +60,7 @@ class NatsContainer(NatsServer):
             raise PortTaken(f"port {self.port} is taken by another program")
         await asyncio.to_thread(self._prepare, None, user)
         await asyncio.to_thread(self._write_config, user)
-        body = plan.nats_container(
+        body = services.nats_container(
             self._installation,
             self._image,
             user=(user.uid, user.gid) if user else (os.getuid(), os.getgid()),
@@ -83,7 +83,7 @@ class NatsContainer(NatsServer):
             found = await self._engine.container(self.name)
         except NotFound:
             return await self._engine.create(self.name, body)
-        if found["Config"]["Labels"].get(plan.CONFIG) == body["Labels"][plan.CONFIG]:
+        if found["Config"]["Labels"].get(services.CONFIG) == body["Labels"][services.CONFIG]:
             return str(found["Id"])
         await self._engine.remove(str(found["Id"]), force=True)
         return await self._engine.create(self.name, body)
@@ -136,7 +136,7 @@ class NatsContainer(NatsServer):
         """Nothing of it is left but the data. The next one is joined to the networks by the spawner."""
         try:
             await self._engine.remove(self.name, force=True)
-            await self._engine.remove_network(plan.front_name(self._installation))
+            await self._engine.remove_network(services.front_name(self._installation))
         except SandreelError as error:
             self._log.warning("the NATS container stays", problem=str(error))
 
@@ -194,8 +194,8 @@ class NatsContainerPart:
 
 async def make_front(engine: Engine, installation: str, pool: Any) -> None:
     """The network by which services are published. Raises Refused (NO_ADDRESSES)."""
-    name = plan.front_name(installation)
+    name = services.front_name(installation)
     try:
         await engine.network(name)
     except NotFound:
-        await make(engine, name, plan.front_network(installation), pool)
+        await make(engine, name, services.front_network(installation), pool)

@@ -16,7 +16,7 @@ from sandreel_core.embedded.place import Keys, Place, toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ADMINISTRATOR, OPERATOR
 from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load
-from sandreel_core.spawner.docker_plan import service_name
+from sandreel_core.spawner.docker_services import service_name
 from sandreel_core.spawner.docker_settings import BUS_ALIAS, DockerSettings
 
 _CREDS = "SANDREEL_BUS_CREDS_FILE"

@@ -78,11 +78,10 @@ class Networks:
         if not await self._has_sessions(org):
             await self._drop(name)
 
-    async def drop_unused(self) -> None:
-        for network in await self._engine.networks(self._ours()):
-            org = (network.get("Labels") or {}).get(plan.ORG, "")
-            if not await self._has_sessions(org):
-                await self._drop(str(network["Name"]))
+    async def orgs(self) -> list[str]:
+        """Who has a network."""
+        networks = await self._engine.networks(self._ours())
+        return [str((network.get("Labels") or {}).get(plan.ORG, "")) for network in networks]
 
     async def _has_sessions(self, org: str) -> bool:
         return bool(await self._engine.containers(plan.org_labels(self._installation, org, "session")))

@@ -12,6 +12,7 @@ from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.session import Limits
 from sandreel_core.errors import Misconfigured, Refused
 from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_services as services
 from sandreel_core.spawner.backend import BootSpec, Key
 
 TERMS = plan.Terms(installation="ours", node="here", image="sandreel-session-slim:1")
@@ -192,13 +193,13 @@ def test_names_differ_wherever_what_they_name_does() -> None:
 
 
 def test_the_bus_is_published_on_loopback_alone_and_may_do_nothing_else() -> None:
-    found = plan.nats_container(
+    found = services.nats_container(
         "ours", "nats:1", user=(999, 999), data="/data", config="/data/nats.json", port=4222, memory="1MiB"
     )
     host = found["HostConfig"]
     assert host["PortBindings"] == {"4222/tcp": [{"HostIp": "127.0.0.1", "HostPort": "4222"}]}
     assert (host["CapDrop"], host["ReadonlyRootfs"], host["SecurityOpt"]) == (["ALL"], True, ["no-new-privileges"])
-    other = plan.nats_container(
+    other = services.nats_container(
         "ours", "nats:2", user=(999, 999), data="/data", config="/data/nats.json", port=4222, memory="1MiB"
     )
-    assert found["Labels"][plan.CONFIG] != other["Labels"][plan.CONFIG]
+    assert found["Labels"][services.CONFIG] != other["Labels"][services.CONFIG]
