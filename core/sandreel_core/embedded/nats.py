@@ -35,6 +35,7 @@ class NatsServer:
     port       0 takes a free one at the first start and keeps it for every restart of this object
     authority  whose users it knows, by their JWTs (operator mode); None: `users` with passwords
     passwords  by the name of the user; those who have none get one, kept in `data/passwords.json` (0600)
+    listen     address and port where others reach it at another one (a container's own), which is `port`
     memory     the soft limit of its heap (GOMEMLIMIT), e.g. "512MiB": a replay over a cold stream took 3.8 GB without
     """
 
@@ -48,7 +49,7 @@ class NatsServer:
         passwords: dict[str, str] | None = None,
         memory: str = "512MiB",
         max_payload_bytes: int = 1024 * 1024,
-        listen: str = "127.0.0.1",
+        listen: tuple[str, int | None] = ("127.0.0.1", None),
     ) -> None:
         self.data = data
         self.port = port
@@ -186,8 +187,8 @@ class NatsServer:
 
     def _write_config(self, user: Account | None) -> None:
         config = {
-            "host": self._listen,
-            "port": self.port,
+            "host": self._listen[0],
+            "port": self._listen[1] or self.port,
             "server_name": "sandreel",
             "max_payload": self._max_payload,
             "max_connections": 65536,

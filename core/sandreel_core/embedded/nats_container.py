@@ -26,6 +26,7 @@ from sandreel_core.images import image
 from sandreel_core.spawner import docker_services as services
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_network import make, pool_of
+from sandreel_core.spawner.docker_services import BUS_PORT
 
 _START_S = 60.0  # as long as the process has: it reads the same streams
 _STOP_S = 10.0
@@ -39,7 +40,7 @@ class NatsContainer(NatsServer):
     def __init__(
         self, data: Path, *, engine: Engine, installation: str, image: str, pool: str, port: int, authority: Authority
     ) -> None:
-        super().__init__(data, port=port, authority=authority, listen="0.0.0.0")  # noqa: S104 - the container's own
+        super().__init__(data, port=port, authority=authority, listen=("0.0.0.0", BUS_PORT))  # noqa: S104 - the container's own
         self._engine = engine
         self._installation = installation
         self._image = image
@@ -56,6 +57,8 @@ class NatsContainer(NatsServer):
         """Until it takes connections on loopback. Raises PortTaken, Unavailable, Misconfigured."""
         user = account()
         await pidfile.end(self._pid_file, grace_s=_STOP_S)  # of a stack before us, as a process or as a container
+        with suppress(NotFound):  # its port is free only when the engine has seen the end as well
+            await self._engine.ended(self.name, _STOP_S)
         if not is_free(self.port):
             raise PortTaken(f"port {self.port} is taken by another program")
         await asyncio.to_thread(self._prepare, None, user)

@@ -9,6 +9,8 @@ from sandreel_core.spawner import docker_plan as plan
 
 # A hash of the container's body, so that one that is as it should be is started again with the networks that it is in.
 CONFIG = "sandreel.config"
+# Of the bus, in the networks of sandboxes: the same always, also when its port on the host has to move.
+BUS_PORT = 4222
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
 
@@ -40,13 +42,13 @@ def nats_container(
         "User": f"{user[0]}:{user[1]}",
         "Env": [f"GOMEMLIMIT={memory}"],
         "Labels": {plan.KIND: "service", plan.INSTALLATION: installation},
-        "ExposedPorts": {f"{port}/tcp": {}},
+        "ExposedPorts": {f"{BUS_PORT}/tcp": {}},
         "StopSignal": "SIGTERM",
         "Healthcheck": {"Test": ["NONE"]},  # whoever starts it asks it itself
         "HostConfig": {
             "NetworkMode": front_name(installation),
             "Mounts": [plan.bind_mount(data, data)],
-            "PortBindings": {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]},
+            "PortBindings": {f"{BUS_PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]},
             "ReadonlyRootfs": True,
             "Tmpfs": {_TMP: f"rw,nosuid,nodev,mode=1777,size={16 * _MIB}"},
             "CapDrop": ["ALL"],

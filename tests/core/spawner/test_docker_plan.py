@@ -194,12 +194,12 @@ def test_names_differ_wherever_what_they_name_does() -> None:
 
 def test_the_bus_is_published_on_loopback_alone_and_may_do_nothing_else() -> None:
     found = services.nats_container(
-        "ours", "nats:1", user=(999, 999), data="/data", config="/data/nats.json", port=4222, memory="1MiB"
+        "ours", "nats:1", user=(999, 999), data="/data", config="/data/nats.json", port=20001, memory="1MiB"
     )
     host = found["HostConfig"]
-    assert host["PortBindings"] == {"4222/tcp": [{"HostIp": "127.0.0.1", "HostPort": "4222"}]}
+    assert host["PortBindings"] == {"4222/tcp": [{"HostIp": "127.0.0.1", "HostPort": "20001"}]}
     assert (host["CapDrop"], host["ReadonlyRootfs"], host["SecurityOpt"]) == (["ALL"], True, ["no-new-privileges"])
     other = services.nats_container(
-        "ours", "nats:2", user=(999, 999), data="/data", config="/data/nats.json", port=4222, memory="1MiB"
+        "ours", "nats:2", user=(999, 999), data="/data", config="/data/nats.json", port=20001, memory="1MiB"
     )
     assert found["Labels"][services.CONFIG] != other["Labels"][services.CONFIG]
