@@ -34,6 +34,7 @@ from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.root import Root
 from sandreel_runnerd.running import Host
+from sandreel_runnerd.secrets import Secrets
 from sandreel_runnerd.service import Service
 from sandreel_runnerd.settings import marker
 from sandreel_runnerd.spool import Spool, open_spool
@@ -168,6 +169,7 @@ class Daemon:
             boot_marker=marker(settings),
             base_env=dict(os.environ),
             children=self._children,
+            secrets=Secrets(self._bus, subjects, self._passport.sealing) if self._passport is not None else None,
         )
         async with outbox.running(), asyncio.TaskGroup() as group, Crew() as crew:
             execs = self._execs = Execs(

@@ -263,7 +263,7 @@ async def _nats(found: ClientSettings) -> list[Check]:
                 checks.append(_stream(name, state.messages, state.bytes, state.max_bytes))
             return checks
     except SandreelError as error:
-        mend = "start it (`sandreel up`), or look at [bus] nats_urls, user and password"
+        mend = "start it (`sandreel up`), or look at [bus] nats_urls and creds_file (or user and password)"
         return [Check(name="NATS", level="fail", found=f"{urls}: {error}", mend=mend)]
 
 

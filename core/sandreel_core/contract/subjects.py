@@ -21,6 +21,11 @@ Role = Literal["spawner", "runnerd", "broker", "bridge"]
 ROLES: tuple[str, ...] = get_args(Role)
 KEYED = ("exec", "turn")
 SINGLE = ("session", "workspace", "credential", "usage", "egress", "command")
+# JetStream's own requests, and what they are called in accounts that import some of them (`permissions`): a session's pull
+# from its command feed, the door through which a service of an organisation asks, and its pull from a reader's consumer,
+# whose name is READER and 128 random bits.
+JETSTREAM = "$JS.API"
+FEED, DOOR, PULL, READER = "feed", "api", "pull", "f"
 CMD = "CMD"
 DEAD = "DEAD"
 

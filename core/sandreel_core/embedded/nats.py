@@ -169,10 +169,9 @@ class NatsServer:
         authority.open()
         accounts = store / "accounts"
         accounts.mkdir(mode=0o700, exist_ok=True)
-        for account in ACCOUNTS:
-            _write_private(
-                accounts / f"{authority.account_key(account.name)}.jwt", authority.account_jwt(account.name), user
-            )
+        for each in ACCOUNTS:
+            path = accounts / f"{authority.account_key(each.name)}.jwt"
+            _write_private(path, authority.account_jwt(each.name), user)
         if user:
             user.own(accounts)
         # A server that knew its users by passwords kept its streams under the account that has no name.
