@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from sandreel_core.bus.execs import Snapshot, follow_execs
+from sandreel_core.bus.execs import Snapshot, read_execs
 from sandreel_core.bus.port import Bus
 from sandreel_core.client.merge import Merge
 from sandreel_core.client.tailing import Tailing, TailItem
@@ -27,13 +27,13 @@ async def tail(
     """Batches of items (never empty), in the order of the log for each partition, as they come between partitions.
 
     filters    subjects, by partition
-    snapshots  by partition: see `bus.execs.follow_execs`
+    snapshots  by partition: see `bus.execs.read_execs`
     stop       ends it as the end of the log does
     A line is judged whole. One that has not ended is judged as far as it has come, and given out if it is wanted; its
     rest then follows whatever it holds. At the end all that has not ended is given out as it is, if it is wanted.
     """
     sources = [
-        follow_execs(
+        read_execs(
             bus,
             partition,
             each,

@@ -128,11 +128,17 @@ class Tailing:
         oldest = next(iter(self._held.values())).lines.held_since_s or 0.0
         return max(0.0, oldest + self._unfinished_s - self._loop.time())
 
-    def take(self, source: int, item: ManyItem) -> list[TailItem]:
+    def take(self, source: int, batch: Sequence[ManyItem]) -> list[TailItem]:
         items: list[TailItem] = []
-        if isinstance(item, Recorded):
-            items += self._recorded(item)
-        elif isinstance(item, Gone):
+        for item in batch:
+            items += self._recorded(item) if isinstance(item, Recorded) else self._other(source, item)
+        if not self._behind and self._held:
+            items += self.overdue()
+        return items
+
+    def _other(self, source: int, item: ManyItem) -> list[TailItem]:
+        items: list[TailItem] = []
+        if isinstance(item, Gone):
             since = item.from_n if item.from_n is not None else "?"
             why = f"events {since} to {item.to_n} are not in the stream any more: they were archived"
             items.append(TailGap(parse_event_subject(item.subject), why))
@@ -146,8 +152,6 @@ class Tailing:
             self._caught_up.append(Cursor(after.epoch, after.partition, max(item.sequence, after.sequence)))
             if not self._behind:
                 items.append(TailCaughtUp(tuple(self._caught_up)))
-        if not self._behind and self._held:
-            items += self.overdue()
         return items
 
     def overdue(self) -> list[TailItem]:
