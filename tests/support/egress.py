@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import Any, AsyncIterator
+from typing import Any
 
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.port import Bus
@@ -59,9 +59,12 @@ class Gate:
     metrics: Metrics = field(default_factory=Metrics)
     health: Health = field(default_factory=lambda: Health("egress", version="1", pid=1, monotonic=time.monotonic))
     port: int = 0
+    clients: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self, source: str = ONE) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0), limit=1 << 20)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0), limit=1 << 20)
+        self.clients.append(writer)
+        return reader, writer
 
     async def ask(self, request: str, source: str = ONE) -> str:
         """The whole answer to a request that gets no tunnel."""
@@ -125,7 +128,11 @@ def connect_to(host: str) -> str:
 
 @asynccontextmanager
 async def gate(
-    *, bus: Bus | None = None, look_up: Callable[[str], Sequence[Address]] | None = None, **settings: Any
+    *,
+    bus: Bus | None = None,
+    look_up: Callable[[str], Sequence[Address]] | None = None,
+    host: str = "127.0.0.1",
+    **settings: Any,
 ) -> AsyncIterator[Gate]:
     """A proxy for the two sessions of PLACES on a memory bus of its own, unless one is given."""
     async with AsyncExitStack() as stack:
@@ -140,7 +147,7 @@ async def gate(
         here = Gate(bus, register, {"far.example": [[FAR]]})
         egress = Egress(
             bus,
-            Settings(listen="127.0.0.1:0", **settings),
+            Settings(listen=f"{host}:0", **settings),
             partitions=1,
             health=here.health,
             metrics=here.metrics,
@@ -159,6 +166,7 @@ async def gate(
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await _gone(here.clients)
 
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
@@ -183,9 +191,13 @@ async def server(serve: Serve) -> AsyncIterator[int]:
         yield listening.sockets[0].getsockname()[1]
     finally:
         listening.close()
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)
+        await _gone(writers)
+
+
+async def _gone(writers: Iterable[asyncio.StreamWriter]) -> None:
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +100,7 @@ async def dial(addresses: Sequence[Address], port: int, *, within_s: float, max_
             problem = f"no answer within {within_s:g} s"
             continue
         except OSError as error:
-            problem = (error.strerror or "error").lower()
+            problem = os.strerror(error.errno).lower() if error.errno else "error"
             continue
         keep_alive(transport)
         return end

@@ -108,8 +108,8 @@ class Proxy:
                 self._say(place, target, "allowlist", f"{target.host} is not on the allowlist of {scope} any more")
             elif table.places.get(tunnel.client) == place:
                 continue
-            tunnel.near.abort()
-            tunnel.far.abort()
+            tunnel.near.reset()
+            tunnel.far.reset()
 
     async def serve(self, ready: Callable[[tuple[str, int]], None]) -> None:
         """Listen until cancelled; `ready` is told (host, port). Raises OSError when nothing can listen there."""

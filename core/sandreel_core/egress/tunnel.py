@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 
 _HEAD_END = b"\r\n\r\n"
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class End(asyncio.Protocol):
@@ -80,7 +83,10 @@ class End(asyncio.Protocol):
         if peer is None or peer.transport.is_closing():
             return
         # A reset is passed on as one: an end that looks orderly would make a cut answer look complete.
-        peer.transport.abort() if error is not None or not self._eof else peer.transport.close()
+        if error is not None or not self._eof:
+            peer.reset()
+        else:
+            peer.transport.close()
 
     # What the proxy calls.
 
@@ -131,8 +137,17 @@ class End(asyncio.Protocol):
         self.abort()
 
     def abort(self) -> None:
+        """Gone, now. What was still to be written is lost."""
         if self._transport is not None:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """As `abort`, and the other side is told that this was no end (RST instead of FIN)."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None and not self.transport.is_closing():
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
     def _join(self, peer: End, room: int | None) -> None:
         self._peer, self._room = peer, room
@@ -155,8 +170,8 @@ class End(asyncio.Protocol):
         if self._room is not None:
             if len(data) > self._room:
                 # More than it announced: a second request on a connection that is for one.
-                peer.transport.abort()
-                self.transport.abort()
+                peer.reset()
+                self.reset()
                 return
             self._room -= len(data)
         if not peer.transport.is_closing():
@@ -191,8 +206,8 @@ async def until_over(client: End, far: End, *, idle_timeout_s: float) -> bool:
         waited = (client if far.lost.is_set() else far).lost
         quiet_s = loop.time() - max(client.active_at, far.active_at)
         if quiet_s >= idle_timeout_s:
-            client.abort()
-            far.abort()
+            client.reset()
+            far.reset()
             return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(idle_timeout_s - quiet_s):

@@ -224,6 +224,7 @@ async def test_connections_are_bounded_per_session_and_in_all() -> None:
         answer = await here.ask(connect_to("far.example:443"))
         assert answer.startswith("HTTP/1.1 503 ")
         assert "more than 2 connections of this session" in answer
+        await here.until(lambda: "connections_open 2" in here.metrics.render())
         held.append(await here.tunnel(source=TWO))
         reader, writer = await here.connect(TWO)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -14,17 +15,17 @@ from sandreel_core.egress import service
 from sandreel_core.egress.register import Place, Register, Table, documents
 from sandreel_core.egress.rules import Scope
 from sandreel_core.errors import Malformed, Misconfigured
-from tests.support.egress import LIMIT_S, NOBODY, ONE, TWO, connect_to, echo, gate, server
+from sandreel_core.health import Health
+from sandreel_core.metrics import Metrics
+from tests.support.egress import LIMIT_S, NOBODY, ONE, TWO, Gate, connect_to, echo, gate, server
 
 pytestmark = pytest.mark.timeout(60)
 HERE = ip_address("10.204.0.5")
 
 
-async def test_refusals_are_told_once_with_their_count(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sandreel_core.egress.denials.WINDOW_S", 0.5)
-    async with gate() as here:
+async def test_refusals_are_told_once_with_their_count() -> None:
+    bus = MemoryBus()
+    async with gate(bus=bus) as here:
         for _ in range(20):
             await here.ask(connect_to("169.254.169.254:443"))
         await here.ask(connect_to("far.example:25"), TWO)
@@ -35,6 +36,7 @@ async def test_refusals_are_told_once_with_their_count(
     # What was counted last is told before the role ends.
     assert sum(each.count for each in await here.denials()) == 20
     assert len(await here.denials()) < 10
+    await bus.close()
 
 
 async def test_rules_change_while_it_runs_and_cut_what_they_refuse() -> None:
@@ -49,15 +51,15 @@ async def test_rules_change_while_it_runs_and_cut_what_they_refuse() -> None:
         other.write(b"x")
         assert await other_reader.readexactly(1) == b"x"
         await here.register.allow(Scope("acme", "s1"), None)
-        while "200" not in (await _status(here.port)):
+        while "200" not in await _status(here):
             await asyncio.sleep(0.02)
         assert any("any more" in each.why for each in await here.told(2))
         writer.close()
         other.close()
 
 
-async def _status(port: int) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(ONE, 0))
+async def _status(here: Gate) -> str:
+    reader, writer = await here.connect()
     writer.write(connect_to("far.example:443").encode())
     line = await reader.readline()
     writer.close()
@@ -70,7 +72,7 @@ async def test_a_broken_list_keeps_the_one_before_and_says_so() -> None:
         await here.register.allow(Scope("acme"), ["far.example"])
         await here.bus.append("egress.rules.acme", b'{"allow": ["not a pattern"]}')
         await here.until(lambda: any(reason.part == "rules" for reason in here.health.report().reasons))
-        assert "200" in await _status(here.port)
+        assert "200" in await _status(here)
         assert "allowlist of acme" in await here.ask(connect_to("other.example:443"))
         assert "not a pattern" in str((await here.register.rules())[Scope("acme")])
         await here.register.allow(Scope("acme"), [])
@@ -118,21 +120,16 @@ async def test_it_goes_on_without_nats_and_tells_afterwards() -> None:
 
 
 async def test_what_cannot_be_listened_on_is_one_line() -> None:
+    bus = MemoryBus()
+    health = Health("egress", version="1", pid=1, monotonic=time.monotonic)
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
+        settings = service.Settings(listen=f"127.0.0.1:{held.getsockname()[1]}")
+        egress = service.Egress(bus, settings, partitions=1, health=health, metrics=Metrics())
         with pytest.raises(Misconfigured, match="taken by another program"):
-            async with gate() as here:
-                pass
-            bus = MemoryBus()
-            egress = service.Egress(
-                bus,
-                service.Settings(listen=f"127.0.0.1:{held.getsockname()[1]}"),
-                partitions=1,
-                health=here.health,
-                metrics=service.Metrics(),
-            )
             await egress.run()
+    await bus.close()
 
 
 def test_what_an_operator_sets_wrongly_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

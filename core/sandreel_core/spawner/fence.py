@@ -1,0 +1,267 @@
+"""The fence around an org's network: which packets may leave a sandbox, as firewall rules, and when it counts as proven. Pure.
+
+An internal network of the engine keeps sandboxes from other networks, but (20.10, tried) neither from any address of
+its host nor from each other. So a sandbox may reach the doors of its network (NATS, gateway, egress proxy), each one
+address and port, and nothing else: not the host, not a neighbour, not another org, not a metadata service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from msgspec import Struct
+
+from sandreel_core.errors import Misconfigured
+
+# Names of chains have at most 28 characters, of interfaces 15 (both of the kernel).
+_BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")
+# Whoever holds the lock of the firewall's tables is waited for so long.
+LOCK_WAIT_S = 10
+# A sandbox is created with this resolver: the engine's own (127.0.0.11) then asks within the sandbox's namespace, where
+# nobody listens, instead of asking for it on the host, which would be a way out (CVE-2024-29018).
+SANDBOX_DNS = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One address and TCP port that sandboxes of a network may reach."""
+
+    name: str
+    address: IPv4Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrgNetwork:
+    """An org's internal network. `bridge` is its interface on the host. Raises Misconfigured for what is none."""
+
+    name: str
+    bridge: str
+    subnet: IPv4Network
+    doors: tuple[Door, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _BRIDGE.match(self.bridge):
+            raise Misconfigured(f"network {self.name[:80]!r} has no interface of its own: {self.bridge[:40]!r}")
+        for door in self.doors:
+            if door.address not in self.subnet or not 0 < door.port <= 65535:
+                raise Misconfigured(f"{door.name} at {door.address}:{door.port} is not on network {self.name[:80]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The two chains of an installation: what is for the host, and what it would pass on."""
+
+    host: str
+    through: str
+
+
+def chains(installation: str) -> Chains:
+    mark = hashlib.sha256(installation.encode()).hexdigest()[:12]
+    return Chains(f"SANDREEL-H-{mark}", f"SANDREEL-T-{mark}")
+
+
+def raising(installation: str, networks: Sequence[OrgNetwork]) -> str:
+    """A shell script that makes the installation's chains exactly this, in one commit a family, and puts them first.
+
+    It needs `iptables` and NET_ADMIN in the host's network namespace. A second run changes nothing, rules of others are
+    neither read nor written, and there is no moment in which a sandbox that was fenced is not. Networks that are not
+    named any more lose their rules.
+    """
+    named = chains(installation)
+    return _script(named, _rules_4(named, networks), _rules_6(named, networks), keep=True)
+
+
+def taking_down(installation: str) -> str:
+    """A shell script that removes the installation's chains, if they are there."""
+    return _script(chains(installation), [], [], keep=False)
+
+
+def _rules_4(named: Chains, networks: Sequence[OrgNetwork]) -> list[str]:
+    rules = []
+    for each in sorted(networks, key=lambda network: network.bridge):
+        into, within = f"-A {named.host} -i {each.bridge}", f"-A {named.through} -i {each.bridge} -o {each.bridge}"
+        answers = "-m conntrack --ctstate RELATED,ESTABLISHED"
+        rules += [f"{into} {answers} -j RETURN", f"{within} {answers} -j ACCEPT"]
+        for door in sorted(each.doors, key=lambda door: (door.address, door.port)):
+            where = f"-d {door.address}/32 -p tcp -m tcp --dport {door.port}"
+            # Of the host's own rules too, so RETURN; between sandboxes the engine's would drop it, so ACCEPT.
+            rules += [f"{into} {where} -j RETURN", f"{within} {where} -j ACCEPT"]
+        # Prohibited, not reset: a program is told at once, and a probe tells it from somebody who answered.
+        reject = "-j REJECT --reject-with icmp-admin-prohibited"
+        rules += [f"{into} {reject}", f"-A {named.through} -i {each.bridge} {reject}"]
+        rules += [f"-A {named.through} -o {each.bridge} -j DROP"]
+    return rules
+
+
+def _rules_6(named: Chains, networks: Sequence[OrgNetwork]) -> list[str]:
+    """Sandboxes have no IPv6, so all of it is dropped."""
+    return [
+        rule
+        for each in sorted(networks, key=lambda network: network.bridge)
+        for rule in (
+            f"-A {named.host} -i {each.bridge} -j DROP",
+            f"-A {named.through} -i {each.bridge} -j DROP",
+            f"-A {named.through} -o {each.bridge} -j DROP",
+        )
+    ]
+
+
+# DOCKER-USER is the engine's promise: it comes before the engine's own rules, also after the engine has restarted. The
+# variant (nft or legacy) in which it stands is the one that the engine uses; both at once would be two firewalls.
+_SCRIPT = """\
+set -eu
+W={wait}
+pick() {{
+  for t in "$1" "$1-nft" "$1-legacy"; do
+    if "$t" -w $W -S "$2" >/dev/null 2>&1; then echo "$t"; return 0; fi
+  done
+  return 1
+}}
+jump() {{
+  if "$1" -w $W -C "$2" -j "$3" 2>/dev/null; then echo "-D $2 -j $3"; fi
+  {jump}
+}}
+commit() {{
+  {{
+    echo '*filter'
+    {begin}
+    jump "$1" INPUT {host}
+    jump "$1" "$2" {through}
+    cat
+    echo COMMIT
+  }} | "$1-restore" -w $W --noflush
+}}
+T=$(pick iptables DOCKER-USER) || {{ echo 'no chain DOCKER-USER: is this the engine'\\''s host, and is iptables here?' >&2; exit 3; }}
+commit "$T" DOCKER-USER <<'RULES'
+{rules_4}
+RULES
+if [ -e /proc/net/if_inet6 ]; then
+  T=$(pick ip6tables INPUT) || {{ echo 'this host has IPv6, and ip6tables does not work' >&2; exit 4; }}
+  commit "$T" FORWARD <<'RULES'
+{rules_6}
+RULES
+fi
+"""
+
+
+def _script(named: Chains, rules_4: list[str], rules_6: list[str], *, keep: bool) -> str:
+    if keep:
+        # `:CHAIN` makes a chain, or empties it, within the commit.
+        begin, jump = f"echo ':{named.host} - [0:0]'; echo ':{named.through} - [0:0]'", 'echo "-I $2 1 -j $3"'
+    else:
+        begin, jump = f"echo ':{named.host} - [0:0]'; echo ':{named.through} - [0:0]'", ":"
+        rules_4 = rules_6 = [f"-X {named.host}", f"-X {named.through}"]
+    return _SCRIPT.format(
+        wait=LOCK_WAIT_S,
+        jump=jump,
+        begin=begin,
+        host=named.host,
+        through=named.through,
+        rules_4="\n".join(rules_4),
+        rules_6="\n".join(rules_6),
+    )
+
+
+class FenceProof(Struct, frozen=True, kw_only=True):
+    """What a probe found. Proven: everything was tried, nothing got out, and what must be reached was.
+
+    holes    sentences: what was reached and should not have been, or what could not be tried
+    tried    attempts, of every kind
+    """
+
+    network: str
+    proven: bool
+    holes: tuple[str, ...]
+    tried: int
+    took_s: float
+
+
+# Metadata services of clouds, and public addresses that answer nearly everywhere.
+FAR_AWAY: tuple[tuple[str, str, int], ...] = (
+    ("metadata (AWS, Google, Azure, OpenStack)", "169.254.169.254", 80),
+    ("metadata of AWS tasks", "169.254.170.2", 80),
+    ("metadata of Alibaba", "100.100.100.200", 80),
+    ("Azure's service for machines", "168.63.129.16", 80),
+    ("metadata of Oracle", "192.0.0.192", 80),
+    ("metadata of AWS, IPv6", "fd00:ec2::254", 80),
+    ("the internet", "1.1.1.1", 443),
+    ("a public resolver", "8.8.8.8", 53),
+)
+# What listens on hosts: SSH, DNS, web, portmap, the engine, NATS, Kubernetes. Only an answer of any kind counts.
+HOST_PORTS = (22, 53, 80, 111, 443, 2375, 2376, 4222, 6443, 8222, 10250)
+MAX_WITNESS_ADDRESSES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Somebody who really listens where a sandbox must not come, and said where: the host, a neighbour, another network."""
+
+    what: str
+    addresses: tuple[str, ...]
+    tcp: int
+    udp: int
+
+
+def attempts(network: OrgNetwork, witnesses: Sequence[Witness]) -> list[dict[str, Any]]:
+    """What the probe is to try, each {what, kind: tcp | udp | ping, host, port, door}."""
+    found: list[dict[str, Any]] = []
+
+    def add(what: str, kind: str, host: str, port: int = 0, *, door: bool = False) -> None:
+        found.append({"what": what, "kind": kind, "host": host, "port": port, "door": door})
+
+    for witness in witnesses:
+        for address in witness.addresses:
+            add(witness.what, "tcp", address, witness.tcp)
+            add(witness.what, "udp", address, witness.udp)
+            add(witness.what, "ping", address)
+    for port in HOST_PORTS:
+        add("the host", "tcp", str(next(network.subnet.hosts())), port)
+    for what, address, port in FAR_AWAY:
+        add(what, "tcp", address, port)
+        add(what, "udp", address, port)
+    for door in network.doors:
+        add(door.name, "tcp", str(door.address), door.port, door=True)
+    return found
+
+
+def judge(
+    network: str,
+    asked: Sequence[Mapping[str, Any]],
+    outcomes: Sequence[str],
+    own: Mapping[str, str],
+    arrivals: Mapping[str, int],
+    problems: Sequence[str],
+    took_s: float,
+) -> FenceProof:
+    """One verdict from what was seen on both sides.
+
+    outcomes  of each attempt, in order: `open`, `answered` (somebody refused it), `blocked`
+    own       what the probe found out about itself: `raw` and `dns` (see the probe)
+    arrivals  how many packets each witness saw
+    problems  what could not be tried
+    """
+    holes = list(problems)
+    if len(outcomes) != len(asked):
+        holes.append(f"the probe answered {len(outcomes)} of {len(asked)} attempts")
+    for attempt, outcome in zip(asked, outcomes, strict=False):
+        where = f"{attempt['what']} ({attempt['kind']} {attempt['host']}{_port(attempt)})"
+        if attempt["door"] and outcome != "open":
+            holes.append(f"{where} must be reached and is {outcome}: a dead network proves nothing")
+        elif not attempt["door"] and outcome != "blocked":
+            holes.append(f"{where} is {outcome}")
+    holes += [f"{count} packets arrived at {what}" for what, count in arrivals.items() if count]
+    if own.get("raw") != "refused":
+        holes.append("raw packets can be made")
+    if own.get("dns") not in ("own", "refused"):
+        holes.append(f"questions to the engine's resolver are {own.get('dns', 'not tried')}: it may carry data out")
+    return FenceProof(network=network, proven=not holes, holes=tuple(holes), tried=len(outcomes), took_s=took_s)
+
+
+def _port(attempt: Mapping[str, Any]) -> str:
+    return f" port {attempt['port']}" if attempt["port"] else ""

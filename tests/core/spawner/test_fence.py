@@ -1,0 +1,124 @@
+"""The fence's rules as text, and when a probe's findings count as a proof."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from sandreel_core.errors import Misconfigured
+from sandreel_core.spawner import fence as f
+
+ACME = f.OrgNetwork(
+    "sr-acme",
+    "sr-acme0",
+    ip_network("10.204.0.0/26"),
+    (f.Door("nats", ip_address("10.204.0.2"), 4222), f.Door("egress", ip_address("10.204.0.3"), 3128)),
+)
+OTHER = f.OrgNetwork("sr-other", "sr-other0", ip_network("10.204.0.64/26"))
+HOST = f.Witness("the host", ("10.204.0.1", "192.0.2.2"), 40000, 40001)
+
+
+def rules(script: str) -> list[str]:
+    return [line for line in script.splitlines() if line.startswith("-")]
+
+
+def test_the_rules_of_one_network() -> None:
+    chain = f.chains("here")
+    host, through = chain.host, chain.through
+    four = [
+        f"-A {host} -i sr-acme0 -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+        f"-A {through} -i sr-acme0 -o sr-acme0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        f"-A {host} -i sr-acme0 -d 10.204.0.2/32 -p tcp -m tcp --dport 4222 -j RETURN",
+        f"-A {through} -i sr-acme0 -o sr-acme0 -d 10.204.0.2/32 -p tcp -m tcp --dport 4222 -j ACCEPT",
+        f"-A {host} -i sr-acme0 -d 10.204.0.3/32 -p tcp -m tcp --dport 3128 -j RETURN",
+        f"-A {through} -i sr-acme0 -o sr-acme0 -d 10.204.0.3/32 -p tcp -m tcp --dport 3128 -j ACCEPT",
+        f"-A {host} -i sr-acme0 -j REJECT --reject-with icmp-admin-prohibited",
+        f"-A {through} -i sr-acme0 -j REJECT --reject-with icmp-admin-prohibited",
+        f"-A {through} -o sr-acme0 -j DROP",
+    ]
+    six = [f"-A {host} -i sr-acme0 -j DROP", f"-A {through} -i sr-acme0 -j DROP", f"-A {through} -o sr-acme0 -j DROP"]
+    assert rules(f.raising("here", [ACME])) == four + six
+
+
+def test_the_order_of_networks_and_doors_makes_no_difference() -> None:
+    turned = f.OrgNetwork(ACME.name, ACME.bridge, ACME.subnet, ACME.doors[::-1])
+    assert f.raising("here", [ACME, OTHER]) == f.raising("here", [OTHER, turned])
+
+
+def test_every_rule_is_of_the_installations_own_chains_and_of_a_named_bridge() -> None:
+    mine = f.chains("here")
+    assert mine != f.chains("there")
+    assert all(len(name) <= 28 for name in (mine.host, mine.through))
+    for rule in rules(f.raising("here", [ACME, OTHER])):
+        assert re.match(rf"-A ({mine.host}|{mine.through}) -[io] sr-(acme|other)0 ", rule), rule
+    assert set(rules(f.taking_down("here"))) == {f"-X {mine.host}", f"-X {mine.through}"}
+
+
+@pytest.mark.parametrize("bridge", ["", "a b", "x" * 16, "$(id)", "-i", "a'b", "a;b"])
+def test_a_bridge_that_is_none_is_refused(bridge: str) -> None:
+    with pytest.raises(Misconfigured, match="interface"):
+        f.OrgNetwork("n", bridge, ACME.subnet)
+
+
+def test_a_door_is_on_its_network() -> None:
+    with pytest.raises(Misconfigured, match="is not on network"):
+        f.OrgNetwork("n", "br0", OTHER.subnet, ACME.doors)
+
+
+def asked() -> list[dict[str, Any]]:
+    return f.attempts(ACME, [HOST])
+
+
+def judged(outcomes: list[str], **changed: Any) -> f.FenceProof:
+    given: dict[str, Any] = {"own": {"raw": "refused", "dns": "own"}, "arrivals": {"the host": 0}, "problems": ()}
+    return f.judge("sr-acme", asked(), outcomes, took_s=1.0, **(given | changed))
+
+
+def good() -> list[str]:
+    return ["open" if each["door"] else "blocked" for each in asked()]
+
+
+def test_everything_is_tried() -> None:
+    tried = {(each["kind"], each["host"], each["port"]) for each in asked()}
+    for address in HOST.addresses:
+        assert {("tcp", address, 40000), ("udp", address, 40001), ("ping", address, 0)} <= tried
+    assert {("tcp", "169.254.169.254", 80), ("udp", "8.8.8.8", 53), ("tcp", "10.204.0.1", 2375)} <= tried
+    assert [each["host"] for each in asked() if each["door"]] == ["10.204.0.2", "10.204.0.3"]
+
+
+def test_a_proof_is_everything_blocked_and_every_door_open() -> None:
+    proof = judged(good())
+    assert (proof.proven, proof.holes, proof.tried) == (True, (), len(asked()))
+
+
+@pytest.mark.parametrize("outcome", ["open", "answered", "", "whatever"])
+def test_whatever_is_not_blocked_is_a_hole(outcome: str) -> None:
+    proof = judged([outcome, *good()[1:]])
+    assert not proof.proven
+    assert proof.holes == (f"the host (tcp 10.204.0.1 port 40000) is {outcome}",)
+
+
+@pytest.mark.parametrize(
+    ("changed", "hole"),
+    [
+        ({"arrivals": {"the host": 2}}, "2 packets arrived at the host"),
+        ({"own": {"raw": "allowed", "dns": "own"}}, "raw packets can be made"),
+        ({"own": {"raw": "refused", "dns": "answered"}}, "resolver are answered"),
+        ({"own": {"raw": "refused", "dns": "unknown"}}, "resolver are unknown"),
+        ({"own": {}}, "not tried"),
+        ({"problems": ["network x does not exist"]}, "network x does not exist"),
+    ],
+)
+def test_what_else_is_no_proof(changed: dict[str, Any], hole: str) -> None:
+    proof = judged(good(), **changed)
+    assert not proof.proven
+    assert any(hole in each for each in proof.holes)
+
+
+def test_a_dead_network_or_half_an_answer_proves_nothing() -> None:
+    assert any("a dead network proves nothing" in hole for hole in judged(["blocked"] * len(asked())).holes)
+    assert judged(good()[:-1]).holes[0].startswith("the probe answered")
+    assert not judged([]).proven
