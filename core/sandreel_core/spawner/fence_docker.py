@@ -34,6 +34,7 @@ TRY_S = 2.0
 ONE_SHOT_S = 60.0
 LABEL = "sandreel.fence"
 MAX_OUTPUT_BYTES = 1 << 20
+_LOOK_S = 0.05
 # Where an engine's host keeps the lock of iptables-legacy; made by the first program that uses that.
 _LOCK = "/run/xtables.lock"
 
@@ -80,7 +81,7 @@ async def prove(tools: Tools, network: OrgNetwork, *, others: Sequence[str] = ("
     places |= {f"network {name}": name for name in others if name != network.name}
     listen = {"mode": "witness", "token": token, "lives_s": ONE_SHOT_S}
     async with _containers(tools, {what: _as_a_session(tools, name, listen) for what, name in places.items()}) as seen:
-        said = await asyncio.gather(*(_thread(partial(_first_line, each)) for each in seen.values()))
+        said = await asyncio.gather(*(_first_line(each) for each in seen.values()))
         witnesses = [_witness(tools, what, line) for what, line in zip(seen, said, strict=True)]
         asked = fence.attempts(network, witnesses)
         told = await _probe(tools, network.name, {"token": token, "attempts": asked, "wait_s": TRY_S})
@@ -207,14 +208,17 @@ def _remove(container: Container) -> None:
         container.remove(force=True, v=True)
 
 
-def _first_line(container: Container) -> str:
-    """As soon as it is printed; what there is, when the container has ended before."""
-    kept = b""
-    for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=True):
-        kept += chunk
-        if b"\n" in kept or len(kept) > MAX_OUTPUT_BYTES:
-            break
-    return kept.partition(b"\n")[0].decode(errors="replace")
+async def _first_line(container: Container) -> str:
+    """As soon as it is printed; what there is, when the container has ended before. Asked for, and not streamed: a
+    stream of the SDK that is left early keeps its socket."""
+    deadline = time.monotonic() + ONE_SHOT_S
+    while True:
+        await _thread(container.reload)
+        ended = container.status not in ("created", "running") or time.monotonic() > deadline
+        out = (await _thread(container.logs))[:MAX_OUTPUT_BYTES].decode(errors="replace")
+        if "\n" in out or ended:
+            return str(out.partition("\n")[0])
+        await asyncio.sleep(_LOOK_S)
 
 
 def _line(tools: Tools, line: str) -> dict[str, Any]:

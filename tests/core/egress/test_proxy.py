@@ -204,13 +204,13 @@ async def test_whoever_says_nothing_or_too_much_is_sent_away() -> None:
 
 
 async def test_a_tunnel_in_which_nothing_moves_is_cut() -> None:
-    async with server(echo) as far, gate(idle_timeout_s=0.5) as here, asyncio.timeout(LIMIT_S):
+    async with server(echo) as far, gate(idle_timeout_s=1.5) as here, asyncio.timeout(LIMIT_S):
         here.ports[443] = far
         reader, writer = await here.tunnel()
         for _ in range(4):  # longer in all than the limit
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
         assert "sandreel_egress_idle_total 1" in here.metrics.render()

@@ -14,6 +14,7 @@ from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.egress import service
 from sandreel_core.egress.register import Place, Register, Table, documents
 from sandreel_core.egress.rules import Scope
+from sandreel_core.egress.settings import Settings
 from sandreel_core.errors import Malformed, Misconfigured
 from sandreel_core.health import Health
 from sandreel_core.metrics import Metrics
@@ -125,7 +126,7 @@ async def test_what_cannot_be_listened_on_is_one_line() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
-        settings = service.Settings(listen=f"127.0.0.1:{held.getsockname()[1]}")
+        settings = Settings(listen=f"127.0.0.1:{held.getsockname()[1]}")
         egress = service.Egress(bus, settings, partitions=1, health=health, metrics=Metrics())
         with pytest.raises(Misconfigured, match="taken by another program"):
             await egress.run()
@@ -134,7 +135,7 @@ async def test_what_cannot_be_listened_on_is_one_line() -> None:
 
 def test_what_an_operator_sets_wrongly_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Misconfigured, match="also_refused"):
-        service.Settings(also_refused=("10.0.0.1/8",)).refused_networks  # noqa: B018
+        Settings(also_refused=("10.0.0.1/8",)).refused_networks  # noqa: B018
     monkeypatch.setattr("resource.getrlimit", lambda _: (64, 64))
     with pytest.raises(Misconfigured, match="max_connections needs 2176 open files"):
         service.make_room(2176)

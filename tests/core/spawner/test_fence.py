@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
@@ -14,10 +14,10 @@ from sandreel_core.spawner import fence as f
 ACME = f.OrgNetwork(
     "sr-acme",
     "sr-acme0",
-    ip_network("10.204.0.0/26"),
-    (f.Door("nats", ip_address("10.204.0.2"), 4222), f.Door("egress", ip_address("10.204.0.3"), 3128)),
+    IPv4Network("10.204.0.0/26"),
+    (f.Door("nats", IPv4Address("10.204.0.2"), 4222), f.Door("egress", IPv4Address("10.204.0.3"), 3128)),
 )
-OTHER = f.OrgNetwork("sr-other", "sr-other0", ip_network("10.204.0.64/26"))
+OTHER = f.OrgNetwork("sr-other", "sr-other0", IPv4Network("10.204.0.64/26"))
 HOST = f.Witness("the host", ("10.204.0.1", "192.0.2.2"), 40000, 40001)
 
 

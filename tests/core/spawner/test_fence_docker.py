@@ -147,7 +147,7 @@ async def test_a_sandbox_gets_out_through_the_proxy_as_its_own_session(tools: To
             made = await asyncio.to_thread(lambda: sandbox(tools, network, *argv, address=str(address)))
             try:
                 await asyncio.to_thread(made.wait, timeout=LIMIT_S)
-                return (await asyncio.to_thread(made.logs)).decode()
+                return str((await asyncio.to_thread(made.logs)).decode())
             finally:
                 await asyncio.to_thread(made.remove, force=True)
 
