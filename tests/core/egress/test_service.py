@@ -12,6 +12,7 @@ import pytest
 
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.egress import service
+from sandreel_core.egress.measures import EGRESS
 from sandreel_core.egress.register import Place, Register, Table, documents
 from sandreel_core.egress.rules import Scope
 from sandreel_core.egress.settings import Settings
@@ -131,6 +132,11 @@ async def test_what_cannot_be_listened_on_is_one_line() -> None:
         with pytest.raises(Misconfigured, match="taken by another program"):
             await egress.run()
     await bus.close()
+
+
+async def test_what_it_measures_is_what_it_declares() -> None:
+    async with gate() as here:
+        assert {family.name for family in here.metrics.families} == {family.name for family in EGRESS}
 
 
 def test_what_an_operator_sets_wrongly_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
