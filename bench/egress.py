@@ -134,7 +134,9 @@ async def _tinyproxy() -> AsyncIterator[int]:
     with tempfile.TemporaryDirectory(prefix="sandreel-bench-") as folder:
         config = Path(folder) / "tinyproxy.conf"
         config.write_text(f"Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 100\nLogLevel Error\n")
-        child = await asyncio.create_subprocess_exec("tinyproxy", "-d", "-c", str(config))
+        child = await asyncio.create_subprocess_exec(
+            *("tinyproxy", "-d", "-c", str(config)), stderr=asyncio.subprocess.DEVNULL
+        )
         try:
             async with asyncio.timeout(20):
                 while True:

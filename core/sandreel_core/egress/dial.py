@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 
 from sandreel_core.egress.address import Address
@@ -108,9 +108,10 @@ async def dial(addresses: Sequence[Address], port: int, *, within_s: float, max_
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """So that the end of a peer that vanished is noticed."""
+    """So that the end of a peer that vanished is noticed. One that is gone already is noticed anyway."""
     connection = transport.get_extra_info("socket")
     if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEP_ALIVE:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEP_ALIVE:
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)

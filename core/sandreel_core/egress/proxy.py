@@ -38,6 +38,7 @@ from sandreel_core.egress.settings import Settings
 from sandreel_core.egress.target import Target
 from sandreel_core.egress.tunnel import End, join, until_over
 from sandreel_core.errors import Malformed, NotFound, Unavailable
+from sandreel_core.log import Log
 
 # How long an address that nobody has yet is waited for: the spawner writes it down before anything runs there, and the
 # document needs some milliseconds to come.
@@ -95,6 +96,7 @@ class Proxy:
         self._of_one: Counter[Address] = Counter()
         self._open: set[_Open] = set()
         self._changed = asyncio.Event()
+        self._log = Log("egress.proxy")
 
     def table_changed(self, table: Table) -> None:
         """Decide by this table from now on; tunnels that it does not allow any more are cut."""
@@ -141,6 +143,9 @@ class Proxy:
         async def attend() -> None:
             try:
                 await self._attend(end)
+            except Exception:  # noqa: BLE001 - a bug that one connection meets must not end the others'
+                self._measures.decisions.add("internal")
+                self._log.exception("a connection failed")
             finally:
                 end.abort()
                 clients.discard(end)

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import resource
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from typing import NamedTuple
 
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
@@ -30,10 +32,21 @@ from sandreel_core.metrics import Metrics
 # How often what is due is looked for: a first refusal is told this soon.
 TELL_S = 0.25
 AGAIN_S = 1.0
+# Events that wait while NATS is away; one look may add as many as the tally has kinds.
+MAX_UNSENT = 1000
 # To tell what is counted when the role is told to end.
 LAST_WORDS_S = 3.0
 # Beside two descriptors a connection: NATS, health, the resolver's sockets, standard streams.
 SPARE_FILES = 128
+
+
+class _Unsent(NamedTuple):
+    """An event that is not in NATS yet, and how many refusals it tells of."""
+
+    subject: str
+    body: bytes
+    id: str
+    refusals: int
 
 
 class Egress:
@@ -63,6 +76,8 @@ class Egress:
         self._dial = dial
         self._table = Table()
         self._tally = Tally()
+        self._unsent: deque[_Unsent] = deque()
+        self._news = asyncio.Event()
         self._log = Log("egress")
 
     async def run(self, ready: Callable[[tuple[str, int]], None] = lambda where: None) -> None:
@@ -78,7 +93,7 @@ class Egress:
             )
             async with Crew() as crew:
                 crew.start(self._follow(proxy, known))
-                crew.start(self._tell())
+                telling = [crew.start(work) for work in (self._tell(), self._send())]
                 # Not before: an empty table would call every session a stranger, and every list open.
                 await known.wait()
                 try:
@@ -88,6 +103,8 @@ class Egress:
                     why = "is taken by another program" if taken else f"cannot be used ({error.strerror or error})"
                     raise Misconfigured(f"[egress] listen: {self._settings.listen} {why}") from error
                 finally:
+                    for task in telling:
+                        task.cancel()
                     await asyncio.shield(self._last_words())
 
     async def _follow(self, proxy: Proxy, known: asyncio.Event) -> None:
@@ -122,50 +139,55 @@ class Egress:
                     known.set()
 
     async def _tell(self) -> None:
+        """Into the log, and refusals into the queue to their sessions' streams; what finds no room there is counted on."""
         while True:
             await asyncio.sleep(TELL_S)
-            for verdict, count in self._tally.due(time.monotonic()):
-                await self._tell_one(verdict, count)
-            self._measures.untold.set(self._tally.untold)
+            if len(self._unsent) < MAX_UNSENT:
+                self._queue(self._tally.due(time.monotonic()))
+            self._measures.untold.set(self._tally.untold + sum(each.refusals for each in self._unsent))
 
-    async def _tell_one(self, verdict: Verdict, count: int) -> None:
-        """Into the log, and for a refusal into the session's stream: until it is there, while the tally counts on."""
-        self._write_line(verdict, count)
-        if not verdict.denied or not verdict.session:
-            return
-        subject, body, message_id = self._event(verdict, count)
+    def _queue(self, due: Iterable[tuple[Verdict, int]]) -> None:
+        for verdict, count in due:
+            self._write_line(verdict, count)
+            if verdict.denied and verdict.session:
+                self._unsent.append(self._event(verdict, count))
+                self._news.set()
+
+    async def _send(self) -> None:
         while True:
-            try:
-                # The id makes a repeat harmless whose first copy was stored after all.
-                await self._bus.append(subject, body, message_id=message_id)
-            except Unavailable as error:
-                await asyncio.sleep(error.retry_after_s)
-                continue
-            except SandreelError as error:
-                self._log.error("a refusal cannot be told", subject=subject, problem=str(error))
-            return
+            await self._news.wait()
+            while self._unsent:
+                try:
+                    await self._send_first()
+                except Unavailable as error:
+                    await asyncio.sleep(error.retry_after_s)
+            self._news.clear()
+
+    async def _send_first(self) -> None:
+        """Raises Unavailable, with it still in the queue; the id makes a repeat harmless that was stored after all."""
+        event = self._unsent[0]
+        try:
+            await self._bus.append(event.subject, event.body, message_id=event.id)
+        except Unavailable:
+            raise
+        except SandreelError as error:
+            self._log.error("a refusal cannot be told", subject=event.subject, problem=str(error))
+        self._unsent.popleft()
 
     async def _last_words(self) -> None:
-        rest = self._tally.rest()
-        for verdict, count in rest.items():
-            self._write_line(verdict, count)
-        told = 0
+        self._queue(self._tally.rest().items())
         try:
             async with asyncio.timeout(LAST_WORDS_S):
-                for verdict, count in rest.items():
-                    if verdict.denied and verdict.session:
-                        subject, body, message_id = self._event(verdict, count)
-                        await self._bus.append(subject, body, message_id=message_id)
-                    told += 1
-        except (TimeoutError, SandreelError) as error:
-            self._log.warning("refusals were not told to NATS", kinds=len(rest) - told, problem=str(error))
+                while self._unsent:
+                    await self._send_first()
+        except (TimeoutError, Unavailable) as error:
+            self._log.warning("refusals were not told to NATS", events=len(self._unsent), problem=str(error))
 
-    def _event(self, verdict: Verdict, count: int) -> tuple[str, bytes, str]:
+    def _event(self, verdict: Verdict, count: int) -> _Unsent:
         subject = SessionSubjects(verdict.org, verdict.session, self._partitions).event("egress")
         event = EgressDenied(host=verdict.host, port=verdict.port, why=verdict.why, count=count)
-        message_id = new_id()
-        envelope = seal(event, id=message_id, source="/egress", subject=subject, time=now())
-        return subject, encode(envelope), message_id
+        envelope = seal(event, id=new_id(), source="/egress", subject=subject, time=now())
+        return _Unsent(subject, encode(envelope), envelope.id, count)
 
     def _write_line(self, verdict: Verdict, count: int) -> None:
         fields = {"decision": "denied" if verdict.denied else "allowed" if not verdict.why else "failed"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -262,6 +263,21 @@ async def test_one_sessions_slow_names_do_not_keep_another_waiting() -> None:
             for writer in waiting:
                 writer.transport.abort()
             stuck.set()
+
+
+async def test_a_bug_that_one_connection_meets_does_not_end_the_others() -> None:
+    def look_up(name: str) -> list[IPv4Address]:
+        if name == "bug.example":
+            raise RuntimeError("a bug")
+        return [IPv4Address(FAR)]
+
+    async with server(echo) as far, gate(look_up=look_up) as here, asyncio.timeout(LIMIT_S):
+        here.ports[443] = far
+        reader, writer = await here.tunnel()
+        assert await here.ask(connect_to("bug.example:443")) == ""
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        assert 'decision="internal"} 1' in here.metrics.render()
 
 
 async def test_a_client_whose_address_is_nobodys_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
