@@ -15,6 +15,7 @@ from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.bus.streams import MIN_PAYLOAD_BYTES
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
+from sandreel_core.contract.codec import prepare_for_commands
 from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, KeysTaken, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, Misconfigured, Over, Unavailable
@@ -199,6 +200,8 @@ class Daemon:
                 group.create_task(self._answer(subjects.request("runnerd", verb), handler))
                 for verb, handler in service.verbs.items()
             ]
+            # Whoever waited for the session to be ready is about to send its first.
+            asyncio.get_running_loop().call_soon(prepare_for_commands)
             await self._ended.wait()
             await self._leave(feed, execs, answers)
             for task in serving:

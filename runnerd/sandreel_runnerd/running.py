@@ -30,6 +30,8 @@ from sandreel_runnerd.recorder import Recorder
 
 KEYS_NOTED_EVERY_S = 0.5
 STEP_BACK_AFTER_S = 0.01
+# Of the event loop, until what was recorded is on its socket: the record's, the pipeline's, the connection's.
+TURNS_TO_THE_SOCKET = 3
 
 
 class Host(Struct, frozen=True, kw_only=True):
@@ -226,7 +228,9 @@ class RunningExec:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
-            oom_kills_before = tasks.create_task(asyncio.to_thread(oom_kills))
+            for _ in range(TURNS_TO_THE_SOCKET):
+                await asyncio.sleep(0)
+            oom_kills_before = oom_kills()
             self._apply(self._life.begin(begun_at))
             pumps = [tasks.create_task(output.pump()) for output in self._outputs]
             tasks.create_task(self._await_pumps(pumps))
@@ -238,7 +242,7 @@ class RunningExec:
             await self._keep_time()
             noting.cancel()
             stepping_back.cancel()
-            outcome = await group.clear(self.start.leftovers, oom_kills_before=await oom_kills_before)
+            outcome = await group.clear(self.start.leftovers, oom_kills_before=oom_kills_before)
             for output in self._outputs:
                 output.close_soon()
         await self._note()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -26,8 +26,7 @@ class Gone(Exception):
     """The consumer, or the way to it, is gone. Stays inside these rooms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(Struct, frozen=True):
     """One delivery. `ordinal` counts the consumer's deliveries from 1, `pending` is what matches behind it."""
 
     stored: Stored
