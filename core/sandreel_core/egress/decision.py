@@ -81,7 +81,7 @@ def by_name(
         return _denied("port", f"port {target.port} is not served, only {wanted}")
     scope = refused_by(lists, org, session, target)
     if scope is not None:
-        return _denied("allowlist", f"{target.host} is not on the allowlist of {scope}")
+        return not_listed(target, scope)
     return None
 
 
@@ -99,6 +99,10 @@ def by_address(
     return (), Answer(
         HTTPStatus.FORBIDDEN, "address", "destination_ip_prohibited", f"{told}, which is not global: {why}"[:MAX_WHY]
     )
+
+
+def not_listed(target: Target, scope: Scope) -> Answer:
+    return _denied("allowlist", f"{target.host} is not on the allowlist of {scope}")
 
 
 def _denied(code: str, why: str) -> Answer:

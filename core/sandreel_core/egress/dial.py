@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,6 +36,7 @@ class Lookups:
         self._look_up = look_up
         self._free = asyncio.Semaphore(LOOKUPS)
         self._of_one: dict[Address, asyncio.Semaphore] = {}
+        self._running: Counter[Address] = Counter()
 
     async def addresses(self, name: str, client: Address) -> Sequence[Address]:
         """In the order in which the system prefers them (RFC 6724). Raises as `LookUp`."""
@@ -44,14 +46,18 @@ class Lookups:
                 await semaphore.acquire()
                 held.callback(semaphore.release)
             look = asyncio.get_running_loop().run_in_executor(self._pool, self._look_up, name)
+            self._running[client] += 1
+            held.callback(self._running.subtract, [client])
             release = held.pop_all()
         # A thread cannot be stopped: whoever gives up does not get its place back before it has ended.
         look.add_done_callback(lambda done: _end(done, release))
         return await asyncio.shield(look)
 
     def forget(self, client: Address) -> None:
-        """The client has no connection any more."""
-        self._of_one.pop(client, None)
+        """The client has no connection any more. One whose look-ups still run keeps its share, or it would get another."""
+        if self._running[client] <= 0:
+            self._of_one.pop(client, None)
+            del self._running[client]
 
 
 @contextmanager

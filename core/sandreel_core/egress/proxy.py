@@ -25,6 +25,7 @@ from sandreel_core.egress.decision import (
     by_name,
     failed,
     malformed,
+    not_listed,
     too_long,
     too_many,
 )
@@ -104,14 +105,12 @@ class Proxy:
         self._changed.set()
         self._changed = asyncio.Event()
         for tunnel in list(self._open):
-            place, target = tunnel.place, tunnel.target
-            scope = refused_by(table.lists, place.org, place.session, target)
-            if scope is not None:
-                self._say(place, target, "allowlist", f"{target.host} is not on the allowlist of {scope} any more")
-            elif table.places.get(tunnel.client) == place:
-                continue
-            tunnel.near.reset()
-            tunnel.far.reset()
+            try:
+                self._check(tunnel)
+            except _No as no:
+                self._say(tunnel.place, tunnel.target, no.answer.code, no.answer.why)
+                tunnel.near.reset()
+                tunnel.far.reset()
 
     async def serve(self, ready: Callable[[tuple[str, int]], None]) -> None:
         """Listen until cancelled; `ready` is told (host, port). Raises OSError when nothing can listen there."""
@@ -190,7 +189,6 @@ class Proxy:
         far = await self._dial(client, request.target)
         self._measures.connect_s.observe(time.monotonic() - began)
         try:
-            self._say(place, request.target, "allowed", "")
             await self._join(_Open(client, place, request.target, end, far), request)
         finally:
             far.abort()
@@ -248,8 +246,9 @@ class Proxy:
         self._open.add(tunnel)
         head_bytes, sent_early = near.received_bytes, 0
         try:
-            if self._table.places.get(tunnel.client) != tunnel.place:
-                return  # the session has ended while its connection was made
+            # Both may have changed while the connection was made.
+            self._check(tunnel)
+            self._say(tunnel.place, tunnel.target, "allowed", "")
             if request.tunnel:
                 near.write(ESTABLISHED)
             else:
@@ -262,6 +261,15 @@ class Proxy:
             self._open.discard(tunnel)
             self._measures.up.add(by=near.received_bytes - head_bytes + sent_early)
             self._measures.down.add(by=far.received_bytes)
+
+    def _check(self, tunnel: _Open) -> None:
+        """Raises _No for a tunnel that may not be (any more)."""
+        place = tunnel.place
+        if self._table.places.get(tunnel.client) != place:
+            raise _No(UNKNOWN_CLIENT, tunnel.target)
+        scope = refused_by(self._table.lists, place.org, place.session, tunnel.target)
+        if scope is not None:
+            raise _No(not_listed(tunnel.target, scope), tunnel.target)
 
     def _say(self, place: Place | None, target: Target, code: str, why: str, *, denied: bool = True) -> None:
         self._measures.decisions.add(code)

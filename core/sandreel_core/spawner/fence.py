@@ -20,6 +20,9 @@ from sandreel_core.errors import Misconfigured
 
 # Names of chains have at most 28 characters, of interfaces 15 (both of the kernel).
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")
+# With some 1.5 KiB of rules each they stay below the 2 MiB that a program's arguments may have.
+MAX_NETWORKS = 1000
+_CHUNK = 500  # rules, of at most 110 bytes
 # Whoever holds the lock of the firewall's tables is waited for so long.
 LOCK_WAIT_S = 10
 # A sandbox is created with this resolver: the engine's own (127.0.0.11) then asks within the sandbox's namespace, where
@@ -66,20 +69,24 @@ def chains(installation: str) -> Chains:
     return Chains(f"SANDREEL-H-{mark}", f"SANDREEL-T-{mark}")
 
 
-def raising(installation: str, networks: Sequence[OrgNetwork]) -> str:
-    """A shell script that makes the installation's chains exactly this, in one commit a family, and puts them first.
+def raising(installation: str, networks: Sequence[OrgNetwork]) -> tuple[str, ...]:
+    """argv that makes the installation's chains exactly this, in one commit a family, and puts them first.
 
-    It needs `iptables` and NET_ADMIN in the host's network namespace. A second run changes nothing, rules of others are
+    It needs sh, iptables and NET_ADMIN in the host's network namespace. A second run changes nothing, rules of others are
     neither read nor written, and there is no moment in which a sandbox that was fenced is not. Networks that are not
-    named any more lose their rules.
+    named any more lose their rules. Raises Misconfigured for more than MAX_NETWORKS.
     """
+    if len(networks) > MAX_NETWORKS:
+        raise Misconfigured(f"{len(networks)} networks of orgs are more than the {MAX_NETWORKS} that can be fenced")
     named = chains(installation)
-    return _script(named, _rules_4(named, networks), _rules_6(named, networks), keep=True)
+    return _argv(named, _rules_4(named, networks), _rules_6(named, networks), keep=True)
 
 
-def taking_down(installation: str) -> str:
-    """A shell script that removes the installation's chains, if they are there."""
-    return _script(chains(installation), [], [], keep=False)
+def taking_down(installation: str) -> tuple[str, ...]:
+    """argv that removes the installation's chains, if they are there."""
+    named = chains(installation)
+    gone = [f"-X {named.host}", f"-X {named.through}"]
+    return _argv(named, gone, gone, keep=False)
 
 
 def _rules_4(named: Chains, networks: Sequence[OrgNetwork]) -> list[str]:
@@ -137,35 +144,41 @@ commit() {{
     echo COMMIT
   }} | "$1-restore" -w $W --noflush
 }}
-T=$(pick iptables DOCKER-USER) || {{ echo 'no chain DOCKER-USER: is this the engine'\\''s host, and is iptables here?' >&2; exit 3; }}
-commit "$T" DOCKER-USER <<'RULES'
-{rules_4}
-RULES
+rules() {{
+  i=0
+  for chunk in "$@"; do
+    of=6
+    if [ $i -lt $N ]; then of=4; fi
+    if [ $of = $V ]; then printf '%s\\n' "$chunk"; fi
+    i=$((i + 1))
+  done
+}}
+N=$1; shift
+T=$(pick iptables DOCKER-USER) || {{ echo 'no chain DOCKER-USER: is this the host of the engine, and is iptables here?' >&2; exit 3; }}
+V=4; rules "$@" | commit "$T" DOCKER-USER
 if [ -e /proc/net/if_inet6 ]; then
   T=$(pick ip6tables INPUT) || {{ echo 'this host has IPv6, and ip6tables does not work' >&2; exit 4; }}
-  commit "$T" FORWARD <<'RULES'
-{rules_6}
-RULES
+  V=6; rules "$@" | commit "$T" FORWARD
 fi
 """
 
 
-def _script(named: Chains, rules_4: list[str], rules_6: list[str], *, keep: bool) -> str:
-    if keep:
-        # `:CHAIN` makes a chain, or empties it, within the commit.
-        begin, jump = f"echo ':{named.host} - [0:0]'; echo ':{named.through} - [0:0]'", 'echo "-I $2 1 -j $3"'
-    else:
-        begin, jump = f"echo ':{named.host} - [0:0]'; echo ':{named.through} - [0:0]'", ":"
-        rules_4 = rules_6 = [f"-X {named.host}", f"-X {named.through}"]
-    return _SCRIPT.format(
+def _argv(named: Chains, rules_4: Sequence[str], rules_6: Sequence[str], *, keep: bool) -> tuple[str, ...]:
+    # `:CHAIN` makes a chain, or empties it, within the commit.
+    script = _SCRIPT.format(
         wait=LOCK_WAIT_S,
-        jump=jump,
-        begin=begin,
+        jump='echo "-I $2 1 -j $3"' if keep else ":",
+        begin=f"echo ':{named.host} - [0:0]'; echo ':{named.through} - [0:0]'",
         host=named.host,
         through=named.through,
-        rules_4="\n".join(rules_4),
-        rules_6="\n".join(rules_6),
     )
+    four, six = _chunks(rules_4), _chunks(rules_6)
+    return ("/bin/sh", "-c", script, "fence", str(len(four)), *four, *six)
+
+
+def _chunks(rules: Sequence[str]) -> list[str]:
+    """One argument may have 128 KiB (the kernel's MAX_ARG_STRLEN), all of them some MiB."""
+    return ["\n".join(rules[start : start + _CHUNK]) for start in range(0, len(rules), _CHUNK)]
 
 
 class FenceProof(Struct, frozen=True, kw_only=True):
@@ -220,13 +233,20 @@ def attempts(network: OrgNetwork, witnesses: Sequence[Witness]) -> list[dict[str
             add(witness.what, "tcp", address, witness.tcp)
             add(witness.what, "udp", address, witness.udp)
             add(witness.what, "ping", address)
+        for everybody in (network.subnet.broadcast_address, IPv4Address("224.0.0.1")):
+            add(f"{witness.what}, as one of all", "udp", str(everybody), witness.udp)
     for port in HOST_PORTS:
         add("the host", "tcp", str(next(network.subnet.hosts())), port)
     for what, address, port in FAR_AWAY:
         add(what, "tcp", address, port)
         add(what, "udp", address, port)
+    open_doors = {(door.address, door.port) for door in network.doors}
     for door in network.doors:
         add(door.name, "tcp", str(door.address), door.port, door=True)
+    for opened in sorted({door.address for door in network.doors}):
+        for port in HOST_PORTS:
+            if (opened, port) not in open_doors:
+                add("another port of a door", "tcp", str(opened), port)
     return found
 
 

@@ -97,10 +97,10 @@ async def prove(tools: Tools, network: OrgNetwork, *, others: Sequence[str] = ("
     return fence.judge(network.name, asked, outcomes, own, arrivals, problems, round(time.monotonic() - began, 3))
 
 
-async def _privileged(tools: Tools, script: str) -> None:
+async def _privileged(tools: Tools, argv: Sequence[str]) -> None:
     lock = docker.types.Mount(_LOCK, _LOCK, type="bind")
     options: dict[str, Any] = {
-        "entrypoint": ["/bin/sh", "-c", script],
+        "entrypoint": list(argv),
         "command": [],
         "network_mode": "host",
         "user": "0:0",

@@ -122,6 +122,7 @@ async def by_tcp(host: str, port: int, token: bytes) -> str:
 
 async def by_udp(host: str, port: int, token: bytes) -> str:
     with _socket(host, socket.SOCK_DGRAM) as each:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         each.connect(_where(host, port))
         each.send(token)
         await asyncio.get_running_loop().sock_recv(each, 512)

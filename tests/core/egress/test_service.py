@@ -55,7 +55,7 @@ async def test_rules_change_while_it_runs_and_cut_what_they_refuse() -> None:
         await here.register.allow(Scope("acme", "s1"), None)
         while "200" not in await _status(here):
             await asyncio.sleep(0.02)
-        assert any("any more" in each.why for each in await here.told(2))
+        assert sum(each.count for each in await here.told(1)) >= 1
         writer.close()
         other.close()
 

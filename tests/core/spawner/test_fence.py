@@ -21,8 +21,10 @@ OTHER = f.OrgNetwork("sr-other", "sr-other0", IPv4Network("10.204.0.64/26"))
 HOST = f.Witness("the host", ("10.204.0.1", "192.0.2.2"), 40000, 40001)
 
 
-def rules(script: str) -> list[str]:
-    return [line for line in script.splitlines() if line.startswith("-")]
+def rules(argv: tuple[str, ...]) -> list[str]:
+    """All of both families, behind the script and the number of chunks of the first."""
+    assert argv[:2] == ("/bin/sh", "-c")
+    return [line for chunk in argv[5:] for line in chunk.splitlines()]
 
 
 def test_the_rules_of_one_network() -> None:
@@ -41,6 +43,25 @@ def test_the_rules_of_one_network() -> None:
     ]
     six = [f"-A {host} -i sr-acme0 -j DROP", f"-A {through} -i sr-acme0 -j DROP", f"-A {through} -o sr-acme0 -j DROP"]
     assert rules(f.raising("here", [ACME])) == four + six
+
+
+def test_many_networks_fit_into_the_arguments_of_a_program() -> None:
+    hosts = list(IPv4Network("10.0.0.0/12").subnets(new_prefix=26))[: f.MAX_NETWORKS]
+    many = [
+        f.OrgNetwork(
+            f"n{number}",
+            f"sr-{number:012x}",
+            subnet,
+            tuple(f.Door("d", host, 4222) for host in list(subnet.hosts())[:3]),
+        )
+        for number, subnet in enumerate(hosts)
+    ]
+    argv = f.raising("here", many)
+    assert max(len(each) for each in argv) < 128 * 1024
+    assert sum(len(each) + 9 for each in argv) < 2 << 20
+    assert len(rules(argv)) == len(many) * (5 + 2 * 3 + 3)
+    with pytest.raises(Misconfigured, match="more than the 1000"):
+        f.raising("here", [*many, OTHER])
 
 
 def test_the_order_of_networks_and_doors_makes_no_difference() -> None:
@@ -86,6 +107,8 @@ def test_everything_is_tried() -> None:
     for address in HOST.addresses:
         assert {("tcp", address, 40000), ("udp", address, 40001), ("ping", address, 0)} <= tried
     assert {("tcp", "169.254.169.254", 80), ("udp", "8.8.8.8", 53), ("tcp", "10.204.0.1", 2375)} <= tried
+    assert {("udp", "10.204.0.63", 40001), ("tcp", "10.204.0.2", 8222)} <= tried
+    assert ("tcp", "10.204.0.3", 4222) in tried
     assert [each["host"] for each in asked() if each["door"]] == ["10.204.0.2", "10.204.0.3"]
 
 
