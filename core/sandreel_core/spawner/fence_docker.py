@@ -145,6 +145,7 @@ def _as_a_session(tools: Tools, network: str, argument: dict[str, Any]) -> dict[
         "command": [],
         "user": tools.user,
         "dns": [fence.SANDBOX_DNS],
+        "dns_opt": list(fence.SANDBOX_DNS_OPTIONS),
         **({"network_mode": "host"} if network == "host" else {"network": network}),
     }
 

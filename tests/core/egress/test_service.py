@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
@@ -19,7 +19,7 @@ from sandreel_core.egress.settings import Settings
 from sandreel_core.errors import Malformed, Misconfigured
 from sandreel_core.health import Health
 from sandreel_core.metrics import Metrics
-from tests.support.egress import LIMIT_S, NOBODY, ONE, TWO, Gate, connect_to, echo, gate, server
+from tests.support.egress import FAR, LIMIT_S, NOBODY, ONE, TWO, Gate, connect_to, echo, gate, server
 
 pytestmark = pytest.mark.timeout(60)
 HERE = ip_address("10.204.0.5")
@@ -66,6 +66,25 @@ async def _status(here: Gate) -> str:
     line = await reader.readline()
     writer.close()
     return line.decode()
+
+
+async def test_a_list_that_changes_while_a_name_is_looked_up_counts() -> None:
+    """Checked before the look-up and again behind the handshake: nothing slips through between the two."""
+    asked, answer, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    def look_up(name: str) -> list[IPv4Address]:
+        loop.call_soon_threadsafe(asked.set)
+        asyncio.run_coroutine_threadsafe(answer.wait(), loop).result(LIMIT_S)
+        return [IPv4Address(FAR)]
+
+    async with server(echo) as far, gate(look_up=look_up) as here, asyncio.timeout(LIMIT_S):
+        here.ports[443] = far
+        asking = asyncio.ensure_future(here.ask(connect_to("far.example:443")))
+        await asked.wait()
+        await here.register.allow(Scope("acme"), ["other.example"])
+        assert "allowlist of acme" in await here.ask(connect_to("third.example:443"))
+        answer.set()
+        assert "far.example is not on the allowlist of acme" in await asking
 
 
 async def test_a_broken_list_keeps_the_one_before_and_says_so() -> None:
