@@ -24,7 +24,8 @@ from docker.models.containers import Container
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_core.spawner import fence
-from sandreel_core.spawner.fence import FenceProof, OrgNetwork, Witness
+from sandreel_core.spawner.fence import OrgNetwork
+from sandreel_core.spawner.fence_proof import MAX_WITNESS_ADDRESSES, FenceProof, Witness, attempts, judge
 
 T = TypeVar("T")
 
@@ -83,18 +84,18 @@ async def prove(tools: Tools, network: OrgNetwork, *, others: Sequence[str] = ("
     async with _containers(tools, {what: _as_a_session(tools, name, listen) for what, name in places.items()}) as seen:
         said = await asyncio.gather(*(_first_line(each) for each in seen.values()))
         witnesses = [_witness(tools, what, line) for what, line in zip(seen, said, strict=True)]
-        asked = fence.attempts(network, witnesses)
+        asked = attempts(network, witnesses)
         told = await _probe(tools, network.name, {"token": token, "attempts": asked, "wait_s": TRY_S})
         counts = await asyncio.gather(*(_arrivals(each) for each in seen.values()))
     problems = [f"{what} does not exist, so nobody could listen there" for what in places if what not in seen]
-    limit = fence.MAX_WITNESS_ADDRESSES
+    limit = MAX_WITNESS_ADDRESSES
     problems += [
         f"{each.what} has more than {limit} addresses: not all can be tried"
         for each in witnesses
         if len(each.addresses) > limit
     ]
     outcomes, own, arrivals = told.get("outcomes", []), told.get("own", {}), dict(zip(seen, counts, strict=True))
-    return fence.judge(network.name, asked, outcomes, own, arrivals, problems, round(time.monotonic() - began, 3))
+    return judge(network.name, asked, outcomes, own, arrivals, problems, round(time.monotonic() - began, 3))
 
 
 async def _privileged(tools: Tools, argv: Sequence[str]) -> None:

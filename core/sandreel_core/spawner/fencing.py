@@ -9,7 +9,8 @@ from typing import Literal, TypeVar
 
 from sandreel_core.errors import Misconfigured, Refused, SandreelError
 from sandreel_core.log import Log
-from sandreel_core.spawner.fence import FenceProof, OrgNetwork
+from sandreel_core.spawner.fence import OrgNetwork
+from sandreel_core.spawner.fence_proof import FenceProof
 
 # Another program may empty the firewall's chains (a reload of firewalld), and nobody is told: so a proof does not last.
 PROOF_LASTS_S = 600.0

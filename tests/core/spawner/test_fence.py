@@ -10,6 +10,7 @@ import pytest
 
 from sandreel_core.errors import Misconfigured
 from sandreel_core.spawner import fence as f
+from sandreel_core.spawner import fence_proof as p
 
 ACME = f.OrgNetwork(
     "sr-acme",
@@ -18,7 +19,7 @@ ACME = f.OrgNetwork(
     (f.Door("nats", IPv4Address("10.204.0.2"), 4222), f.Door("egress", IPv4Address("10.204.0.3"), 3128)),
 )
 OTHER = f.OrgNetwork("sr-other", "sr-other0", IPv4Network("10.204.0.64/26"))
-HOST = f.Witness("the host", ("10.204.0.1", "192.0.2.2"), 40000, 40001)
+HOST = p.Witness("the host", ("10.204.0.1", "192.0.2.2"), 40000, 40001)
 
 
 def rules(argv: tuple[str, ...]) -> list[str]:
@@ -89,13 +90,47 @@ def test_a_door_is_on_its_network() -> None:
         f.OrgNetwork("n", "br0", OTHER.subnet, ACME.doors)
 
 
+INSPECTED: dict[str, Any] = {
+    "Name": "sr-acme",
+    "Id": "0123456789abcdef0123",
+    "Options": {"com.docker.network.bridge.name": "sr-acme0"},
+    "IPAM": {"Config": [{"Subnet": "10.204.0.0/26"}]},
+    "Containers": {
+        "a": {"Name": "nats", "IPv4Address": "10.204.0.2/26"},
+        "b": {"Name": "egress", "IPv4Address": "10.204.0.3/26"},
+        "c": {"Name": "session", "IPv4Address": "10.204.0.4/26"},
+    },
+}
+
+
+def test_a_network_as_the_engine_describes_it() -> None:
+    found = f.of_inspection(INSPECTED, {"nats": 4222, "egress": 3128})
+    assert (found.name, found.bridge, found.subnet) == (ACME.name, ACME.bridge, ACME.subnet)
+    assert set(found.doors) == set(ACME.doors)
+    assert f.of_inspection({**INSPECTED, "Options": {}}, {}).bridge == "br-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"Containers": {}}, "has no egress, nats in it"),
+        ({"IPAM": {"Config": []}}, "has 0 IPv4 ranges"),
+        ({"IPAM": {"Config": None}}, "no addresses that can be read"),
+        ({"IPAM": {"Config": [{"Subnet": "10.9.0.0/26"}]}}, "is not on network"),
+    ],
+)
+def test_a_network_that_cannot_be_fenced_is_named(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(Misconfigured, match=said):
+        f.of_inspection({**INSPECTED, **changed}, {"nats": 4222, "egress": 3128})
+
+
 def asked() -> list[dict[str, Any]]:
-    return f.attempts(ACME, [HOST])
+    return p.attempts(ACME, [HOST])
 
 
-def judged(outcomes: list[str], **changed: Any) -> f.FenceProof:
+def judged(outcomes: list[str], **changed: Any) -> p.FenceProof:
     given: dict[str, Any] = {"own": {"raw": "refused", "dns": "own"}, "arrivals": {"the host": 0}, "problems": ()}
-    return f.judge("sr-acme", asked(), outcomes, took_s=1.0, **(given | changed))
+    return p.judge("sr-acme", asked(), outcomes, took_s=1.0, **(given | changed))
 
 
 def good() -> list[str]:

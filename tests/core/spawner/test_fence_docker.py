@@ -16,7 +16,7 @@ from docker.models.containers import Container
 
 from sandreel_core.egress.register import Place
 from sandreel_core.errors import Misconfigured, Unavailable
-from sandreel_core.spawner.fence import Door, OrgNetwork, chains
+from sandreel_core.spawner.fence import Door, OrgNetwork, chains, of_inspection
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence, take_down_fence
 from tests.support.egress import echo, gate, server
 from tests.support.engine import internal_network
@@ -109,7 +109,9 @@ async def test_with_a_fence_nothing_gets_out_but_through_its_doors(tools: Tools,
     serves = sandbox(tools, network, f"import http.server as h; h.test(port={port})", address=str(door))
     with internal_network(tools.engine) as (other, bridge, subnet):
         neighbour = OrgNetwork(str(other.name), bridge, subnet)
-        fenced = with_door(network, Door("the bus", door, port))
+        described = await asyncio.to_thread(tools.engine.api.inspect_network, network.name)
+        fenced = of_inspection(described, {str(serves.name): port})
+        assert (fenced.bridge, [each.address for each in fenced.doors]) == (network.bridge, [door])
         await raise_fence(tools, [fenced, neighbour])
         before = firewall()
         await raise_fence(tools, [neighbour, fenced])

@@ -9,7 +9,8 @@ from ipaddress import IPv4Network
 import pytest
 
 from sandreel_core.errors import Misconfigured, Refused, Unavailable
-from sandreel_core.spawner.fence import FenceProof, OrgNetwork
+from sandreel_core.spawner.fence import OrgNetwork
+from sandreel_core.spawner.fence_proof import FenceProof
 from sandreel_core.spawner.fencing import Fencing
 
 ONE = OrgNetwork("sr-one", "sr-one", IPv4Network("10.204.0.0/26"))
