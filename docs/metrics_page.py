@@ -53,7 +53,7 @@ ALERTS = (
         "SandreelQuarantined",
         "increase(sandreel_projection_quarantined_total[10m]) > 0",
         "0m",
-        "An event is not in the views: SELECT * FROM reel.quarantine.",
+        "An event is not in the views: sandreel projections quarantine ls.",
     ),
     Alert(
         "SandreelDeadLetters",

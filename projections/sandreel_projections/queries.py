@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -78,6 +79,12 @@ class _judged:  # noqa: N801 - reads as a statement
             raise Unavailable(f"the statement took longer than {self._timeout_s:g} s; give it --timeout") from error
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             raise Malformed("the views are only read here: the projector alone writes them") from error
+        if isinstance(error, asyncpg.InsufficientPrivilegeError) and re.search("reel_access|analyst_orgs", str(error)):
+            # Row-level security asks for them in this role's own name.
+            raise Misconfigured(
+                f"Postgres refuses: {error}: this role is no analyst, and so has no organisations; make one with"
+                " `sandreel analyst add`, or let it see everything with GRANT pg_read_all_data TO it"
+            ) from error
         passing = (asyncpg.OperatorInterventionError, asyncpg.PostgresConnectionError)
         if isinstance(error, asyncpg.PostgresError) and not isinstance(error, passing):
             hint = f" ({error.hint})" if getattr(error, "hint", None) else ""

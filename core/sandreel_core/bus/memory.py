@@ -27,6 +27,7 @@ from sandreel_core.bus.port import (
     Stream,
     StreamState,
     Work,
+    descended,
 )
 from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import Malformed, NotFound, SandreelError, TooLarge, Unavailable
@@ -121,7 +122,9 @@ class MemoryBus:
 
     async def renew_epoch(self, stream: str, epoch: str) -> None:
         found = self._store().stream(stream)
-        found.config = replace(found.config, metadata=found.config.metadata | {"epoch": epoch})
+        before = found.config.metadata
+        came_from = descended(before, found.last_sequence)
+        found.config = replace(found.config, metadata=before | {"epoch": epoch} | came_from)
 
     async def append(
         self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None

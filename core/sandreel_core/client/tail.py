@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from sandreel_core.bus.execs import Gone, ManyItem, Recorded, Snapshot, follow_execs
+from sandreel_core.bus.execs import Gone, ManyItem, Recorded, Snapshot, read_execs
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
 from sandreel_core.client.merge import Merge
 from sandreel_core.contract import exec as x
@@ -86,7 +86,7 @@ async def tail(
     rest then follows whatever it holds. At the end all that has not ended is given out as it is, if it is wanted.
     """
     sources = [
-        follow_execs(bus, partition, each, after=after.get(partition), snapshot=snapshots.get(partition), live=live)
+        read_execs(bus, partition, each, after=after.get(partition), snapshot=snapshots.get(partition), live=live)
         for partition, each in filters.items()
     ]
     tailing = _Tailing(list(filters), judge, stream, events, unfinished_s)
@@ -146,11 +146,17 @@ class _Tailing:
         oldest = next(iter(self._held.values())).lines.held_since_s or 0.0
         return max(0.0, oldest + self._unfinished_s - self._loop.time())
 
-    def take(self, source: int, item: ManyItem) -> list[TailItem]:
+    def take(self, source: int, batch: Sequence[ManyItem]) -> list[TailItem]:
         items: list[TailItem] = []
-        if isinstance(item, Recorded):
-            items += self._recorded(item)
-        elif isinstance(item, Gone):
+        for item in batch:
+            items += self._recorded(item) if isinstance(item, Recorded) else self._other(source, item)
+        if not self._behind and self._held:
+            items += self.overdue()
+        return items
+
+    def _other(self, source: int, item: ManyItem) -> list[TailItem]:
+        items: list[TailItem] = []
+        if isinstance(item, Gone):
             since = item.from_n if item.from_n is not None else "?"
             why = f"events {since} to {item.to_n} are not in the stream any more: they were archived"
             items.append(TailGap(parse_event_subject(item.subject), why))
@@ -163,8 +169,6 @@ class _Tailing:
             self._behind -= 1
             if not self._behind:
                 items.append(TailCaughtUp())
-        if not self._behind and self._held:
-            items += self.overdue()
         return items
 
     def overdue(self) -> list[TailItem]:

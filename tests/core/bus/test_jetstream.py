@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.bus.jetstream_connection import Link
+from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.port import CaughtUp, Item, Stream, Work
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
