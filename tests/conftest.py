@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.support.engine", "tests.support.nats", "tests.support.postgres", "tests.support.shell"]
+pytest_plugins = ["tests.support.fenced", "tests.support.nats", "tests.support.postgres", "tests.support.shell"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,7 +19,7 @@ from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_core.spawner.fence import Door, OrgNetwork, chains, of_inspection
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence, take_down_fence
 from tests.support.egress import echo, gate, server
-from tests.support.engine import internal_network
+from tests.support.fenced import internal_network
 from tests.support.mark import OURS
 
 pytestmark = [
@@ -42,13 +42,13 @@ print(head.decode())
 
 
 @pytest.fixture
-def tools(engine: docker.DockerClient, fence_image: str) -> Tools:
-    return Tools(engine, fence_image, OURS)
+def tools(docker_engine: docker.DockerClient, fence_image: str) -> Tools:
+    return Tools(docker_engine, fence_image, OURS)
 
 
 @pytest.fixture
-def network(engine: docker.DockerClient) -> Generator[OrgNetwork, None, None]:
-    with internal_network(engine) as (made, bridge, subnet):
+def network(docker_engine: docker.DockerClient) -> Generator[OrgNetwork, None, None]:
+    with internal_network(docker_engine) as (made, bridge, subnet):
         yield OrgNetwork(str(made.name), bridge, subnet)
 
 
@@ -161,14 +161,14 @@ async def test_a_sandbox_gets_out_through_the_proxy_as_its_own_session(tools: To
 
 
 async def test_what_cannot_be_done_is_one_line(
-    engine: docker.DockerClient, fence_image: str, network: OrgNetwork
+    docker_engine: docker.DockerClient, fence_image: str, network: OrgNetwork
 ) -> None:
     with pytest.raises(Misconfigured, match="no image"):
-        await raise_fence(Tools(engine, "sandreel-no-such-image:1", OURS), [])
+        await raise_fence(Tools(docker_engine, "sandreel-no-such-image:1", OURS), [])
     with pytest.raises(Misconfigured, match="cannot probe"):
-        await prove(Tools(engine, fence_image, OURS, python="false"), network, others=())
+        await prove(Tools(docker_engine, fence_image, OURS, python="false"), network, others=())
     gone = OrgNetwork("w-egress-gone", "we-gone", network.subnet)
     with pytest.raises(Unavailable, match="is not there"):
-        await prove(Tools(engine, fence_image, OURS), gone, others=())
-    left = engine.containers.list(all=True, filters={"label": f"sandreel.fence={OURS}"})
+        await prove(Tools(docker_engine, fence_image, OURS), gone, others=())
+    left = docker_engine.containers.list(all=True, filters={"label": f"sandreel.fence={OURS}"})
     assert left == []

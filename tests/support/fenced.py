@@ -22,7 +22,7 @@ RANGE = IPv4Network("10.204.0.0/16")
 
 
 @pytest.fixture(scope="session")
-def engine() -> Generator[docker.DockerClient, None, None]:
+def docker_engine() -> Generator[docker.DockerClient, None, None]:
     try:
         client = docker.from_env(timeout=60)
         client.ping()
@@ -33,13 +33,13 @@ def engine() -> Generator[docker.DockerClient, None, None]:
 
 
 @pytest.fixture(scope="session")
-def fence_image(engine: docker.DockerClient) -> str:
+def fence_image(docker_engine: docker.DockerClient) -> str:
     with contextlib.suppress(docker.errors.ImageNotFound):
-        return str(engine.images.get(IMAGE).tags[0])
+        return str(docker_engine.images.get(IMAGE).tags[0])
     for base in BASES:
         with contextlib.suppress(docker.errors.ImageNotFound):
-            engine.images.get(base)
-            engine.images.build(path=str(FENCE), tag=IMAGE, buildargs={"BASE_IMAGE": base}, rm=True)
+            docker_engine.images.get(base)
+            docker_engine.images.build(path=str(FENCE), tag=IMAGE, buildargs={"BASE_IMAGE": base}, rm=True)
             return IMAGE
     pytest.skip("no image to build the fence's from: `make image`")
 
