@@ -49,8 +49,8 @@ views: $(STAMP) ## write docs/views.md from what the views say of themselves
 image: $(STAMP) ## build the container images that are not there yet (BASE_IMAGE=… for another base)
 	@$(BIN)/python image/build.py
 
-image-slim: $(STAMP) ## only what sessions need at least: the slim session and the bus
-	@$(BIN)/python image/build.py session-slim nats
+image-slim: $(STAMP) ## only what sessions need at least: the slim session, the bus and the fence
+	@$(BIN)/python image/build.py session-slim nats fence
 
 bench: $(STAMP) ## the figures, each beside its reference in the same run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -15,7 +15,7 @@ from typing import Literal
 
 from sandreel_core import __version__
 
-Kind = Literal["session", "session-slim", "nats", "postgres", "roles"]
+Kind = Literal["session", "session-slim", "nats", "fence", "postgres", "roles"]
 
 # What runnerd may import of core (the import rules forbid it the rest): a change of the command line is no new session image.
 _NOT_OF_RUNNERD = ("backup", "cli", "client", "embedded", "spawner")
@@ -43,6 +43,7 @@ _FENCED = tuple(f"core/sandreel_core/{name}" for name in _NOT_OF_RUNNERD)
 RECIPES: dict[Kind, Recipe] = {
     "session-slim": Recipe("image/Dockerfile", _RUNNERD, _FENCED, target="slim"),
     "nats": Recipe("image/nats/Dockerfile", ("constraints.txt", "image/nats")),
+    "fence": Recipe("image/fence/Dockerfile"),
 }
 
 

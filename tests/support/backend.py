@@ -8,14 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, SandreelError, Unavailable
-from sandreel_core.spawner.backend import BootSpec, Cause, Death, Fence, Key, Sandbox, boot_order
+from sandreel_core.spawner.backend import BootSpec, Cause, Death, Key, Sandbox, boot_order
 
 
 class FakeBackend:
     name = "fake"
     single_node = True
     node = "here"
-    fence: Fence = "none"
 
     def __init__(self) -> None:
         self.sandboxes: dict[Key, Sandbox] = {}

@@ -45,6 +45,9 @@ def add(subparsers: Any) -> None:
     up.add_argument(
         "--backend", choices=("process", "docker"), help="where sessions run (docker if it and its images are here)"
     )
+    up.add_argument(
+        "--unfenced", action="store_true", help="start sessions without a proof that nothing gets out of their network"
+    )
     up.add_argument("-d", "--detach", action="store_true", help="return when it is ready; `sandreel down` ends it")
     up.add_argument("--keep-sessions", action="store_true", help="leave sessions running when it ends")
     up.set_defaults(run=run_up)
@@ -77,6 +80,8 @@ async def _up(args: argparse.Namespace) -> int:
 
     data, began = data_of(args), time.monotonic()
     environ, report = dict(os.environ), reporter(json=args.json)
+    if args.unfenced:
+        environ["SANDREEL_DOCKER_UNFENCED"] = "true"
     choice = await choose(environ, data, asked=args.backend)
     environ["SANDREEL_STACK_BACKEND"] = choice.backend
     _log_to(data)
@@ -182,6 +187,7 @@ def _detach(args: argparse.Namespace) -> int:
 
     command = [sys.executable, "-P", "-m", "sandreel_core.cli", "up", "--data", str(data_of(args))]
     command += ["--backend", args.backend] if args.backend else []
+    command += ["--unfenced"] if args.unfenced else []
     command += ["--keep-sessions"] if args.keep_sessions else []
     pid = start(command, data_of(args) / "logs" / "up.log", within_s=_DETACHED_WITHIN_S)
     if args.json:

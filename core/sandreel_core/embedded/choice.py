@@ -65,6 +65,8 @@ async def missing(wiring: Wiring) -> str | None:
     wanted = [docker.image or await asyncio.to_thread(image, "session-slim")]
     if wiring.embeds_nats:
         wanted.append(docker.nats_image or wiring.environ.get("NATS_IMAGE") or await asyncio.to_thread(image, "nats"))
+    if not docker.unfenced:
+        wanted.append(docker.fence_image or await asyncio.to_thread(image, "fence"))
     async with Engine.open(docker.host, timeout_s=_ASK_WITHIN_S) as engine:
         for name in wanted:
             try:

@@ -107,7 +107,7 @@ class Wiring:
             if self.in_docker:
                 # Sessions reach the bus in their org's network, under a name; roles reach it on loopback.
                 spawner["runnerd_nats_urls"] = [f"nats://{BUS_ALIAS}:{BUS_PORT}"]
-                services = [f"{service_name(keys.installation, 'nats')}={BUS_ALIAS}", *self.docker.services]
+                services = [f"{service_name(keys.installation, 'nats')}={BUS_ALIAS}:{BUS_PORT}", *self.docker.services]
                 tables["docker"] = tables.get("docker", {}) | {"services": services}
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}

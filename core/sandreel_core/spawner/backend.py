@@ -69,7 +69,8 @@ class Sandbox:
     """What the backend has of one session: its latest boot, by the backend's own labels.
 
     `installation` is the owner; an object of another owner is never touched. `death` is set when `status`
-    is dead. `created_at` is the time of the boot, by the backend's clock.
+    is dead. `created_at` is the time of the boot, by the backend's clock. `fence`: what keeps it from reaching other
+    machines.
     """
 
     key: Key
@@ -82,6 +83,7 @@ class Sandbox:
     node: str
     created_at: datetime
     death: Death | None = None
+    fence: Fence = "none"
 
 
 class Backend(Protocol):
@@ -99,16 +101,12 @@ class Backend(Protocol):
     def single_node(self) -> bool:
         """Whether sessions are on the spawner's own machine, so that all spawners must be there."""
 
-    @property
-    def fence(self) -> Fence:
-        """What keeps a session from reaching other machines."""
-
     async def create(self, spec: BootSpec) -> Sandbox:
         """Start one boot; returns when its runnerd has been started (not: when it is ready).
 
         Raises AlreadyExists when the session has a boot that is not dead, this one or another, or when a
         fresh boot meets a workspace that is not its own; NotFound when a resumed one has no workspace;
-        Refused when the spec cannot be run here. Whatever is raised: what a fresh boot made is gone again,
+        Refused when the spec cannot be run here, or nobody can prove that its fence holds. Whatever is raised: what a fresh boot made is gone again,
         what another boot made is untouched, and the workspace of a resumed boot is as it was. Of two that
         are asked for the same boot at once, one starts it and the other raises AlreadyExists.
         """

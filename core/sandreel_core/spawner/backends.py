@@ -68,6 +68,7 @@ async def _docker(
             workspaces=None if docker.workspaces == "volumes" else Path(docker.workspaces),
             pool=docker.pool,
             services=services,
+            fence_image=None if docker.unfenced else docker.fence_image or str(await asyncio.to_thread(image, "fence")),
             disk_bytes=docker.disk_bytes,
         ) as backend:
             yield backend

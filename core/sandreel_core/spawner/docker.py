@@ -153,6 +153,11 @@ class Engine:
         raw = await self._ask(lambda api: bytes(api.logs(id, tail=lines)))
         return raw.decode(errors="replace").strip()
 
+    async def output(self, id: str, *, errors: bool, max_bytes: int) -> str:
+        """What its main process has printed so far, with standard error if `errors`."""
+        raw = await self._ask(lambda api: bytes(api.logs(id, stdout=True, stderr=errors)[:max_bytes]))
+        return raw.decode(errors="replace")
+
     # -- volumes
 
     async def make_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str] | None = None) -> None:

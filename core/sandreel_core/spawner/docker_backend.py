@@ -7,21 +7,27 @@ clean-up of unused volumes takes the workspace.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
+from sandreel_core.bus.crew import Crew
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.spawner import docker_plan as plan
-from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, boot_order
+from sandreel_core.spawner import fence_docker
+from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
 from sandreel_core.spawner.docker_network import Networks, Service
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
+from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
+from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
 from sandreel_core.spawner.lock import Locks
 
 _DEATH_TIMEOUT_S = 10.0
@@ -34,8 +40,6 @@ class DockerBackend:
 
     name = "docker"
     single_node = True
-    # Nobody has proven yet that nothing gets out of an org's network.
-    fence: Fence = "unfenced"
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class DockerBackend:
         locks: Path,
         workspaces: Workspaces,
         networks: Networks,
+        fencing: Fencing | None,
         disk_bytes: int | None,
     ) -> None:
         self.node = terms.node
@@ -52,6 +57,7 @@ class DockerBackend:
         self._terms = terms
         self._workspaces = workspaces
         self._networks = networks
+        self._fencing = fencing
         self._disk_bytes = disk_bytes
         self._sessions = Locks(locks / "session")
         self._orgs = Locks(locks / "org")
@@ -69,6 +75,7 @@ class DockerBackend:
         workspaces: Path | None = None,
         pool: str,
         services: Sequence[Service] = (),
+        fence_image: str | None = None,
         disk_bytes: int | None = None,
     ) -> AsyncGenerator[DockerBackend, None]:
         """The engine need not answer yet.
@@ -77,6 +84,7 @@ class DockerBackend:
         workspaces  a directory of the host for them; None: named volumes
         pool        from which every org's network gets a range of its own
         services    what every org's network has in it
+        fence_image raises and proves the fence; None: sessions start without one
         Raises Misconfigured, OSError.
         """
         for profile in terms.users:
@@ -86,7 +94,22 @@ class DockerBackend:
             files: Workspaces = Volumes(engine, terms.installation)
             if workspaces is not None:
                 files = Directories(workspaces, terms.installation)
-            yield cls(engine, terms, locks=locks, workspaces=files, networks=networks, disk_bytes=disk_bytes)
+            fencing = None
+            async with Crew() as crew:
+                if fence_image is not None:
+                    terms = dataclasses.replace(terms, fence="proven")
+                    tools = Tools(engine, fence_image, terms.installation)
+                    fencing = Fencing(networks.fenced, partial(raise_fence, tools), partial(prove, tools))
+                    crew.start(fencing.keep())
+                yield cls(
+                    engine,
+                    terms,
+                    locks=locks,
+                    workspaces=files,
+                    networks=networks,
+                    fencing=fencing,
+                    disk_bytes=disk_bytes,
+                )
 
     # -- create
 
@@ -149,10 +172,14 @@ class DockerBackend:
         id = await self._engine.create(name, body)
         settings = replace(spec.settings, workspace=plan.WORKSPACE)
         try:
+            # Only now: what is there keeps its network from being removed while the proof is taken.
+            await self._admit(spec.key.org)
             await self._engine.start(id, msgspec.json.encode(settings))
         except (Refused, NotFound) as error:
-            # What cannot be started now can never be: the image has no such program, or the engine no such shape.
             await self._engine.remove(id, force=True)
+            if isinstance(error, Refused) and error.code == NOT_PROVEN:
+                raise
+            # What cannot be started now can never be: the image has no such program, or the engine no such shape.
             raise Refused("BAD_IMAGE", f"image {body['Image']} cannot be started: {error}") from error
         except BaseException:
             await asyncio.shield(self._engine.remove(id, force=True))
@@ -161,6 +188,10 @@ class DockerBackend:
             with suppress(SandreelError):  # it is in nobody's way: the session's end removes it
                 await self._engine.remove(boot.id, force=True)
         return await self._boots.sandbox(id)
+
+    async def _admit(self, org: str) -> None:
+        if self._fencing is not None:
+            await self._fencing.admit(plan.network_name(self._terms.installation, org))
 
     async def _undo(self, spec: BootSpec, dead: Iterable[Found]) -> None:
         """Nothing of a fresh boot is left. What cannot be undone now is `destroy`'s."""
@@ -240,9 +271,10 @@ class DockerBackend:
         for org in await self._networks.orgs():
             async with self._orgs.held(org):
                 await self._networks.drop(org)
-        for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: "hand"}):
-            if time.time() - float(body["Created"]) > _HAND_S:
-                await self._engine.remove(str(body["Id"]), force=True)
+        for kind in ("hand", fence_docker.KIND):
+            for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
+                if time.time() - float(body["Created"]) > _HAND_S:
+                    await self._engine.remove(str(body["Id"]), force=True)
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()

@@ -13,7 +13,7 @@ from typing import Any
 
 from sandreel_core.errors import NotFound, Unavailable
 from sandreel_core.spawner import docker_plan as plan
-from sandreel_core.spawner.backend import Death, Key, Sandbox, Status, boot_order
+from sandreel_core.spawner.backend import Death, Fence, Key, Sandbox, Status, boot_order
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_death import MEMORY_EVENTS, death_of, happened, instant
 from sandreel_core.spawner.docker_watch import MAX_CONTAINERS, Watch
@@ -21,6 +21,7 @@ from sandreel_core.spawner.docker_watch import MAX_CONTAINERS, Watch
 _TOLD_WITHIN_S = 0.2  # the engine's event comes behind the time that it writes down
 _REF = 12  # as `docker ps` shows it
 _ENDED = ("exited", "dead", "removing")
+_FENCES: dict[str, Fence] = {"proven": "proven"}
 _STATUS: dict[str, Status] = {"created": "starting", **dict.fromkeys(_ENDED, "dead")}
 
 
@@ -100,6 +101,7 @@ class Boots:
             ref=boot.id[:_REF],
             node=boot.labels.get(plan.NODE, ""),
             created_at=instant(str(body["Created"])) or datetime.now(UTC),
+            fence=_FENCES.get(boot.labels.get(plan.FENCE, ""), "unfenced"),
         )
         if sandbox.status != "dead":
             return sandbox

@@ -10,6 +10,8 @@ from sandreel_core.errors import AlreadyExists, Conflict, Misconfigured, NotFoun
 from sandreel_core.log import Log
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.docker_services import BUS_PORT
+from sandreel_core.spawner.fence import OrgNetwork, of_inspection
 
 # design §6: 61 addresses for sessions and services beside the gateway. The engine's own pools end after about 28 networks.
 PREFIX = 26
@@ -17,16 +19,18 @@ Range = ipaddress.IPv4Network
 
 
 class Service(NamedTuple):
-    """A container that every org reaches, under one name."""
+    """A container that every org reaches, under one name and at one port."""
 
     container: str
     alias: str
+    port: int = BUS_PORT
 
     @classmethod
     def read(cls, text: str) -> Service:
-        """`container` or `container=alias`."""
-        container, _, alias = text.partition("=")
-        return cls(container, alias or container)
+        """`container[=alias][:port]`."""
+        name, _, port = text.partition(":")
+        container, _, alias = name.partition("=")
+        return cls(container, alias or container, int(port or BUS_PORT))
 
 
 class Networks:
@@ -77,6 +81,36 @@ class Networks:
         name = plan.network_name(self._installation, org)
         if not await self._has_sessions(org):
             await self._drop(name)
+
+    async def fenced(self) -> list[OrgNetwork]:
+        """All of them, with a door for each service that is in it now. Raises Unavailable for a service that is not
+        running: its address is not known."""
+        listed = await self._engine.networks(self._ours())
+        inside: dict[str, dict[str, object]] = {str(network["Name"]): {} for network in listed}
+        ports = {service.container: service.port for service in self._services}
+        for name in ports:
+            for network, address in (await self._addresses(name)).items():
+                if network in inside:
+                    inside[network][name] = {"Name": name, "IPv4Address": address}
+        # A listing does not say who is in a network; its services do.
+        return [
+            of_inspection(
+                network | {"Containers": (within := inside[str(network["Name"])])},
+                {name: port for name, port in ports.items() if name in within},
+            )
+            for network in listed
+        ]
+
+    async def _addresses(self, container: str) -> dict[str, str]:
+        """By network. Raises Unavailable."""
+        try:
+            found = await self._engine.container(container)
+        except NotFound as error:
+            raise Unavailable(f"{container} is not there: {error}", retry_after_s=2) from error
+        if found["State"]["Status"] != "running":
+            raise Unavailable(f"{container} does not run", retry_after_s=2)
+        joined = found["NetworkSettings"]["Networks"]
+        return {name: str(each["IPAddress"]) for name, each in joined.items() if each["IPAddress"]}
 
     async def orgs(self) -> list[str]:
         """Who has a network."""

@@ -14,7 +14,8 @@ from typing import Any
 from sandreel_core.contract.boot import BOOT_MARKER
 from sandreel_core.contract.session import Limits, Profile
 from sandreel_core.errors import Misconfigured, Refused
-from sandreel_core.spawner.backend import BootSpec, Key
+from sandreel_core.spawner.backend import BootSpec, Fence, Key
+from sandreel_core.spawner.fence import SANDBOX_DNS, SANDBOX_DNS_OPTIONS
 
 WORKSPACE = "/workspace"
 HOME = f"{WORKSPACE}/.home"
@@ -24,6 +25,8 @@ CACHES = ("pip", "npm", "bun")
 _LABEL = "sandreel."
 INSTALLATION, ORG, SESSION = f"{_LABEL}installation", f"{_LABEL}org", f"{_LABEL}session"
 INCARNATION, BOOT, PROFILE, NODE = f"{_LABEL}incarnation", f"{_LABEL}boot", f"{_LABEL}profile", f"{_LABEL}node"
+# What `session.provisioned` says of it. One that says `proven` was not started before that was so.
+FENCE = f"{_LABEL}fence"
 # What an object is: `session`, `hand` (a container that is never started), `service`, `workspace`, `cache`, `org` and
 # `front` (networks).
 KIND = f"{_LABEL}kind"
@@ -61,6 +64,7 @@ class Terms:
 
     image   for sessions that name none
     users   (uid, gid) by profile, at least 1 each
+    fence   `proven` where nothing starts without a proof
     proxy   the URL by which sessions reach the world; None: they do not
     direct  names that are reached without the proxy
     """
@@ -71,6 +75,7 @@ class Terms:
     users: Mapping[Profile, tuple[int, int]] = field(
         default_factory=lambda: {profile: shape.user for profile, shape in SHAPES.items()}
     )
+    fence: Fence = "unfenced"
     proxy: str | None = None
     direct: tuple[str, ...] = ("127.0.0.1", "localhost")
 
@@ -123,6 +128,7 @@ def session_labels(terms: Terms, spec: BootSpec) -> dict[str, str]:
         BOOT: spec.boot_id,
         PROFILE: spec.profile,
         NODE: terms.node,
+        FENCE: terms.fence,
     }
 
 
@@ -176,8 +182,8 @@ def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]
         "HostConfig": {
             "NetworkMode": network,
             # The engine's own names only (`nats`): whatever else it asked would be asked for it by the host, outside.
-            "Dns": ["127.0.0.1"],
-            "DnsOptions": ["timeout:1", "attempts:2"],  # what is asked in vain is not waited for long
+            "Dns": [SANDBOX_DNS],
+            "DnsOptions": list(SANDBOX_DNS_OPTIONS),
             "Mounts": [workspace, volume_mount(cache_name(terms.installation, spec.key.org), CACHE)],
             "ReadonlyRootfs": True,
             "Tmpfs": {_TMP: tmp},

@@ -10,7 +10,7 @@ from sandreel_core.settings import Section
 
 # Under which name sessions find the bus in their org's network.
 BUS_ALIAS = "nats"
-Service = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(=[a-z0-9][a-z0-9-]*)?$")]
+Service = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(=[a-z0-9][a-z0-9-]*)?(:[1-9][0-9]{0,4})?$")]
 Image = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
@@ -22,7 +22,9 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     workspaces  `volumes`, or a directory of the host that engine and spawner see at the same place
     disk_bytes  how much a workspace may hold, where a session sets no limit of its own
     pool        every org's network gets a /26 of this range
-    services    containers that every org reaches, as `container` or `container=alias`
+    services    containers that every org reaches, as `container[=alias][:port]`, at this port alone (4222)
+    unfenced    sessions start without a proof that nothing gets out of their network
+    fence_image of what raises and proves the fence; absent: what `make image` builds
     proxy       by which sessions reach the world; absent: they do not
     """
 
@@ -34,4 +36,6 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     disk_bytes: Annotated[int, Meta(ge=1 << 20)] | None = None
     pool: Annotated[str, Meta(pattern=r"^[0-9.]+/[0-9]+$")] = "10.231.0.0/16"
     services: Annotated[tuple[Service, ...], Meta(max_length=16)] = ()
+    unfenced: bool = False
+    fence_image: Image | None = None
     proxy: Annotated[str, Meta(pattern=r"^http://.+")] | None = None

@@ -154,7 +154,7 @@ class Effects:
                 backend=self._backend.name,
                 ref=sandbox.ref,
                 node=sandbox.node,
-                fence=self._backend.fence,
+                fence=sandbox.fence,
                 # Read after the load whose revision the append expects: what is refused before is not ours.
                 commands_after=await self._journal.commands_last(),
             )

@@ -1,59 +1,60 @@
-"""Raising and proving fences with the Docker engine: one-shot containers, each removed again whatever happens.
-
-The other file beside the backend that knows the `docker` SDK. Its calls block, so each runs in a thread.
-"""
+"""Raising and proving fences with the Docker engine: one-shot containers, each removed again whatever happens."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from importlib import resources
-from typing import Any, TypeVar
-
-import docker
-import docker.errors
-import docker.types
-import requests
-from docker.models.containers import Container
+from typing import Any
 
 from sandreel_core.clock import new_token
-from sandreel_core.errors import Misconfigured, Unavailable
+from sandreel_core.errors import Misconfigured, NotFound, Refused, Unavailable
+from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner import fence
+from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.fence import OrgNetwork
 from sandreel_core.spawner.fence_proof import MAX_WITNESS_ADDRESSES, FenceProof, Witness, attempts, judge
-
-T = TypeVar("T")
 
 # One attempt of the probe; a packet that is dropped is waited for this long, all at once.
 TRY_S = 2.0
 # A one-shot from its creation to its last word, on a busy machine; also how long a forgotten witness lives.
 ONE_SHOT_S = 60.0
-LABEL = "sandreel.fence"
+KIND = "fence"
 MAX_OUTPUT_BYTES = 1 << 20
 _LOOK_S = 0.05
 # Where an engine's host keeps the lock of iptables-legacy; made by the first program that uses that.
 _LOCK = "/run/xtables.lock"
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What the one-shots are made of.
 
-    image     has python3 (3.11 or newer) and, for raising, sh and iptables; never pulled here
-    engine    answers within its own time-out
-    user      what a session's agent runs as
+    image   has python3 (3.11 or newer) and, for raising, sh and iptables; never pulled here
+    user    what a session's agent runs as
     """
 
-    engine: docker.DockerClient
+    engine: Engine
     image: str
     installation: str
     python: str = "python3"
     user: str = "10001:10001"
+
+
+@dataclass(frozen=True, slots=True)
+class OneShot:
+    """A program in a container with nothing that it does not need. `host`: what it gets beside that, as `HostConfig`."""
+
+    argv: tuple[str, ...]
+    network: str
+    user: str
+    host: dict[str, Any]
 
 
 async def raise_fence(tools: Tools, networks: Sequence[OrgNetwork]) -> None:
@@ -82,11 +83,11 @@ async def prove(tools: Tools, network: OrgNetwork, *, others: Sequence[str] = ("
     places |= {f"network {name}": name for name in others if name != network.name}
     listen = {"mode": "witness", "token": token, "lives_s": ONE_SHOT_S}
     async with _containers(tools, {what: _as_a_session(tools, name, listen) for what, name in places.items()}) as seen:
-        said = await asyncio.gather(*(_first_line(each) for each in seen.values()))
+        said = await asyncio.gather(*(_first_line(tools, id) for id in seen.values()))
         witnesses = [_witness(tools, what, line) for what, line in zip(seen, said, strict=True)]
         asked = attempts(network, witnesses)
         told = await _probe(tools, network.name, {"token": token, "attempts": asked, "wait_s": TRY_S})
-        counts = await asyncio.gather(*(_arrivals(each) for each in seen.values()))
+        counts = await asyncio.gather(*(_arrivals(tools, id) for id in seen.values()))
     problems = [f"{what} does not exist, so nobody could listen there" for what in places if what not in seen]
     limit = MAX_WITNESS_ADDRESSES
     problems += [
@@ -99,21 +100,17 @@ async def prove(tools: Tools, network: OrgNetwork, *, others: Sequence[str] = ("
 
 
 async def _privileged(tools: Tools, argv: Sequence[str]) -> None:
-    lock = docker.types.Mount(_LOCK, _LOCK, type="bind")
-    options: dict[str, Any] = {
-        "entrypoint": list(argv),
-        "command": [],
-        "network_mode": "host",
-        "user": "0:0",
-        # Legacy tables are read and written through a raw socket.
-        "cap_add": ["NET_ADMIN", "NET_RAW"],
-        "tmpfs": {"/run": "size=1m"},
-    }
+    # Legacy tables are read and written through a raw socket.
+    may = {"CapAdd": ["NET_ADMIN", "NET_RAW"]}
     try:
-        code, out = await _one_shot(tools, options | {"mounts": [lock], "tmpfs": {}})
-    except _NoSuchPath:
+        shared = OneShot(tuple(argv), "host", "0:0", may | {"Mounts": [plan.bind_mount(_LOCK, _LOCK)]})
+        code, out = await _one_shot(tools, shared)
+    except Refused as error:
+        if "bind source path does not exist" not in error.message:
+            raise Misconfigured(f"the firewall of the engine's host cannot be set: {error.message}") from error
         # Nobody has ever used the legacy tables on that host, so there is no lock to share.
-        code, out = await _one_shot(tools, options)
+        alone = OneShot(tuple(argv), "host", "0:0", may | {"Tmpfs": {"/run": f"rw,size={_MIB}"}})
+        code, out = await _one_shot(tools, alone)
     if code:
         raise Misconfigured(f"the firewall of the engine's host cannot be set: {_short(out)}")
 
@@ -133,93 +130,104 @@ def _witness(tools: Tools, what: str, line: str) -> Witness:
         raise Misconfigured(f"image {tools.image} cannot listen: {_short(line)}") from error
 
 
-async def _arrivals(container: Container) -> int:
-    text = await _thread(lambda: container.logs(stdout=True, stderr=False)[:MAX_OUTPUT_BYTES].decode(errors="replace"))
+async def _arrivals(tools: Tools, id: str) -> int:
+    text = await tools.engine.output(id, errors=False, max_bytes=MAX_OUTPUT_BYTES)
     return sum('"arrived"' in line for line in text.splitlines())
 
 
-def _as_a_session(tools: Tools, network: str, argument: dict[str, Any]) -> dict[str, Any]:
-    """The options of a sandbox on `network` with the probe as its program."""
-    source = resources.files("sandreel_core.spawner").joinpath("fence_probe.py").read_text()
-    return {
-        "entrypoint": [tools.python, "-I", "-c", source, json.dumps(argument)],
-        "command": [],
-        "user": tools.user,
-        "dns": [fence.SANDBOX_DNS],
-        "dns_opt": list(fence.SANDBOX_DNS_OPTIONS),
-        **({"network_mode": "host"} if network == "host" else {"network": network}),
-    }
+def _as_a_session(tools: Tools, network: str, argument: dict[str, Any]) -> OneShot:
+    """A sandbox on `network` with the probe as its program."""
+    argv = (tools.python, "-I", "-c", _source(), json.dumps(argument))
+    dns = {"Dns": [fence.SANDBOX_DNS], "DnsOptions": list(fence.SANDBOX_DNS_OPTIONS)}
+    return OneShot(argv, network, tools.user, dns)
 
 
-async def _one_shot(tools: Tools, options: dict[str, Any]) -> tuple[int, str]:
-    """(exit code, what it printed)."""
-    async with _containers(tools, {"one": options}) as started:
+@cache
+def _source() -> str:
+    return resources.files("sandreel_core.spawner").joinpath("fence_probe.py").read_text()
+
+
+async def _one_shot(tools: Tools, wanted: OneShot) -> tuple[int, str]:
+    """(exit code, what it printed). Raises as `_containers`; Unavailable when it does not end."""
+    async with _containers(tools, {"one": wanted}) as started:
         if not started:
-            raise Unavailable(f"network {options.get('network')} is not there (any more)")
-        code = await _thread(lambda: started["one"].wait(timeout=ONE_SHOT_S)["StatusCode"])
-        out = await _thread(lambda: started["one"].logs()[:MAX_OUTPUT_BYTES].decode(errors="replace"))
-    return int(code), out
+            raise Unavailable(f"network {wanted.network} is not there (any more)")
+        id = started["one"]
+        if not await tools.engine.ended(id, ONE_SHOT_S):
+            raise Unavailable(f"a container of the fence has not ended after {ONE_SHOT_S:g} s")
+        state = (await tools.engine.container(id))["State"]
+        return int(state["ExitCode"]), await tools.engine.output(id, errors=True, max_bytes=MAX_OUTPUT_BYTES)
 
 
 @asynccontextmanager
-async def _containers(tools: Tools, wanted: dict[str, dict[str, Any]]) -> AsyncIterator[dict[str, Container]]:
-    """Started containers with nothing that they do not need, all at once, and removed afterwards. Those whose network
-    does not exist are left out."""
-    made: dict[str, Container] = {}
+async def _containers(tools: Tools, wanted: dict[str, OneShot]) -> AsyncIterator[dict[str, str]]:
+    """Started containers (ids), all at once, and removed afterwards. Those whose network does not exist are left out.
 
-    async def start(key: str, options: dict[str, Any]) -> None:
-        hardened: dict[str, Any] = {
-            "name": new_token("sandreel-fence-"),
-            "labels": {LABEL: tools.installation},
-            "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges"],
-            "read_only": True,
-            "pids_limit": 64,
-            "mem_limit": "128m",
-            "working_dir": "/",
-            "log_config": docker.types.LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
-        }
+    Raises Misconfigured when the image is not there, Refused for what the engine does not take, Unavailable.
+    """
+    made: dict[str, str] = {}
+    missing = set[str]()
+
+    async def start(key: str, shot: OneShot) -> None:
         # Shielded: what the engine was asked to make is made, and has to be known to be removed.
-        create = _thread(lambda: tools.engine.containers.create(tools.image, **(hardened | options)))
-        making = asyncio.ensure_future(create)
+        making = asyncio.ensure_future(tools.engine.create(new_token("sandreel-fence-"), _body(tools, shot)))
         try:
             made[key] = await asyncio.shield(making)
         except asyncio.CancelledError:
             made[key] = await making
             raise
+        except NotFound as error:
+            raise Misconfigured(f"image {tools.image} is not on this machine: `make image`") from error
         try:
-            await _thread(made[key].start)
-        except _NoSuchNetwork:
+            await tools.engine.start(made[key])
+        except NotFound as error:
+            if "network" not in str(error):
+                raise Misconfigured(f"image {tools.image} cannot be started: {error}") from error
             missing.add(key)
 
-    missing = set[str]()
     try:
         async with asyncio.TaskGroup() as group:
-            for key, options in wanted.items():
-                group.create_task(start(key, options))
+            for key, shot in wanted.items():
+                group.create_task(start(key, shot))
         yield {key: made[key] for key in wanted if key not in missing}
     except BaseExceptionGroup as errors:
         # The first one says it; a group would have to be taken apart by everybody who calls.
         raise errors.exceptions[0] from errors
     finally:
-        await asyncio.shield(asyncio.gather(*(_thread(partial(_remove, each)) for each in made.values())))
+        await asyncio.shield(asyncio.gather(*(tools.engine.remove(id, force=True) for id in made.values())))
 
 
-def _remove(container: Container) -> None:
-    with suppress(docker.errors.NotFound):
-        container.remove(force=True, v=True)
+def _body(tools: Tools, shot: OneShot) -> dict[str, Any]:
+    return {
+        "Image": tools.image,
+        "Entrypoint": list(shot.argv),
+        "Cmd": [],
+        "User": shot.user,
+        "WorkingDir": "/",
+        "Labels": {plan.KIND: KIND, plan.INSTALLATION: tools.installation},
+        "HostConfig": {
+            "NetworkMode": shot.network,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "ReadonlyRootfs": True,
+            "PidsLimit": 64,
+            "Memory": 128 * _MIB,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+            **shot.host,
+        },
+    }
 
 
-async def _first_line(container: Container) -> str:
+async def _first_line(tools: Tools, id: str) -> str:
     """As soon as it is printed; what there is, when the container has ended before. Asked for, and not streamed: a
     stream of the SDK that is left early keeps its socket."""
     deadline = time.monotonic() + ONE_SHOT_S
     while True:
-        await _thread(container.reload)
-        ended = container.status not in ("created", "running") or time.monotonic() > deadline
-        out = (await _thread(container.logs))[:MAX_OUTPUT_BYTES].decode(errors="replace")
+        state = str((await tools.engine.container(id))["State"]["Status"])
+        ended = state not in ("created", "running") or time.monotonic() > deadline
+        out = await tools.engine.output(id, errors=True, max_bytes=MAX_OUTPUT_BYTES)
         if "\n" in out or ended:
-            return str(out.partition("\n")[0])
+            return out.partition("\n")[0]
         await asyncio.sleep(_LOOK_S)
 
 
@@ -231,30 +239,6 @@ def _line(tools: Tools, line: str) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise Misconfigured(f"image {tools.image} cannot probe: {_short(line)}")
     return told
-
-
-class _NoSuchNetwork(Exception):
-    pass
-
-
-class _NoSuchPath(Exception):
-    pass
-
-
-async def _thread(call: Callable[[], T]) -> T:
-    try:
-        return await asyncio.to_thread(call)
-    except docker.errors.ImageNotFound as error:
-        raise Misconfigured(f"the engine has no image for the fence: {_short(str(error.explanation))}") from error
-    except docker.errors.APIError as error:
-        text = str(error.explanation)
-        if "bind source path does not exist" in text:
-            raise _NoSuchPath from error
-        if error.status_code == 404 and "network" in text:
-            raise _NoSuchNetwork from error
-        raise Unavailable(f"the engine does not do what the fence needs: {_short(text)}") from error
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise Unavailable(f"the engine cannot be asked: {_short(str(error))}") from error
 
 
 def _short(text: str) -> str:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from sandreel_core.errors import Misconfigured, Refused, SandreelError
+from sandreel_core.errors import Misconfigured, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner.fence import OrgNetwork
 from sandreel_core.spawner.fence_proof import FenceProof
 
 # Another program may empty the firewall's chains (a reload of firewalld), and nobody is told: so a proof does not last.
 PROOF_LASTS_S = 600.0
+# How often it is looked whether a door has moved (a service that was started again may have another address) and
+# whether a proof is to be renewed: one listing and one inspection a service.
+LOOK_S = 5.0
+# Of a proof's life, after which it is renewed while sessions may still start by it.
+RENEWED_AFTER = 0.7
+# What could not be raised or proven is tried again in the background so seldom; every create tries it anew.
+FAILED_S = 60.0
 # What a refusal names of the holes; the log has all.
 MAX_TOLD = 3
 
+NOT_PROVEN = "FENCE_NOT_PROVEN"
+
 T = TypeVar("T")
+Survey = Callable[[], Awaitable[Sequence[OrgNetwork]]]
 Raise = Callable[[Sequence[OrgNetwork]], Awaitable[None]]
 Prove = Callable[[OrgNetwork], Awaitable[FenceProof]]
 
@@ -25,67 +36,113 @@ Prove = Callable[[OrgNetwork], Awaitable[FenceProof]]
 class Fencing:
     """The fences of one installation on one host.
 
+    survey    all its networks with their doors, as they are now
     raise_    makes the rules of all networks (`fence_docker.raise_fence`)
     prove     one network (`fence_docker.prove`)
-    unfenced  the operator takes sessions without a proof; then nothing is raised and nothing proven
     """
 
     def __init__(
         self,
+        survey: Survey,
         raise_: Raise,
         prove: Prove,
         *,
-        unfenced: bool,
         lasts_s: float = PROOF_LASTS_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._survey = survey
         self._raise = raise_
         self._prove = prove
-        self._unfenced = unfenced
         self._lasts_s = lasts_s
         self._monotonic = monotonic
         # What was proven and when. With its doors and its range: a network that has changed is another one.
         self._proven: dict[OrgNetwork, float] = {}
-        self._raised: frozenset[OrgNetwork] | None = None
-        self._one = asyncio.Lock()
+        self._raised: frozenset[OrgNetwork] = frozenset()
+        self._raising = asyncio.Lock()
+        self._proving: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._log = Log("fence")
 
-    async def admit(self, network: OrgNetwork, networks: Sequence[OrgNetwork]) -> Literal["proven", "unfenced"]:
-        """Before a session starts in `network`, one of `networks`, all that there are on this host.
+    async def admit(self, name: str) -> None:
+        """Returns when a session may start in this network.
 
-        Returns what `session.provisioned` is to say. Raises Refused (FENCE_NOT_PROVEN) with the first holes; Unavailable
-        when the engine cannot be asked. Concurrent callers share one proof.
+        Raises Refused (FENCE_NOT_PROVEN) with the first holes; Unavailable when the engine cannot be asked, or the
+        network is not there. Concurrent callers share one proof.
         """
-        if self._unfenced:
-            return "unfenced"
-        async with self._one:
-            if self._raised != frozenset(networks):
+        for network in await self._up_to_date():
+            if network.name == name:
+                await self._proof(network, self._lasts_s)
+                return
+        raise Unavailable(f"network {name} is not there (any more)", retry_after_s=1)
+
+    async def keep(self) -> None:
+        """Rules follow the networks and proofs are renewed, for ever: so that creates need not wait for either."""
+        failed_at: dict[OrgNetwork, float] = {}
+        while True:
+            pause_s = LOOK_S
+            try:
+                networks = await self._up_to_date()
+                failed_at = {each: at for each, at in failed_at.items() if self._monotonic() - at < FAILED_S}
+                for network in networks:
+                    if network not in failed_at:
+                        failed_at |= await self._renew(network)
+            except Refused:
+                pause_s = FAILED_S  # it is in the log, and the next session is told
+            except SandreelError as error:
+                self._log.warning("the fences cannot be looked after", problem=str(error))
+            await asyncio.sleep(pause_s)
+
+    async def _renew(self, network: OrgNetwork) -> dict[OrgNetwork, float]:
+        """When it failed, if it did."""
+        try:
+            await self._proof(network, self._lasts_s * RENEWED_AFTER)
+        except SandreelError as error:
+            self._log.warning("a proof was not renewed", network=network.name, problem=str(error))
+            return {network: self._monotonic()}
+        return {}
+
+    async def _up_to_date(self) -> Sequence[OrgNetwork]:
+        """All networks, each with its rules. One at a time, the looking included: rules that were made from an older
+        look would leave a network out that is there."""
+        async with self._raising:
+            networks = await self._survey()
+            for gone in self._proving.keys() - {network.name for network in networks}:
+                if not self._proving[gone].locked():
+                    del self._proving[gone]
+            if not self._raised.issuperset(networks):
                 await self._told(self._raise(networks))
                 self._raised = frozenset(networks)
+                self._proven = {known: at for known, at in self._proven.items() if known in self._raised}
+            return networks
+
+    async def _proof(self, network: OrgNetwork, lasts_s: float) -> None:
+        """Take one, unless there is one that is younger."""
+        async with self._proving[network.name]:
             proven_at = self._proven.get(network)
-            if proven_at is not None and self._monotonic() - proven_at < self._lasts_s:
-                return "proven"
+            if proven_at is not None and self._monotonic() - proven_at < lasts_s:
+                return
             proof = await self._told(self._prove(network))
             if not proof.proven and proven_at is not None:
                 # It was proven once, so somebody has taken our rules away.
                 self._log.warning("a fence does not hold any more, and is raised again", network=network.name)
-                await self._told(self._raise(networks))
+                self._raised = frozenset()
+                await self._up_to_date()
                 proof = await self._told(self._prove(network))
-            self._proven = {known: at for known, at in self._proven.items() if known in networks and known != network}
+            self._proven.pop(network, None)
             if not proof.proven:
-                self._raised = None
+                self._raised = frozenset()
                 self._log.error("the fence is not proven", network=network.name, holes=list(proof.holes))
-                raise self._refused("; ".join(proof.holes[:MAX_TOLD]), len(proof.holes) - MAX_TOLD)
+                raise _refused("; ".join(proof.holes[:MAX_TOLD]), len(proof.holes) - MAX_TOLD)
             self._log.info("the fence is proven", network=network.name, tried=proof.tried, took_s=proof.took_s)
             self._proven[network] = self._monotonic()
-            return "proven"
 
     async def _told(self, work: Awaitable[T]) -> T:
         try:
             return await work
         except Misconfigured as error:
-            raise self._refused(str(error), 0) from error
+            self._log.error("there is no fence", problem=str(error))
+            raise _refused(str(error), 0) from error
 
-    def _refused(self, why: str, more: int) -> SandreelError:
-        rest = f" (and {more} more: see the spawner's log)" if more > 0 else ""
-        return Refused("FENCE_NOT_PROVEN", f"{why}{rest}; --unfenced starts sessions without a fence")
+
+def _refused(why: str, more: int) -> SandreelError:
+    rest = f" (and {more} more: see the spawner's log)" if more > 0 else ""
+    return Refused(NOT_PROVEN, f"{why}{rest}; --unfenced starts sessions without a fence")

@@ -20,7 +20,7 @@ from sandreel_core.contract.session import Profile
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner import bubble, census
-from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, Status, boot_order
+from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, Status, boot_order
 from sandreel_core.spawner.children import Children, terminate
 from sandreel_core.spawner.ends import Ends
 from sandreel_core.spawner.launch import launch
@@ -35,7 +35,6 @@ class ProcessBackend:
 
     name = "process"
     single_node = True
-    fence: Fence = "none"
 
     def __init__(
         self,

@@ -56,6 +56,7 @@ DEFAULT: dict[str, Any] = {
         "sandreel.boot": "2-3",
         "sandreel.profile": "default",
         "sandreel.node": "here",
+        "sandreel.fence": "unfenced",
     },
     "OpenStdin": True,
     "StdinOnce": True,
@@ -68,7 +69,7 @@ DEFAULT: dict[str, Any] = {
     "HostConfig": {
         "NetworkMode": "sandreel-8f77d787f7131c00",
         "Dns": ["127.0.0.1"],
-        "DnsOptions": ["timeout:1", "attempts:2"],
+        "DnsOptions": ["timeout:1", "attempts:1"],
         "Mounts": [
             {"Type": "volume", "Source": "files", "Target": "/workspace", "VolumeOptions": {"NoCopy": True}},
             {
