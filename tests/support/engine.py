@@ -36,8 +36,11 @@ def missing() -> str | None:
         return f"no container engine: {error}"
     if done.returncode:
         return "no container engine answers"
-    done = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, timeout=20, check=False)
-    return None if done.returncode == 0 else f"image {IMAGE} is not built: make image-slim"
+    for name in (IMAGE, image("nats"), image("fence")):
+        done = subprocess.run(["docker", "image", "inspect", name], capture_output=True, timeout=20, check=False)
+        if done.returncode:
+            return f"image {name} is not built: make image-slim"
+    return None
 
 
 @functools.cache

@@ -6,7 +6,6 @@ import contextlib
 import random
 from collections.abc import Generator
 from ipaddress import IPv4Network
-from pathlib import Path
 
 import docker
 import docker.errors
@@ -14,10 +13,9 @@ import docker.types
 import pytest
 from docker.models.networks import Network
 
-IMAGE = "sandreel-fence:dev"
-# What can be built from where there is no registry, and what is pulled elsewhere.
-BASES = ("sandreel-base:trixie", "python:3.12-slim-bookworm")
-FENCE = Path(__file__).parents[2] / "image" / "fence"
+from sandreel_core.images import image
+
+IMAGE = image("fence")
 RANGE = IPv4Network("10.204.0.0/16")
 
 
@@ -35,13 +33,9 @@ def docker_engine() -> Generator[docker.DockerClient, None, None]:
 @pytest.fixture(scope="session")
 def fence_image(docker_engine: docker.DockerClient) -> str:
     with contextlib.suppress(docker.errors.ImageNotFound):
-        return str(docker_engine.images.get(IMAGE).tags[0])
-    for base in BASES:
-        with contextlib.suppress(docker.errors.ImageNotFound):
-            docker_engine.images.get(base)
-            docker_engine.images.build(path=str(FENCE), tag=IMAGE, buildargs={"BASE_IMAGE": base}, rm=True)
-            return IMAGE
-    pytest.skip("no image to build the fence's from: `make image`")
+        docker_engine.images.get(IMAGE)
+        return IMAGE
+    pytest.skip(f"image {IMAGE} is not built: make image-slim")
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ INSTALLATION, ORG, SESSION = f"{_LABEL}installation", f"{_LABEL}org", f"{_LABEL}
 INCARNATION, BOOT, PROFILE, NODE = f"{_LABEL}incarnation", f"{_LABEL}boot", f"{_LABEL}profile", f"{_LABEL}node"
 # What `session.provisioned` says of it. One that says `proven` was not started before that was so.
 FENCE = f"{_LABEL}fence"
-# What an object is: `session`, `hand` (a container that is never started), `service`, `workspace`, `cache`, `org` and
-# `front` (networks).
+# What an object is: `session`, `hand` (a container that is never started), `fence` (one that raises or proves it),
+# `service`, `workspace`, `cache`, `org` and `front` (networks).
 KIND = f"{_LABEL}kind"
 
 _MIB = 1024 * 1024

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncGenerator, Generator
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import docker
@@ -16,8 +17,10 @@ from docker.models.containers import Container
 
 from sandreel_core.egress.register import Place
 from sandreel_core.errors import Misconfigured, Unavailable
+from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.fence import Door, OrgNetwork, chains, of_inspection
-from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence, take_down_fence
+from sandreel_core.spawner.fence_docker import KIND, Tools, prove, raise_fence, take_down_fence
 from tests.support.egress import echo, gate, server
 from tests.support.fenced import internal_network
 from tests.support.mark import OURS
@@ -41,9 +44,10 @@ print(head.decode())
 """
 
 
-@pytest.fixture
-def tools(docker_engine: docker.DockerClient, fence_image: str) -> Tools:
-    return Tools(docker_engine, fence_image, OURS)
+@pytest_asyncio.fixture
+async def tools(fence_image: str) -> AsyncGenerator[Tools, None]:
+    async with Engine.open() as engine:
+        yield Tools(engine, fence_image, OURS)
 
 
 @pytest.fixture
@@ -70,12 +74,14 @@ def firewall() -> list[str]:
     return found
 
 
-def sandbox(tools: Tools, network: OrgNetwork, *argv: str, address: str | None = None) -> Container:
-    made = tools.engine.containers.create(
-        tools.image, ["python3", "-I", "-c", *argv], user="10001:10001", cap_drop=["ALL"], network=network.name
+def sandbox(
+    client: docker.DockerClient, image: str, network: OrgNetwork, *argv: str, address: str | None = None
+) -> Container:
+    made = client.containers.create(
+        image, ["python3", "-I", "-c", *argv], user="10001:10001", cap_drop=["ALL"], network=network.name
     )
     if address is not None:
-        joined = tools.engine.networks.get(network.name)
+        joined = client.networks.get(network.name)
         joined.disconnect(made)
         joined.connect(made, ipv4_address=address)
     made.start()
@@ -104,12 +110,16 @@ async def test_without_a_fence_the_host_and_the_neighbours_are_reached(tools: To
     assert "raw packets" not in told
 
 
-async def test_with_a_fence_nothing_gets_out_but_through_its_doors(tools: Tools, network: OrgNetwork) -> None:
+async def test_with_a_fence_nothing_gets_out_but_through_its_doors(
+    docker_engine: docker.DockerClient, tools: Tools, network: OrgNetwork
+) -> None:
     port, door = 4222, address_of(network, 9)
-    serves = sandbox(tools, network, f"import http.server as h; h.test(port={port})", address=str(door))
-    with internal_network(tools.engine) as (other, bridge, subnet):
+    serves = sandbox(
+        docker_engine, tools.image, network, f"import http.server as h; h.test(port={port})", address=str(door)
+    )
+    with internal_network(docker_engine) as (other, bridge, subnet):
         neighbour = OrgNetwork(str(other.name), bridge, subnet)
-        described = await asyncio.to_thread(tools.engine.api.inspect_network, network.name)
+        described = await tools.engine.network(network.name)
         fenced = of_inspection(described, {str(serves.name): port})
         assert (fenced.bridge, [each.address for each in fenced.doors]) == (network.bridge, [door])
         await raise_fence(tools, [fenced, neighbour])
@@ -136,7 +146,9 @@ async def test_with_a_fence_nothing_gets_out_but_through_its_doors(tools: Tools,
     await asyncio.to_thread(serves.remove, force=True)
 
 
-async def test_a_sandbox_gets_out_through_the_proxy_as_its_own_session(tools: Tools, network: OrgNetwork) -> None:
+async def test_a_sandbox_gets_out_through_the_proxy_as_its_own_session(
+    docker_engine: docker.DockerClient, tools: Tools, network: OrgNetwork
+) -> None:
     """The proxy knows it by its address, which it cannot change."""
     gateway, mine, other = (address_of(network, number) for number in (1, 7, 8))
     async with server(echo) as far, gate(host=str(gateway)) as here:
@@ -146,7 +158,9 @@ async def test_a_sandbox_gets_out_through_the_proxy_as_its_own_session(tools: To
 
         async def through(target: str, address: IPv4Address) -> str:
             argv = (THROUGH, str(gateway), str(here.port), target)
-            made = await asyncio.to_thread(lambda: sandbox(tools, network, *argv, address=str(address)))
+            made = await asyncio.to_thread(
+                lambda: sandbox(docker_engine, tools.image, network, *argv, address=str(address))
+            )
             try:
                 await asyncio.to_thread(made.wait, timeout=LIMIT_S)
                 return str((await asyncio.to_thread(made.logs)).decode())
@@ -160,15 +174,12 @@ async def test_a_sandbox_gets_out_through_the_proxy_as_its_own_session(tools: To
         assert [(each.host, each.port) for each in await here.told(1)] == [("169.254.169.254", 443)]
 
 
-async def test_what_cannot_be_done_is_one_line(
-    docker_engine: docker.DockerClient, fence_image: str, network: OrgNetwork
-) -> None:
-    with pytest.raises(Misconfigured, match="no image"):
-        await raise_fence(Tools(docker_engine, "sandreel-no-such-image:1", OURS), [])
+async def test_what_cannot_be_done_is_one_line(tools: Tools, network: OrgNetwork) -> None:
+    with pytest.raises(Misconfigured, match="sandreel-no-such-image:1 is not on this machine: `make image`"):
+        await raise_fence(replace(tools, image="sandreel-no-such-image:1"), [])
     with pytest.raises(Misconfigured, match="cannot probe"):
-        await prove(Tools(docker_engine, fence_image, OURS, python="false"), network, others=())
+        await prove(replace(tools, python="false"), network, others=())
     gone = OrgNetwork("w-egress-gone", "we-gone", network.subnet)
     with pytest.raises(Unavailable, match="is not there"):
-        await prove(Tools(docker_engine, fence_image, OURS), gone, others=())
-    left = docker_engine.containers.list(all=True, filters={"label": f"sandreel.fence={OURS}"})
-    assert left == []
+        await prove(tools, gone, others=())
+    assert await tools.engine.containers({plan.INSTALLATION: OURS, plan.KIND: KIND}) == []
