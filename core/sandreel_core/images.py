@@ -37,11 +37,12 @@ class Recipe:
     target: str | None = None
 
 
-_RUNNERD = ("constraints.txt", "pyproject.toml", "LICENSE", "core", "runnerd", "image/session")
+_SESSION = ("constraints.txt", "pyproject.toml", "LICENSE", "core", "runnerd", "image/session", "image/sbom.py")
 _FENCED = tuple(f"core/sandreel_core/{name}" for name in _NOT_OF_RUNNERD)
 
 RECIPES: dict[Kind, Recipe] = {
-    "session-slim": Recipe("image/Dockerfile", _RUNNERD, _FENCED, target="slim"),
+    "session-slim": Recipe("image/Dockerfile", _SESSION, _FENCED, target="slim"),
+    "session": Recipe("image/Dockerfile", (*_SESSION, "image/full"), _FENCED, target="full"),
     "nats": Recipe("image/nats/Dockerfile", ("constraints.txt", "image/nats")),
 }
 
