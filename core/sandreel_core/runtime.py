@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 from sandreel_core import __version__
 from sandreel_core import log as logging
+from sandreel_core.bus.credentials import identity_of
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Bus
@@ -142,12 +143,11 @@ async def _ensure(bus: Bus, installation: Installation, log: Log) -> None:
 
 
 async def connect(installation: Installation, name: str, metrics: Metrics | None = None) -> JetStreamBus:
-    """A bus by settings, measured in `metrics`. Raises Unavailable after `connect_timeout_s` (0: waits for ever), Denied for a wrong password."""
+    """A bus by settings, measured in `metrics`. Raises Unavailable after `connect_timeout_s` (0: waits for ever), Denied for a wrong identity, Misconfigured."""
     return await JetStreamBus.connect(
         list(installation.nats_urls),
         name=name,
-        user=installation.user,
-        password=installation.password,
+        identity=identity_of(installation),
         connect_timeout_s=installation.connect_timeout_s or None,
         metrics=metrics,
     )

@@ -26,7 +26,7 @@ from sandreel_core.errors import Misconfigured
 CONFIG = "SANDREEL_CONFIG"
 # Every section that any role reads: a role cannot see the others' types, but must notice `[spwaner]`.
 SECTIONS = (
-    "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "stack", "health",
+    "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "docker", "stack", "health",
 )  # fmt: skip
 # Not settings: markers that sandreel sets for what it starts (contract/boot.py), and the command line's own.
 _MARKERS = (CONFIG, "SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_ORG")
@@ -61,6 +61,8 @@ class Bus(Section, frozen=True, kw_only=True):
     nats_urls: Annotated[tuple[NatsUrl, ...], Meta(min_length=1, max_length=16)] = ("nats://127.0.0.1:4222",)
     user: str | None = None
     password: Secret | None = None
+    # The text of a NATS .creds file (usually `creds_file`): counts for more than user and password.
+    creds: Secret | None = None
     # Fixed for the life of an installation (design §3).
     partitions: Annotated[int, Meta(ge=1, le=4096)] = 1
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1

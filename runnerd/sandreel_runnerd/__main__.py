@@ -9,10 +9,11 @@ import sys
 from sandreel_core import log
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
-from sandreel_core.errors import Misconfigured, Unavailable
+from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_runnerd import fence, init, settings, threads
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import Daemon
+from sandreel_runnerd.passport import Passport
 
 USAGE = 64  # sysexits.h, EX_USAGE
 CONFIG = 78  # sysexits.h, EX_CONFIG
@@ -61,22 +62,37 @@ async def _run(boot: BootSettings) -> int:
 
     with init.Init(reap=children.reap, end=end, log=logger):
         await threads.start()
-        bus = await _connected(boot, ended)
+        passport = _passport(boot, logger)
+        bus = await _connected(boot, passport, ended)
         if bus is None:
             return 0
+        if passport is not None:
+            passport.attach(bus)
         try:
-            daemon = Daemon(boot, bus, children, logger)
+            daemon = Daemon(boot, bus, children, logger, passport=passport)
             daemons.append(daemon)
             return await daemon.run()
         finally:
             await bus.close()
 
 
-async def _connected(boot: BootSettings, ended: asyncio.Event) -> JetStreamBus | None:
+def _passport(boot: BootSettings, logger: log.Log) -> Passport | None:
+    """None where runnerds share one user. Raises Misconfigured."""
+    if boot.nats_creds is None:
+        return None
+    try:
+        return Passport(boot, boot.nats_creds, logger)
+    except Malformed as error:
+        raise Misconfigured(f"nats_creds: {error}") from None
+
+
+async def _connected(boot: BootSettings, passport: Passport | None, ended: asyncio.Event) -> JetStreamBus | None:
     """None when the end came first."""
     name = f"runnerd {boot.org}/{boot.session} {boot.boot_id}"
     connecting = asyncio.ensure_future(
-        JetStreamBus.connect(boot.nats_urls, name=name, user=boot.nats_user, password=boot.nats_password)
+        JetStreamBus.connect(
+            boot.nats_urls, name=name, identity=passport, user=boot.nats_user, password=boot.nats_password
+        )
     )
     ending = asyncio.ensure_future(ended.wait())
     try:

@@ -21,13 +21,15 @@ _MAX_RETRY_S = 5.0
 _ANSWER_WITHIN_S = 10.0
 
 
-async def present(bus: Bus, settings: BootSettings, log: Log) -> Bootstrapped:
-    """The spawner's answer: `session.ready` is in the log. Raises Over when this boot may not be, or is over."""
+async def present(bus: Bus, settings: BootSettings, log: Log, public_keys: dict[str, str]) -> Bootstrapped:
+    """The spawner's answer: `session.ready` is in the log, and the token is bound to `public_keys`. Raises Over when this
+    boot may not be, or is over."""
     request = Bootstrap(
         boot_id=settings.boot_id,
         token=settings.token,
         runnerd_version=__version__,
         contract_version=CONTRACT_VERSION,
+        public_keys=public_keys,
     )
     body = msgspec.json.encode(request)
     subject = SessionSubjects(settings.org, settings.session, settings.partitions).request("spawner", "bootstrap")

@@ -30,6 +30,7 @@ from sandreel_runnerd.feed import Feed
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.heartbeat import beat
 from sandreel_runnerd.outbox import Outbox
+from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.root import Root
 from sandreel_runnerd.running import Host
 from sandreel_runnerd.service import Service
@@ -54,12 +55,21 @@ class Daemon:
     """One boot. `end` may be called from the moment it exists."""
 
     def __init__(
-        self, settings: BootSettings, bus: Bus, children: Children, log: Log, *, fetch_private: bool = False
+        self,
+        settings: BootSettings,
+        bus: Bus,
+        children: Children,
+        log: Log,
+        *,
+        passport: Passport | None = None,
+        fetch_private: bool = False,
     ) -> None:
+        """passport: who it is on a NATS that knows its users by JWTs."""
         self._settings = settings
         self._bus = bus
         self._children = children
         self._log = log
+        self._passport = passport
         self._fetch_private = fetch_private
         self._subjects = SessionSubjects(settings.org, settings.session, settings.partitions)
         self._activity = Activity()
@@ -104,7 +114,7 @@ class Daemon:
         return open_spool(self._settings.spool_bytes, self._settings.workspace)
 
     async def _present(self) -> Bootstrapped | None:
-        presenting = asyncio.ensure_future(bootstrap.present(self._bus, self._settings, self._log))
+        presenting = asyncio.ensure_future(self._become())
         ending = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait({presenting, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -119,6 +129,15 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(presenting, ending, return_exceptions=True)
         self._log.info("ready", boot_id=self._settings.boot_id, pid1=init.is_init(), epoch=boot.epoch)
+        return boot
+
+    async def _become(self) -> Bootstrapped:
+        """Present itself, and be from then on who the answer says."""
+        passport = self._passport
+        keys = passport.public_keys if passport is not None else {}
+        boot = await bootstrap.present(self._bus, self._settings, self._log, keys)
+        if passport is not None and boot.user_jwt is not None:
+            await passport.take(boot.user_jwt)
         return boot
 
     async def _serve(self, boot: Bootstrapped, root: Root, spool: Spool) -> int:
@@ -195,6 +214,8 @@ class Daemon:
                     )
                 ),
             ]
+            if self._passport is not None:
+                tasks.append(group.create_task(self._passport.keep(self._die)))
             serving = [
                 group.create_task(self._answer(subjects.request("runnerd", verb), handler))
                 for verb, handler in service.verbs.items()

@@ -27,9 +27,11 @@ from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Stored
 from sandreel_core.client import Client, ClientSettings, SessionInfo
 from sandreel_core.contract.requests import Heartbeat
-from sandreel_core.embedded.nats_users import ROLE
+from sandreel_core.bus.credentials import Creds
+from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Unavailable
+from sandreel_core.permissions import ADMINISTRATOR
 from sandreel_core.settings import load
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.workspace import Boot, Folder
@@ -282,14 +284,13 @@ async def client_of(stack: Stack) -> AsyncGenerator[Client, None]:
 
 
 @asynccontextmanager
-async def bus_of(stack: Stack, user: str = ROLE.name) -> AsyncGenerator[JetStreamBus, None]:
-    """A bus in the name of one of the server's users."""
-    keys = stack.place.keys()
+async def bus_of(stack: Stack, user: str = ADMINISTRATOR.name) -> AsyncGenerator[JetStreamBus, None]:
+    """A bus in the name of one of the installation's users."""
+    keys, creds = stack.place.keys(), Authority(stack.place.identity).creds_file(user)
     bus = await JetStreamBus.connect(
         [f"nats://127.0.0.1:{keys.nats_port}"],
         name=f"test-{user}",
-        user=user,
-        password=getattr(keys, f"{user}_password"),
+        identity=Creds.parse(creds.read_text()),
         connect_timeout_s=20,
     )
     try:

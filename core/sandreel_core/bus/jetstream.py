@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 
 from sandreel_core.bus import jetstream_api as api
 from sandreel_core.bus import jetstream_snapshot as snapshot
+from sandreel_core.bus.credentials import Identity, Password
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
 from sandreel_core.bus.jetstream_channel import JetStreamChannel
@@ -50,15 +51,15 @@ class JetStreamBus:
         urls: Sequence[str],
         *,
         name: str,
+        identity: Identity | None = None,
         user: str | None = None,
         password: str | None = None,
-        inbox_prefix: str = "_INBOX",
         connect_timeout_s: float | None = None,
         metrics: Metrics | None = None,
     ) -> JetStreamBus:
         """Connected. Without `connect_timeout_s` waits for ever; with it raises Unavailable after that, and Denied
-        as soon as a server refuses user and password. What is measured of it counts in `metrics`."""
-        bus = cls(Connection(urls, name=name, user=user, password=password, inbox_prefix=inbox_prefix), metrics)
+        as soon as a server refuses `identity` (else user and password). What is measured of it counts in `metrics`."""
+        bus = cls(Connection(urls, name=name, identity=identity or Password(user, password)), metrics)
         try:
             await bus._connection.first_link(connect_timeout_s)
         except BaseException:
@@ -77,6 +78,10 @@ class JetStreamBus:
     @property
     def max_payload(self) -> int:
         return self._connection.max_payload
+
+    def renew(self) -> None:
+        """Connect anew, with the login that the identity gives now: the end of one generation."""
+        self._connection.renew()
 
     async def wait_connected(self, after_generation: int = 0) -> int:
         return (await self._connection.linked(after_generation)).generation

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sandreel_core.bus.credentials import Identity, Login
 from sandreel_core.bus.wake import Signal
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Denied, NotFound, TooLarge, Unavailable
@@ -39,15 +40,18 @@ _PING_S = 5
 class Link:
     """One living connection. `lost` is set when it is over; every answer that is still awaited then fails."""
 
-    def __init__(self, client: Client, generation: int, inbox_prefix: str) -> None:
+    def __init__(self, client: Client, generation: int, login: Login) -> None:
         self.client = client
+        self.feed_subject = login.feed_subject
         self.generation = generation
         self.lost = asyncio.Event()
+        # Lost because we wanted another one.
+        self.given_up = False
         # Called once, when it is.
         self.on_lost: set[Callable[[], None]] = set()
         # Called with the subject, in lower case, that the server did not let us publish to.
         self.on_denial: set[Callable[[str], None]] = {self._deny}
-        self._inbox = f"{inbox_prefix}.{new_token()}"
+        self._inbox = f"{login.inbox_prefix}.{new_token()}"
         self._count = 0
         self._answers: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
 
@@ -161,14 +165,12 @@ def status(message: Msg) -> str:
 class Connection:
     """Keeps a link. `run` is a task that the bus owns."""
 
-    def __init__(
-        self, urls: Sequence[str], *, name: str, user: str | None, password: str | None, inbox_prefix: str
-    ) -> None:
+    def __init__(self, urls: Sequence[str], *, name: str, identity: Identity) -> None:
+        """identity: asked for a login at every connection."""
         self._urls = list(urls)
         self._name = name
-        self._user = user
-        self._password = password
-        self._inbox_prefix = inbox_prefix
+        self._identity = identity
+        self._tried = "(none)"
         self._log = Log("bus.nats")
         self._moved = Signal()
         self.link: Link | None = None
@@ -200,7 +202,8 @@ class Connection:
             self._log.info("connected to NATS", generation=self.generation)
             try:
                 await link.end()
-                self._log.warning("the connection to NATS is lost", generation=self.generation)
+                say = self._log.info if link.given_up else self._log.warning
+                say("the connection to NATS is lost", generation=self.generation)
             finally:
                 self.link = None
                 link.lose()
@@ -208,8 +211,10 @@ class Connection:
                 await self._close(link.client)
 
     async def _connect(self) -> Link:
+        login = await self._identity.login()
+        self._tried = login.name
         client = Client()
-        link = Link(client, self.generation + 1, self._inbox_prefix)
+        link = Link(client, self.generation + 1, login)
 
         async def lost() -> None:
             link.lose()
@@ -230,8 +235,7 @@ class Connection:
             await client.connect(
                 self._urls,
                 name=self._name,
-                user=self._user,
-                password=self._password,
+                **login.options(),
                 allow_reconnect=False,
                 # One round over the urls, at once: the pauses are ours.
                 max_reconnect_attempts=1,
@@ -261,6 +265,12 @@ class Connection:
         except (OSError, nats.errors.Error, TimeoutError):
             self._log.debug("an old connection did not close in order")
 
+    def renew(self) -> None:
+        """Give up the link for another one, with the login that there is now."""
+        if self.link is not None:
+            self.link.given_up = True
+            self.link.lose()
+
     async def linked(self, after_generation: int = 0) -> Link:
         """The link, as soon as there is one whose generation is larger than the one given."""
         while True:
@@ -278,13 +288,13 @@ class Connection:
             raise Unavailable(f"no connection to NATS within {timeout_s:g} s") from error
 
     async def first_link(self, timeout_s: float | None) -> None:
-        """Raises Unavailable after `timeout_s`, and Denied when the server does not take user and password.
+        """Raises Unavailable after `timeout_s`, and Denied when the server does not take who we say we are.
         Without a time-out waits for ever."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self.link is None:
                     if timeout_s is not None and _is_denial(self.problem):
-                        raise Denied(f"NATS does not take the user {self._user or '(none)'} with this password")
+                        raise Denied(f"NATS does not take the user {self._tried} with these credentials")
                     await self._moved.wait()
         except TimeoutError as error:
             said = f": {_say(self.problem)}" if self.problem else ""
@@ -292,7 +302,9 @@ class Connection:
 
 
 def _is_denial(error: Exception | None) -> bool:
-    return error is not None and "authorization violation" in str(error).lower()
+    said = str(error).lower() if error is not None else ""
+    # An expired or revoked JWT is told in the second way.
+    return "authorization violation" in said or "user authentication" in said
 
 
 def _say(error: Exception | None) -> str:

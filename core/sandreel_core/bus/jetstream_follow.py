@@ -154,7 +154,7 @@ class Reader:
 async def read_feed(connection: Connection, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
     """Until a delivery may have been lost: raises NotFound then, because there are no acknowledgements."""
     link = await connection.linked()
-    pull = Pull(link, stream, name, batch=_BATCH)
+    pull = Pull(link, stream, name, batch=_BATCH, subject=link.feed_subject(name))
     ordinal = 0
     try:
         await pull.open()

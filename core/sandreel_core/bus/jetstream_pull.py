@@ -40,9 +40,10 @@ class Pulled:
 class Pull:
     """`open`, then `take` again and again, then `close`."""
 
-    def __init__(self, link: Link, stream: str, consumer: str, *, batch: int) -> None:
+    def __init__(self, link: Link, stream: str, consumer: str, *, batch: int, subject: str | None = None) -> None:
+        """subject: where to ask, if not JetStream itself (`permissions.FEED`)."""
         self._link = link
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subject = subject or f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = link.new_inbox()
         self._batch = batch
         self._max_bytes = max(_MAX_BYTES, 2 * link.client.max_payload)

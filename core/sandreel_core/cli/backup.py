@@ -201,22 +201,19 @@ async def _restore_views(args: argparse.Namespace, manifest: Manifest, directory
 async def _reader(args: argparse.Namespace) -> JetStreamBus:
     """The bus in the name of the user that may copy streams and nothing else; with servers of the operator's own, in the
     name that the settings give."""
-    import msgspec
-
+    from sandreel_core.bus.credentials import Creds, identity_of
     from sandreel_core.bus.jetstream import JetStreamBus
-    from sandreel_core.embedded.nats_users import BACKUP, ROLE
+    from sandreel_core.embedded.authority import Authority, read_creds
     from sandreel_core.embedded.place import Place, holder
+    from sandreel_core.permissions import BACKUP
 
     bus = settings(args, operator=True).bus
-    user, password = bus.user, bus.password
-    kept = Place(data_of(args)).nats / "passwords.json"
-    if user == ROLE.name and kept.exists():
-        known = msgspec.json.decode(kept.read_bytes(), type=dict[str, str])
-        if BACKUP.name in known:
-            user, password = BACKUP.name, known[BACKUP.name]
+    kept = Authority(Place(data_of(args)).identity).creds_file(BACKUP.name)
+    # Where the settings name an administrator of ours, there is one who may do less.
+    identity = Creds.parse(read_creds(kept)) if bus.creds and kept.exists() else identity_of(bus)
     try:
         return await JetStreamBus.connect(
-            bus.nats_urls, name="sandreel backup", user=user, password=password, connect_timeout_s=_CONNECT_S
+            bus.nats_urls, name="sandreel backup", identity=identity, connect_timeout_s=_CONNECT_S
         )
     except SandreelError as error:
         if not isinstance(error, Denied) and kept.exists() and holder(data_of(args)) is None:

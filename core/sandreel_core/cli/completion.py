@@ -110,6 +110,7 @@ class _Live:
 
     async def _ask(self, args: argparse.Namespace) -> list[str]:
         # Not the client: it takes longer to import than all the rest together.
+        from sandreel_core.bus.credentials import identity_of
         from sandreel_core.bus.jetstream import JetStreamBus
         from sandreel_core.cli.connection import section
         from sandreel_core.settings import Bus
@@ -119,7 +120,7 @@ class _Live:
         found = section(asked, Bus)
         asked.org = asked.org or _usual_org(asked)
         bus = await JetStreamBus.connect(
-            found.nats_urls, name="completion", user=found.user, password=found.password, connect_timeout_s=ASK_S
+            found.nats_urls, name="completion", identity=identity_of(found), connect_timeout_s=ASK_S
         )
         try:
             return await self._names(bus, found.partitions, asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -52,12 +53,17 @@ def add(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, without the job's output")
+    parser.add_argument(
+        "--backend", choices=("process", "docker"), help="where the session runs (docker if it and its images are here)"
+    )
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
     """0 when not a byte is missing, else 1."""
     from sandreel_core import log
+    from sandreel_core.embedded.choice import choose
+    from sandreel_core.embedded.part import Status
     from sandreel_core.embedded.stack import Stack
 
     stage, began = JsonStage(sys.stdout) if args.json else Stage(sys.stdout), time.monotonic()
@@ -66,9 +72,12 @@ async def run(args: argparse.Namespace) -> int:
     try:
         with (data / "demo.log").open("w") as own_log:
             log.set_up("demo", stream=own_log)
-            stage.title("Everything starts: NATS and Postgres from their wheels, and every role")
-            async with Stack(data, report=stage.part) as stack:
-                whole = await _play(stage, stack)
+            choice = await choose(os.environ, data, asked=args.backend)
+            stage.title("Everything starts: NATS, Postgres and every role")
+            stage.part(Status("backend", "ready", None, f"{choice.backend}: {choice.why}"))
+            environ = dict(os.environ) | {"SANDREEL_STACK_BACKEND": choice.backend}
+            async with Stack(data, environ=environ, report=stage.part) as stack:
+                whole = await _play(stage, stack, contained=choice.backend == "docker")
                 stage.title("Everything stops")
     except asyncio.CancelledError:
         if not told.is_set():
@@ -98,7 +107,7 @@ def _ended_by_signals() -> asyncio.Event:
     return told
 
 
-async def _play(stage: Stage, stack: Stack) -> bool:
+async def _play(stage: Stage, stack: Stack, *, contained: bool) -> bool:
     from sandreel_core.client import Client, ClientSettings
     from sandreel_core.settings import load
 
@@ -109,8 +118,9 @@ async def _play(stage: Stage, stack: Stack) -> bool:
         info = await client.create_session(ORG, SESSION)
         stage.say(f"  session {SESSION} is {info.phase} after {time.monotonic() - began:.2f} s")
 
-        stage.title(f"A chatty job: the project's own tests, then {BURST_LINES:,} lines")
-        account = await _job(stage, stack, client)
+        tests = "" if contained else "the project's own tests, then "
+        stage.title(f"A chatty job: {tests}{BURST_LINES:,} lines")
+        account = await _job(stage, stack, client, contained=contained)
         produced = await client.run(ORG, SESSION, ["bash", "-c", f"sha256sum < {COPY}; wc -lc < {COPY}"])
         if not produced.ok:
             raise Unavailable(f"the job's own copy cannot be read: {produced.stderr.decode(errors='replace')}")
@@ -128,9 +138,10 @@ async def _play(stage: Stage, stack: Stack) -> bool:
     return all(good)
 
 
-async def _job(stage: Stage, stack: Stack, client: Client) -> Account:
+async def _job(stage: Stage, stack: Stack, client: Client, *, contained: bool) -> Account:
     """Run it, and kill everything but its recorder on the way."""
-    handle = await client.exec(ORG, SESSION, shell=shell(), exec=EXEC, env=environment(sys.executable), stdin=package())
+    env = environment("python3" if contained else sys.executable)
+    handle = await client.exec(ORG, SESSION, shell=shell(contained=contained), exec=EXEC, env=env, stdin=package())
     try:
         with (stack.data / "logs" / "viewer.log").open("w") as complaints:
             viewer = Viewer(stack.data, SESSION, handle.id, show=stage.output, complaints=complaints)

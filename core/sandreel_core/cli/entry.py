@@ -105,7 +105,7 @@ def complain(error: SandreelError) -> int:
     if isinstance(error, Unavailable):
         text += " (`sandreel doctor` says what is missing)"
     elif isinstance(error, Denied):
-        text += " (are user and password right?)"
+        text += " (are [bus] creds, or user and password, right?)"
     elif isinstance(error, NotFound) and not text:
         text = "not found"
     print(f"sandreel: {text}", file=sys.stderr)

@@ -40,25 +40,28 @@ async def stopped(data: Path) -> AsyncGenerator[Stopped, None]:
 
     Raises Misconfigured while roles run, Unavailable, Denied.
     """
+    from sandreel_core.bus.credentials import Creds, identity_of
     from sandreel_core.bus.jetstream import JetStreamBus
+    from sandreel_core.embedded.authority import Authority, read_creds
     from sandreel_core.embedded.nats import NatsServer
     from sandreel_core.embedded.place import open_place
     from sandreel_core.embedded.postgres import PostgresServer
-    from sandreel_core.embedded.stack import ROLES, passwords
-    from sandreel_core.embedded.wiring import ROLE, Wiring
+    from sandreel_core.embedded.stack import ROLES
+    from sandreel_core.embedded.wiring import Wiring
+    from sandreel_core.permissions import ADMINISTRATOR
 
     wiring = Wiring.read(_environ(data))
     async with AsyncExitStack() as exit:
         place = exit.enter_context(open_place(data))
         _check_gone(place, tuple(ROLES))
         bus = wiring.bus
-        urls, user, password = list(bus.nats_urls), bus.user, bus.password
+        urls, identity = list(bus.nats_urls), identity_of(bus)
         if wiring.embeds_nats:
-            given = passwords(place.keys())
-            server = await exit.enter_async_context(NatsServer(place.nats, passwords=given))
-            urls, user, password = [server.url], ROLE, given[ROLE]
+            authority = Authority(place.identity)
+            server = await exit.enter_async_context(NatsServer(place.nats, authority=authority))
+            urls, identity = [server.url], Creds.parse(read_creds(authority.creds_file(ADMINISTRATOR.name)))
         connected = await JetStreamBus.connect(
-            urls, name="sandreel backup", user=user, password=password, connect_timeout_s=_CONNECT_S
+            urls, name="sandreel backup", identity=identity, connect_timeout_s=_CONNECT_S
         )
         exit.push_async_callback(connected.close)
         dsn = wiring.postgres.dsn

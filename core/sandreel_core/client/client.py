@@ -8,7 +8,10 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Literal
 
+from msgspec.structs import replace
+
 from sandreel_core import clock
+from sandreel_core.bus.credentials import identity_of
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Outcome
@@ -44,6 +47,7 @@ class Client(History):
         where: ClientSettings | str | Sequence[str] | None = None,
         *,
         actor: str | None = None,
+        creds: str | None = None,
         user: str | None = None,
         password: str | None = None,
         partitions: int | None = None,
@@ -52,21 +56,23 @@ class Client(History):
         """A connected client, closed at the end of the block.
 
         where       settings (of `settings.load(ClientSettings)`), or one or more NATS urls; None is the local default
+        creds       the text of a NATS .creds file; else a user and a password, where the server is one that has such
         partitions  the installation says it; raises Misconfigured where it says something else
-        Raises Unavailable when no server answers within `connect_timeout_s`, Denied for a wrong password. Later the
+        Raises Unavailable when no server answers within `connect_timeout_s`, Denied for a wrong identity. Later the
         connection comes back by itself, for ever.
         """
         settings = where if isinstance(where, ClientSettings) else ClientSettings()
         urls: Sequence[str] = settings.bus.nats_urls
         if where is not None and not isinstance(where, ClientSettings):
             urls = [where] if isinstance(where, str) else where
+        said = {"creds": creds, "user": user, "password": password}
+        given = {} if user is creds is None else said  # one identity, not parts of two
         patience_s = settings.bus.connect_timeout_s or connect_timeout_s
         until = asyncio.get_running_loop().time() + patience_s
         bus = await JetStreamBus.connect(
             list(urls),
             name="client",
-            user=user or settings.bus.user,
-            password=password or settings.bus.password,
+            identity=identity_of(replace(settings.bus, **given)),
             connect_timeout_s=patience_s,
         )
         try:

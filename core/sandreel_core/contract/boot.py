@@ -15,7 +15,8 @@ EXEC_MARKER = "SANDREEL_EXEC_ID"
 
 
 class BootSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`token` lets runnerd ask for its bootstrap; no child ever sees it, nor the NATS password."""
+    """`token` lets runnerd ask for its bootstrap, in the name that `nats_creds` (the text of a .creds file) gives it:
+    without them it stays the user with the password. No child ever sees any of this."""
 
     nats_urls: Annotated[list[str], Meta(min_length=1)]
     org: Org
@@ -24,6 +25,7 @@ class BootSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     token: str
     installation: str
     partitions: Annotated[int, Meta(ge=1, le=4096)] = 1
+    nats_creds: str | None = None
     nats_user: str | None = None
     nats_password: str | None = None
     workspace: str = "/workspace"

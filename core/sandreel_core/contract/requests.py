@@ -1,6 +1,6 @@
 """What travels over `req.` and `hb.`: asked and answered, stored nowhere.
 
-To the spawner: bootstrap, feed, log. To runnerd: health, drain, lift, hold, keys, and the file verbs.
+To the spawner: bootstrap, renew, feed, log. To the broker and the bridge: secret. To runnerd: health, drain, lift, hold, keys, and the file verbs.
 An answer is either the reply type or `Failure`; the bus turns the latter into an exception.
 """
 
@@ -15,6 +15,8 @@ from sandreel_core.contract.session import Limits
 
 MAX_KEYS_BYTES = 64 * 1024
 FILE_CHUNK_BYTES = 256 * 1024
+MAX_SECRET_BYTES = 32 * 1024  # as a variable's value, design §5
+MAX_SEALED_CHARS = (MAX_SECRET_BYTES + 48 + 2) // 3 * 4  # base64 of the box, which adds 48 bytes
 MAX_READ_BYTES = 20 * 1024 * 1024  # behaviour §1: file read
 MAX_FETCH_BYTES = 100 * 1024 * 1024  # behaviour §1: URL fetch
 # What is copied piece by piece: its digest, taken at the end, still answers within a request's time (see `client.files`).
@@ -59,7 +61,8 @@ class Bootstrap(Request, frozen=True, kw_only=True):
 class Bootstrapped(Reply, frozen=True, kw_only=True):
     """`session.ready` is in the log. `env` is the folded environment; commands come from `feed`, which begins
     behind `commands_after`; `epoch` is that of the session's partition, `workspace_last` the last sequence of the
-    session's subject `workspace` (0: nothing stands there), from which runnerd, which may not read the log, goes on."""
+    session's subject `workspace` (0: nothing stands there), from which runnerd, which may not read the log, goes on.
+    `user_jwt`: who it is from now on, where NATS knows its users by JWTs."""
 
     epoch: str
     partitions: int
@@ -69,6 +72,33 @@ class Bootstrapped(Reply, frozen=True, kw_only=True):
     feed: str
     hold: bool = False
     workspace_last: Count | None = None
+    user_jwt: str | None = None
+
+
+class Renew(Request, frozen=True, kw_only=True):
+    """The boot's NATS identity is about to end, or has ended. The token and the keys of the bootstrap."""
+
+    boot_id: str
+    token: str
+    public_keys: dict[str, str]
+
+
+class Renewed(Reply, frozen=True, kw_only=True):
+    user_jwt: str
+
+
+class AskSecret(Request, frozen=True, kw_only=True):
+    """The value of a lease, for one exec that is about to start. It comes sealed to the session's key `seal`, which
+    whoever answers takes from `session.ready`, and never from whoever asks."""
+
+    lease: Id
+    exec: Id
+
+
+class Secret(Reply, frozen=True, kw_only=True):
+    """`sealed`: base64 of an anonymous box (`keys.seal`) of the value's UTF-8, at most 32 KiB."""
+
+    sealed: Annotated[str, Meta(max_length=MAX_SEALED_CHARS)]
 
 
 class MakeFeed(Request, frozen=True, kw_only=True):

@@ -13,12 +13,15 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.account import Account, account
+from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats_users import USERS, NatsUser
 from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_core.log import Log
+from sandreel_core.permissions import ACCOUNTS
 
 _START_S = 60.0  # reading some 10 GiB of streams after a crash, on a slow disk
 _STOP_S = 10.0
@@ -30,6 +33,7 @@ class NatsServer:
     """One server on loopback. Everything that it keeps, and its log, is below `data`.
 
     port       0 takes a free one at the first start and keeps it for every restart of this object
+    authority  whose users it knows, by their JWTs (operator mode); None: `users` with passwords
     passwords  by the name of the user; those who have none get one, kept in `data/passwords.json` (0600)
     memory     the soft limit of its heap (GOMEMLIMIT), e.g. "512MiB": a replay over a cold stream took 3.8 GB without
     """
@@ -39,17 +43,21 @@ class NatsServer:
         data: Path,
         *,
         port: int = 0,
+        authority: Authority | None = None,
         users: Sequence[NatsUser] = USERS,
         passwords: dict[str, str] | None = None,
         memory: str = "512MiB",
         max_payload_bytes: int = 1024 * 1024,
+        listen: str = "127.0.0.1",
     ) -> None:
         self.data = data
         self.port = port
+        self.authority = authority
         self.users = tuple(users)
         self._given = dict(passwords or {})
         self._memory = memory
         self._max_payload = max_payload_bytes
+        self._listen = listen
         self._passwords: dict[str, str] = {}
         self._child: asyncio.subprocess.Process | None = None
         self._log = Log("embedded.nats")
@@ -137,24 +145,48 @@ class NatsServer:
     def _config(self) -> Path:
         return self.data / "nats.json"
 
-    def _prepare(self, binary: Path, user: Account | None) -> None:
+    def _prepare(self, binary: Path | None, user: Account | None) -> None:
         store = self.data / "store"
         store.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o711 if user else 0o700)
         store.chmod(0o700)
         if user:
-            user.reach(binary)
+            if binary is not None:
+                user.reach(binary)
             user.reach(store)
             user.own(store)
+        if self.authority is not None:
+            self._prepare_accounts(self.authority, store, user)
+            return
         kept = self.data / "passwords.json"
         known = json.loads(kept.read_text()) if kept.exists() else {}
         self._passwords = {u.name: known.get(u.name) or secrets.token_urlsafe(24) for u in self.users} | self._given
         if known != self._passwords:
             _write_private(kept, json.dumps(self._passwords), None)
 
+    def _prepare_accounts(self, authority: Authority, store: Path, user: Account | None) -> None:
+        authority.open()
+        accounts = store / "accounts"
+        accounts.mkdir(mode=0o700, exist_ok=True)
+        for account in ACCOUNTS:
+            _write_private(
+                accounts / f"{authority.account_key(account.name)}.jwt", authority.account_jwt(account.name), user
+            )
+        if user:
+            user.own(accounts)
+        # A server that knew its users by passwords kept its streams under the account that has no name.
+        before, now = (store / "jetstream" / name for name in ("$G", authority.account_key("LOG")))
+        if before.is_dir() and not now.exists():
+            before.rename(now)
+
+    def _who(self) -> dict[str, Any]:
+        if self.authority is not None:
+            return self.authority.server_config(self.data / "store" / "accounts")
+        return {"authorization": {"users": [u.config(self._passwords[u.name]) for u in self.users]}}
+
     def _write_config(self, user: Account | None) -> None:
         config = {
-            "host": "127.0.0.1",
+            "host": self._listen,
             "port": self.port,
             "server_name": "sandreel",
             "max_payload": self._max_payload,
@@ -165,7 +197,7 @@ class NatsServer:
             "log_file": str(self.log_path),
             "logfile_size_limit": _LOG_BYTES,
             "logfile_max_num": 2,
-            "authorization": {"users": [u.config(self._passwords[u.name]) for u in self.users]},
+            **self._who(),
             "jetstream": {
                 "store_dir": str(self.data / "store"),
                 "sync_interval": "always",
@@ -195,7 +227,7 @@ class NatsServer:
             pidfile.write(self._pid_file, self._child.pid)
             async with asyncio.timeout(_START_S):
                 while self._child.returncode is None:
-                    if await _greets(self.port):
+                    if await greets(self.port):
                         return self._child.returncode is None
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
@@ -231,7 +263,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _greets(port: int) -> bool:
+async def greets(port: int) -> bool:
+    """Whether a NATS server answers on that port of loopback."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

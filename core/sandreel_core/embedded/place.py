@@ -1,9 +1,10 @@
 """The data directory of an embedded stack: what lies where, whose it is, and who has it open.
 
 up.lock          held (flock) by the `sandreel up` that runs here, with its pid
-keys.json        ports and passwords, made once                                    0600
+keys.json        ports and the installation's name, made once                      0600
+identity/        keys and credentials of NATS' users (embedded/authority.py)       0700
 client.toml      where the stack is, for clients and the command line              0600
-roles.toml       the same for the roles, with their own identity                   0600
+roles.toml       the same for the roles                                            0600
 nats/ postgres/  the servers' own; as root they belong to users that no session uses
 state/           the spawner's: sessions and their workspaces
 logs/ run/       of the roles: log files, pid files
@@ -36,15 +37,13 @@ _POLL_S = 0.05
 _PORTS = range(20_000, 32_000)
 
 
-class Keys(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Made at the first start and kept; a port moves only when somebody else has taken it."""
+class Keys(Struct, frozen=True, kw_only=True):
+    """Made at the first start and kept; a port moves only when somebody else has taken it. Earlier versions kept
+    passwords here too, which are skipped."""
 
     installation: str
     nats_port: int
     postgres_port: int
-    role_password: str
-    runnerd_password: str
-    client_password: str
     # Of the roles' `/healthz` and `/metrics`, by the role's name in the stack; each gets its own when it first starts.
     health_ports: dict[str, Port] = {}
 
@@ -58,6 +57,7 @@ class Place:
         self.keys_file = data / "keys.json"
         self.client = data / CLIENT_FILE
         self.roles = data / "roles.toml"
+        self.identity = data / "identity"
         self.nats = data / "nats"
         self.postgres = data / "postgres"
         self.state = data / "state"
@@ -79,15 +79,12 @@ class Place:
                 installation=secrets.token_hex(8),
                 nats_port=free_port(),
                 postgres_port=free_port(),
-                role_password=secrets.token_urlsafe(24),
-                runnerd_password=secrets.token_urlsafe(24),
-                client_password=secrets.token_urlsafe(24),
             )
             self.keep(keys)
             return keys
         except (OSError, msgspec.DecodeError) as error:
             raise Misconfigured(
-                f"{self.keys_file} holds the stack's passwords and cannot be read ({error}): restore it, or begin anew with another --data"
+                f"{self.keys_file} holds the stack's ports and name and cannot be read ({error}): restore it, or begin anew with another --data"
             ) from None
 
     def keep(self, keys: Keys) -> None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from sandreel_core.embedded import ending
+from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Part, Server, Status, harmless
 from sandreel_core.embedded.place import Keys, Place, is_free, moved, moved_health, open_place
@@ -71,7 +72,7 @@ class Stack:
 
     @property
     def client(self) -> Path:
-        """The settings file with which clients find the stack (`SANDREEL_CONFIG`). It holds passwords."""
+        """The settings file with which clients find the stack (`SANDREEL_CONFIG`). It names the operator's credentials."""
         return self.place.client
 
     @property
@@ -87,8 +88,9 @@ class Stack:
                     "a restore was cut short, and streams are missing: run `sandreel backup restore --replace` again"
                 )
             keys = self.place.keys()
+            servers = await exit.enter_async_context(AsyncExitStack())  # what they need, until they have stopped
             exit.push_async_callback(self._stop_parts)
-            await self._start_servers(wiring, keys)
+            await self._start_servers(wiring, keys, servers)
             for name, module in ROLES.items():
                 self._add(name, self._role(name, module, wiring))
             await _together([self.parts[name].start() for name in ROLES])
@@ -109,9 +111,17 @@ class Stack:
         if self._keeper is not None:
             await asyncio.shield(self._keeper)
 
-    async def _start_servers(self, wiring: Wiring, keys: Keys) -> None:
-        nats = postgres = None
-        if wiring.embeds_nats:
+    async def _start_servers(self, wiring: Wiring, keys: Keys, exit: AsyncExitStack) -> None:
+        nats: NatsServer | None = None
+        postgres = None
+        if wiring.embeds_nats and wiring.in_docker:
+            # Here, and not above: it loads the engine's SDK.
+            from sandreel_core.embedded.nats_container import NatsContainerPart, open_container  # noqa: PLC0415
+
+            port = wiring.settings.nats_port or keys.nats_port
+            nats = container = await exit.enter_async_context(open_container(self.place, keys, wiring, port))
+            self._add(NATS, NatsContainerPart(container))
+        elif wiring.embeds_nats:
             nats = self._nats(keys, wiring)
             self._add(NATS, NatsPart(nats))
         if wiring.embeds_postgres:
@@ -136,7 +146,7 @@ class Stack:
 
     def _nats(self, keys: Keys, wiring: Wiring) -> NatsServer:
         port = wiring.settings.nats_port or keys.nats_port
-        return NatsServer(self.place.nats, port=port, passwords=passwords(keys))
+        return NatsServer(self.place.nats, port=port, authority=Authority(self.place.identity))
 
     async def _start_at_port(self, name: str, server: NatsServer | PostgresServer, fixed: bool) -> None:
         """Start it at the port that was kept, at another one when somebody has taken it meanwhile."""
@@ -187,7 +197,7 @@ class Stack:
         return Process(
             name,
             (*_PYTHON, module),
-            env=wiring.role_environment(self.place),
+            env=wiring.role_environment(self.place, name),
             directory=self.data,
             log=self.place.log(name),
             pid=self.place.pid(name),
@@ -254,11 +264,6 @@ class Stack:
         for result in results:
             if result is not None:
                 raise result
-
-
-def passwords(keys: Keys) -> dict[str, str]:
-    """Of the NATS users that processes of the stack connect as."""
-    return {"role": keys.role_password, "runnerd": keys.runnerd_password, "client": keys.client_password}
 
 
 async def _together(starts: list[Coroutine[Any, Any, Any]]) -> list[Any]:

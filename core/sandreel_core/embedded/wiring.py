@@ -6,17 +6,20 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
+from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.place import Keys, Place, toml, write_secret
 from sandreel_core.errors import Misconfigured
+from sandreel_core.permissions import ADMINISTRATOR, OPERATOR
 from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load
+from sandreel_core.spawner.docker_plan import service_name
+from sandreel_core.spawner.docker_settings import BUS_ALIAS, DockerSettings
 
-# The three identities of design §2; embedded/nats.py says what each may do.
-ROLE, RUNNERD, CLIENT = "role", "runnerd", "client"
+_CREDS = "SANDREEL_BUS_CREDS_FILE"
 _HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
 LOOPBACK = "127.0.0.1"
 
@@ -27,7 +30,7 @@ class StackSettings(Section, frozen=True, kw_only=True):
     section: ClassVar[str] = "stack"
     nats_port: Port | None = None
     postgres_port: Port | None = None
-    backend: Annotated[str, Meta(pattern=r"^process$")] = "process"
+    backend: Literal["process", "docker"] = "process"
     # Sessions are stopped together with the stack; what has not stopped by then goes on and is adopted again.
     stop_sessions_within_s: Annotated[float, Meta(ge=0, le=600)] = 45.0
 
@@ -41,6 +44,7 @@ class Wiring:
     settings: StackSettings
     bus: Bus
     postgres: Postgres
+    docker: DockerSettings
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Wiring:
@@ -58,6 +62,7 @@ class Wiring:
             load(StackSettings, environ=environ, path=path),
             load(Bus, environ=environ, path=path),
             load(Postgres, environ=environ, path=path),
+            load(DockerSettings, environ=environ, path=path),
         )
 
     @property
@@ -65,48 +70,67 @@ class Wiring:
         return "nats_urls" not in given(Bus, environ=self.environ, path=self.path)
 
     @property
+    def in_docker(self) -> bool:
+        return self.settings.backend == "docker"
+
+    @property
     def embeds_postgres(self) -> bool:
         return self.postgres.dsn is None
 
-    def connection(self, keys: Keys) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(the roles' [bus], the clients' [bus]): with an embedded server they are different users."""
+    def connection(self, place: Place, keys: Keys) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the roles' [bus], the clients' [bus]). With an embedded server they are different users: what the roles' file
+        names is the administrator's, for the command line; every role gets its own by `role_environment`."""
         bus = msgspec.structs.asdict(self.bus)
         bus["nats_urls"] = list(self.bus.nats_urls)
         if not self.embeds_nats:
             return bus, bus
         bus["nats_urls"] = [f"nats://127.0.0.1:{self.settings.nats_port or keys.nats_port}"]
-        return (
-            bus | {"user": ROLE, "password": keys.role_password},
-            bus | {"user": CLIENT, "password": keys.client_password},
-        )
+        authority = Authority(place.identity)
+        administrator, operator = (str(authority.creds_file(user.name)) for user in (ADMINISTRATOR, OPERATOR))
+        return bus | {"creds_file": administrator}, bus | {"creds_file": operator}
 
     def write(self, place: Place, keys: Keys, dsn: str) -> None:
         """The two settings files."""
-        roles, clients = self.connection(keys)
+        roles, clients = self.connection(place, keys)
         tables = self._own_tables()
-        spawner = {"data": str(place.state), "backend": self.settings.backend, "installation": keys.installation}
+        spawner: dict[str, Any] = {
+            "data": str(place.state),
+            "backend": self.settings.backend,
+            "installation": keys.installation,
+        }
         if self.embeds_nats:
-            spawner |= {"runnerd_nats_user": RUNNERD, "runnerd_nats_password": keys.runnerd_password}
+            authority = Authority(place.identity)
+            spawner |= {
+                "sessions_account": authority.account_key("SESSIONS"),
+                "sessions_key_file": str(authority.sessions_file),
+            }
+            if self.in_docker:
+                # Sessions reach the bus in their org's network, under a name; roles reach it on loopback.
+                spawner["runnerd_nats_urls"] = [f"nats://{BUS_ALIAS}:{self.settings.nats_port or keys.nats_port}"]
+                services = [f"{service_name(keys.installation, 'nats')}={BUS_ALIAS}", *self.docker.services]
+                tables["docker"] = tables.get("docker", {}) | {"services": services}
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}
         own = tables.get("spawner", {})
         tables["spawner"] = spawner | own
         if isinstance(own.get("hidden", []), list):
-            # The passwords lie beside the spawner's own data; without root, sessions run as whoever may read them.
+            # The keys lie beside the spawner's own data; without root, sessions run as whoever may read them.
             tables["spawner"]["hidden"] = [str(place.data), *own.get("hidden", [])]
         tables.pop("stack", None)
         write_secret(place.roles, toml(tables))
         write_secret(place.client, toml({"bus": clients, "postgres": {"dsn": dsn}, "client": tables.get("client", {})}))
 
-    def role_environment(self, place: Place) -> dict[str, str]:
-        """The operator's variables but those that the stack decides, and the roles' file."""
+    def role_environment(self, place: Place, role: str | None = None) -> dict[str, str]:
+        """The operator's variables but those that the stack decides, the roles' file, and the role's own credentials."""
         ours = (
             *("SANDREEL_BUS_", "SANDREEL_POSTGRES_", "SANDREEL_STACK_", "SANDREEL_HEALTH_"),
-            *("SANDREEL_BOOT", "SANDREEL_EXEC_ID"),
+            *("SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_DOCKER_SERVICES"),
         )
         kept = {name: value for name, value in self.environ.items() if not name.startswith(ours)}
         if kept.get(_HIDDEN, "").strip():
             kept[_HIDDEN] = f"{place.data},{kept[_HIDDEN]}"  # a variable stands above the file
+        if self.embeds_nats and role is not None:
+            kept[_CREDS] = str(Authority(place.identity).creds_file(role))
         return kept | {CONFIG: str(place.roles), "PYTHONUNBUFFERED": "1"}
 
     def _own_tables(self) -> dict[str, dict[str, Any]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 from sandreel_core.runtime import Role, run_role
 from sandreel_core.settings import Bus as Installation
+from sandreel_core.spawner.backends import open_backend
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.effects import BootTerms
-from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.quota import Quotas
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner
-from sandreel_core.spawner.settings import Settings, installation_key, user
+from sandreel_core.spawner.settings import Settings, installation_key, issuer
 
 
 def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
@@ -26,6 +25,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
             key=key,
             partitions=installation.partitions,
             nats_urls=settings.runnerd_nats_urls or installation.nats_urls,
+            issuer=issuer(settings),
             nats_user=settings.runnerd_nats_user,
             nats_password=settings.runnerd_nats_password,
             spool_bytes=settings.runnerd_spool_bytes,
@@ -37,6 +37,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
         rules=Rules(
             installation=name,
             node=settings.node_name,
+            backend=settings.backend,
             late_s=settings.late_s,
             boot_within_s=settings.create_timeout_s,
             orphan_after_s=settings.create_timeout_s,
@@ -61,15 +62,8 @@ async def serve(role: Role[Settings]) -> None:
     """Serve until cancelled. Sessions go on without us."""
     settings = role.settings
     key = await asyncio.to_thread(installation_key, settings)
-    box = {"auto": None, "on": True, "off": False}[settings.bubblewrap]
-    async with ProcessBackend.open(
-        Path(settings.data),
-        node=settings.node_name,
-        users={"default": user(settings.default_user), "agent": user(settings.agent_user)},
-        box=box,
-        hidden=[Path(path) for path in settings.hidden],
-    ) as backend:
-        plan = plan_of(settings, role.installation, key)
+    plan = plan_of(settings, role.installation, key)
+    async with open_backend(settings, plan.rules.installation) as backend:
         await Spawner(role.bus, backend, plan, health=role.health, metrics=role.metrics).run(role.ready)
 
 

@@ -1,7 +1,7 @@
-"""Requests of runnerd: bootstrap, feed, log (design §3 and §5).
+"""Requests of runnerd: bootstrap, renew, feed, log (design §3 and §5).
 
 The token is a keyed hash over the boot, stored nowhere. It binds to the first public keys that come with it,
-because those are written into `session.ready`.
+because those are written into `session.ready`: whoever else presents it is refused.
 """
 
 from __future__ import annotations
@@ -18,15 +18,27 @@ import msgspec
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Event
-from sandreel_core.contract.requests import AskLog, Bootstrap, Bootstrapped, FeedMade, LogHead, MakeFeed, Reply, Request
+from sandreel_core.contract.requests import (
+    AskLog,
+    Bootstrap,
+    Bootstrapped,
+    FeedMade,
+    LogHead,
+    MakeFeed,
+    Renew,
+    Renewed,
+    Reply,
+    Request,
+)
 from sandreel_core.contract.session import Ready
 from sandreel_core.contract.subjects import CMD, parse_request_subject
 from sandreel_core.environment import evolve
-from sandreel_core.errors import Malformed, Over, Unavailable
+from sandreel_core.errors import Denied, Malformed, Over, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING, Session
 from sandreel_core.spawner.backend import Key, boot_id_of
 from sandreel_core.spawner.heads import Heads
+from sandreel_core.spawner.issuer import Issuer
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.sessions import Record, Sessions
 
@@ -60,7 +72,9 @@ class Desk:
         key: bytes,
         partitions: int,
         holding: Holding,
+        issuer: Issuer | None = None,
     ) -> None:
+        """issuer: signs runnerds, where NATS knows its users by JWTs."""
         self._bus = bus
         self._journal = journal
         self._sessions = sessions
@@ -68,11 +82,13 @@ class Desk:
         self._key = key
         self._partitions = partitions
         self._holding = holding
+        self._issuer = issuer
         self._log = Log("spawner.bootstrap")
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Serve until the stack is closed."""
-        for verb, handler in (("bootstrap", self._bootstrap), ("feed", self._feed), ("log", self._ask_log)):
+        verbs = {"bootstrap": self._bootstrap, "renew": self._renew, "feed": self._feed, "log": self._ask_log}
+        for verb, handler in verbs.items():
             await stack.enter_async_context(
                 self._bus.serve(f"req.spawner.*.*.{verb}", self._serve(handler), group="spawner")
             )
@@ -86,9 +102,9 @@ class Desk:
 
     async def _bootstrap(self, key: Key, body: bytes) -> Reply:
         asked = _decode(body, Bootstrap)
-        if not hmac.compare_digest(asked.token.encode(), token_of(self._key, key, asked.boot_id).encode()):
-            self._log.warning("a bootstrap token was wrong", session=str(key), boot=asked.boot_id[:80])
-            raise Over("the token is not this boot's")
+        self._check_token(key, asked)
+        # Before anything is written: a boot that cannot be anybody is not ready.
+        user_jwt = self._sign(key, asked)
 
         def choose(record: Record, _: frozenset[str]) -> Event | None:
             session = record.session
@@ -130,7 +146,32 @@ class Desk:
             feed=await self._make_feed(key, asked.boot_id, session.commands_after or 0),
             hold=self._holding(subjects.partition),
             workspace_last=workspace_last,
+            user_jwt=user_jwt,
         )
+
+    async def _renew(self, key: Key, body: bytes) -> Reply:
+        asked = _decode(body, Renew)
+        self._check_token(key, asked)
+        record, _, _ = await self._journal.load(key)
+        session = _check(record.session, asked.boot_id)
+        if session.boot_id != asked.boot_id or not session.public_keys:
+            raise Unavailable("this boot is not ready yet: it has to ask for its bootstrap")
+        if session.public_keys != asked.public_keys:
+            raise Over("the token is bound to other keys")
+        token = self._sign(key, asked)
+        if token is None:
+            raise Denied("this installation's NATS knows no JWTs")
+        return Renewed(user_jwt=token)
+
+    def _check_token(self, key: Key, asked: Bootstrap | Renew) -> None:
+        if not hmac.compare_digest(asked.token.encode(), token_of(self._key, key, asked.boot_id).encode()):
+            self._log.warning("a bootstrap token was wrong", session=str(key), boot=asked.boot_id[:80])
+            raise Over("the token is not this boot's")
+
+    def _sign(self, key: Key, asked: Bootstrap | Renew) -> str | None:
+        if self._issuer is None:
+            return None
+        return self._issuer.session(self._journal.subjects(key), feed_of(key, asked.boot_id), asked.public_keys)
 
     async def _feed(self, key: Key, body: bytes) -> Reply:
         asked = _decode(body, MakeFeed)

@@ -19,12 +19,14 @@ from sandreel_core.contract.session import (
     Recovered,
     Stopped,
 )
+from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused
 from sandreel_core.log import Log
 from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, BootSpec, Death, Key, Sandbox, boot_id_of, boot_order
 from sandreel_core.spawner.bootstrap import token_of
+from sandreel_core.spawner.issuer import Issuer
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.quota import Claim, Quota
 from sandreel_core.spawner.sessions import Record
@@ -36,12 +38,14 @@ BOOT_GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class BootTerms:
-    """What every boot of this installation gets in its settings."""
+    """What every boot of this installation gets in its settings. With an `issuer` it becomes a user of its own, else
+    all share the user with the password."""
 
     installation: str
     key: bytes
     partitions: int
     nats_urls: tuple[str, ...]
+    issuer: Issuer | None = None
     nats_user: str | None = None
     nats_password: str | None = None
     spool_bytes: int = 64 * 1024 * 1024
@@ -52,6 +56,7 @@ class BootTerms:
 
     def settings(self, key: Key, session: Session) -> BootSettings:
         boot_id = boot_id_of(session.incarnation, session.boot)
+        subjects = SessionSubjects(key.org, key.session, self.partitions)
         return BootSettings(
             nats_urls=list(self.nats_urls),
             org=key.org,
@@ -60,6 +65,7 @@ class BootTerms:
             token=token_of(self.key, key, boot_id),
             installation=self.installation,
             partitions=self.partitions,
+            nats_creds=self.issuer.bootstrap(subjects) if self.issuer is not None else None,
             nats_user=self.nats_user,
             nats_password=self.nats_password,
             spool_bytes=self.spool_bytes,
@@ -260,7 +266,9 @@ class Effects:
         """The death of a boot that the backend does not have; None when it has one of ours that is not dead."""
         found = await self._backend.inspect(key)
         foreign = found is not None and found.installation != self._terms.installation
-        return Death("exited") if found is None or foreign or found.status == "dead" else None
+        if found is None:
+            return Death("killed")  # somebody has removed it: nothing that ends by itself leaves no trace
+        return Death("exited") if foreign or found.status == "dead" else None
 
     async def _release(self, key: Key, session: Session) -> None:
         """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free."""

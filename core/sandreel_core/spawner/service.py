@@ -113,6 +113,7 @@ class Spawner:
             key=plan.terms.key,
             partitions=plan.terms.partitions,
             holding=self._holding.is_full,
+            issuer=plan.terms.issuer,
         )
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(self._sessions.run(), name="sessions")

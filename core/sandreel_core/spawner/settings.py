@@ -12,8 +12,11 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sandreel_core.errors import Misconfigured
+from sandreel_core.errors import Malformed, Misconfigured
+from sandreel_core.keys import Key
 from sandreel_core.settings import NatsUrl, Secret, Section
+from sandreel_core.spawner.docker_settings import DockerSettings
+from sandreel_core.spawner.issuer import Issuer
 
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Ids = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,9}$")]  # uid and gid are at least 1
@@ -32,11 +35,14 @@ class Settings(Section, frozen=True, kw_only=True):
     installation_key  at least 32 characters; absent: made once, in a file below `data`
     node            this machine; absent: its host name
     runnerd_*       what sessions get to connect with; absent URLs: the spawner's own
+    sessions_*      the NATS account of sessions (its public key) and the seed of a signing key of it: every boot then
+                    gets an identity of its own, which lasts `runnerd_identity_s` and is renewed before that
     bubblewrap      auto: where it works
     """
 
     section: ClassVar[str] = "spawner"
-    backend: Literal["process"] = "process"
+    backend: Literal["process", "docker"] = "process"
+    docker: DockerSettings = DockerSettings()
     data: str
     hidden: Annotated[tuple[Annotated[str, Meta(pattern=r"^/")], ...], Meta(max_length=64)] = ()
     installation: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
@@ -57,6 +63,9 @@ class Settings(Section, frozen=True, kw_only=True):
     runnerd_nats_urls: tuple[NatsUrl, ...] = ()
     runnerd_nats_user: str | None = None
     runnerd_nats_password: Secret | None = None
+    sessions_account: Annotated[str, Meta(pattern=r"^A[A-Z2-7]{55}$")] | None = None
+    sessions_key: Secret | None = None
+    runnerd_identity_s: Annotated[float, Meta(ge=5, le=86_400)] = 3600
     runnerd_spool_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
     runnerd_max_live_execs: Annotated[int, Meta(ge=1, le=10_000)] = 4
     runnerd_heartbeat_s: Annotated[float, Meta(ge=0.05)] = 5.0
@@ -69,6 +78,19 @@ class Settings(Section, frozen=True, kw_only=True):
     def installation_name(self, key: bytes) -> str:
         """`installation`, else a name that only this installation's key makes, and that tells nothing of it."""
         return self.installation or hmac.new(key, b"installation", hashlib.sha256).hexdigest()[:16]
+
+
+def issuer(settings: Settings) -> Issuer | None:
+    """Who signs runnerds; None where they share one user with a password. Raises Misconfigured."""
+    if settings.sessions_account is None and settings.sessions_key is None:
+        return None
+    if settings.sessions_account is None or settings.sessions_key is None:
+        raise Misconfigured("[spawner] sessions_account and sessions_key belong together: give both, or neither")
+    try:
+        key = Key(settings.sessions_key)
+    except Malformed as error:
+        raise Misconfigured(f"[spawner] sessions_key: {error}") from None
+    return Issuer(settings.sessions_account, key, settings.runnerd_identity_s)
 
 
 def user(text: str) -> tuple[int, int]:

@@ -1,0 +1,203 @@
+"""Who may do what on NATS: every account, what it shows to the others, and every kind of user. Pure data.
+
+docs/permissions.md is made from it, and so are the accounts and the JWTs that the server checks. Three accounts, because
+a user that is confined to its own subjects still has a way into another's: the *server* answers to whatever reply subject
+a publish names, past all permissions, and a consumer delivers wherever its maker says. Whoever is not trusted with the
+whole log is therefore a user of an account without JetStream, which imports, as services, just the subjects named here:
+there a reply goes back into its own account and nowhere else (decision 0017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+AccountName = Literal["SYSTEM", "LOG", "SESSIONS", "PLATFORM"]
+Right = Literal["command", "follow"]
+RIGHTS: tuple[Right, ...] = ("command", "follow")
+
+# Every user hears its answers below its own public key, and nobody else may listen there.
+INBOX = "_INBOX.{key}.>"
+# The pull subject of the log's command feeds, as a session sees it: under its own name, both accounts' APIs would answer.
+FEED = "feed"
+_PULL_CMD = "$JS.API.CONSUMER.MSG.NEXT.CMD.*"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A service that other accounts may import. `stream`: it may answer one request with many messages."""
+
+    subject: str
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A service of another account, under a name of this account's own if `local` gives one."""
+
+    subject: str
+    of: AccountName
+    local: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    name: AccountName
+    what: str
+    jetstream: bool = False
+    exports: tuple[Export, ...] = ()
+    imports: tuple[Import, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One kind of user. `{org}`, `{session}`, `{partition}`, `{feed}` and `{key}` (its public key) are filled in by `at`.
+
+    responds           it may answer, once, whoever asks it
+    max_subscriptions  None: no limit
+    """
+
+    name: str
+    account: AccountName
+    what: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...] = (INBOX,)
+    responds: bool = False
+    max_subscriptions: int | None = None
+
+    def at(self, **names: str) -> User:
+        """The user with every name filled in. Raises KeyError for one that is missing. Names are subjects' tokens and
+        were checked as such by `ids`, so that none holds a dot or a wildcard."""
+        return replace(
+            self,
+            publish=tuple(subject.format(**names) for subject in self.publish),
+            subscribe=tuple(subject.format(**names) for subject in self.subscribe),
+        )
+
+
+# JetStream's own requests (docs.nats.io, "JetStream API"). Reading: a consumer is made for it, pulled from and deleted.
+_READ = (
+    *("$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*.*"),
+    *("$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.API.CONSUMER.DELETE.*.*"),
+)
+# Whichever role starts first makes the streams and the durable consumers.
+_ENSURE = ("$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.CONSUMER.DURABLE.CREATE.CMD.*")
+
+SYSTEM_ACCOUNT = Account("SYSTEM", "the server's own: takes new versions of accounts, says who is connected")
+LOG = Account(
+    "LOG",
+    "owns the streams; roles and operators are its users",
+    jetstream=True,
+    exports=(
+        # For sessions.
+        *(Export("evt.*.*.*.exec.*"), Export("evt.*.*.*.workspace"), Export("evt.*.*.*.command"), Export("hb.*.*")),
+        *(Export("req.spawner.*.*.*"), Export("req.broker.*.*.secret"), Export("req.bridge.*.*.secret")),
+        Export(_PULL_CMD, stream=True),
+        # For platform services.
+        Export("cmd.*.*.*.*"),
+    ),
+    imports=(Import("req.runnerd.*.*.*", "SESSIONS"),),
+)
+SESSIONS = Account(
+    "SESSIONS",
+    "runnerds; no JetStream of its own",
+    exports=(Export("req.runnerd.*.*.*"),),
+    imports=(
+        *(Import("evt.*.*.*.exec.*", "LOG"), Import("evt.*.*.*.workspace", "LOG"), Import("evt.*.*.*.command", "LOG")),
+        *(Import("hb.*.*", "LOG"), Import("req.spawner.*.*.*", "LOG")),
+        *(Import("req.broker.*.*.secret", "LOG"), Import("req.bridge.*.*.secret", "LOG")),
+        Import(_PULL_CMD, "LOG", local=f"{FEED}.*"),
+    ),
+)
+PLATFORM = Account(
+    "PLATFORM",
+    "services of organisations; no JetStream of its own",
+    imports=(Import("cmd.*.*.*.*", "LOG"), Import("req.runnerd.*.*.*", "SESSIONS")),
+)
+ACCOUNTS = (SYSTEM_ACCOUNT, LOG, SESSIONS, PLATFORM)
+
+SPAWNER = User(
+    "spawner",
+    "LOG",
+    "decides about sessions, closes execs that were lost, makes runnerds' command feeds",
+    publish=(
+        *("evt.*.*.*.session", "evt.*.*.*.exec.*", "dead.>", "slot.>", "closed.*.*", "home", "req.runnerd.*.*.*"),
+        *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.SLOTS", "$JS.ACK.CMD.>"),
+    ),
+    subscribe=(INBOX, "req.spawner.*.*.*", "hb.*.*"),
+    responds=True,
+)
+PROJECTOR = User("projector", "LOG", "reads everything into the views", publish=(*_READ, *_ENSURE))
+BROKER = User(
+    "broker",
+    "LOG",
+    "grants, leases and revokes credentials",
+    publish=("evt.*.*.*.credential", "evt.*.*.*.command", "dead.>", *_READ, *_ENSURE, "$JS.ACK.CMD.>"),
+    subscribe=(INBOX, "req.broker.*.*.*"),
+    responds=True,
+)
+OPERATOR = User(
+    "operator",
+    "LOG",
+    "a person at the command line: commands to every organisation, requests to every role, reads everything",
+    publish=("cmd.*.*.*.*", "req.*.*.*.*", *_READ),
+    subscribe=(INBOX, "hb.*.*"),
+)
+BACKUP = User(
+    "backup",
+    "LOG",
+    "copies whole streams, and can neither write nor delete nor bring back anything",
+    publish=(
+        *("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.SNAPSHOT.*"),
+        "$JS.SNAPSHOT.ACK.>",
+    ),
+)
+ADMINISTRATOR = User(
+    "administrator",
+    "LOG",
+    "archive, restore and settings of streams: everything that this account has",
+    publish=(">",),
+    subscribe=(">",),
+)
+SYSTEM = User(
+    "system",
+    "SYSTEM",
+    "hands the server a new version of an account, so that a revocation counts at once",
+    publish=("$SYS.REQ.CLAIMS.UPDATE",),
+)
+
+BOOTSTRAP = User(
+    "bootstrap",
+    "SESSIONS",
+    "a runnerd that has no identity yet, or none that is valid: it may ask for one",
+    publish=("req.spawner.{org}.{session}.bootstrap", "req.spawner.{org}.{session}.renew"),
+    max_subscriptions=8,
+)
+SESSION = User(
+    "session",
+    "SESSIONS",
+    "the runnerd of one boot of one session",
+    publish=(
+        *("evt.{partition}.{org}.{session}.exec.*", "evt.{partition}.{org}.{session}.workspace"),
+        *("evt.{partition}.{org}.{session}.command", "hb.{org}.{session}"),
+        *("req.spawner.{org}.{session}.feed", "req.spawner.{org}.{session}.log", "req.spawner.{org}.{session}.renew"),
+        *("req.broker.{org}.{session}.secret", "req.bridge.{org}.{session}.secret"),
+        f"{FEED}.{{feed}}",
+    ),
+    subscribe=(INBOX, "req.runnerd.{org}.{session}.*"),
+    responds=True,
+)
+
+# What may be asked of a runnerd; `drain`, `lift` and `hold` are the spawner's.
+_ASK = ("health", "keys", "list_files", "read_file", "write_file", "delete_file", "fetch_file")
+COMMAND = User(
+    "command",
+    "PLATFORM",
+    "a platform service of one organisation: commands, keystrokes and files",
+    publish=("cmd.*.{org}.*.*", *(f"req.runnerd.{{org}}.*.{verb}" for verb in _ASK)),
+)
+
+USERS = (SPAWNER, PROJECTOR, BROKER, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
+"""Those of an installation: one of each, with credentials of its own."""
+TEMPLATES = (BOOTSTRAP, SESSION, COMMAND)
+"""Those that are made for one session or one organisation."""
