@@ -44,6 +44,14 @@ RECIPES: dict[Kind, Recipe] = {
     "session-slim": Recipe("image/Dockerfile", _SESSION, _FENCED, target="slim"),
     "session": Recipe("image/Dockerfile", (*_SESSION, "image/full"), _FENCED, target="full"),
     "nats": Recipe("image/nats/Dockerfile", ("constraints.txt", "image/nats")),
+    "postgres": Recipe("image/postgres/Dockerfile", ("constraints.txt", "image/postgres")),
+    "roles": Recipe(
+        "image/roles/Dockerfile",
+        (
+            *("constraints.txt", "pyproject.toml", "LICENSE", "README.md", "image/roles"),
+            *("core", "runnerd", "projections", "bridge", "migrations"),
+        ),
+    ),
 }
 
 
