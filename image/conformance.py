@@ -12,18 +12,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 # The users of the profiles (design §6).
 USERS = ("65534:65534", "10001:10001")
-_CHECK_TIMEOUT_S = 90  # OpenCode's first start takes 15 s at one CPU
-# As the agent profile has it (behaviour §2.4); HOME is made by whoever starts a session.
+_CHECK_TIMEOUT_S = 240  # OpenCode takes 15 s at one CPU, and 75 s were seen beside nineteen other processes
+# As the agent profile has it (behaviour §2.4).
 _HARDENED = (
     *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none", "--pids-limit", "512"),
     *("--memory", "4g", "--memory-swap", "4g", "--shm-size", "512m", "--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777,size=512m"),
-    *("--tmpfs", "/workspace:rw,exec,nosuid,nodev,mode=1777,size=512m"),
 )  # fmt: skip
 
 
@@ -35,7 +34,24 @@ class Check(NamedTuple):
     expects: str = ""
 
 
-_REFUSED = "http://127.0.0.1:9"  # nothing listens there: an agent starts, and then finds no model
+# A model that refuses every request at once: an agent starts, asks it, and ends with its error.
+_MODEL = "http://127.0.0.1:8080"
+_SERVE_MODEL = f"""
+cat > $TMPDIR/model.py <<'END'
+import http.server
+class Refuses(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(400)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b'{{"error": {{"message": "no such model", "type": "invalid_request_error", "code": 400}}}}')
+    do_GET = do_POST
+http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Refuses).serve_forever()
+END
+curl -so /dev/null {_MODEL} || python3 $TMPDIR/model.py < /dev/null > /dev/null 2>&1 &
+until curl -so /dev/null {_MODEL}; do sleep 0.1; done
+"""
 
 SLIM = (
     Check("runnerd", "/opt/sandreel/bin/python -I -c 'import sandreel_runnerd.__main__; print(\"imported\")'", "imported"),
@@ -64,10 +80,10 @@ FULL = (
     Check("curl", "curl --version", "https"),
     Check("procps", "ps -e && pgrep -f . | head -1", "PID"),
     Check("chromium", "chromium --headless --no-sandbox --disable-gpu --dump-dom 'data:text/html,<p>it%20starts' 2>/dev/null", "it starts"),
-    Check("claude in bypass mode", f"echo hello | ANTHROPIC_BASE_URL={_REFUSED} ANTHROPIC_AUTH_TOKEN=x CLAUDE_CODE_MAX_RETRIES=0 claude -p --output-format stream-json --verbose --dangerously-skip-permissions || true", '"permissionMode":"bypassPermissions"'),
-    Check("codex in bypass mode", f"codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -c model=m -c model_provider=p -c model_providers.p.name=p -c 'model_providers.p.base_url=\"{_REFUSED}/v1\"' -c 'model_providers.p.wire_api=\"responses\"' -c model_providers.p.request_max_retries=0 -c model_providers.p.stream_max_retries=0 -c analytics.enabled=false -c check_for_update_on_startup=false --disable plugins hello < /dev/null || true", '"thread.started"'),
-    Check("gemini in bypass mode", f"mkdir -p ~/.gemini && echo '{{\"security\":{{\"auth\":{{\"selectedType\":\"gemini-api-key\"}}}},\"privacy\":{{\"usageStatisticsEnabled\":false}}}}' > ~/.gemini/settings.json && GEMINI_API_KEY=x GOOGLE_GEMINI_BASE_URL={_REFUSED} GEMINI_CLI_NO_RELAUNCH=true timeout 20 gemini -o stream-json --approval-mode yolo --skip-trust -m gemini-2.5-flash -p hello < /dev/null || true", '"init"'),
-    Check("opencode in bypass mode", f"OPENCODE_DISABLE_AUTOUPDATE=1 OPENCODE_DISABLE_MODELS_FETCH=1 OPENCODE_DISABLE_LSP_DOWNLOAD=1 OPENCODE_DISABLE_SHARE=1 OPENCODE_DISABLE_DEFAULT_PLUGINS=1 OPENCODE_CONFIG_CONTENT='{{\"model\":\"p/m\",\"small_model\":\"p/m\",\"autoupdate\":false,\"share\":\"disabled\",\"permission\":{{\"*\":\"allow\"}},\"provider\":{{\"p\":{{\"npm\":\"@ai-sdk/openai-compatible\",\"name\":\"P\",\"options\":{{\"baseURL\":\"{_REFUSED}/v1\",\"apiKey\":\"k\"}},\"models\":{{\"m\":{{\"name\":\"M\"}}}}}}}}}}' timeout 60 opencode run --format json --title t hello < /dev/null || true", '"error"'),
+    Check("claude in bypass mode", _SERVE_MODEL + f"echo hello | ANTHROPIC_BASE_URL={_MODEL} ANTHROPIC_AUTH_TOKEN=x CLAUDE_CODE_MAX_RETRIES=0 claude -p --output-format stream-json --verbose --dangerously-skip-permissions || true", '"permissionMode":"bypassPermissions"'),
+    Check("codex in bypass mode", _SERVE_MODEL + f"codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -c model=m -c model_provider=p -c model_providers.p.name=p -c 'model_providers.p.base_url=\"{_MODEL}/v1\"' -c 'model_providers.p.wire_api=\"responses\"' -c model_providers.p.request_max_retries=0 -c model_providers.p.stream_max_retries=0 -c analytics.enabled=false -c check_for_update_on_startup=false --disable plugins hello < /dev/null || true", '"turn.failed"'),
+    Check("gemini in bypass mode", _SERVE_MODEL + f"mkdir -p ~/.gemini && echo '{{\"security\":{{\"auth\":{{\"selectedType\":\"gemini-api-key\"}}}},\"privacy\":{{\"usageStatisticsEnabled\":false}}}}' > ~/.gemini/settings.json && GEMINI_API_KEY=x GOOGLE_GEMINI_BASE_URL={_MODEL} GEMINI_CLI_NO_RELAUNCH=true gemini -o stream-json --approval-mode yolo --skip-trust -m gemini-2.5-flash -p hello < /dev/null || true", '"init"'),
+    Check("opencode in bypass mode", _SERVE_MODEL + f"OPENCODE_DISABLE_AUTOUPDATE=1 OPENCODE_DISABLE_MODELS_FETCH=1 OPENCODE_DISABLE_LSP_DOWNLOAD=1 OPENCODE_DISABLE_SHARE=1 OPENCODE_DISABLE_DEFAULT_PLUGINS=1 OPENCODE_CONFIG_CONTENT='{{\"model\":\"p/m\",\"small_model\":\"p/m\",\"autoupdate\":false,\"share\":\"disabled\",\"permission\":{{\"*\":\"allow\"}},\"provider\":{{\"p\":{{\"npm\":\"@ai-sdk/openai-compatible\",\"name\":\"P\",\"options\":{{\"baseURL\":\"{_MODEL}/v1\",\"apiKey\":\"k\"}},\"models\":{{\"m\":{{\"name\":\"M\"}}}}}}}}}}' opencode run --format json --title t hello < /dev/null || true", '"error"'),
     Check("claude's managed settings", "jq -e '.hooks.PreToolUse and .hooks.PostToolUse and .hooks.Stop' /etc/claude-code/managed-settings.json && jq -r '.hooks[][].hooks[].command' /etc/claude-code/managed-settings.json | cut -d' ' -f1 | xargs -n1 test -x"),
     Check("hooks", "echo '{}' | SANDREEL_EXEC_ID=e /usr/local/lib/sandreel/steer post && echo '{}' | /usr/local/lib/sandreel/plan-gate", '"deny"'),
 )  # fmt: skip
@@ -128,10 +144,11 @@ class Container:
             stderr=subprocess.PIPE,
             text=True,
         )
-        with child:
+        answer = ""
+        # Whatever it does not answer ends with it: `docker exec` closes its streams.
+        with child, suppress(BrokenPipeError):
             assert child.stdin is not None
             assert child.stdout is not None
-            answer = ""
             for id, (method, parameters) in enumerate(requests):
                 asked = {"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}
                 child.stdin.write(json.dumps(asked) + "\n")
@@ -155,16 +172,26 @@ class Container:
 
 @contextmanager
 def container(image: str, user: str, *, name: str) -> Generator[Container, None, None]:
-    """Raises RuntimeError when it cannot be started."""
-    line = ["docker", "run", "--detach", "--rm", "--name", name, "--user", user, *_HARDENED]
-    line += ["--entrypoint", "sh", image, "-c", 'mkdir -p "$HOME" && exec sleep 3600']
-    started = subprocess.run(line, capture_output=True, text=True, check=False)
-    if started.returncode:
-        raise RuntimeError(f"{image} does not start as {user}: {_tail(started.stderr)}")
+    """One on a workspace of its own, made as a backend makes it: the user's, with a home directory.
+    Raises RuntimeError when it cannot be started."""
+    mount = f"type=volume,source={name},destination=/workspace,volume-nocopy"
+    prepare = f"mkdir -p /workspace/.home && chown -R {user} /workspace && chmod 0700 /workspace"
     try:
-        yield Container(started.stdout.strip())
+        _docker(
+            "run", "--rm", "--name", name, "--user", "0:0", "--mount", mount, "--entrypoint", "sh", image, "-c", prepare
+        )
+        line = ["run", "--detach", "--name", name, "--user", user, *_HARDENED, "--mount", mount]
+        yield Container(_docker(*line, "--entrypoint", "sleep", image, "3600"))
     finally:
-        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+        for words in (("rm", "--force", name), ("volume", "rm", "--force", name)):
+            subprocess.run(["docker", *words], capture_output=True, check=False)
+
+
+def _docker(*words: str) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"docker {words[0]}: {_tail(done.stderr)}")
+    return done.stdout.strip()
 
 
 def conform(image: str, *, full: bool, dockerfile: Path | None, mark: str) -> Iterator[tuple[str, str | None]]:
