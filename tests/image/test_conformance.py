@@ -50,21 +50,21 @@ def test_every_tool_answers_as_its_user(kind: Kind) -> None:
     assert [f"{name}: {why}" for name, why in found if why is not None] == []
 
 
-def test_what_is_no_session_image_is_found_out(wrong_image: str) -> None:
+def test_what_is_no_session_image_is_found_out(bare_image: str) -> None:
     failed = {
-        name for name, why in conformance.conform(wrong_image, full=False, dockerfile=None, mark=f"wrong-{OURS}") if why
+        name for name, why in conformance.conform(bare_image, full=False, dockerfile=None, mark=f"wrong-{OURS}") if why
     }
     assert "65534:65534 runnerd" in failed
     assert "10001:10001 name of the user" in failed
 
 
 @pytest.fixture
-def wrong_image() -> Iterator[str]:
-    """An image with neither runnerd nor the agent's user."""
+def bare_image() -> Iterator[str]:
+    """An image with neither runnerd nor a Python, nor the agent's user."""
     if (reason := engine.missing()) is not None:
         pytest.skip(reason)
-    name = f"sandreel-wrong-{OURS}"
-    recipe = f"FROM {image('session-slim')}\nUSER 0:0\nRUN rm -r /opt/sandreel && sed -i /^agent/d /etc/passwd\n"
+    name = f"sandreel-bare-{OURS}"
+    recipe = f"FROM {image('session-slim')}\nUSER 0:0\nRUN rm -r /opt/sandreel /usr/bin/python3* && sed -i /^agent/d /etc/passwd\n"
     engine.docker("build", "-q", "-t", name, "-", stdin=recipe.encode())
     yield name
     engine.docker("rmi", "-f", name)
@@ -114,6 +114,24 @@ async def bus_in_a_network() -> AsyncIterator[tuple[str, JetStreamBus]]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", [slim, full])
 async def test_runnerd_is_pid_1_and_ready_soon(kind: Kind) -> None:
+    await boots(image(kind))
+
+
+@needs("session-slim", "runnerd", "nats")
+@pytest.mark.timeout(240)
+async def test_an_image_of_ones_own_needs_one_line(bare_image: str) -> None:
+    name = f"sandreel-own-{OURS}"
+    recipe = f"FROM {bare_image}\nCOPY --from={image('runnerd')} / /\n"
+    recipe += 'ENTRYPOINT ["/opt/sandreel/bin/python", "-I", "-m", "sandreel_runnerd"]\nCMD ["--settings-stdin"]\n'
+    engine.docker("build", "-q", "-t", name, "-", stdin=recipe.encode())
+    try:
+        await boots(name)
+    finally:
+        engine.docker("rmi", "-f", name)
+
+
+async def boots(name_of_image: str) -> None:
+    """Ready within 10 s as PID 1, and not to be ended from inside."""
     boot = BootSettings(
         nats_urls=["nats://nats:4222"],
         org="acme",
@@ -130,7 +148,7 @@ async def test_runnerd_is_pid_1_and_ready_soon(kind: Kind) -> None:
         async with desk.open():
             prepare = "mkdir /workspace/.home && chown -R 10001:10001 /workspace"
             engine.docker(
-                "run", "--rm", "--user", "0:0", "--mount", mount, "--entrypoint", "sh", image(kind), "-c", prepare
+                "run", "--rm", "--user", "0:0", "--mount", mount, "--entrypoint", "sh", name_of_image, "-c", prepare
             )
             line = [
                 "docker",
@@ -154,9 +172,9 @@ async def test_runnerd_is_pid_1_and_ready_soon(kind: Kind) -> None:
                 "/tmp:rw,exec,mode=1777",
             ]
             since = time.monotonic()
-            engine.docker("run", "--rm", "--network", network, "--entrypoint", "true", image(kind))
+            engine.docker("run", "--rm", "--network", network, "--entrypoint", "true", name_of_image)
             bare_s, since = time.monotonic() - since, time.monotonic()
-            child = subprocess.Popen([*line, "--mount", mount, image(kind)], stdin=subprocess.PIPE)
+            child = subprocess.Popen([*line, "--mount", mount, name_of_image], stdin=subprocess.PIPE)
             try:
                 assert child.stdin is not None
                 child.stdin.write(msgspec.json.encode(boot))
