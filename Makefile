@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gate format contract metrics views image image-slim bench soak clean
+.PHONY: help install demo test gate format contract metrics permissions views image image-slim bench soak clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -39,6 +39,9 @@ contract: $(STAMP) ## write docs/contract from the types
 
 metrics: $(STAMP) ## write docs/metrics.md from what the roles declare
 	@$(BIN)/python docs/metrics_page.py
+
+permissions: $(STAMP) ## write docs/permissions.md from the table of who may do what
+	@$(BIN)/python docs/permissions_page.py
 
 views: $(STAMP) ## write docs/views.md from what the views say of themselves
 	@$(BIN)/python docs/views_page.py

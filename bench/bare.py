@@ -47,9 +47,10 @@ class Block(msgspec.Struct):
     text: str
 
 
-async def connect(url: str, user: str, password: str) -> Client:
+async def connect(url: str, creds: str) -> Client:
     """Connected, with an empty stream of its own on the server that sandreel uses (so the same fsync)."""
-    client = await nats.connect(url, user=user, password=password, pending_size=64 * 1024 * 1024)
+    client = await nats.connect(url, user_credentials=creds, pending_size=64 * 1024 * 1024)
+    client.options["user_credentials"] = creds  # for `address`
     js = client.jetstream()
     with contextlib.suppress(NotFoundError):
         await js.delete_stream(STREAM)
@@ -187,14 +188,13 @@ async def readline_loop(lines: int) -> float:
 
 
 def address(client: Client) -> bytes:
-    """Where the client is connected, for a process of its own; by a pipe, because it holds a password."""
-    options = client.options
-    return json.dumps([str(client.servers[0].netloc), options["user"], options["password"]]).encode()
+    """Where the client is connected, and with which credentials file, for a process of its own."""
+    return json.dumps([str(client.servers[0].netloc), client.options["user_credentials"]]).encode()
 
 
 async def _publish_alone(lines: int, subject: str) -> None:
-    netloc, user, password = json.loads(sys.stdin.read())
-    client = await nats.connect(f"nats://{netloc}", user=user, password=password, pending_size=64 * 1024 * 1024)
+    netloc, creds = json.loads(sys.stdin.read())
+    client = await nats.connect(f"nats://{netloc}", user_credentials=creds, pending_size=64 * 1024 * 1024)
     print("begin", flush=True)  # what it took to start Python is not part of the job
     await pipe_to_acked(client, lines, subject)
     await client.close()
@@ -202,8 +202,8 @@ async def _publish_alone(lines: int, subject: str) -> None:
 
 async def _tick_alone(rate: int, count: int, subject: str) -> None:
     """Publish `count` timestamps at `rate` a second, each in a block of its own."""
-    netloc, user, password = json.loads(sys.stdin.read())
-    client = await nats.connect(f"nats://{netloc}", user=user, password=password)
+    netloc, creds = json.loads(sys.stdin.read())
+    client = await nats.connect(f"nats://{netloc}", user_credentials=creds)
     publisher = await Publisher(client).start()
     due = time.perf_counter()
     for _ in range(count):
@@ -216,8 +216,8 @@ async def _tick_alone(rate: int, count: int, subject: str) -> None:
 
 async def _echo_alone(key: str, subject: str) -> None:
     """Whenever a key is pressed, publish it into the stream: what a terminal's echo is at the least."""
-    netloc, user, password = json.loads(sys.stdin.read())
-    client = await nats.connect(f"nats://{netloc}", user=user, password=password)
+    netloc, creds = json.loads(sys.stdin.read())
+    client = await nats.connect(f"nats://{netloc}", user_credentials=creds)
     publisher = await Publisher(client).start()
 
     async def pressed(message: Msg) -> None:

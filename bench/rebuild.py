@@ -13,14 +13,12 @@ import msgspec
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from bench.figure import Figure
-from bench.rig import ORG, Rig
+from bench.rig import ORG, Rig, bus_of
 from bench.views import dsn, lag
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.client import ClientSettings
 from sandreel_core.clock import now
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import encode, seal
-from sandreel_core.settings import load
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections.order import Order
 from sandreel_projections.progress import Progress
@@ -62,7 +60,7 @@ async def rebuilt(rig: Rig) -> Figure:
     """Two million lines and 20,000 other events, to the swap; beside a bare pull → COPY of the same messages."""
     session = await rig.session("rebuilt")
     subjects = rig.client.subjects(ORG, session)
-    bus = await _role(rig)
+    bus = await bus_of(rig.stack)
     try:
         lines = rig.lines(LINES_EACH)
         for _ in range(EXECS):
@@ -125,12 +123,6 @@ async def lag_meanwhile(rig: Rig) -> Figure:
         *("live lag while a rebuild runs, p99", "ms", busy.ours, 2.0, alone.ours, "without a rebuild"),
         detail=busy.detail | {"rebuilds": count},
     )
-
-
-async def _role(rig: Rig) -> JetStreamBus:
-    settings = load(ClientSettings, environ={}, path=rig.stack.client)
-    password = rig.stack.place.keys().role_password
-    return await JetStreamBus.connect(settings.bus.nats_urls, name="bench", user="role", password=password)
 
 
 def _rebuild(rig: Rig, bus: JetStreamBus, report: _Silent) -> Rebuild:

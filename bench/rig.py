@@ -12,11 +12,15 @@ from pathlib import Path
 from nats.aio.client import Client as Bare
 
 from bench import bare
+from sandreel_core.bus.credentials import Creds
+from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.client import Client, ClientSettings, ExecHandle
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.exec import Exited, Lost
 from sandreel_core.contract.message import Owner
+from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.stack import Stack
+from sandreel_core.permissions import ADMINISTRATOR
 from sandreel_core.settings import load
 
 ORG = "bench"
@@ -72,6 +76,18 @@ class Rig:
         return pid
 
 
+def administrator(stack: Stack) -> Path:
+    """The credentials file of whoever may do everything with the streams."""
+    return Authority(stack.place.identity).creds_file(ADMINISTRATOR.name)
+
+
+async def bus_of(stack: Stack) -> JetStreamBus:
+    """A bus in that name; to be closed."""
+    settings = load(ClientSettings, environ={}, path=stack.client)
+    identity = Creds.parse(administrator(stack).read_text())
+    return await JetStreamBus.connect(settings.bus.nats_urls, name="bench", identity=identity)
+
+
 @asynccontextmanager
 async def rig(scale: float, say: Callable[[str], None]) -> AsyncIterator[Rig]:
     """Quotas are raised so that they are not what is measured."""
@@ -85,8 +101,7 @@ async def rig(scale: float, say: Callable[[str], None]) -> AsyncIterator[Rig]:
         async with Stack(data, environ=environ) as stack:
             say(f"stack up in {folder}")
             settings = load(ClientSettings, environ={}, path=stack.client)
-            password = stack.place.keys().role_password
-            raw = await bare.connect(settings.bus.nats_urls[0], "role", password)
+            raw = await bare.connect(settings.bus.nats_urls[0], str(administrator(stack)))
             try:
                 async with Client.connect(settings, actor="bench") as client:
                     yield Rig(stack, client, raw, scale)

@@ -22,8 +22,8 @@ IDLE_S = 20.0
 CONNECT = """
 import asyncio, json, sys, nats, msgspec
 async def main():
-    netloc, user, password = json.loads(sys.stdin.read())
-    client = await nats.connect(f'nats://{netloc}', user=user, password=password)
+    netloc, creds = json.loads(sys.stdin.read())
+    client = await nats.connect(f'nats://{netloc}', user_credentials=creds)
     await client.flush(); print('up', flush=True); await client.close()
 asyncio.run(main())
 """

@@ -14,12 +14,10 @@ from bench import bare
 from bench.figure import Figure, median, percentile
 from bench.latency import TICKER
 from bench.output import LINES
-from bench.rig import ORG, Rig
-from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.client import ClientSettings, Ended, Output
+from bench.rig import ORG, Rig, bus_of
+from sandreel_core.client import Ended, Output
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.exec import Output as OutputEvent
-from sandreel_core.settings import load
 from sandreel_projections.projector import Projector
 from sandreel_projections.registry import reel_source
 
@@ -33,14 +31,12 @@ async def copied(rig: Rig) -> Figure:
     lines = rig.lines(LINES)
     session = await rig.session("copied")
     subjects = rig.client.subjects(ORG, session)
-    settings = load(ClientSettings, environ={}, path=rig.stack.client)
-    keys = rig.stack.place.keys()
     ours, reference = [], []
     connection = await asyncpg.connect(dsn(rig))
     await connection.execute("CREATE TABLE IF NOT EXISTS bench_blocks (seq bigint, line bigint, count int, data bytea)")
     await connection.execute("CREATE TABLE IF NOT EXISTS bench_cursor (seq bigint)")
     await connection.execute("INSERT INTO bench_cursor VALUES (0)")
-    bus = await JetStreamBus.connect(settings.bus.nats_urls, name="bench", user="role", password=keys.role_password)
+    bus = await bus_of(rig.stack)
     try:
         async with rig.without("projector"):
             for _ in range(ROUNDS):

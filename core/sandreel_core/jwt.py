@@ -18,9 +18,9 @@ from sandreel_core.errors import Malformed
 # nats-io/jwt, `header.go`: the only algorithm of version 2.
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 _VERSION = 2
-_NO_LIMIT = -1
-_UNLIMITED: dict[str, Any] = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), _NO_LIMIT)
-_JETSTREAM: dict[str, Any] = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), _NO_LIMIT)
+NO_LIMIT = -1
+_UNLIMITED: dict[str, Any] = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), NO_LIMIT)
+_JETSTREAM: dict[str, Any] = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), NO_LIMIT)
 
 _BEGIN, _END = "-----BEGIN NATS USER JWT-----", "------END NATS USER JWT------"
 _BEGIN_SEED, _END_SEED = "-----BEGIN USER NKEY SEED-----", "------END USER NKEY SEED------"
@@ -86,7 +86,7 @@ def user(
     deny_publish: Sequence[str] = (),
     responds: bool = False,
     expires_at_s: int | None = None,
-    max_subscriptions: int = _NO_LIMIT,
+    max_subscriptions: int = NO_LIMIT,
 ) -> Claims:
     """Signed by a signing key of `account`. `responds`: one answer to whatever reply subject a request names, within
     10 minutes. An empty `publish` would mean everything to the server: it becomes a denial of everything."""
@@ -95,8 +95,8 @@ def user(
         "pub": _allowing(publish, deny_publish),
         "sub": _allowing(subscribe, ()),
         "subs": max_subscriptions,
-        "data": _NO_LIMIT,
-        "payload": _NO_LIMIT,
+        "data": NO_LIMIT,
+        "payload": NO_LIMIT,
     }
     if responds:
         body["resp"] = {"max": 1, "ttl": 600 * 1_000_000_000}
@@ -112,8 +112,8 @@ def creds(token: str, seed: str) -> str:
 def parse_creds(text: str) -> tuple[str, str]:
     """(JWT, seed) of a `.creds` file. Raises Malformed, with nothing of the text in it."""
     try:
-        token = text.split(_BEGIN)[1].split("------END")[0].strip()
-        seed = text.split(_BEGIN_SEED)[1].split("------END")[0].strip()
+        token = text.split(_BEGIN)[1].split("------END", maxsplit=1)[0].strip()
+        seed = text.split(_BEGIN_SEED)[1].split("------END", maxsplit=1)[0].strip()
     except IndexError:
         raise Malformed("the credentials hold no user JWT and seed, as a .creds file does") from None
     if claims_of(token).get("nats", {}).get("type") != "user":

@@ -9,8 +9,11 @@ there a reply goes back into its own account and nowhere else (decision 0017).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from sandreel_core.contract.subjects import DOOR, FEED, PULL
 
 AccountName = Literal["SYSTEM", "LOG", "SESSIONS", "PLATFORM"]
 Right = Literal["command", "follow"]
@@ -18,8 +21,9 @@ RIGHTS: tuple[Right, ...] = ("command", "follow")
 
 # Every user hears its answers below its own public key, and nobody else may listen there.
 INBOX = "_INBOX.{key}.>"
-# The pull subject of the log's command feeds, as a session sees it: under its own name, both accounts' APIs would answer.
-FEED = "feed"
+# Consumers whose names everybody knows: those on which roles take commands.
+DURABLES = ("spawner", "spawner-refusals", "broker", "bridge")
+_PULL = "$JS.API.CONSUMER.MSG.NEXT.*.*"
 _PULL_CMD = "$JS.API.CONSUMER.MSG.NEXT.CMD.*"
 
 
@@ -53,6 +57,7 @@ class Account:
 class User:
     """One kind of user. `{org}`, `{session}`, `{partition}`, `{feed}` and `{key}` (its public key) are filled in by `at`.
 
+    deny               of what `publish` allows
     responds           it may answer, once, whoever asks it
     max_subscriptions  None: no limit
     """
@@ -62,6 +67,7 @@ class User:
     what: str
     publish: tuple[str, ...]
     subscribe: tuple[str, ...] = (INBOX,)
+    deny: tuple[str, ...] = ()
     responds: bool = False
     max_subscriptions: int | None = None
 
@@ -92,9 +98,8 @@ LOG = Account(
         # For sessions.
         *(Export("evt.*.*.*.exec.*"), Export("evt.*.*.*.workspace"), Export("evt.*.*.*.command"), Export("hb.*.*")),
         *(Export("req.spawner.*.*.*"), Export("req.broker.*.*.secret"), Export("req.bridge.*.*.secret")),
-        Export(_PULL_CMD, stream=True),
-        # For platform services.
-        Export("cmd.*.*.*.*"),
+        # For platform services. Exports must not overlap: sessions import less of the last one.
+        *(Export("cmd.*.*.*.*"), Export(f"{DOOR}.*.>"), Export(_PULL, stream=True)),
     ),
     imports=(Import("req.runnerd.*.*.*", "SESSIONS"),),
 )
@@ -112,7 +117,10 @@ SESSIONS = Account(
 PLATFORM = Account(
     "PLATFORM",
     "services of organisations; no JetStream of its own",
-    imports=(Import("cmd.*.*.*.*", "LOG"), Import("req.runnerd.*.*.*", "SESSIONS")),
+    imports=(
+        *(Import("cmd.*.*.*.*", "LOG"), Import("req.runnerd.*.*.*", "SESSIONS"), Import(f"{DOOR}.*.>", "LOG")),
+        Import(_PULL, "LOG", local=f"{PULL}.*.*"),
+    ),
 )
 ACCOUNTS = (SYSTEM_ACCOUNT, LOG, SESSIONS, PLATFORM)
 
@@ -124,7 +132,7 @@ SPAWNER = User(
         *("evt.*.*.*.session", "evt.*.*.*.exec.*", "dead.>", "slot.>", "closed.*.*", "home", "req.runnerd.*.*.*"),
         *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.SLOTS", "$JS.ACK.CMD.>"),
     ),
-    subscribe=(INBOX, "req.spawner.*.*.*", "hb.*.*"),
+    subscribe=(INBOX, "req.spawner.*.*.*", "hb.*.*", f"{DOOR}.*.>"),
     responds=True,
 )
 PROJECTOR = User("projector", "LOG", "reads everything into the views", publish=(*_READ, *_ENSURE))
@@ -186,18 +194,42 @@ SESSION = User(
     ),
     subscribe=(INBOX, "req.runnerd.{org}.{session}.*"),
     responds=True,
+    max_subscriptions=64,
 )
 
 # What may be asked of a runnerd; `drain`, `lift` and `hold` are the spawner's.
 _ASK = ("health", "keys", "list_files", "read_file", "write_file", "delete_file", "fetch_file")
+# Readers at a time, by one connection: one subscription each.
+_READERS = 4096
 COMMAND = User(
     "command",
     "PLATFORM",
-    "a platform service of one organisation: commands, keystrokes and files",
+    "a service of one organisation: commands, keystrokes and files",
     publish=("cmd.*.{org}.*.*", *(f"req.runnerd.{{org}}.*.{verb}" for verb in _ASK)),
+    max_subscriptions=_READERS,
 )
+FOLLOW = User(
+    "follow",
+    "PLATFORM",
+    "a service of one organisation: reads the log of its sessions",
+    publish=(f"{DOOR}.{{org}}.>", f"{PULL}.*.*"),
+    deny=tuple(f"{PULL}.*.{name}" for name in DURABLES),
+    max_subscriptions=_READERS,
+)
+
+
+def platform(rights: Iterable[Right]) -> User:
+    """The user with all these rights. Raises KeyError for one that there is not."""
+    users = [{"command": COMMAND, "follow": FOLLOW}[right] for right in rights]
+    return replace(
+        users[0],
+        name="+".join(user.name for user in users),
+        publish=tuple(subject for user in users for subject in user.publish),
+        deny=tuple(subject for user in users for subject in user.deny),
+    )
+
 
 USERS = (SPAWNER, PROJECTOR, BROKER, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
 """Those of an installation: one of each, with credentials of its own."""
-TEMPLATES = (BOOTSTRAP, SESSION, COMMAND)
+TEMPLATES = (BOOTSTRAP, SESSION, COMMAND, FOLLOW)
 """Those that are made for one session or one organisation."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402 - what is postponed has to be so before anything else is imported
+from sandreel_runnerd import lean
+
+lean.postpone()
+
 import asyncio
 import os
 import sys
@@ -22,6 +27,7 @@ UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
 
 def main() -> int:
     """The exit code: 0 told to end, 3 declared dead, 64, 69 or 78 with one line on stderr that says why."""
+    lean.imported()
     init.block()
     try:
         # Before the secrets are read: from here on nobody of the same user can look into this process.

@@ -15,6 +15,7 @@ from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.bus.streams import MIN_PAYLOAD_BYTES
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
+from sandreel_core.contract.codec import prepare_for_commands
 from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, KeysTaken, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, Misconfigured, Over, Unavailable
@@ -33,6 +34,7 @@ from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.root import Root
 from sandreel_runnerd.running import Host
+from sandreel_runnerd.secrets import Secrets
 from sandreel_runnerd.service import Service
 from sandreel_runnerd.settings import marker
 from sandreel_runnerd.spool import Spool, open_spool
@@ -167,6 +169,7 @@ class Daemon:
             boot_marker=marker(settings),
             base_env=dict(os.environ),
             children=self._children,
+            secrets=Secrets(self._bus, subjects, self._passport.sealing) if self._passport is not None else None,
         )
         async with outbox.running(), asyncio.TaskGroup() as group, Crew() as crew:
             execs = self._execs = Execs(
@@ -220,6 +223,8 @@ class Daemon:
                 group.create_task(self._answer(subjects.request("runnerd", verb), handler))
                 for verb, handler in service.verbs.items()
             ]
+            # Whoever waited for the session to be ready is about to send its first.
+            asyncio.get_running_loop().call_soon(prepare_for_commands)
             await self._ended.wait()
             await self._leave(feed, execs, answers)
             for task in serving:

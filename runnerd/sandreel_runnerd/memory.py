@@ -1,4 +1,5 @@
-"""How often the kernel has killed something in this cgroup for lack of memory. Blocking, but on files in memory."""
+"""How often the kernel has killed something in this cgroup for lack of memory. Blocks for the
+60 µs that a few files in memory take."""
 
 from __future__ import annotations
 

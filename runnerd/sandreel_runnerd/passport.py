@@ -8,6 +8,7 @@ long) is asked for again in the bootstrap user's name: the token is bound to the
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import msgspec
@@ -77,10 +78,12 @@ class Passport:
         if bus is None or self._session is None:
             return
         while True:
-            await asyncio.sleep(max(0.0, self._left_s() - self._life_s * _RENEW_LEFT))
-            ends_at = self._ends_at
+            # Sessions that began together need not renew together.
+            wait_s = self._left_s() - self._life_s * _RENEW_LEFT * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
+            await asyncio.sleep(max(_FIRST_RETRY_S, wait_s))
             try:
-                token = await self._ask(bus, until=lambda: self._left_s() <= 0 or self._ends_at != ends_at)
+                # Once it has ended, the connection is, and `login` asks.
+                token = await self._ask(bus, until=lambda: self._left_s() <= 0)
             except Over as error:
                 on_over(error)
                 return
@@ -114,9 +117,7 @@ class Passport:
     async def _ask(self, bus: Bus, *, until: Callable[[], bool]) -> str | None:
         """A new JWT; None when `until` came first. Raises Over."""
         settings = self._settings
-        body = msgspec.json.encode(
-            Renew(boot_id=settings.boot_id, token=settings.token, public_keys=self.public_keys)
-        )
+        body = msgspec.json.encode(Renew(boot_id=settings.boot_id, token=settings.token, public_keys=self.public_keys))
         delay_s = _FIRST_RETRY_S
         while not until():
             try:

@@ -19,6 +19,7 @@ from sandreel_core.environment import is_denied
 from sandreel_core.errors import Refused
 from sandreel_runnerd import terminal
 from sandreel_runnerd.pipes import PIPE_BYTES, pipe
+from sandreel_runnerd.secrets import check_names
 
 # So little that the agent does not notice, and enough that runnerd comes first (design §5).
 NICE = 5
@@ -78,8 +79,7 @@ def plan(start: c.Start, *, workspace: str, env: Mapping[str, str]) -> Recipe:
         raise Refused("BAD_REQUEST", "argv[0] names no program")
     if any("\0" in part for part in argv) or any("\0" in value for value in env.values()):
         raise Refused("BAD_REQUEST", "an argument or a variable holds a NUL, which no program can be given")
-    if start.secret_env:
-        raise Refused("SECRET_UNAVAILABLE", "secret_env names secrets, and nobody here hands them out")
+    check_names(start.secret_env, start.env)
     data = input_bytes(start.stdin_text, start.stdin_base64)
     return Recipe(
         argv=argv,

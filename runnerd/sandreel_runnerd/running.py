@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from signal import Signals
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from sandreel_core.contract import exec as c
@@ -27,19 +28,23 @@ from sandreel_runnerd.output import Output
 from sandreel_runnerd.pipes import Sink, Source
 from sandreel_runnerd.rate import Rate
 from sandreel_runnerd.recorder import Recorder
+from sandreel_runnerd.secrets import Secrets
 
 KEYS_NOTED_EVERY_S = 0.5
 STEP_BACK_AFTER_S = 0.01
+# Of the event loop, until what was recorded is on its socket: the record's, the pipeline's, the connection's.
+TURNS_TO_THE_SOCKET = 3
 
 
 class Host(Struct, frozen=True, kw_only=True):
     """What all execs of one runnerd share. `boot_marker` is the value of BOOT_MARKER, `base_env` runnerd's own
-    environment (no SANDREEL_* of it reaches a child)."""
+    environment (no SANDREEL_* of it reaches a child). `secrets`: None where no value can be sealed for this session."""
 
     workspace: str
     boot_marker: str
     base_env: Mapping[str, str]
     children: Children
+    secrets: Secrets | None = None
 
 
 class RunningExec:
@@ -112,7 +117,14 @@ class RunningExec:
         )
         plan = functools.partial(process.plan, self.start, workspace=self._host.workspace, env=env)
         # Only a directory that was asked for is looked at, which may take as long as its file system likes.
-        self._recipe = plan() if self.start.cwd is None else await asyncio.to_thread(plan)
+        recipe = plan() if self.start.cwd is None else await asyncio.to_thread(plan)
+        if self.start.secret_env:
+            if self._host.secrets is None:
+                raise Refused("SECRET_UNAVAILABLE", "this session has no key that a secret could be sealed for")
+            # Last, for whoever gives a value out writes down that it did.
+            values = await self._host.secrets.values(self.start.secret_env, self.start.exec)
+            recipe = msgspec.structs.replace(recipe, env=recipe.env | values)
+        self._recipe = recipe
 
     async def run(self) -> c.Exited:
         """Start it, record it, and conclude. See the class for what is raised."""
@@ -226,7 +238,9 @@ class RunningExec:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
-            oom_kills_before = tasks.create_task(asyncio.to_thread(oom_kills))
+            for _ in range(TURNS_TO_THE_SOCKET):
+                await asyncio.sleep(0)
+            oom_kills_before = oom_kills()
             self._apply(self._life.begin(begun_at))
             pumps = [tasks.create_task(output.pump()) for output in self._outputs]
             tasks.create_task(self._await_pumps(pumps))
@@ -238,7 +252,7 @@ class RunningExec:
             await self._keep_time()
             noting.cancel()
             stepping_back.cancel()
-            outcome = await group.clear(self.start.leftovers, oom_kills_before=await oom_kills_before)
+            outcome = await group.clear(self.start.leftovers, oom_kills_before=oom_kills_before)
             for output in self._outputs:
                 output.close_soon()
         await self._note()

@@ -62,7 +62,9 @@ def test_a_working_directory_inside_is_its_real_path(workspace: Path, cwd: str |
         ({"cwd": "/etc"}, "BAD_REQUEST"),
         ({"argv": ["a"], "cwd": "/etc"}, "INVALID_CWD"),
         ({"argv": ["a"], "stdin_text": "x", "stdin_base64": "eA=="}, "BAD_REQUEST"),
-        ({"argv": ["a"], "secret_env": {"A": c.SecretRef(role="broker", lease="l")}}, "SECRET_UNAVAILABLE"),
+        ({"argv": ["a"], "secret_env": {"path": c.SecretRef(role="broker", lease="l")}}, "BAD_REQUEST"),
+        ({"argv": ["a"], "secret_env": {"A=B": c.SecretRef(role="broker", lease="l")}}, "BAD_REQUEST"),
+        ({"argv": ["a"], "env": {"A": "1"}, "secret_env": {"A": c.SecretRef(role="broker", lease="l")}}, "BAD_REQUEST"),
     ],
 )
 def test_what_is_refused(workspace: Path, start: dict[str, Any], code: str) -> None:

@@ -64,6 +64,11 @@ def _context(files: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
+def empty_archive() -> bytes:
+    """An image's file system with nothing in it."""
+    return _context({"nothing": b""})
+
+
 def objects(installation: str) -> list[str]:
     """Names of everything that the engine has of an installation, but the caches, which stay."""
     label = f"label=sandreel.installation={installation}"

@@ -90,12 +90,15 @@ async def process(data: Path, box: bool) -> AsyncIterator[Rig]:
 
 
 @asynccontextmanager
-async def docker(data: Path) -> AsyncIterator[Rig]:
+async def docker(data: Path, **given: Any) -> AsyncIterator[Rig]:
+    """`given`: for `DockerBackend.open`."""
     image = await asyncio.to_thread(engine.standin_image)
     terms = docker_plan.Terms(installation=OURS, node="here", image=image)
 
+    options: dict[str, Any] = {"locks": data, "pool": engine.POOL} | given
+
     def again() -> AbstractAsyncContextManager[Backend]:
-        return DockerBackend.open(terms, locks=data, pool=engine.POOL)
+        return DockerBackend.open(terms, **options)
 
     async def kill(sandbox: Sandbox) -> None:
         await asyncio.to_thread(engine.docker, "kill", sandbox.ref)

@@ -23,17 +23,21 @@ import asyncpg
 import msgspec
 
 from sandreel_core.archive import manifests, read
+from sandreel_core.bus.credentials import Creds
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Stored
 from sandreel_core.client import Client, ClientSettings, SessionInfo
 from sandreel_core.contract.requests import Heartbeat
-from sandreel_core.bus.credentials import Creds
+from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Unavailable
+from sandreel_core.keys import Key, new_key
 from sandreel_core.permissions import ADMINISTRATOR
 from sandreel_core.settings import load
-from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.backend import Key as Name
+from sandreel_core.spawner.bootstrap import feed_of
+from sandreel_core.spawner.issuer import Issuer
 from sandreel_core.spawner.workspace import Boot, Folder
 from tests.support import system_job
 from tests.support.system_job import EXIT_CODE, STREAMS, Job
@@ -90,7 +94,7 @@ class Site:
         return (await self.client.create_session(ORG, f"{name}-{self._names}", timeout_s=60, **fields)).session
 
     def folder(self, session: str) -> Folder:
-        return Folder(self.stack.place.state, Key(ORG, session))
+        return Folder(self.stack.place.state, Name(ORG, session))
 
     def boot(self, session: str) -> Boot:
         boot = self.folder(session).read()
@@ -291,6 +295,40 @@ async def bus_of(stack: Stack, user: str = ADMINISTRATOR.name) -> AsyncGenerator
         [f"nats://127.0.0.1:{keys.nats_port}"],
         name=f"test-{user}",
         identity=Creds.parse(creds.read_text()),
+        connect_timeout_s=20,
+    )
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def recorder_of(stack: Stack, session: str) -> AsyncGenerator[JetStreamBus, None]:
+    """A bus with the rights of the runnerd of the session's first boot, for a key of our own."""
+    keys, authority, key = stack.place.keys(), Authority(stack.place.identity), new_key("user")
+    subjects = SessionSubjects(ORG, session)
+    installation_key = (stack.place.state / "installation.key").read_text().strip().encode()
+    issuer = Issuer(authority.account_key("SESSIONS"), Key(authority.sessions_file.read_text()), 600)
+    token = issuer.session(subjects, feed_of(installation_key, Name(ORG, session), "1-1"), {"nats": key.public})
+    bus = await JetStreamBus.connect(
+        [f"nats://127.0.0.1:{keys.nats_port}"], name="test-runnerd", identity=Creds(token, key), connect_timeout_s=20
+    )
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def asker_of(stack: Stack, session: str) -> AsyncGenerator[JetStreamBus, None]:
+    """A bus with what a boot of the session is started with, which may ask for an identity."""
+    keys, authority = stack.place.keys(), Authority(stack.place.identity)
+    issuer = Issuer(authority.account_key("SESSIONS"), Key(authority.sessions_file.read_text()), 600)
+    bus = await JetStreamBus.connect(
+        [f"nats://127.0.0.1:{keys.nats_port}"],
+        name="test-bootstrap",
+        identity=Creds.parse(issuer.bootstrap(SessionSubjects(ORG, session))),
         connect_timeout_s=20,
     )
     try:

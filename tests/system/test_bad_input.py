@@ -126,7 +126,7 @@ async def test_every_command_has_exactly_one_answer_and_the_roles_go_on(site: Si
     starts = {name: part.starts for name, part in site.stack.parts.items()}
     boot = site.boot(live)
     sent: dict[str, tuple[Throw, bytes]] = {}
-    async with reading(watcher), bus_of(site.stack, "client") as bus:
+    async with reading(watcher), bus_of(site.stack, "operator") as bus:
         for number, batch in enumerate(collected()):
             names = {"live": live, "stopped": at_rest, "nobody": f"nobody-{number}"}
             for throw in batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from sandreel_core import jwt
 from sandreel_core.bus.port import CaughtUp
 from sandreel_core.client import Client, Ended, Output
 from sandreel_core.clock import new_id
@@ -26,10 +28,11 @@ from sandreel_core.contract.session import Extend, Pin, Provisioned, Unpin
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Conflict, Denied, Refused, SandreelError
 from sandreel_core.ids import uuid7
+from sandreel_core.keys import new_key
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections.projector import Projector
 from sandreel_projections.registry import reel_source
-from tests.support.system import ORG, STREAM, Site, bus_of, left_of, open_site, until
+from tests.support.system import ORG, STREAM, Site, asker_of, bus_of, left_of, open_site, recorder_of, until
 from tests.support.system_log import check_views, stored_rows
 from tests.support.system_readers import reading
 
@@ -85,7 +88,7 @@ async def test_law_1_one_aggregate_one_subject_one_writer_at_a_time(site: Site) 
         # Those who are no writers may not write.
         with pytest.raises(Denied):
             await site.client.bus.append(subjects.event("session"), b"{}")
-        async with bus_of(site.stack, "runnerd") as recorder:
+        async with recorder_of(site.stack, session) as recorder:
             with pytest.raises(Denied):
                 await recorder.append(subjects.event("session"), b"{}")
         job.enough()
@@ -199,12 +202,11 @@ async def test_law_5_the_log_is_the_truth(site: Site) -> None:
 
 
 async def test_law_6_no_secret_enters_the_log(site: Site) -> None:
-    """Passwords, the key of the installation, the bootstrap token and what was typed are found nowhere but where
-    they belong."""
+    """Keys and credentials of everybody, the key of the installation, the bootstrap token and what was typed are found
+    nowhere but where they belong."""
     session = await site.session()
-    keys = site.stack.place.keys()
     typed = "typed-" + os.urandom(12).hex()
-    secrets = [keys.role_password, keys.runnerd_password, keys.client_password, typed]
+    secrets = [typed, *seeds(site.stack.place.identity)]
     secrets.append((site.stack.place.state / "installation.key").read_text().strip())
 
     terminal = await site.client.exec(
@@ -220,15 +222,19 @@ async def test_law_6_no_secret_enters_the_log(site: Site) -> None:
     look = "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'; cat /proc/1/environ"
     look += "; ls -lR / 2>/dev/null | head -c 0; grep -rs . /workspace ~ /tmp | head -c 100000; true"
     seen = await site.client.run(ORG, session, shell=look)
-    # Error texts: a wrong password, a wrong token, a recorder that dies.
+    # Error texts: credentials that nobody of ours has signed, a wrong token, a recorder that dies.
     errors = []
-    wrong = keys.client_password[:-1] + "_"
+    stranger = new_key("user")
+    claims = jwt.user(stranger.public, "mallory", account="A", publish=[">"], subscribe=[">"])
+    forged = jwt.encode(claims, issuer=stranger.public, issued_at_s=0, sign=stranger.sign)
     try:
-        async with Client.connect(f"nats://127.0.0.1:{keys.nats_port}", user="client", password=wrong):
-            raise AssertionError("a wrong password was taken")
+        async with Client.connect(
+            f"nats://127.0.0.1:{site.stack.place.keys().nats_port}", creds=jwt.creds(forged, stranger.seed)
+        ):
+            raise AssertionError("forged credentials were taken")
     except SandreelError as error:
         errors.append(str(error))
-    secrets.append(wrong)
+    secrets += [forged, stranger.seed]
     await bootstrap(site, session, errors)
     site.kill_runnerd(session)
     await site.stopped(session)
@@ -301,11 +307,11 @@ async def test_law_8_fail_closed(site: Site) -> None:
     errors: list[str] = []
     await bootstrap(site, session, errors)
     assert len(errors) == 3
-    async with bus_of(site.stack, "runnerd") as bus:
+    async with recorder_of(site.stack, session) as bus:
         for subject in (f"cmd.spawner.{ORG}.{session}.{new_id()}", f"dead.{session}"):
             with pytest.raises(Denied):
                 await bus.append(subject, b"{}")
-    async with bus_of(site.stack, "client") as bus:
+    async with bus_of(site.stack, "operator") as bus:
         with pytest.raises(Denied):
             await bus.purge(STREAM, site.client.subjects(ORG, session).event("session"))
 
@@ -390,17 +396,24 @@ async def bootstrap(site: Site, session: str, errors: list[str]) -> None:
     """Ask in the name of a runnerd, with tokens that are not its own."""
     subjects = site.client.subjects(ORG, session)
     boot_id = site.boot(session).boot_id
-    async with bus_of(site.stack, "runnerd") as bus:
+    async with asker_of(site.stack, session) as bus:
         for token, keys in (("", {}), ("0" * 64, {"sign": "stranger"})):
             ask = Bootstrap(boot_id=boot_id, token=token, runnerd_version="0", contract_version=1, public_keys=keys)
             with pytest.raises(SandreelError) as caught:
                 await bus.request(subjects.request("spawner", "bootstrap"), msgspec.json.encode(ask))
             assert isinstance(caught.value, Denied | Refused), caught.value
             errors.append(str(caught.value))
+    async with recorder_of(site.stack, session) as bus:
         ask_feed = MakeFeed(boot_id="99-99", after=0)
         with pytest.raises(Denied) as denied:
             await bus.request(subjects.request("spawner", "feed"), msgspec.json.encode(ask_feed))
         errors.append(str(denied.value))
+
+
+def seeds(identity: Path) -> list[str]:
+    """Every private key of the installation."""
+    files = [path.read_text() for path in identity.iterdir() if path.is_file()]
+    return sorted(set(re.findall(r"\bS[OAU][A-Z2-7]{56}\b", "\n".join(files))))
 
 
 def read_proc(name: str) -> list[bytes]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sandreel_core import jwt
+from sandreel_core.contract.subjects import DOOR, FEED, JETSTREAM, PULL
 from sandreel_core.errors import Malformed, Misconfigured
 from sandreel_core.keys import Key
-from sandreel_core.permissions import FEED
 
 
 class Login(Protocol):
@@ -23,8 +22,12 @@ class Login(Protocol):
     def inbox_prefix(self) -> str:
         """Below which its answers arrive; no other user may listen there."""
 
-    def feed_subject(self, name: str) -> str | None:
-        """Where it pulls from a feed, if not from JetStream itself."""
+    @property
+    def api(self) -> str:
+        """The subject below which it asks JetStream."""
+
+    def pull(self, stream: str, consumer: str) -> str:
+        """The subject at which it asks a consumer for messages."""
 
     def options(self) -> dict[str, Any]:
         """For nats-py's `connect`."""
@@ -36,26 +39,30 @@ class Identity(Protocol):
     async def login(self) -> Login: ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Password:
     """A user of a server without operator mode."""
 
-    user: str | None = None
-    password: str | None = None
+    def __init__(self, user: str | None = None, password: str | None = None) -> None:
+        self._user = user
+        self._password = password
 
     @property
     def name(self) -> str:
-        return self.user or "(none)"
+        return self._user or "(none)"
 
     @property
     def inbox_prefix(self) -> str:
         return "_INBOX"
 
-    def feed_subject(self, name: str) -> str | None:
-        return None
+    @property
+    def api(self) -> str:
+        return JETSTREAM
+
+    def pull(self, stream: str, consumer: str) -> str:
+        return f"{JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
 
     def options(self) -> dict[str, Any]:
-        return {"user": self.user, "password": self.password}
+        return {"user": self._user, "password": self._password}
 
     async def login(self) -> Login:
         return self
@@ -67,6 +74,7 @@ class Creds:
     def __init__(self, token: str, key: Key) -> None:
         """Raises Malformed."""
         self.claims = jwt.claims_of(token)
+        self._allowed = frozenset(self.claims.get("nats", {}).get("pub", {}).get("allow", ()))
         self._token = token
         self._key = key
 
@@ -84,9 +92,19 @@ class Creds:
     def inbox_prefix(self) -> str:
         return f"_INBOX.{self._key.public}"
 
-    def feed_subject(self, name: str) -> str | None:
-        local = f"{FEED}.{name}"
-        return local if local in self.claims["nats"].get("pub", {}).get("allow", ()) else None
+    @property
+    def api(self) -> str:
+        """JetStream's own, or the door to it of an organisation (`permissions.FOLLOW`)."""
+        doors = [subject for subject in self._allowed if subject.startswith(f"{DOOR}.") and subject.endswith(".>")]
+        return doors[0].removesuffix(".>") if doors else JETSTREAM
+
+    def pull(self, stream: str, consumer: str) -> str:
+        """JetStream's own, or the name that it has in an account that only imports it."""
+        if f"{FEED}.{consumer}" in self._allowed:
+            return f"{FEED}.{consumer}"
+        if f"{PULL}.*.*" in self._allowed:
+            return f"{PULL}.{stream}.{consumer}"
+        return f"{JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
 
     def options(self) -> dict[str, Any]:
         def sign(nonce: str) -> bytes:

@@ -194,6 +194,11 @@ class JetStreamBus:
         link = await self._connection.linked_within(timeout_s)
         return check_answer((await link.request(subject, body, timeout_s=timeout_s)).data)
 
+    async def raw_request(self, subject: str, body: bytes, *, timeout_s: float) -> bytes:
+        """The first answer, as it is. Raises NotFound, Unavailable, Denied."""
+        link = await self._connection.linked_within(timeout_s)
+        return (await link.request(subject, body, timeout_s=timeout_s)).data
+
     @asynccontextmanager
     async def serve(self, subject: str, handler: Handler, *, group: str = "") -> AsyncIterator[None]:
         slots = asyncio.Semaphore(MAX_HANDLERS)

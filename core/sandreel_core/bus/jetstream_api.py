@@ -15,6 +15,7 @@ from sandreel_core.clock import new_token
 from sandreel_core.errors import (
     AlreadyExists,
     Conflict,
+    Denied,
     Full,
     Misconfigured,
     NotFound,
@@ -33,6 +34,9 @@ _EXCEEDS = (10054, 10097)
 _STREAM_NAME_IN_USE = 10058
 CONSUMER_EXISTS = (10013, 10105, 10148)
 
+# The door to a log of one organisation (bus/jetstream_door.py) says this; JetStream itself never does.
+FORBIDDEN = 403
+
 NS = 1_000_000_000
 
 
@@ -50,6 +54,8 @@ def to_error(code: int, err_code: int, description: str, about: str) -> Sandreel
         return TooLarge(text)
     if err_code in _NOT_FOUND:
         return NotFound(text)
+    if code == FORBIDDEN:
+        return Denied(text)
     if code in (400, 500) and err_code > 10000:
         return Misconfigured(text) if code == 400 else _by_description(text)
     return Unavailable(text)
@@ -65,7 +71,7 @@ async def ask(link: Link, verb: str, payload: Any = None, *, timeout_s: float) -
     """One request. Raises what its error means, Unavailable on time-out."""
     body = msgspec.json.encode(payload) if payload is not None else b""
     try:
-        message = await link.request(f"$JS.API.{verb}", body, timeout_s=timeout_s)
+        message = await link.request(f"{link.login.api}.{verb}", body, timeout_s=timeout_s)
     except NotFound as error:
         raise Unavailable(f"JetStream does not answer {verb.partition('.')[0]}") from error
     answer: dict[str, Any] = msgspec.json.decode(message.data)
@@ -232,7 +238,7 @@ async def sequence_at(link: Link, stream: str, time_ns: int, timeout_s: float) -
     }
     payload = {"stream_name": stream, "config": config, "action": "create"}
     made = await ask(link, f"CONSUMER.CREATE.{stream}.{name}", payload, timeout_s=timeout_s)
-    await link.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+    await link.publish(f"{link.login.api}.CONSUMER.DELETE.{stream}.{name}", b"")
     return int(made["delivered"]["stream_seq"])
 
 

@@ -42,7 +42,7 @@ class Link:
 
     def __init__(self, client: Client, generation: int, login: Login) -> None:
         self.client = client
-        self.feed_subject = login.feed_subject
+        self.login = login
         self.generation = generation
         self.lost = asyncio.Event()
         # Lost because we wanted another one.

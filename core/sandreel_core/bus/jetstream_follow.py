@@ -11,6 +11,7 @@ from sandreel_core.bus.jetstream_connection import Connection, Link
 from sandreel_core.bus.jetstream_pull import Gone, Pull, Pulled
 from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored, StreamState
 from sandreel_core.clock import new_token
+from sandreel_core.contract.subjects import READER
 from sandreel_core.errors import Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
@@ -46,7 +47,7 @@ class Reader:
         failures = 0
         while True:
             link = await self._connection.linked()
-            name = new_token("f")
+            name = new_token(READER) + new_token()  # 128 bits: see `permissions.FOLLOW`
             pull = Pull(link, self._stream, name, batch=_BATCH)
             try:
                 missing, pending = await self._begin(link, pull, name)
@@ -146,7 +147,7 @@ class Reader:
         """Best effort: the server forgets it by itself."""
         try:
             await pull.close()
-            await link.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+            await link.publish(f"{link.login.api}.CONSUMER.DELETE.{self._stream}.{name}", b"")
         except SandreelError:
             return
 
@@ -154,7 +155,7 @@ class Reader:
 async def read_feed(connection: Connection, stream: str, name: str) -> AsyncGenerator[list[Stored], None]:
     """Until a delivery may have been lost: raises NotFound then, because there are no acknowledgements."""
     link = await connection.linked()
-    pull = Pull(link, stream, name, batch=_BATCH, subject=link.feed_subject(name))
+    pull = Pull(link, stream, name, batch=_BATCH)
     ordinal = 0
     try:
         await pull.open()

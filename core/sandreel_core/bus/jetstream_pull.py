@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -26,8 +26,7 @@ class Gone(Exception):
     """The consumer, or the way to it, is gone. Stays inside these rooms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(Struct, frozen=True):
     """One delivery. `ordinal` counts the consumer's deliveries from 1, `pending` is what matches behind it."""
 
     stored: Stored
@@ -40,10 +39,9 @@ class Pulled:
 class Pull:
     """`open`, then `take` again and again, then `close`."""
 
-    def __init__(self, link: Link, stream: str, consumer: str, *, batch: int, subject: str | None = None) -> None:
-        """subject: where to ask, if not JetStream itself (`permissions.FEED`)."""
+    def __init__(self, link: Link, stream: str, consumer: str, *, batch: int) -> None:
         self._link = link
-        self._subject = subject or f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subject = link.login.pull(stream, consumer)
         self._inbox = link.new_inbox()
         self._batch = batch
         self._max_bytes = max(_MAX_BYTES, 2 * link.client.max_payload)

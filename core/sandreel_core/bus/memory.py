@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of
 from sandreel_core.bus.wake import Signal

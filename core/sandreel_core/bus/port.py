@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
 
 from sandreel_core.errors import SandreelError
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """One message as a stream keeps it. `time_ns` is the server's timestamp."""
 
     subject: str
@@ -20,15 +20,13 @@ class Stored:
     time_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class CaughtUp:
+class CaughtUp(Struct, frozen=True):
     """Everything that was stored when the reader began has been yielded; live messages follow."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """The reader asked for these sequences, and the stream keeps them no more."""
 
     from_sequence: int
@@ -38,8 +36,7 @@ class Missing:
 Item = list[Stored] | CaughtUp | Missing
 
 
-@dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(Struct, frozen=True):
     """`epoch` is the one written into the stream's metadata when it was created or restored; `partitions` (only of CMD)
     how many REEL streams the installation was made with, None where that was not written down; `restored_at` (only of
     CMD) where it ended when it was last brought back from a backup, together with the REELs of the same epoch."""
@@ -55,8 +52,7 @@ class StreamState:
     restored_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """A durable consumer with explicit acknowledgement, as data. `ensure` makes it, `work` reads it."""
 
     stream: str
@@ -66,8 +62,7 @@ class Work:
     max_ack_pending: int = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(Struct, frozen=True):
     """A stream, as data. `per_subject` 1 with `discard_new_per_subject` refuses a repeated subject."""
 
     name: str
@@ -80,7 +75,7 @@ class Stream:
     max_consumers: int = 100_000
     duplicate_window_s: float = 120
     memory: bool = False
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = {}
 
 
 def partitions_of(metadata: Mapping[str, str]) -> int | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from sandreel_core.bus.port import Bus, Stream, Work, partitions_of
 from sandreel_core.clock import new_token

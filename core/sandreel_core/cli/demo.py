@@ -68,6 +68,7 @@ async def run(args: argparse.Namespace) -> int:
 
     stage, began = JsonStage(sys.stdout) if args.json else Stage(sys.stdout), time.monotonic()
     told = _ended_by_signals()
+    choice, installation = None, None
     data = Path(tempfile.mkdtemp(prefix="sandreel-demo-"))
     try:
         with (data / "demo.log").open("w") as own_log:
@@ -77,13 +78,18 @@ async def run(args: argparse.Namespace) -> int:
             stage.part(Status("backend", "ready", None, f"{choice.backend}: {choice.why}"))
             environ = dict(os.environ) | {"SANDREEL_STACK_BACKEND": choice.backend}
             async with Stack(data, environ=environ, report=stage.part) as stack:
-                whole = await _play(stage, stack, contained=choice.backend == "docker")
-                stage.title("Everything stops")
+                try:
+                    whole = await _play(stage, stack, contained=choice.backend == "docker")
+                    stage.title("Everything stops")
+                finally:
+                    installation = stack.place.keys().installation
     except asyncio.CancelledError:
         if not told.is_set():
             raise
         return INTERRUPTED
     finally:
+        if installation is not None and choice is not None and choice.backend == "docker":
+            await _erase(installation)
         await asyncio.to_thread(shutil.rmtree, data, ignore_errors=True)
     stage.say("")
     verdict = "Nothing was lost." if whole else "SOMETHING IS WRONG: see above."
@@ -91,6 +97,17 @@ async def run(args: argparse.Namespace) -> int:
     stage.say("Keep it running:   sandreel up          (in .venv/bin; data in ~/.local/share/sandreel)")
     stage.say("and from another terminal:  sandreel session create s1;  sandreel exec s1 -- sh -c 'echo hello'")
     return 0 if whole else 1
+
+
+async def _erase(installation: str) -> None:
+    """Nothing of the demo's sessions is left in the engine."""
+    from sandreel_core.settings import load
+    from sandreel_core.spawner.docker import Engine
+    from sandreel_core.spawner.docker_census import erase
+    from sandreel_core.spawner.docker_settings import DockerSettings
+
+    async with Engine.open(load(DockerSettings).host) as engine:
+        await erase(engine, installation)
 
 
 def _ended_by_signals() -> asyncio.Event:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.check import GROUP, Check, Level
 from sandreel_core.cli.connection import data_of, dsn_of, options, settings
+from sandreel_core.cli.docker_checks import checks as docker_checks
 from sandreel_core.cli.role_checks import checks as checks_of_role
 from sandreel_core.cli.roles import add_option, ask, places
 
@@ -39,12 +40,19 @@ def add(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     add_option(parser)
+    parser.add_argument(
+        "--orphans",
+        action="store_true",
+        help="list instead what the container engine has and no session; touches nothing",
+    )
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
     """Never raises for what it finds: that is what it prints."""
-    checks = await asyncio.to_thread(_machine, data_of(args))
+    if args.orphans:
+        return await _orphans(args)
+    checks = [*await asyncio.to_thread(_machine, data_of(args)), *await docker_checks()]
     checks += [*await _roles(args), *await _installation(args)]
     for check in checks:
         if args.json:
@@ -56,6 +64,21 @@ async def run(args: argparse.Namespace) -> int:
             if check.mend:
                 print(f"      → {check.mend}")
     return int(any(check.level == "fail" for check in checks))
+
+
+async def _orphans(args: argparse.Namespace) -> int:
+    """Raises Misconfigured, Unavailable."""
+    from sandreel_core.cli.docker_checks import lines, orphans
+
+    found = await orphans(args)
+    if args.json:
+        import msgspec
+
+        for each in found:
+            print(msgspec.json.encode(each).decode())
+    else:
+        print("\n".join(lines(found)))
+    return 0
 
 
 def _machine(data: Path) -> list[Check]:
@@ -240,7 +263,7 @@ async def _nats(found: ClientSettings) -> list[Check]:
                 checks.append(_stream(name, state.messages, state.bytes, state.max_bytes))
             return checks
     except SandreelError as error:
-        mend = "start it (`sandreel up`), or look at [bus] nats_urls, user and password"
+        mend = "start it (`sandreel up`), or look at [bus] nats_urls and creds_file (or user and password)"
         return [Check(name="NATS", level="fail", found=f"{urls}: {error}", mend=mend)]
 
 

@@ -32,6 +32,7 @@ _COMMANDS = (
         "archive",
         "backup",
         "streams",
+        "access",
         "top",
         "health",
         "doctor",

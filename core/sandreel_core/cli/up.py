@@ -195,6 +195,7 @@ def _detach(args: argparse.Namespace) -> int:
 
 async def run_down(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable."""
+    from sandreel_core.embedded.choice import last
     from sandreel_core.embedded.ending import left_over
     from sandreel_core.embedded.place import closed, holder
     from sandreel_core.embedded.stack import Stack
@@ -215,7 +216,8 @@ async def run_down(args: argparse.Namespace) -> int:
     elif left_over(data):
         # One that was killed has left its parts and sessions: take them over, and end them in order.
         _log_to(data)
-        async with Stack(data, report=reporter(json=args.json)):
+        environ = dict(os.environ) | {"SANDREEL_STACK_BACKEND": await asyncio.to_thread(last, data)}
+        async with Stack(data, environ=environ, report=reporter(json=args.json)):
             pass
         _say(args, data, "what was left over is stopped")
     else:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sandreel_core.errors import Malformed
 
 _CURSOR = re.compile(r"\A([0-9a-z]{1,32}):([0-9]{1,5}):([0-9]{1,19})\Z")
 
 
-@dataclass(frozen=True, slots=True, order=False)
-class Cursor:
+class Cursor(Struct, frozen=True):
     """`epoch` was written into the stream when it was created: a cursor of a restored or another
     installation's stream is refused, not silently wrong. `sequence` 0 is before the first event."""
 

@@ -22,6 +22,8 @@ ASYNCAPI = "asyncapi.json"
 # verb: (role that answers, request, reply)
 REQUESTS: dict[str, tuple[str, type, type]] = {
     "bootstrap": ("spawner", r.Bootstrap, r.Bootstrapped),
+    "renew": ("spawner", r.Renew, r.Renewed),
+    "secret": ("broker", r.AskSecret, r.Secret),
     "feed": ("spawner", r.MakeFeed, r.FeedMade),
     "log": ("spawner", r.AskLog, r.LogHead),
     "health": ("runnerd", r.Done, r.Health),

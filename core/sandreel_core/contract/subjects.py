@@ -8,10 +8,11 @@ hb.<org>.<session>                             runnerd's heartbeat, stored nowhe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 from zlib import crc32
+
+from msgspec import Struct
 
 from sandreel_core.errors import Malformed
 from sandreel_core.ids import check_command_id, check_id, check_org
@@ -20,6 +21,11 @@ Role = Literal["spawner", "runnerd", "broker", "bridge"]
 ROLES: tuple[str, ...] = get_args(Role)
 KEYED = ("exec", "turn")
 SINGLE = ("session", "workspace", "credential", "usage", "egress", "command")
+# JetStream's own requests, and what they are called in accounts that import some of them (`permissions`): a session's pull
+# from its command feed, the door through which a service of an organisation asks, and its pull from a reader's consumer,
+# whose name is READER and 128 random bits.
+JETSTREAM = "$JS.API"
+FEED, DOOR, PULL, READER = "feed", "api", "pull", "f"
 CMD = "CMD"
 DEAD = "DEAD"
 
@@ -34,8 +40,7 @@ def reel(partition: int) -> str:
     return f"REEL-{partition}"
 
 
-@dataclass(frozen=True, slots=True)
-class EventSubject:
+class EventSubject(Struct, frozen=True):
     """A parsed `evt.` subject. `key` is the exec's or turn's id, empty for the other aggregates."""
 
     partition: int
@@ -49,8 +54,7 @@ class EventSubject:
         return f"{base}.{self.key}" if self.key else base
 
 
-@dataclass(frozen=True, slots=True)
-class CommandSubject:
+class CommandSubject(Struct, frozen=True):
     role: str
     org: str
     session: str
@@ -60,8 +64,7 @@ class CommandSubject:
         return f"cmd.{self.role}.{self.org}.{self.session}.{self.command_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class SessionSubjects:
+class SessionSubjects(Struct, frozen=True):
     """Builds every subject of one session. Raises Malformed on construction when a name is out of range."""
 
     org: str

@@ -11,7 +11,11 @@ All of it is 0600 in a directory that is 0700 (decision 0017).
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,14 @@ class Authority:
         """Make what is missing, and write every user's credentials as this version's permissions say.
         Raises Misconfigured."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked():
+            self._make()
+        for user in p.USERS:
+            key = Key(self._known().users[user.name])
+            write_secret(self.creds_file(user.name), jwt.creds(self.issue(user.at(key=key.public), key), key.seed))
+        write_secret(self.sessions_file, self._known().signing["SESSIONS"])
+
+    def _make(self) -> None:
         seeds = self._read() or Seeds(operator=new_key("operator").seed, accounts={}, signing={}, users={})
         for account in p.ACCOUNTS:
             seeds.accounts.setdefault(account.name, new_key("account").seed)
@@ -58,10 +70,6 @@ class Authority:
         for user in p.USERS:
             seeds.users.setdefault(user.name, new_key("user").seed)
         self._keep(seeds)
-        for user in p.USERS:
-            key = Key(seeds.users[user.name])
-            write_secret(self.creds_file(user.name), jwt.creds(self.issue(user.at(key=key.public), key), key.seed))
-        write_secret(self.sessions_file, seeds.signing["SESSIONS"])
 
     def creds_file(self, user: str) -> Path:
         return self.directory / f"{user}.creds"
@@ -74,23 +82,28 @@ class Authority:
         """Its public key."""
         return Key(self._known().accounts[name]).public
 
-    def issue(self, user: p.User, key: Key, *, name: str | None = None) -> str:
-        """The user's JWT, signed by its account's signing key."""
+    def issue(self, user: p.User, key: Key, *, name: str | None = None, expires_at_s: int | None = None) -> str:
+        """The user's JWT, signed by its account's signing key. `expires_at_s` is Unix time, None: never."""
         claims = jwt.user(
             key.public,
             name or user.name,
             account=self.account_key(user.account),
             publish=user.publish,
             subscribe=user.subscribe,
+            deny_publish=user.deny,
+            expires_at_s=expires_at_s,
+            max_subscriptions=user.max_subscriptions or jwt.NO_LIMIT,
             responds=user.responds,
         )
         return _signed(claims, Key(self._known().signing[user.account]))
 
     def revoke(self, account: p.AccountName, public: str) -> str:
         """The account's new JWT, in which no JWT of that user issued until now is valid any more; it is kept."""
-        seeds = self._known()
-        revoked = seeds.revoked | {account: seeds.revoked.get(account, {}) | {public: int(time.time())}}
-        self._keep(replace(seeds, revoked=revoked))
+        with self._locked():
+            self._seeds = None  # somebody else may have revoked another meanwhile
+            seeds = self._known()
+            revoked = seeds.revoked | {account: seeds.revoked.get(account, {}) | {public: int(time.time())}}
+            self._keep(replace(seeds, revoked=revoked))
         return self.account_jwt(account)
 
     def account_jwt(self, name: p.AccountName) -> str:
@@ -125,6 +138,16 @@ class Authority:
             "account": self.account_key(each.of),
             "type": "service",
         } | local
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """While somebody reads and writes: a revocation must not be lost."""
+        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def _known(self) -> Seeds:
         if self._seeds is None:

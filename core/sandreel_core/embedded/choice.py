@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -43,6 +44,15 @@ async def choose(environ: Mapping[str, str], data: Path, *, asked: str | None = 
     if asked == "docker":
         raise Misconfigured(f"sessions cannot be containers: {lacks}")
     return Choice("process", f"sessions are processes of this machine: {lacks}")
+
+
+def last(data: Path) -> str:
+    """Where the sessions ran when the stack was last up on this data. Blocking."""
+    try:
+        tables = tomllib.loads(Place(data).roles.read_text())
+    except (OSError, ValueError):  # it never was, or the stack will say what is wrong with it
+        return "process"
+    return "docker" if tables.get("spawner", {}).get("backend") == "docker" else "process"
 
 
 async def missing(wiring: Wiring) -> str | None:

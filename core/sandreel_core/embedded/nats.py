@@ -35,6 +35,7 @@ class NatsServer:
     port       0 takes a free one at the first start and keeps it for every restart of this object
     authority  whose users it knows, by their JWTs (operator mode); None: `users` with passwords
     passwords  by the name of the user; those who have none get one, kept in `data/passwords.json` (0600)
+    listen     address and port where others reach it at another one (a container's own), which is `port`
     memory     the soft limit of its heap (GOMEMLIMIT), e.g. "512MiB": a replay over a cold stream took 3.8 GB without
     """
 
@@ -48,7 +49,7 @@ class NatsServer:
         passwords: dict[str, str] | None = None,
         memory: str = "512MiB",
         max_payload_bytes: int = 1024 * 1024,
-        listen: str = "127.0.0.1",
+        listen: tuple[str, int | None] = ("127.0.0.1", None),
     ) -> None:
         self.data = data
         self.port = port
@@ -168,10 +169,9 @@ class NatsServer:
         authority.open()
         accounts = store / "accounts"
         accounts.mkdir(mode=0o700, exist_ok=True)
-        for account in ACCOUNTS:
-            _write_private(
-                accounts / f"{authority.account_key(account.name)}.jwt", authority.account_jwt(account.name), user
-            )
+        for each in ACCOUNTS:
+            path = accounts / f"{authority.account_key(each.name)}.jwt"
+            _write_private(path, authority.account_jwt(each.name), user)
         if user:
             user.own(accounts)
         # A server that knew its users by passwords kept its streams under the account that has no name.
@@ -186,7 +186,10 @@ class NatsServer:
 
     def _write_config(self, user: Account | None) -> None:
         common = server_config(
-            self.data / "store", host=self._listen, port=self.port, max_payload_bytes=self._max_payload
+            self.data / "store",
+            host=self._listen[0],
+            port=self._listen[1] or self.port,
+            max_payload_bytes=self._max_payload,
         )
         own = {"log_file": str(self.log_path), "logfile_size_limit": _LOG_BYTES, "logfile_max_num": 2}
         _write_private(self._config, json.dumps(common | own | self._who(), indent=1), user)

@@ -23,9 +23,10 @@ from sandreel_core.embedded.servers import PortTaken
 from sandreel_core.embedded.wiring import Wiring
 from sandreel_core.errors import Conflict, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.images import image
-from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_services as services
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_network import make, pool_of
+from sandreel_core.spawner.docker_services import BUS_PORT
 
 _START_S = 60.0  # as long as the process has: it reads the same streams
 _STOP_S = 10.0
@@ -39,12 +40,12 @@ class NatsContainer(NatsServer):
     def __init__(
         self, data: Path, *, engine: Engine, installation: str, image: str, pool: str, port: int, authority: Authority
     ) -> None:
-        super().__init__(data, port=port, authority=authority, listen="0.0.0.0")  # noqa: S104 - the container's own
+        super().__init__(data, port=port, authority=authority, listen=("0.0.0.0", BUS_PORT))  # noqa: S104 - the container's own
         self._engine = engine
         self._installation = installation
         self._image = image
         self._pool = pool_of(pool)
-        self.name = plan.service_name(installation, "nats")
+        self.name = services.service_name(installation, "nats")
         self._id: str | None = None
         self._host_pid: int | None = None
 
@@ -56,11 +57,13 @@ class NatsContainer(NatsServer):
         """Until it takes connections on loopback. Raises PortTaken, Unavailable, Misconfigured."""
         user = account()
         await pidfile.end(self._pid_file, grace_s=_STOP_S)  # of a stack before us, as a process or as a container
+        with suppress(NotFound):  # its port is free only when the engine has seen the end as well
+            await self._engine.ended(self.name, _STOP_S)
         if not is_free(self.port):
             raise PortTaken(f"port {self.port} is taken by another program")
         await asyncio.to_thread(self._prepare, None, user)
         await asyncio.to_thread(self._write_config, user)
-        body = plan.nats_container(
+        body = services.nats_container(
             self._installation,
             self._image,
             user=(user.uid, user.gid) if user else (os.getuid(), os.getgid()),
@@ -83,7 +86,7 @@ class NatsContainer(NatsServer):
             found = await self._engine.container(self.name)
         except NotFound:
             return await self._engine.create(self.name, body)
-        if found["Config"]["Labels"].get(plan.CONFIG) == body["Labels"][plan.CONFIG]:
+        if found["Config"]["Labels"].get(services.CONFIG) == body["Labels"][services.CONFIG]:
             return str(found["Id"])
         await self._engine.remove(str(found["Id"]), force=True)
         return await self._engine.create(self.name, body)
@@ -136,7 +139,7 @@ class NatsContainer(NatsServer):
         """Nothing of it is left but the data. The next one is joined to the networks by the spawner."""
         try:
             await self._engine.remove(self.name, force=True)
-            await self._engine.remove_network(plan.front_name(self._installation))
+            await self._engine.remove_network(services.front_name(self._installation))
         except SandreelError as error:
             self._log.warning("the NATS container stays", problem=str(error))
 
@@ -194,8 +197,8 @@ class NatsContainerPart:
 
 async def make_front(engine: Engine, installation: str, pool: Any) -> None:
     """The network by which services are published. Raises Refused (NO_ADDRESSES)."""
-    name = plan.front_name(installation)
+    name = services.front_name(installation)
     try:
         await engine.network(name)
     except NotFound:
-        await make(engine, name, plan.front_network(installation), pool)
+        await make(engine, name, services.front_network(installation), pool)

@@ -1,6 +1,6 @@
-"""Who may do what on the embedded server: one list per kind of process. Pure data.
+"""What each kind of process needs on a NATS that is not in operator mode (`permissions` is the table of one that is). Pure data.
 
-In this shape all runnerds share one user; a user of its own for every session comes with containers.
+All runnerds share one user then, and organisations are not kept apart: for a server of one's own that knows passwords.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from sandreel_core.embedded.place import Keys, Place, toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ADMINISTRATOR, OPERATOR
 from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load
-from sandreel_core.spawner.docker_plan import service_name
+from sandreel_core.spawner.docker_services import BUS_PORT, service_name
 from sandreel_core.spawner.docker_settings import BUS_ALIAS, DockerSettings
 
 _CREDS = "SANDREEL_BUS_CREDS_FILE"
@@ -106,7 +106,7 @@ class Wiring:
             }
             if self.in_docker:
                 # Sessions reach the bus in their org's network, under a name; roles reach it on loopback.
-                spawner["runnerd_nats_urls"] = [f"nats://{BUS_ALIAS}:{self.settings.nats_port or keys.nats_port}"]
+                spawner["runnerd_nats_urls"] = [f"nats://{BUS_ALIAS}:{BUS_PORT}"]
                 services = [f"{service_name(keys.installation, 'nats')}={BUS_ALIAS}", *self.docker.services]
                 tables["docker"] = tables.get("docker", {}) | {"services": services}
         tables["bus"] = roles

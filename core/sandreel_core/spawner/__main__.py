@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 
+from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.bus.jetstream_door import Door
 from sandreel_core.runtime import Role, run_role
 from sandreel_core.settings import Bus as Installation
 from sandreel_core.spawner.backends import open_backend
@@ -63,7 +66,10 @@ async def serve(role: Role[Settings]) -> None:
     settings = role.settings
     key = await asyncio.to_thread(installation_key, settings)
     plan = plan_of(settings, role.installation, key)
-    async with open_backend(settings, plan.rules.installation) as backend:
+    async with AsyncExitStack() as stack, open_backend(settings, plan.rules.installation) as backend:
+        if plan.terms.issuer is not None and isinstance(role.bus, JetStreamBus):
+            # Where users are confined to their organisation, this is how they read.
+            await stack.enter_async_context(Door(role.bus).open())
         await Spawner(role.bus, backend, plan, health=role.health, metrics=role.metrics).run(role.ready)
 
 

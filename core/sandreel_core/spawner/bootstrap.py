@@ -54,9 +54,11 @@ def token_of(installation_key: bytes, key: Key, boot_id: str) -> str:
     return hmac.new(installation_key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def feed_of(key: Key, boot_id: str) -> str:
-    """The name of a boot's command feed. Hashed: ids joined by a character that ids may hold could collide."""
-    return "run-" + hashlib.sha256(f"{key}/{boot_id}".encode()).hexdigest()[:32]
+def feed_of(installation_key: bytes, key: Key, boot_id: str) -> str:
+    """The name of a boot's command feed, which nobody else can guess: whoever follows a log may pull from any consumer
+    whose name it knows (`permissions.FOLLOW`)."""
+    text = f"feed-v1:{key.org}/{key.session}/{boot_id}"
+    return "run-" + hmac.new(installation_key, text.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 class Desk:
@@ -171,7 +173,9 @@ class Desk:
     def _sign(self, key: Key, asked: Bootstrap | Renew) -> str | None:
         if self._issuer is None:
             return None
-        return self._issuer.session(self._journal.subjects(key), feed_of(key, asked.boot_id), asked.public_keys)
+        return self._issuer.session(
+            self._journal.subjects(key), feed_of(self._key, key, asked.boot_id), asked.public_keys
+        )
 
     async def _feed(self, key: Key, body: bytes) -> Reply:
         asked = _decode(body, MakeFeed)
@@ -180,7 +184,7 @@ class Desk:
         return FeedMade(feed=await self._make_feed(key, asked.boot_id, max(asked.after, session.commands_after or 0)))
 
     async def _make_feed(self, key: Key, boot_id: str, after: int) -> str:
-        name = feed_of(key, boot_id)
+        name = feed_of(self._key, key, boot_id)
         await self._bus.make_feed(CMD, name, [self._journal.subjects(key).commands("runnerd")], after=after)
         return name
 

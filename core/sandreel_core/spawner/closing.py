@@ -34,7 +34,8 @@ CAUSES: dict[Cause, Literal["oom", "runnerd_died", "node_gone", "container_exit"
 class Closing:
     """Closes boots that the log says are over, and remembers which it has closed."""
 
-    def __init__(self, bus: Bus, journal: Journal, heads: Heads) -> None:
+    def __init__(self, bus: Bus, journal: Journal, heads: Heads, *, installation_key: bytes) -> None:
+        self._installation_key = installation_key
         self._bus = bus
         self._journal = journal
         self._heads = heads
@@ -71,7 +72,7 @@ class Closing:
                 if parse_command_subject(stored.subject).command_id not in answered:
                     refused += await self._answer(key, subjects, stored, boot)
             with suppress(NotFound):
-                await self._bus.drop_feed(CMD, feed_of(key, boot.boot_id))
+                await self._bus.drop_feed(CMD, feed_of(self._installation_key, key, boot.boot_id))
             # Whoever writes it later or twice says the same: no expectation.
             await self._bus.append(f"closed.{key.org}.{key.session}", boot.boot_id.encode())
             self._closed[key] = boot_order(boot.boot_id)

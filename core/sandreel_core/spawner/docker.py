@@ -27,6 +27,8 @@ from sandreel_core.errors import AlreadyExists, Conflict, NotFound, Refused, San
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
+_UNIX = "unix://"
+_SOCKET = f"{_UNIX}/var/run/docker.sock"
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
 _FAILURES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -57,6 +59,11 @@ class Engine:
         with self._connecting:
             if self._client is None:
                 given = {"base_url": self._url} if self._url else docker.utils.kwargs_from_env()
+                # The SDK forgets to close the socket with which it cannot connect: nobody is there, say it before.
+                url = given.get("base_url", _SOCKET)
+                if url.startswith(_UNIX):
+                    with socket.socket(socket.AF_UNIX) as knock:
+                        knock.connect(url.removeprefix(_UNIX))
                 self._client = docker.APIClient(
                     version="auto", timeout=self._timeout_s, max_pool_size=_THREADS, **given
                 )
@@ -87,7 +94,8 @@ class Engine:
         return await self._ask(lambda api: str(api.create_container_from_config(dict(body), name)["Id"]))
 
     async def start(self, id: str, stdin: bytes | None = None) -> None:
-        """`stdin` is all that its main process ever reads there; it is handed over before anything else can attach."""
+        """`stdin` is all that its main process ever reads there (some KiB). The engine has it whole before it starts
+        anything: whoever dies in between leaves a container that was never started."""
 
         def start(api: docker.APIClient) -> None:
             if stdin is None:
@@ -98,9 +106,9 @@ class Engine:
                 # The SDK's object reads only; a second descriptor of the same connection writes.
                 with socket.socket(fileno=os.dup(attached.fileno())) as line:
                     line.settimeout(self._timeout_s)
-                    api.start(id)
                     line.sendall(stdin)
                     line.shutdown(socket.SHUT_WR)
+                    api.start(id)
             finally:
                 attached._response.close()  # the connection is its, and the SDK offers no other way to it
 

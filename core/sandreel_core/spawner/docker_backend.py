@@ -7,53 +7,26 @@ clean-up of unused volumes takes the workspace.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.spawner import docker_plan as plan
-from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, Status, boot_order
-from sandreel_core.spawner.docker import Engine
-from sandreel_core.spawner.docker_death import MEMORY_EVENTS, death_of, happened, instant
+from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, boot_order
+from sandreel_core.spawner.docker import TIMEOUT_S, Engine
+from sandreel_core.spawner.docker_boots import Boots, Found
 from sandreel_core.spawner.docker_network import Networks, Service
-from sandreel_core.spawner.docker_watch import MAX_CONTAINERS, Watch
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
 from sandreel_core.spawner.lock import Locks
 
 _DEATH_TIMEOUT_S = 10.0
 _AGAIN_S = 1.0
-_TOLD_WITHIN_S = 0.2  # the engine's event comes behind the time that it writes down
-_REF = 12  # as `docker ps` shows it
-_ENDED = ("exited", "dead", "removing")
-_STATUS: dict[str, Status] = {"created": "starting", **dict.fromkeys(_ENDED, "dead")}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A boot's container, as a listing or an inspection shows it."""
-
-    id: str
-    state: str
-    labels: dict[str, str]
-
-    @property
-    def boot_id(self) -> str:
-        return self.labels.get(plan.BOOT, "")
-
-    @property
-    def status(self) -> Status:
-        # Paused and restarting ones run: they have not ended.
-        return _STATUS.get(self.state, "running")
+_HAND_S = 600.0  # what it is made for takes some milliseconds
 
 
 class DockerBackend:
@@ -82,9 +55,7 @@ class DockerBackend:
         self._disk_bytes = disk_bytes
         self._sessions = Locks(locks / "session")
         self._orgs = Locks(locks / "org")
-        self._watch = Watch(engine, terms.installation, self._keys)
-        # By container: the engine forgets, and what was said once is said again.
-        self._deaths: OrderedDict[str, Death] = OrderedDict()
+        self._boots = Boots(engine, terms.installation)
 
     @classmethod
     @asynccontextmanager
@@ -94,6 +65,7 @@ class DockerBackend:
         *,
         locks: Path,
         url: str | None = None,
+        timeout_s: float = TIMEOUT_S,
         workspaces: Path | None = None,
         pool: str,
         services: Sequence[Service] = (),
@@ -109,7 +81,7 @@ class DockerBackend:
         """
         for profile in terms.users:
             terms.user(profile)
-        async with Engine.open(url) as engine:
+        async with Engine.open(url, timeout_s=timeout_s) as engine:
             networks = Networks(engine, terms.installation, pool, services)
             files: Workspaces = Volumes(engine, terms.installation)
             if workspaces is not None:
@@ -120,7 +92,7 @@ class DockerBackend:
 
     async def create(self, spec: BootSpec) -> Sandbox:
         async with self._sessions.held(str(spec.key)):
-            before = await self._boots(spec.key)
+            before = await self._boots.of(spec.key)
             for boot in before:
                 # We hold the lock: whoever made one that was never started has died, and it knows nothing yet.
                 if boot.status == "starting":
@@ -147,6 +119,8 @@ class DockerBackend:
         image = self._terms.image_of(spec)
         try:
             await self._engine.image(image)
+        except Refused as error:
+            raise Refused("BAD_IMAGE", f"{image} is no name of an image: {error.message}") from error
         except NotFound as error:
             raise Refused(
                 "NO_IMAGE", f"image {image} is not on this machine: `docker pull` it, or `make image`"
@@ -186,7 +160,7 @@ class DockerBackend:
         for boot in dead:
             with suppress(SandreelError):  # it is in nobody's way: the session's end removes it
                 await self._engine.remove(boot.id, force=True)
-        return self._sandbox(await self._engine.container(id))
+        return await self._boots.sandbox(id)
 
     async def _undo(self, spec: BootSpec, dead: Iterable[Found]) -> None:
         """Nothing of a fresh boot is left. What cannot be undone now is `destroy`'s."""
@@ -200,12 +174,12 @@ class DockerBackend:
     # -- stop and destroy
 
     async def stop(self, key: Key, boot_id: str, *, grace_s: float) -> Death:
-        boot = await self._boot(key, boot_id)
+        boot = await self._boots.one(key, boot_id)
         if boot.status == "starting":
             return await self._bury(key, boot_id)
         if boot.status == "running":
             await self._terminate(boot, grace_s)
-        return await self._death(await self._engine.container(boot.id))
+        return await self._boots.death(boot.id)
 
     async def _terminate(self, boot: Found, grace_s: float) -> None:
         with suppress(Conflict):  # it ended meanwhile
@@ -225,7 +199,7 @@ class DockerBackend:
     async def _bury(self, key: Key, boot_id: str) -> Death:
         """Remove a boot that was never started, unless somebody starts it just now."""
         async with self._sessions.held(str(key)):
-            boot = await self._boot(key, boot_id)
+            boot = await self._boots.one(key, boot_id)
             if boot.status != "starting":
                 raise Unavailable("the boot was being started", retry_after_s=0.2)
             await self._engine.remove(boot.id, force=True)
@@ -235,7 +209,7 @@ class DockerBackend:
         if installation != self._terms.installation:
             raise Denied("the session belongs to another installation")
         async with self._sessions.held(str(key)):
-            boots = await self._boots(key)
+            boots = await self._boots.of(key)
             for boot in boots:
                 if boot_order(boot.boot_id) > boot_order(boot_id):
                     raise Conflict(f"boot {boot.boot_id} is later than {boot_id}")
@@ -253,96 +227,22 @@ class DockerBackend:
     # -- inspect, list, watch
 
     async def inspect(self, key: Key) -> Sandbox | None:
-        boots = await self._boots(key)
-        for boot in boots:
-            with suppress(NotFound):  # removed meanwhile: the one before it, then
-                return await self._complete(await self._engine.container(boot.id))
-        return None
+        return await self._boots.latest(key)
 
     async def list(self) -> Sequence[Sandbox]:
         """Of this installation alone: another one's names are others, so that nothing of it is ever in the way."""
-        await self._networks.rejoin()
-        latest: dict[Key, Found] = {}
-        for boot in await self._all({}):
-            key = Key(boot.labels.get(plan.ORG, ""), boot.labels.get(plan.SESSION, ""))
-            if key not in latest or boot_order(boot.boot_id) > boot_order(latest[key].boot_id):
-                latest[key] = boot
-        inspected = await asyncio.gather(*(self._inspected(boot.id) for boot in latest.values()))
-        return [await self._complete(body) for body in inspected if body is not None]
+        await self._tidy()
+        return await self._boots.all()
 
-    async def _inspected(self, id: str) -> dict[str, Any] | None:
-        with suppress(NotFound):
-            return await self._engine.container(id)
-        return None
+    async def _tidy(self) -> None:
+        """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
+        await self._networks.rejoin()
+        for org in await self._networks.orgs():
+            async with self._orgs.held(org):
+                await self._networks.drop(org)
+        for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: "hand"}):
+            if time.time() - float(body["Created"]) > _HAND_S:
+                await self._engine.remove(str(body["Id"]), force=True)
 
     def watch(self) -> AsyncGenerator[Key, None]:
-        return self._watch.ends()
-
-    async def _keys(self) -> Iterable[Key]:
-        return {Key(boot.labels.get(plan.ORG, ""), boot.labels.get(plan.SESSION, "")) for boot in await self._all({})}
-
-    # -- what the engine has
-
-    async def _all(self, labels: dict[str, str]) -> Sequence[Found]:
-        asked = {plan.INSTALLATION: self._terms.installation, plan.KIND: "session"} | labels
-        return [_found(body) for body in await self._engine.containers(asked)]
-
-    async def _boots(self, key: Key) -> Sequence[Found]:
-        """The latest first."""
-        boots = await self._all({plan.ORG: key.org, plan.SESSION: key.session})
-        return sorted(boots, key=lambda boot: boot_order(boot.boot_id), reverse=True)
-
-    async def _boot(self, key: Key, boot_id: str) -> Found:
-        name = plan.container_name(self._terms.installation, key, boot_id)
-        try:
-            body = await self._engine.container(name)
-        except NotFound as error:
-            raise NotFound(f"there is no boot {boot_id}") from error
-        return Found(str(body["Id"]), str(body["State"]["Status"]), dict(body["Config"]["Labels"]))
-
-    async def _complete(self, body: dict[str, Any]) -> Sandbox:
-        sandbox = self._sandbox(body)
-        if sandbox.status != "dead":
-            return sandbox
-        return dataclasses.replace(sandbox, death=await self._death(body))
-
-    async def _death(self, body: dict[str, Any]) -> Death:
-        """Raises Unavailable when the engine does not answer."""
-        state = body["State"]
-        if state["Status"] not in _ENDED:
-            raise Unavailable("the container has not ended", retry_after_s=1)
-        id = str(body["Id"])
-        if id not in self._deaths:
-            self._deaths[id] = await self._explain(id, state)
-            while len(self._deaths) > MAX_CONTAINERS:
-                self._deaths.popitem(last=False)
-        return self._deaths[id]
-
-    async def _explain(self, id: str, state: dict[str, Any]) -> Death:
-        events = self._watch.seen(id)
-        forgetful = False
-        if not any(event.action == "start" for event in events):
-            ended = instant(str(state["FinishedAt"])) or datetime.now(UTC)
-            told, memory = await self._engine.history(id, until=ended.timestamp() + _TOLD_WITHIN_S)
-            events = [happened(event) for event in told] + events
-            forgetful = memory >= MEMORY_EVENTS
-        return death_of(state, events, forgetful=forgetful)
-
-    def _sandbox(self, body: dict[str, Any]) -> Sandbox:
-        labels = dict(body["Config"]["Labels"])
-        found = Found(str(body["Id"]), str(body["State"]["Status"]), labels)
-        return Sandbox(
-            key=Key(labels.get(plan.ORG, ""), labels.get(plan.SESSION, "")),
-            installation=labels.get(plan.INSTALLATION, ""),
-            incarnation=int(labels.get(plan.INCARNATION, "0")),
-            boot_id=found.boot_id,
-            profile=labels.get(plan.PROFILE, ""),
-            status=found.status,
-            ref=found.id[:_REF],
-            node=labels.get(plan.NODE, ""),
-            created_at=instant(str(body["Created"])) or datetime.now(UTC),
-        )
-
-
-def _found(body: dict[str, Any]) -> Found:
-    return Found(str(body["Id"]), str(body["State"]), dict(body["Labels"] or {}))
+        return self._boots.watch.ends()

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sandreel_core.errors import AlreadyExists, Conflict, Misconfigured, NotFound, Refused
+from sandreel_core.errors import AlreadyExists, Conflict, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.docker import Engine
@@ -60,7 +60,10 @@ class Networks:
         inside = {str(entry.get("Name")) for entry in _containers(found)}
         for service in self._services:
             if service.container not in inside:
-                await self._engine.join(name, service.container, service.alias)
+                try:
+                    await self._engine.join(name, service.container, service.alias)
+                except NotFound as error:
+                    raise Unavailable(f"{service.container} is not there: {error}", retry_after_s=2) from error
 
     async def rejoin(self) -> None:
         """Whatever was made anew since (a service's container) is in every network again."""
@@ -75,11 +78,10 @@ class Networks:
         if not await self._has_sessions(org):
             await self._drop(name)
 
-    async def drop_unused(self) -> None:
-        for network in await self._engine.networks(self._ours()):
-            org = (network.get("Labels") or {}).get(plan.ORG, "")
-            if not await self._has_sessions(org):
-                await self._drop(str(network["Name"]))
+    async def orgs(self) -> list[str]:
+        """Who has a network."""
+        networks = await self._engine.networks(self._ours())
+        return [str((network.get("Labels") or {}).get(plan.ORG, "")) for network in networks]
 
     async def _has_sessions(self, org: str) -> bool:
         return bool(await self._engine.containers(plan.org_labels(self._installation, org, "session")))
@@ -114,7 +116,7 @@ async def make(engine: Engine, name: str, body: Mapping[str, Any], pool: Range) 
         return {}
     raise Refused(
         "NO_ADDRESSES",
-        f"all /{PREFIX} ranges of {pool} are taken: destroy sessions of other orgs, or give [spawner] docker_pool a larger one",
+        f"all /{PREFIX} ranges of {pool} are taken: destroy sessions of other orgs, or give [docker] pool a larger one",
     )
 
 
@@ -123,9 +125,9 @@ def pool_of(text: str) -> Range:
     try:
         pool = ipaddress.IPv4Network(text)
     except ValueError as error:
-        raise Misconfigured(f"[spawner] docker_pool {text!r} is no IPv4 range: {error}") from error
+        raise Misconfigured(f"[docker] pool {text!r} is no IPv4 range: {error}") from error
     if pool.prefixlen > PREFIX or not pool.is_private:
-        raise Misconfigured(f"[spawner] docker_pool {text} has to be a private range of at least one /{PREFIX}")
+        raise Misconfigured(f"[docker] pool {text} has to be a private range of at least one /{PREFIX}")
     return pool
 
 

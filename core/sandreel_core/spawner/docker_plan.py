@@ -27,8 +27,6 @@ INCARNATION, BOOT, PROFILE, NODE = f"{_LABEL}incarnation", f"{_LABEL}boot", f"{_
 # What an object is: `session`, `hand` (a container that is never started), `service`, `workspace`, `cache`, `org` and
 # `front` (networks).
 KIND = f"{_LABEL}kind"
-# Of a service: a hash of its body, so that one that is as it should be is started again with the networks that it is in.
-CONFIG = f"{_LABEL}config"
 
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
@@ -196,8 +194,8 @@ def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]
             "OomScoreAdj": 500,
             "Ulimits": [
                 {"Name": "nofile", "Soft": shape.nofile[0], "Hard": shape.nofile[1]},
-                _ulimit("fsize", max(shape.fsize_bytes, spool)),
-                _ulimit("core", 0),
+                ulimit("fsize", max(shape.fsize_bytes, spool)),
+                ulimit("core", 0),
             ],
             # What runnerd itself complains of; `compress` must be off where one file is kept.
             "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "1", "compress": "false"}},
@@ -242,20 +240,11 @@ def hand_container(installation: str, image: str, mounts: list[dict[str, Any]]) 
 def org_network(installation: str, org: str) -> dict[str, Any]:
     """The body of `POST /networks/create`, but its range: internal, so that nothing is routed out of it."""
     labels = org_labels(installation, org, "org")
-    return _network(network_name(installation, org), labels, bridge_name(installation, org), internal=True)
+    return network(network_name(installation, org), labels, bridge_name(installation, org), internal=True)
 
 
-def front_network(installation: str) -> dict[str, Any]:
-    """The network by which a service is published on the machine's loopback; no session is in it."""
-    labels = {KIND: "front", INSTALLATION: installation}
-    return _network(front_name(installation), labels, f"sr-{mark(installation)[:12]}", internal=False)
-
-
-def front_name(installation: str) -> str:
-    return f"sandreel-{mark(installation)}-front"
-
-
-def _network(name: str, labels: dict[str, str], bridge: str, *, internal: bool) -> dict[str, Any]:
+def network(name: str, labels: dict[str, str], bridge: str, *, internal: bool) -> dict[str, Any]:
+    """A bridge without IPv6. `bridge`: its interface on the host."""
     return {
         "Name": name,
         "CheckDuplicate": True,
@@ -267,46 +256,7 @@ def _network(name: str, labels: dict[str, str], bridge: str, *, internal: bool) 
     }
 
 
-def service_name(installation: str, service: str) -> str:
-    return f"sandreel-{mark(installation)}-{service}"
-
-
-def nats_container(
-    installation: str, image: str, *, user: tuple[int, int], data: str, config: str, port: int, memory: str
-) -> dict[str, Any]:
-    """The bus: its files are the host's own at the same place, its port is the host's own on loopback.
-
-    memory  the soft limit of its heap (GOMEMLIMIT); what the kernel allows is four times as much
-    """
-    body: dict[str, Any] = {
-        "Image": image,
-        "Cmd": ["-c", config],
-        "User": f"{user[0]}:{user[1]}",
-        "Env": [f"GOMEMLIMIT={memory}"],
-        "Labels": {KIND: "service", INSTALLATION: installation},
-        "ExposedPorts": {f"{port}/tcp": {}},
-        "StopSignal": "SIGTERM",
-        "Healthcheck": {"Test": ["NONE"]},  # whoever starts it asks it itself
-        "HostConfig": {
-            "NetworkMode": front_name(installation),
-            "Mounts": [bind_mount(data, data)],
-            "PortBindings": {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]},
-            "ReadonlyRootfs": True,
-            "Tmpfs": {_TMP: f"rw,nosuid,nodev,mode=1777,size={16 * _MIB}"},
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
-            "Memory": 2048 * _MIB,
-            "PidsLimit": 512,
-            "Ulimits": [_ulimit("core", 0)],
-            "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "1", "compress": "false"}},
-            "RestartPolicy": {"Name": "no"},  # whoever started it starts it again
-        },
-    }
-    body["Labels"][CONFIG] = hashlib.sha256(repr(body).encode()).hexdigest()[:16]
-    return body
-
-
-def _ulimit(name: str, value: int) -> dict[str, Any]:
+def ulimit(name: str, value: int) -> dict[str, Any]:
     return {"Name": name, "Soft": value, "Hard": value}
 
 

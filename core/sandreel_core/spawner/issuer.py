@@ -52,6 +52,6 @@ class Issuer:
             subscribe=user.subscribe,
             responds=user.responds,
             expires_at_s=None if lasts_s is None else now_s + int(lasts_s),
-            max_subscriptions=user.max_subscriptions or -1,
+            max_subscriptions=user.max_subscriptions or jwt.NO_LIMIT,
         )
         return jwt.encode(claims, issuer=self.key.public, issued_at_s=now_s, sign=self.key.sign)

@@ -74,7 +74,7 @@ class Spawner:
         self._sessions = Sessions(bus, partitions)
         self._heads = Heads(bus)
         self._quota = Quota(bus, plan.quotas)
-        self._closing = Closing(bus, self._journal, self._heads)
+        self._closing = Closing(bus, self._journal, self._heads, installation_key=plan.terms.key)
         self._effects = Effects(backend, self._journal, self._quota, plan.terms)
         self._sweeper = Sweeper(bus, self._journal, self._heads, stop_within_s=plan.limits.stop_within_s)
         self._holding = Holding(bus, self._journal, self._sessions, partitions)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
+from sandreel_core.bus.credentials import Creds
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.jetstream_connection import Link
 from sandreel_core.bus.port import CaughtUp, Item, Stream, Work
+from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
-from tests.support.nats import Connect
+from tests.support.nats import Connect, connect_to
 from tests.support.proxy import Proxy
 
 LIMIT_S = 30
@@ -230,3 +235,24 @@ async def consumers(bus: JetStreamBus, stream: str) -> list[str]:
 
     answer = msgspec.json.decode(await bus.request(f"$JS.API.CONSUMER.NAMES.{stream}", b""))
     return list(answer["consumers"] or [])
+
+
+async def test_streams_of_a_server_with_passwords_are_there_when_it_knows_jwts() -> None:
+    data = Path(tempfile.mkdtemp(prefix="sandreel-nats-"))
+    data.chmod(0o711)
+    try:
+        async with NatsServer(data / "nats") as before:
+            bus = await connect_to(before)
+            await bus.ensure([REEL])
+            assert await bus.append(SUBJECT, b"kept") == 1
+            await bus.close()
+        authority = Authority(data / "identity")
+        async with NatsServer(data / "nats", authority=authority) as server:
+            identity = Creds.parse(authority.creds_file("operator").read_text())
+            bus = await JetStreamBus.connect([server.url], name="t", identity=identity, connect_timeout_s=LIMIT_S)
+            stored = await bus.last(REEL.name, SUBJECT)
+            assert stored is not None
+            assert stored.body == b"kept"
+            await bus.close()
+    finally:
+        shutil.rmtree(data)

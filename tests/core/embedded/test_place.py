@@ -24,7 +24,14 @@ def test_keys_are_made_once_and_kept(tmp_path: Path) -> None:
         first = place.keys()
     with open_place(tmp_path / "data") as place:
         assert place.keys() == first
-    assert len({first.role_password, first.runnerd_password, first.client_password}) == 3
+
+
+def test_what_an_earlier_version_kept_is_no_trouble(tmp_path: Path) -> None:
+    with open_place(tmp_path / "data") as place:
+        keys = place.keys()
+        before = json.loads(place.keys_file.read_text()) | {"role_password": "old", "client_password": "old"}
+        place.keys_file.write_text(json.dumps(before))
+        assert place.keys() == keys
 
 
 def test_a_port_that_moves_leaves_the_rest(tmp_path: Path) -> None:
@@ -32,7 +39,7 @@ def test_a_port_that_moves_leaves_the_rest(tmp_path: Path) -> None:
         keys = place.keys()
     after = moved(keys, "nats")
     assert after.nats_port != keys.nats_port
-    assert (after.postgres_port, after.role_password) == (keys.postgres_port, keys.role_password)
+    assert (after.postgres_port, after.installation) == (keys.postgres_port, keys.installation)
 
 
 def test_a_role_gets_a_port_for_its_health_also_where_none_was_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.place import open_place
 from sandreel_core.embedded.wiring import Wiring
 from sandreel_core.settings import load
@@ -17,6 +18,7 @@ DSN = "postgresql://a:b@127.0.0.1:1/c"
 def written(data: Path, **environ: str) -> dict[str, dict[str, Any]]:
     """(roles.toml, client.toml) by name."""
     with open_place(data) as place:
+        Authority(place.identity).open()
         Wiring.read(environ).write(place, place.keys(), DSN)
         return {path.stem: tomllib.loads(path.read_text()) for path in (place.roles, place.client)}
 
@@ -35,5 +37,6 @@ def test_sessions_see_nothing_of_the_data_whatever_else_is_hidden(tmp_path: Path
     own.write_text('[spawner]\nhidden = ["/srv/secret"]\n')
     assert written(data, SANDREEL_CONFIG=str(own))["roles"]["spawner"]["hidden"] == [str(data), "/srv/secret"]
     with open_place(data) as place:
+        Authority(place.identity).open()
         environ = Wiring.read({"SANDREEL_SPAWNER_HIDDEN": "/a,/b"}).role_environment(place)
     assert load(Settings, environ=environ).hidden == (str(data), "/a", "/b")

@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from tests.support.rigs import KEY, Rig, seen, spec, status
 
 WITHIN_S = 2  # a death is told
 
-BACKENDS = {
+BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Rig]]] = {
     "plain": lambda data: rigs.process(data, False),
     "boxed": lambda data: rigs.process(data, True),
     "docker": rigs.docker,

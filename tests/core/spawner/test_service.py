@@ -698,7 +698,7 @@ async def test_a_full_stream_makes_runnerds_hold(backend: FakeBackend) -> None:
 
         async def nearly_full(stream: str) -> object:
             found = await real(stream)
-            return replace(found, max_bytes=state.bytes + 1) if stream == "REEL-0" else found
+            return msgspec.structs.replace(found, max_bytes=state.bytes + 1) if stream == "REEL-0" else found
 
         bus.state = nearly_full  # type: ignore[assignment,method-assign]
         async with asyncio.timeout(10):

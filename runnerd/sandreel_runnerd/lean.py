@@ -1,0 +1,37 @@
+"""What a boot leaves for later. Imported by `__main__` before anything else: nearly all of a boot is imports
+(docs/decisions/0019-a-lean-boot.md has the figures)."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+
+def postpone() -> None:
+    """To be called once, before nats-py is imported, and only in a process that is runnerd's own.
+
+    nats-py imports its JetStream client, which is a third of it, to make one when it is asked to, and for the names of
+    two headers. Nobody here asks: `bus/jetstream*.py` speak the server's API themselves. And what imports make stays, so
+    that collecting garbage meanwhile finds none.
+    """
+    gc.disable()
+    later = sys.modules["nats.js"] = _Later("nats.js", "Imported as soon as anything of it is asked for.")
+    vars(importlib.import_module("nats"))["js"] = later  # as importing it would have done
+
+
+def imported() -> None:
+    """To be called when everything is imported: what there is now is never looked at again by a collection."""
+    gc.freeze()
+    gc.enable()
+
+
+class _Later(ModuleType):
+    """Stands for a module until it is needed."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
