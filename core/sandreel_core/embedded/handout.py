@@ -24,16 +24,17 @@ from sandreel_core.embedded.nats import server_config
 from sandreel_core.embedded.place import toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ACCOUNTS
+from sandreel_core.spawner.docker_services import BUS_PORT
 from sandreel_core.spawner.docker_settings import BUS_ALIAS
 
 # Of the images (image/*/Dockerfile) and, for Postgres, of the ordinary one. The spawner is root without a capability: the
 # engine's socket belongs to root, and whoever may use it can do anything anyway.
 USERS: Mapping[str, int] = {"nats": 10002, "postgres": 999, "spawner": 0, "projector": 10003, "operator": 10003}
 CONFIG = "sandreel.toml"
-NATS_PORT, POSTGRES_PORT = 4222, 5432
+POSTGRES_PORT = 5432
 MAX_PAYLOAD_BYTES = 1024 * 1024
 _USAGE = 64  # sysexits.h, EX_USAGE
-_NATS_URL = f"nats://{BUS_ALIAS}:{NATS_PORT}"
+_NATS_URL = f"nats://{BUS_ALIAS}:{BUS_PORT}"
 
 
 def hand_out(root: Path, data: Path) -> None:
@@ -73,7 +74,7 @@ def _files(authority: Authority, password: str, dsn: str) -> dict[str, dict[str,
         return {"bus.creds": authority.creds_file(user).read_text()}
 
     store = Path("/data")
-    server = server_config(store, host="0.0.0.0", port=NATS_PORT, max_payload_bytes=MAX_PAYLOAD_BYTES)  # noqa: S104 - the container's own
+    server = server_config(store, host="0.0.0.0", port=BUS_PORT, max_payload_bytes=MAX_PAYLOAD_BYTES)  # noqa: S104 - the container's own
     # For the health check of the ordinary image; the container's loopback, where nobody else is.
     server |= authority.server_config(store / "accounts") | {"http": "127.0.0.1:8222"}
     return {
