@@ -131,9 +131,9 @@ def reporter(*, json: bool) -> Callable[[Status], None]:
 
     def report(status: Status) -> None:
         if json:
-            import msgspec
+            from sandreel_core.json_line import json_text
 
-            _print(msgspec.json.encode(status).decode())
+            _print(json_text(status))
         elif status.state != "starting" or status.detail:
             pid = f"pid {status.pid}" if status.pid else ""
             took = f"{status.took_s:.2f} s" if status.took_s is not None else ""
@@ -185,9 +185,9 @@ def _detach(args: argparse.Namespace) -> int:
     command += ["--keep-sessions"] if args.keep_sessions else []
     pid = start(command, data_of(args) / "logs" / "up.log", within_s=_DETACHED_WITHIN_S)
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
-        print(msgspec.json.encode({"pid": pid, "data": str(data_of(args))}).decode())
+        print(json_text({"pid": pid, "data": str(data_of(args))}))
     else:
         print(f"sandreel is up (pid {pid}), data in {data_of(args)}; `sandreel down` stops it")
     return 0
@@ -227,8 +227,8 @@ async def run_down(args: argparse.Namespace) -> int:
 
 def _say(args: argparse.Namespace, data: Path, text: str) -> None:
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
-        print(msgspec.json.encode({"data": str(data), "result": text}).decode())
+        print(json_text({"data": str(data), "result": text}))
     else:
         print(f"{text}, data in {data}")
