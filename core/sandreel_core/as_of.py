@@ -128,7 +128,11 @@ class AsOf:
         ]
 
     def _session(self, where: EventSubject) -> _Session:
-        return self._sessions.setdefault((where.org, where.session), _Session())
+        key = where.org, where.session
+        found = self._sessions.get(key)
+        if found is None:
+            found = self._sessions[key] = _Session()
+        return found
 
 
 class _Session:

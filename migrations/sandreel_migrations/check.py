@@ -61,7 +61,12 @@ def _one(stream: str, events: int, lag_s: float, looked_s_ago: float | None, qua
         return Check(name=name, level="warn", found=found, mend="wait; if it grows, look at the projector's log")
     if quarantined:
         found += f", {quarantined} events in quarantine"
-        return Check(name=name, level="warn", found=found, mend="SELECT * FROM reel.quarantine says what they are")
+        return Check(
+            name=name,
+            level="warn",
+            found=found,
+            mend="`sandreel projections quarantine ls` says what they are and why, `quarantine retry` tries again",
+        )
     return Check(name=name, level="ok", found=found)
 
 

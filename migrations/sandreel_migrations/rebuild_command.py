@@ -31,7 +31,7 @@ ones in the place of the live ones in one transaction. The old ones are kept unt
 Interrupted or killed, the same command goes on where it was.
 """
 _EPILOG = """\
-exit codes: 0 done; 1 something differs, and nothing was swapped; 2 it could not be done.
+exit codes: 0 done; 1 something differs or could not be compared, and nothing was swapped; 2 it could not be done.
 """
 
 
@@ -59,6 +59,11 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--accept-differences", action="store_true", help="swap also when rows differ (a fold was mended, say)"
     )
+    parser.add_argument(
+        "--accept-uncompared",
+        action="store_true",
+        help="swap also where live rows cannot be compared: their stream was restored or replaced",
+    )
     add_archive(parser)
     parser.set_defaults(run=run)
 
@@ -83,10 +88,11 @@ async def run(args: argparse.Namespace) -> int:
         to=None if args.to is None else Cursor.parse(args.to),
         compare_only=args.compare_only,
         accept_differences=args.accept_differences,
+        accept_uncompared=args.accept_uncompared,
         archive=archive_of(args),
     )
-    if order.to is not None and (order.compare_only or order.accept_differences):
-        raise Malformed("--to compares and swaps nothing: it goes with neither --compare-only nor --accept-differences")
+    if order.to is not None and (order.compare_only or order.accept_differences or order.accept_uncompared):
+        raise Malformed("--to compares and swaps nothing: it goes neither with --compare-only nor with --accept-…")
     dsn = dsn_of(args)
 
     os.nice(_NICENESS)
@@ -96,7 +102,7 @@ async def run(args: argparse.Namespace) -> int:
 
     async with connect(args, operator=True) as client:
         rebuild = Rebuild(client.bus, dsn, sources(client.partitions), make_schema, report, order)
-        return _tell(await rebuild.run(), order.compare_only, report)
+        return tell(await rebuild.run(), order.compare_only, report)
 
 
 def archive_of(args: argparse.Namespace) -> Path | None:
@@ -109,11 +115,20 @@ def archive_of(args: argparse.Namespace) -> Path | None:
     return usual if usual.is_dir() else None
 
 
-def _tell(outcome: Outcome, compare_only: bool, report: Report) -> int:
+def tell(outcome: Outcome, compare_only: bool, report: Report) -> int:
+    """The exit code."""
     for comparison in outcome.compared:
         _tell_one(comparison, report)
+    for each in outcome.uncompared:
+        report.say(
+            "not_compared",
+            f"reel.{each.table}: not compared: {each.why}",
+            table=each.table,
+            why=each.why,
+        )
     if outcome.not_compared:
         report.say("not_compared", outcome.not_compared, why=outcome.not_compared)
+    _tell_quarantine(outcome, report)
     if outcome.swapped is not None:
         old = (
             f"; the old ones are in {outcome.swapped} until `sandreel projections drop-old`" if outcome.swapped else ""
@@ -123,11 +138,36 @@ def _tell(outcome: Outcome, compare_only: bool, report: Report) -> int:
     if outcome.differing and not compare_only:
         text = f"nothing was swapped: {_rows(outcome.differing)} differ; look at them in reel_rebuild, then --accept-differences"
         report.say("differs", text, differing=outcome.differing)
-    elif outcome.compared:
+    if outcome.uncompared and not compare_only:
+        names = ", ".join(f"reel.{each.table}" for each in outcome.uncompared)
+        text = (
+            f"nothing was swapped: the live rows of {names} could not be compared, and would be replaced by those in"
+            " reel_rebuild: look at both, then --accept-uncompared"
+        )
+        report.say("uncompared", text, tables=[each.table for each in outcome.uncompared])
+    if outcome.compared and (compare_only or not (outcome.differing or outcome.uncompared)):
         report.say(
             "kept", "nothing was swapped; `sandreel projections rebuild` goes on from here", differing=outcome.differing
         )
-    return DIFFERS if outcome.differing else 0
+    return DIFFERS if outcome.differing or outcome.uncompared else 0
+
+
+def _tell_quarantine(outcome: Outcome, report: Report) -> None:
+    """Events that one side alone could not digest are a usual reason for a difference."""
+    if outcome.only_live:
+        report.say(
+            "quarantine",
+            f"the live views have {_events(outcome.only_live)} in quarantine that the rebuilt ones have not:"
+            " `sandreel projections quarantine retry` takes in what can be digested now, without a swap",
+            only_live=outcome.only_live,
+        )
+    if outcome.only_rebuilt:
+        report.say(
+            "quarantine",
+            f"the rebuilt views have {_events(outcome.only_rebuilt)} in quarantine that the live ones have not: they"
+            " lack these; after a swap `sandreel projections quarantine ls` says why, and `quarantine retry` tries again",
+            only_rebuilt=outcome.only_rebuilt,
+        )
 
 
 def _tell_one(comparison: Comparison, report: Report) -> None:
@@ -160,6 +200,10 @@ def _tell_one(comparison: Comparison, report: Report) -> None:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _events(count: int) -> str:
+    return f"{count:,} event{'' if count == 1 else 's'}"
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ import asyncpg
 
 from sandreel_core.errors import AlreadyExists, Malformed, Misconfigured, NotFound
 from sandreel_core.ids import check_org
-from sandreel_projections.access import ACCESS, GROUP, grants
+from sandreel_projections.access import ACCESS, GROUP, confinement, grants
 from sandreel_projections.columns import SCHEMA
 from sandreel_projections.database import Connection, connected, translated
 from sandreel_projections.scram import verifier
@@ -27,6 +27,8 @@ MAX_CONNECTIONS = 8
 # nothing holds back vacuum and the swap of a rebuild.
 _STATEMENT_S, _IDLE_S = 300, 60
 _SALT_BYTES = 16
+# What our logins bear on a server that has others too.
+_COMMENT = "sandreel analyst"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ async def add(dsn: str, name: str, orgs: Sequence[str], password: str) -> None:
             raise Misconfigured("the views' schema is missing or old: run python -m sandreel_migrations")
         if await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", name):
             raise AlreadyExists(f"the server has a role {name} already: remove it (`sandreel analyst rm {name}`) first")
-        await connection.execute(grants(SCHEMA))
+        await _open(connection)
         await _statement(
             connection,
             "CREATE ROLE %I LOGIN INHERIT NOCREATEDB NOCREATEROLE CONNECTION LIMIT %s PASSWORD %L",
@@ -81,7 +83,7 @@ async def add(dsn: str, name: str, orgs: Sequence[str], password: str) -> None:
             ("timezone", "UTC"),
         ):
             await _statement(connection, "ALTER ROLE %I SET %I = %L", name, setting, value)
-        await _statement(connection, "COMMENT ON ROLE %I IS 'sandreel analyst'", name)
+        await _statement(connection, "COMMENT ON ROLE %I IS %L", name, _COMMENT)
         await _statement(connection, f"GRANT {GROUP} TO %I", name)
         if not await connection.fetchval("SELECT pg_has_role($1, 'SET')", name):
             # Who is no superuser needs it to see what the analyst sees (`sandreel sql --role`), and to end its sessions.
@@ -96,10 +98,12 @@ async def add(dsn: str, name: str, orgs: Sequence[str], password: str) -> None:
 async def remove(dsn: str, name: str) -> None:
     """It sees nothing from here on; its sessions are ended and its login is dropped.
 
-    Raises NotFound, and Misconfigured when something else holds the login: it can log in no more then.
+    Raises NotFound, and Misconfigured when something else holds the login: it can log in no more then, and the same
+    call drops it when that is gone.
     """
     async with _operator(dsn) as connection:
-        await _known(connection, name)
+        if not await connection.fetchval(_HELD, name, _COMMENT):
+            await _known(connection, name)
         await connection.execute(f"DELETE FROM {ACCESS}.analyst_orgs WHERE analyst = $1", name)  # noqa: S608 - our own
         if await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", name):
             await _statement(connection, "ALTER ROLE %I NOLOGIN", name)
@@ -111,6 +115,36 @@ async def remove(dsn: str, name: str) -> None:
     async with _operator(dsn) as connection:
         if await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", name):
             await _statement(connection, "DROP ROLE %I", name)
+
+
+# A login that an earlier `remove` could not drop: ours, and nobody can log in with it.
+_HELD = """
+SELECT EXISTS (
+    SELECT FROM pg_roles WHERE rolname = $1 AND NOT rolcanlogin AND shobj_description(oid, 'pg_authid') = $2)"""
+
+
+async def _open(connection: Connection) -> None:
+    """Let the group read the views where it may not yet: what an operator has taken from it since stays taken. And in a
+    database that is ours alone take back what Postgres lets everybody do, where we may."""
+    if not await connection.fetchval(_OPENED, GROUP, SCHEMA):
+        await connection.execute(grants(SCHEMA))
+    found = await connection.fetchrow(_OURS_ALONE, SCHEMA)
+    if found is not None:
+        await connection.execute(confinement(found["database"], found["owner"]))
+
+
+_OPENED = """
+SELECT coalesce((SELECT has_schema_privilege(oid, to_regnamespace($2), 'USAGE') FROM pg_roles WHERE rolname = $1), false)"""
+# One row where a superuser asks, nothing but the views is there, and PUBLIC still may what Postgres lets it.
+_OURS_ALONE = """
+SELECT quote_ident(current_database()) AS database, quote_ident(pg_get_userbyid(n.nspowner)) AS owner
+FROM pg_namespace AS n
+WHERE n.nspname = $1
+  AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+  AND has_database_privilege('public', current_database(), 'TEMPORARY')
+  AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname !~ '^(pg_.*|information_schema|public|reel|reel_.*)$')
+  AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('public'))
+  AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('public'))"""
 
 
 async def everyone(dsn: str) -> list[Analyst]:
@@ -135,7 +169,9 @@ async def become(connection: Connection, name: str) -> None:
 async def _known(connection: Connection, name: str) -> None:
     found = f"SELECT count(*) FROM {ACCESS}.analyst_orgs WHERE analyst = $1"  # noqa: S608 - our own
     if not await connection.fetchval(found, name):
-        raise NotFound(f"there is no analyst {name[:80]!r} (see `sandreel analyst ls`)")
+        raise NotFound(
+            f"there is no analyst {name[:80]!r}: it is removed already, or never was (`sandreel analyst ls` lists them)"
+        )
 
 
 @asynccontextmanager
@@ -169,7 +205,7 @@ class _explained:  # noqa: N801 - reads as a statement
             held = " ".join(f"{error}: {error.detail or ''}".split())[:500]
             raise Misconfigured(
                 f"the login sees nothing and cannot log in any more, but is not dropped: {held}; take that away"
-                " (`DROP OWNED BY` in each database that is named), then DROP ROLE"
+                " (`DROP OWNED BY` in each database that is named), then run the same command again"
             ) from error
         if isinstance(error, asyncpg.PostgresError):
             with translated():

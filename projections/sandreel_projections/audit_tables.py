@@ -59,7 +59,10 @@ command_log = Table(
     text("expected_revision", "cursor of the last event that the sender had seen, where it minds"),
     _data(),
     text("problem", "why it is not in order; null where it is"),
-    count("sequence", "place in the stream of commands"),
+    count("sequence", "place in the stream of commands, as it was then"),
+    text(
+        "epoch", "epoch of the stream of commands that it was sent to: another one after that was replaced", null=False
+    ),
     Index("command_log_by_time", "org", "stored_at"),
     comment="Every command as it was sent. reel.commands shows it with what came of it.",
 )

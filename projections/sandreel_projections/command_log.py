@@ -46,6 +46,7 @@ class Asked:
     problem: str
     sequence: int
     at: datetime
+    epoch: str
 
 
 class CommandRow(Struct, frozen=True, kw_only=True):
@@ -68,12 +69,13 @@ class CommandRow(Struct, frozen=True, kw_only=True):
     data: str | None = None
     problem: str | None = None
     sequence: int
+    epoch: str
 
 
 def asked(stored: Stored, epoch: str) -> Asked:
     """Raises Malformed for what stands on no command's subject. What is not in order keeps its place: somebody sent it."""
     where = parse_command_subject(stored.subject)
-    place = stored.sequence, instant(stored.time_ns)
+    place = stored.sequence, instant(stored.time_ns), epoch
     try:
         envelope = decode_command(stored.subject, stored.body)
     except Refused as refused:
@@ -122,6 +124,7 @@ def _row(change: Asked) -> CommandRow:
         data=kept(type or "", change.body) if envelope else None,
         problem=_name(change.problem) or None,
         sequence=change.sequence,
+        epoch=change.epoch,
     )
 
 

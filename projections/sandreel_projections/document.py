@@ -43,9 +43,16 @@ organisations, and every view asks with the rights of whoever asks. Names of org
 
 On a Postgres of your own (16 or newer) the role of `[postgres] dsn` must own the views, which it does when it made them, and have
 `CREATEROLE`. Without that right everything but `sandreel analyst` works; somebody who has it can make the group with
-`CREATE ROLE sandreel_analysts; GRANT sandreel_analysts TO THAT_ROLE WITH ADMIN OPTION`. What Postgres lets everybody do, an analyst
-may too: temporary tables, large objects, advisory locks (on which projectors decide who leads). To take that back in a database that holds
-nothing but the views, as a superuser, PROJECTOR being the role of `[postgres] dsn`:
+`CREATE ROLE sandreel_analysts; GRANT sandreel_analysts TO THAT_ROLE WITH ADMIN OPTION`. What you REVOKE from `sandreel_analysts` stays
+revoked when you add another analyst; an upgrade of the views and a rebuild grant it again.
+
+A role that you made yourself and that may read `reel` is no analyst: row-level security asks for its organisations, and Postgres says
+`permission denied for schema reel_access`. Make it an analyst (`sandreel analyst add`), or, if it may see everybody's rows, grant it Postgres'
+own `pg_read_all_data`.
+
+What Postgres lets everybody do, an analyst might too: temporary tables, large objects, advisory locks (on which projectors decide who leads).
+In a database that holds nothing but the views, `sandreel analyst add` takes that back from PUBLIC, if `[postgres] dsn` is a superuser's: so
+it is below `sandreel up`. Elsewhere do it yourself, as a superuser, PROJECTOR being the role of `[postgres] dsn`:
 
 ```sql
 {confinement}```

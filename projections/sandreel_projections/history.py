@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sandreel_core.archive import Manifest, manifests, read
-from sandreel_core.bus.port import Bus, CaughtUp, Item, Missing, Stored
+from sandreel_core.bus.port import Bus, CaughtUp, Item, Missing, Stored, StreamState
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_projections.source import Source
 
@@ -35,7 +36,7 @@ class Archived:
     @classmethod
     @asynccontextmanager
     async def of(
-        cls, directory: Path, found: Sequence[Manifest], after: int = 0, *, prefix: str = ""
+        cls, directory: Path, found: Sequence[Part], after: int = 0, *, prefix: str = ""
     ) -> AsyncGenerator[Archived, None]:
         """The messages of these archive files, on subjects that begin so; needs as much temporary disk (TMPDIR) as
         they have uncompressed.
@@ -50,13 +51,15 @@ class Archived:
             finally:
                 archived._file.close()
 
-    def _load(self, directory: Path, found: Sequence[Manifest], after: int, prefix: str) -> None:
+    def _load(self, directory: Path, found: Sequence[Part], after: int, prefix: str) -> None:
         try:
-            for manifest in found:
+            for manifest, up_to in found:
                 ends = [exec_.terminal_seq for exec_ in manifest.execs if exec_.subject.startswith(prefix)]
                 if ends and max(ends) > after:
                     messages = read(directory, manifest)
-                    self._add(each for each in messages if each.sequence > after and each.subject.startswith(prefix))
+                    self._add(
+                        each for each in messages if after < each.sequence <= up_to and each.subject.startswith(prefix)
+                    )
         except (Malformed, OSError, sqlite3.Error, EOFError) as error:
             raise Misconfigured(f"the archive in {directory} cannot be read: {error}") from error
 
@@ -84,12 +87,31 @@ class Archived:
             after = rows[-1][1]
 
 
-def listed(directory: Path | None, stream: str, epoch: str) -> list[Manifest]:
-    """The archive files of a stream since it has this epoch. Raises Misconfigured when they cannot be read."""
+class Part(NamedTuple):
+    """A file of the archive, of which messages up to this sequence belong to the stream."""
+
+    manifest: Manifest
+    up_to: int
+
+
+# By epoch, up to which sequence a stream is the one that had it.
+Lineage = Mapping[str, int]
+_WITHOUT_END = 1 << 63
+
+
+def lineage(state: StreamState) -> Lineage:
+    """What was archived before a stream was restored belongs to it as far as the copy reached: what was stored behind
+    that is lost, and other events have those sequences now."""
+    return {**dict(reversed(state.ancestors)), state.epoch: _WITHOUT_END}
+
+
+def listed(directory: Path | None, stream: str, epochs: Lineage) -> list[Part]:
+    """The archive files of a stream. Raises Misconfigured when they cannot be read."""
     if directory is None:
         return []
     try:
-        return [manifest for manifest in manifests(directory, stream) if manifest.epoch == epoch]
+        found = manifests(directory, stream)
+        return [Part(manifest, epochs[manifest.epoch]) for manifest in found if manifest.epoch in epochs]
     except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise Misconfigured(f"the archive in {directory} cannot be read: {error}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sandreel_core.bus.port import StreamState
@@ -20,6 +20,7 @@ class Order:
     to       stop there, and swap nothing
     archive  where archived execs are; None: there are none
     accept_differences  swap also when rows differ from the live ones
+    accept_uncompared   swap also where live rows could not be compared: their stream was restored or replaced
     patience_s  how long servers that are away are waited for
     """
 
@@ -27,19 +28,33 @@ class Order:
     to: Cursor | None = None
     compare_only: bool = False
     accept_differences: bool = False
+    accept_uncompared: bool = False
     archive: Path | None = None
     patience_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Uncompared:
+    """A live table with rows, and why they are not compared with the rebuilt ones."""
+
+    table: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """compared  one for each table that was; why not, where none was
     swapped      the schema that the old tables are in now, empty when there were none; None: nothing was swapped
+    uncompared   live tables whose rows nobody could compare
+    only_live, only_rebuilt  events that only the live views have in quarantine, and only the rebuilt ones
     """
 
     compared: list[Comparison]
     not_compared: str
     swapped: str | None
+    uncompared: list[Uncompared] = field(default_factory=list)
+    only_live: int = 0
+    only_rebuilt: int = 0
 
     @property
     def differing(self) -> int:

@@ -126,7 +126,7 @@ def check_stream(state: StreamState, epoch: str, sequence: int) -> None:
     if state.epoch != epoch:
         raise Misconfigured(
             f"stream {state.name} has epoch {state.epoch}, the views were made from epoch {epoch}: it was restored"
-            " or replaced (see `sandreel streams restore`); `sandreel projections rebuild` has them read again"
+            " or replaced (see `sandreel streams restore`); `sandreel projections rebuild --accept-uncompared` has them read again"
         )
     if state.last_sequence < sequence:
         raise Misconfigured(

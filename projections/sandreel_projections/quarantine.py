@@ -10,13 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sandreel_core.bus.port import Bus, Stored
+from sandreel_core.bus.port import Bus, Stored, StreamState
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_projections.batch import Batch, Views
 from sandreel_projections.database import Connection, connected, translated
 from sandreel_projections.follower import PACE
-from sandreel_projections.history import Archived, history, listed
+from sandreel_projections.history import Archived, history, lineage, listed
 from sandreel_projections.source import Source
 from sandreel_projections.swap import IDLE_WITHIN_S
 from sandreel_projections.tables import SCHEMA, columns
@@ -132,7 +132,9 @@ async def _retry(
         before = await _entries(connection, where, source.stream, org, session)
         async with AsyncExitStack() as stack:
             archived = None
-            if files := listed(archive, source.stream, cursor["epoch"]):
+            state = await _state(bus, source.stream, patience_s)
+            epochs = lineage(state) if state.epoch == cursor["epoch"] else {}
+            if files := listed(archive, source.stream, epochs):
                 archived = await stack.enter_async_context(Archived.of(archive or Path(), files, prefix=prefix))
             with translated():  # not before: to read an archive may take long
                 await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_WITHIN_S * 1000)}")
@@ -170,25 +172,21 @@ async def _again(
     """Its rows from the log alone, in the transaction; what would be lost by that, empty if nothing."""
     first = 0
     if source.forgets:
-        try:
-            async with asyncio.timeout(patience_s):
-                first = (await bus.state(source.stream)).first_sequence
-        except TimeoutError as error:
-            raise Unavailable(f"NATS has not answered for {patience_s:g} s") from error
+        first = (await _state(bus, source.stream, patience_s)).first_sequence
     before = await _count(connection, source, org, session)
-    for table in source.tables:
-        clause = " AND sequence >= $3" if source.forgets else ""
-        values = (org, session, first) if source.forgets else (org, session)
-        with translated():
+    # Of a stream that forgets, what it has forgotten, or what stood in one before it, is known here alone.
+    clause = " AND epoch = $3 AND sequence >= $4" if source.forgets else ""
+    values = (org, session, cursor["epoch"], first) if source.forgets else (org, session)
+    with translated():
+        for table in source.tables:
             await connection.execute(
                 f"DELETE FROM {table.name} WHERE org = $1 AND session = $2{clause}",  # noqa: S608 - our own
                 *values,
             )
-    with translated():
         await connection.execute(
-            "DELETE FROM quarantine WHERE stream = $1 AND split_part(subject, '.', 3) = $2"
-            " AND split_part(subject, '.', 4) = $3",
-            *(source.stream, org, session),
+            "DELETE FROM quarantine WHERE split_part(subject, '.', 3) = $1 AND split_part(subject, '.', 4) = $2"  # noqa: S608 - our own
+            f" AND stream = '{source.stream}'{clause}",
+            *values,
         )
     views = Views(source, cursor["epoch"], limit=_ALL)
     filtered = _of_session(source, org, session)
@@ -199,6 +197,14 @@ async def _again(
                 await _fold(connection, writer, views, page)
     after = await _count(connection, source, org, session)
     return ", ".join(f"{before[name] - after[name]} rows of {name}" for name in before if after[name] < before[name])
+
+
+async def _state(bus: Bus, stream: str, patience_s: float) -> StreamState:
+    try:
+        async with asyncio.timeout(patience_s):
+            return await bus.state(stream)
+    except TimeoutError as error:
+        raise Unavailable(f"NATS has not answered for {patience_s:g} s") from error
 
 
 async def _count(connection: Connection, source: Source, org: str, session: str) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +19,9 @@ from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import Malformed, Misconfigured, NotFound, Unavailable
 from sandreel_projections import schemas, tables
-from sandreel_projections.compare import Comparison, compare
 from sandreel_projections.database import Connection, connected, translated
 from sandreel_projections.follower import Pace
-from sandreel_projections.history import Archived, listed
+from sandreel_projections.history import Archived, Lineage, lineage, listed
 from sandreel_projections.order import Order, Outcome, check_place, selected
 from sandreel_projections.progress import Pacer
 from sandreel_projections.projector import check_stream
@@ -33,6 +32,7 @@ from sandreel_projections.source import Source
 from sandreel_projections.swap import live_cursors, standing_still, swap_schema, swap_tables
 from sandreel_projections.tables import SCHEMA
 from sandreel_projections.unfinished import MakeSchema, alone, archive_files, begin
+from sandreel_projections.verdict import is_of, judge
 from sandreel_projections.writer import Reached, ourselves
 
 # Smaller transactions than the live projector's: its own wait behind them for the same disk and processor.
@@ -73,6 +73,9 @@ class Rebuild:
         self._pace = pace
         self._moved_s = time.monotonic()
 
+    def _moved(self) -> None:
+        self._moved_s = time.monotonic()
+
     async def run(self) -> Outcome:
         """Raises Misconfigured for what an operator has to mend, Malformed for an order that cannot be followed,
         Conflict when another rebuild runs, Unavailable when a server stays away: then the same order goes on."""
@@ -104,21 +107,27 @@ class Rebuild:
             states = {source.stream: await self._bus.state(source.stream) for source in self._sources}
             check_place(self._order.to, states)
             await self._check(control, states)
+            lineages = {stream: lineage(state) for stream, state in states.items()}
             epochs = {stream: state.epoch for stream, state in states.items()}
-            mark = await begin(control, self._order, self._sources, epochs, self._make_schema, self._report)
-            replays = await self._replays(control, mark, stack)
+            mark = await begin(control, self._order, self._sources, epochs, lineages, self._make_schema, self._report)
+            replays = await self._replays(control, mark, lineages, stack)
             if self._order.to is not None:
                 return await self._up_to(control, replays, self._order.to)
+            if mark.tables:
+                await self._check_views(control, replays)
             async with self._shown(replays, "rebuilds"):
                 await self._approach(control, replays)
-                compared, not_compared = await self._compare(control, mark, replays)
-            self._check_archive(mark)
-            if self._order.compare_only or (
-                any(each.differing for each in compared) and not self._order.accept_differences
-            ):
-                return Outcome(compared, not_compared, None)
-            swapped = await self._swap(control, mark, replays)
-            return Outcome(compared, not_compared, swapped)
+                verdict = await judge(self._dsn, replays, self._report, whole=not mark.tables, moved=self._moved)
+            await self._check_log(mark, lineages)
+            swapped = await self._swap(control, mark, replays) if verdict.lets(self._order) else None
+            none = (
+                ""
+                if verdict.compared or verdict.uncompared
+                else "there are no live rows of it: nothing to compare with"
+            )
+            return Outcome(
+                *(verdict.compared, none, swapped, verdict.uncompared, verdict.only_live, verdict.only_rebuilt)
+            )
 
     # -- before
 
@@ -128,12 +137,24 @@ class Rebuild:
             if stream in states and states[stream].epoch == reached.epoch:
                 check_stream(states[stream], reached.epoch, reached.sequence)
 
-    def _check_archive(self, mark: Mark) -> None:
-        """What an archiver has purged before we came to it, we have not read."""
-        if archive_files(self._order.archive, mark.epochs) != mark.archive:
-            raise _Anew("execs were archived while it read")
+    async def _check_views(self, control: Connection, replays: Sequence[Replay]) -> None:
+        """Raises Misconfigured, before anything is read, for views that could not be swapped one by one."""
+        try:
+            refuse_unread(await live_cursors(control), replays)
+        except Misconfigured:
+            await schemas.drop(control, FRESH)
+            raise
 
-    async def _replays(self, control: Connection, mark: Mark, stack: AsyncExitStack) -> list[Replay]:
+    async def _check_log(self, mark: Mark, lineages: Mapping[str, Lineage]) -> None:
+        """What an archiver has purged before we came to it, we have not read; nor what stands in a new stream."""
+        if archive_files(self._order.archive, lineages) != mark.archive:
+            raise _Anew("execs were archived while it read")
+        if {stream: (await self._bus.state(stream)).epoch for stream in mark.epochs} != mark.epochs:
+            raise _Anew("a stream was restored or replaced while it read")
+
+    async def _replays(
+        self, control: Connection, mark: Mark, lineages: Mapping[str, Lineage], stack: AsyncExitStack
+    ) -> list[Replay]:
         fresh = await live_cursors(control, FRESH)
         made = []
         for source in self._sources:
@@ -142,7 +163,7 @@ class Rebuild:
                 continue
             reached, epoch = fresh.get(source.stream), mark.epochs[source.stream]
             archived = None
-            if found := listed(self._order.archive, source.stream, epoch):
+            if found := listed(self._order.archive, source.stream, lineages[source.stream]):
                 directory = self._order.archive or Path()
                 after = 0 if reached is None else reached.sequence
                 archived = await stack.enter_async_context(Archived.of(directory, found, after))
@@ -158,7 +179,7 @@ class Rebuild:
     async def _targets(self, live: dict[str, Reached], replay: Replay) -> tuple[int, datetime | None]:
         """Where the live views are; where they are not of this stream, its end."""
         reached = live.get(replay.source.stream)
-        if reached is not None and reached.epoch == replay.epoch:
+        if reached is not None and is_of(live, replay):
             return reached.sequence, reached.at
         return (await self._bus.state(replay.source.stream)).last_sequence, None
 
@@ -207,54 +228,6 @@ class Rebuild:
         why = f"--to {to} is not compared and not swapped: the live views are at {at}, and go on; look at it in the schema {FRESH}"
         return Outcome([], why, None)
 
-    # -- comparing
-
-    async def _compare(
-        self, control: Connection, mark: Mark, replays: Sequence[Replay]
-    ) -> tuple[list[Comparison], str]:
-        """Both sides at exactly the same cursors: the live one as of one moment, the other brought to it."""
-        written = {table.name: table for replay in replays for table in replay.source.tables}
-        wanted = [*written.values()] if mark.tables else [*written.values(), tables.quarantine]
-        async with connected(self._dsn, "rebuild compares", SCHEMA) as live:
-            with translated():
-                await live.transaction(isolation="repeatable_read", readonly=True).start()
-            there = await schemas.columns_of(live, SCHEMA)
-            cursors = await live_cursors(live)
-            others = [replay.source.stream for replay in replays if not self._is_of(cursors, replay)]
-            why = (
-                f"there are no live views of {', '.join(others)} as it is now: nothing to compare with"
-                if others
-                else ""
-            )
-            # What is made of other streams alone is compared all the same. Every stream writes to the quarantine.
-            unlike = {t.name for each in replays if each.source.stream in others for t in each.source.tables}
-            wanted = [table for table in wanted if not others or table.name not in unlike | {tables.quarantine.name}]
-            for replay in replays:
-                if replay.source.stream in others:
-                    continue
-                reached = cursors[replay.source.stream]
-                await replay.to(reached.sequence, reached.at)
-            async with connected(self._dsn, "rebuild compares", FRESH) as rebuilt:
-                with translated():
-                    await rebuilt.transaction(isolation="repeatable_read", readonly=True).start()
-                found = []
-                for table in wanted:
-                    if table.name not in there:
-                        self._report.say(
-                            "not_there",
-                            f"{SCHEMA}.{table.name} is not there: nothing to compare with",
-                            table=table.name,
-                        )
-                        continue
-                    found.append(await compare(live, rebuilt, table))
-                    self._moved_s = time.monotonic()
-        return found, why or ("" if found else "none of the live tables is there")
-
-    @staticmethod
-    def _is_of(cursors: dict[str, Reached], replay: Replay) -> bool:
-        reached = cursors.get(replay.source.stream)
-        return reached is not None and reached.epoch == replay.epoch
-
     # -- swapping
 
     async def _swap(self, control: Connection, mark: Mark, replays: Sequence[Replay]) -> str:
@@ -291,16 +264,21 @@ class Rebuild:
         self, control: Connection, mark: Mark, live: dict[str, Reached], replays: Sequence[Replay]
     ) -> str:
         if mark.tables:
-            # The live cursors stay: a projector would read such a stream from its beginning, into rows that have it.
-            unread = [replay.source.stream for replay in replays if not self._is_of(live, replay)]
-            if unread:
-                raise Misconfigured(
-                    f"nothing was swapped: the live views are not of {', '.join(unread)} as it is now: run"
-                    " `sandreel projections rebuild` without --view"
-                )
+            refuse_unread(live, replays)
             return await swap_tables(control, mark.tables)
         present = await schemas.columns_of(control, FRESH)
         written = [table.name for source in self._sources for table in source.tables]
         with translated():
             purpose = await control.fetchval("SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')", SCHEMA)
         return await swap_schema(control, schemas.kept_tables(present, written), purpose or tables.PURPOSE) or ""
+
+
+def refuse_unread(live: dict[str, Reached], replays: Sequence[Replay]) -> None:
+    """Raises Misconfigured. When some tables are swapped the live cursors stay: a projector would read such a stream
+    from its beginning, into rows that have it."""
+    unread = [replay.source.stream for replay in replays if not is_of(live, replay)]
+    if unread:
+        raise Misconfigured(
+            f"nothing was swapped: the live views are not of {', '.join(unread)} as it is now: run"
+            " `sandreel projections rebuild` without --view"
+        )

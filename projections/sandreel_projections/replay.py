@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Table
 
 from sandreel_core.bus.port import Bus, Missing
 from sandreel_core.errors import Conflict, Malformed, Misconfigured, NotFound, Unavailable
 from sandreel_projections.batch import Batch
-from sandreel_projections.database import SchemaMissing, connected, translated
+from sandreel_projections.database import Connection, SchemaMissing, connected, translated
 from sandreel_projections.days import day_column
 from sandreel_projections.follower import Follower, Pace, chosen
 from sandreel_projections.history import Archived, history
 from sandreel_projections.report import Report
 from sandreel_projections.schemas import FRESH
 from sandreel_projections.source import Source
-from sandreel_projections.tables import SCHEMA, columns
+from sandreel_projections.tables import SCHEMA, columns, quarantine
 from sandreel_projections.writer import Reached, Writer
 
 _ORDER = (Unavailable, NotFound, Conflict, Malformed, SchemaMissing, Misconfigured)
@@ -79,7 +83,11 @@ class Replay:
     async def _read(self, sequence: int, at: datetime | None) -> None:
         async with Writer.open(self._dsn, self.source, schema=FRESH) as writer:
             await writer.lead()
-            reached = await writer.reached() or await writer.begin(self.epoch)
+            reached = await writer.reached()
+            if reached is None:
+                if self.source.forgets:
+                    await self._take_over_replaced()
+                reached = await writer.begin(self.epoch)
             self._follower.reached = reached.sequence
             if reached.sequence >= sequence:
                 return
@@ -121,26 +129,22 @@ class Replay:
             archived_events=archived,
         )
 
+    async def _take_over_replaced(self) -> None:
+        """What stood in a stream of another epoch: this one may have no copy of it, and the live views alone know."""
+        taken = await self._take("epoch <> $1", self.epoch)
+        if taken:
+            self._report.say(
+                "taken_over",
+                f"{self.source.stream}: it was restored or replaced; {taken:,} rows of what stood in it before are taken"
+                " over from the live views",
+                stream=self.source.stream,
+                to_sequence=0,
+                rows=taken,
+            )
+
     async def _take_over(self, item: Missing) -> None:
-        taken = 0
-        async with connected(self._dsn, "rebuild takes over", FRESH) as connection:
-            with translated():
-                async with connection.transaction():
-                    for table in self.source.tables:
-                        if not await connection.fetchval(
-                            "SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.{table.name}"
-                        ):
-                            continue
-                        if day_column(table) is not None or "sequence" not in columns(table):
-                            raise ValueError(f"{table.name} cannot be taken over from a source that forgets")
-                        names, span = ", ".join(columns(table)), (item.from_sequence, item.to_sequence)
-                        where = "WHERE sequence BETWEEN $1 AND $2"
-                        await connection.execute(f"DELETE FROM {table.name} {where}", *span)  # noqa: S608 - our own
-                        done = await connection.execute(
-                            f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {SCHEMA}.{table.name} {where}",  # noqa: S608
-                            *span,
-                        )
-                        taken += int(done.rpartition(" ")[2])
+        span = (item.from_sequence, item.to_sequence)
+        taken = await self._take("epoch = $1 AND sequence BETWEEN $2 AND $3", self.epoch, *span)
         self._report.say(
             "taken_over",
             f"{self.source.stream}: it keeps nothing before {item.to_sequence + 1:,}; {taken:,} rows of that are taken"
@@ -149,3 +153,30 @@ class Replay:
             to_sequence=item.to_sequence,
             rows=taken,
         )
+
+    async def _take(self, where: str, *values: Any) -> int:
+        """The live rows for which this holds, however often it is done; how many they are."""
+        taken = 0
+        async with connected(self._dsn, "rebuild takes over", FRESH) as connection:
+            with translated():
+                async with connection.transaction():
+                    for table in self.source.tables:
+                        taken += await _copy_live(connection, table, where, values)
+                    if quarantine not in self.source.tables:
+                        of_it = f"{where} AND stream = '{self.source.stream}'"
+                        taken += await _copy_live(connection, quarantine, of_it, values)
+        return taken
+
+
+async def _copy_live(connection: Connection, table: Table, where: str, values: Sequence[Any]) -> int:
+    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.{table.name}"):
+        return 0
+    if day_column(table) is not None or not {"epoch", "sequence"} <= set(columns(table)):
+        raise ValueError(f"{table.name} cannot be taken over from a source that forgets")
+    names = ", ".join(columns(table))
+    await connection.execute(f"DELETE FROM {table.name} WHERE {where}", *values)  # noqa: S608 - our own
+    done = await connection.execute(
+        f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {SCHEMA}.{table.name} WHERE {where}",  # noqa: S608
+        *values,
+    )
+    return int(done.rpartition(" ")[2])

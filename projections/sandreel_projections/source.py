@@ -65,7 +65,8 @@ class Source:
     decode     (message, epoch of the stream) → change; raises Malformed for what is none
     problem    what is wrong with a change beyond what the folds say; else empty
     forgets    whether the stream drops what is old, and no archive has it: a rebuild then takes over the rows of
-               what is dropped from the views that are there (by the column `sequence`)
+               what is dropped, or stood in a stream that this one has replaced, from the views that are there (by the columns
+               `epoch` and `sequence`)
     """
 
     stream: str

@@ -152,7 +152,7 @@ async def _lag_s(bus: Bus, source: Source, reached: Reached | None) -> float:
 
 def _problem(state: StreamState, reached: Reached | None, leader: Process | None) -> str:
     if reached is not None and reached.epoch != state.epoch:
-        return f"the views were made from epoch {reached.epoch}, the stream is {state.epoch}: `sandreel projections rebuild`"
+        return f"the views were made from epoch {reached.epoch}, the stream is {state.epoch}: `sandreel projections rebuild --accept-uncompared`"
     if reached is not None and reached.sequence > state.last_sequence:
         return f"the stream ends before what the views have read: `sandreel streams restore {state.name}`"
     return "" if leader is not None else "no projector writes them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import Conflict, Misconfigured
 from sandreel_projections import schemas
 from sandreel_projections.database import Connection, translated
-from sandreel_projections.history import listed
+from sandreel_projections.history import Lineage, listed
 from sandreel_projections.order import Order, made_of
 from sandreel_projections.report import Report
 from sandreel_projections.schemas import FRESH, Mark
@@ -52,6 +52,7 @@ async def begin(
     order: Order,
     sources: Sequence[Source],
     epochs: dict[str, str],
+    lineages: Mapping[str, Lineage],
     make_schema: MakeSchema,
     report: Report,
 ) -> Mark:
@@ -59,7 +60,7 @@ async def begin(
 
     Raises Misconfigured, Unavailable.
     """
-    archive = archive_files(order.archive, epochs)
+    archive = archive_files(order.archive, lineages)
     mark = await schemas.mark_of(control)
     if mark is not None:
         problem = await _outdated(control, order, sources, mark, epochs, archive)
@@ -128,10 +129,12 @@ async def _check_version(control: Connection, version: str) -> None:
         )
 
 
-def archive_files(directory: Path | None, epochs: dict[str, str]) -> list[str]:
+def archive_files(directory: Path | None, lineages: Mapping[str, Lineage]) -> list[str]:
     """The files of these streams."""
     return [
-        f"{stream}/{manifest.file}" for stream, epoch in epochs.items() for manifest in listed(directory, stream, epoch)
+        f"{stream}/{part.manifest.file}"
+        for stream, epochs in lineages.items()
+        for part in listed(directory, stream, epochs)
     ]
 
 

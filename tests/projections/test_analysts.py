@@ -127,10 +127,12 @@ async def test_functions_and_the_quarantine_neither(ann: Login, database: str) -
 
 
 @pytest.mark.parametrize("name", ["audit_log", "exec_lines", "execs", "commands", "exec_blocks"])
-async def test_a_leaky_function_sees_nothing_of_others(ann: Login, name: str) -> None:
+async def test_a_leaky_function_sees_nothing_of_others(ann: Login, database: str, name: str) -> None:
     """As cheap as can be, so that the planner would like to ask it first; it tells, in a notice, whatever it is given."""
     told: list[str] = []
     ann.connection.add_log_listener(lambda _, message: told.append(str(message)))
+    # Where it may make one at all: a database that holds other things too.
+    await fetch(database, f"GRANT TEMPORARY ON DATABASE {database.rpartition('/')[2]} TO PUBLIC")
     await ann.connection.execute("SET default_transaction_read_only = off")
     await ann.connection.execute(
         "CREATE FUNCTION pg_temp.leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS"
@@ -175,8 +177,8 @@ async def test_nothing_is_written_and_nothing_is_taken(ann: Login, statement: st
         await ann.connection.execute(statement)
 
 
-async def test_what_postgres_lets_everybody_do_can_be_taken_back(ann: Login, database: str) -> None:
-    await fetch_script(database, confinement(database.rpartition("/")[2], "pg_monitor"))
+async def test_what_postgres_lets_everybody_do_is_taken_back(ann: Login, database: str) -> None:
+    """In a database that is ours alone; the projector goes on as before (`fixture story` and what runs below)."""
     await ann.connection.execute("SET default_transaction_read_only = off")
     for statement in (
         "SELECT pg_advisory_lock(1919247212, 0)",
@@ -189,10 +191,49 @@ async def test_what_postgres_lets_everybody_do_can_be_taken_back(ann: Login, dat
     assert await ann.connection.fetch(PRINTED)
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    ["CREATE SCHEMA theirs", "CREATE TABLE public.theirs (i int)", "CREATE FUNCTION public.f() RETURNS int RETURN 1"],
+)
+async def test_in_a_database_that_holds_other_things_nothing_is_taken_from_anybody(database: str, theirs: str) -> None:
+    await fetch(database, theirs)
+    name = unique("ann")
+    await analysts.add(database, name, ["default"], PASSWORD)
+    may = "SELECT has_database_privilege('public', current_database(), 'TEMPORARY') AS temporary"
+    assert await fetch(database, may) == [{"temporary": True}]
+    await fetch_script(database, confinement(database.rpartition("/")[2], "pg_monitor"))
+    assert await fetch(database, may) == [{"temporary": False}]
+    await analysts.remove(database, name)
+
+
 async def fetch_script(dsn: str, script: str) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute(script)
     await connection.close()
+
+
+async def test_what_an_operator_has_revoked_stays_so_when_another_analyst_is_added(ann: Login, database: str) -> None:
+    await fetch(database, f"REVOKE SELECT ON reel.ops FROM {GROUP}")
+    name = unique("bob")
+    await analysts.add(database, name, ["default"], PASSWORD)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await ann.connection.fetch("SELECT * FROM reel.ops")
+    assert await rows(database, "SELECT DISTINCT org FROM reel.execs", role=name) == [("default",)]
+    await analysts.remove(database, name)
+
+
+async def test_a_reader_that_is_no_analyst_is_told_what_to_do(story: Story, database: str) -> None:
+    name = unique("reader")
+    await fetch(database, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    await fetch(database, f"GRANT USAGE ON SCHEMA reel TO {name}")
+    await fetch(database, f"GRANT SELECT ON reel.sessions TO {name}")
+    query = "SELECT DISTINCT org FROM reel.sessions ORDER BY org"
+    with pytest.raises(Misconfigured, match=r"is no analyst.*pg_read_all_data"):
+        await rows(as_user(database, name), query)
+    await fetch(database, f"GRANT pg_read_all_data TO {name}")
+    assert await rows(as_user(database, name), query) == [("default",), ("other",)]
+    await fetch(database, f"DROP OWNED BY {name}")
+    await fetch(database, f"DROP ROLE {name}")
 
 
 async def test_days_of_output_are_read_through_their_parent_alone(ann: Login, database: str) -> None:
@@ -251,7 +292,10 @@ async def test_a_login_that_something_else_holds_loses_its_rights_all_the_same(d
     [role] = await fetch(database, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{name}'")
     assert role == {"rolcanlogin": False}
     await fetch(database, f"DROP OWNED BY {name}")
-    await fetch(database, f"DROP ROLE {name}")
+    await analysts.remove(database, name)
+    assert not await fetch(database, f"SELECT FROM pg_roles WHERE rolname = '{name}'")
+    with pytest.raises(NotFound, match="removed already, or never was"):
+        await analysts.remove(database, name)
 
 
 @pytest.mark.parametrize("name", ["public", "none"])

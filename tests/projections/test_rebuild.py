@@ -11,26 +11,23 @@ from typing import Any
 import pytest
 
 from sandreel_core.archive import archive
-from sandreel_core.bus.memory import MemoryBus, MemoryServer
-from sandreel_core.bus.port import Stored, Stream
+from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Conflict, Malformed, Misconfigured
 from sandreel_migrations.check import views
+from sandreel_migrations.rebuild_command import tell
 from sandreel_migrations.upgrade import upgrade
-from sandreel_projections import tables
-from sandreel_projections.change import instant
 from sandreel_projections.follower import Pace
 from sandreel_projections.lag import lags
 from sandreel_projections.order import Order, Outcome
 from sandreel_projections.progress import Progress
 from sandreel_projections.projector import Projector
-from sandreel_projections.quarantine import entries
+from sandreel_projections.quarantine import entries, retry
 from sandreel_projections.rebuild import Rebuild
 from sandreel_projections.registry import reel_source
-from sandreel_projections.registry import sources as all_sources
 from sandreel_projections.schemas import FRESH
-from sandreel_projections.source import Append, Record, Source
+from sandreel_projections.source import Source
 from tests.projections.test_projector import CHUNKS, everything, fetch, new_bus, put, reached, running
 from tests.projections.test_quarantine import with_a_bug
 from tests.support.script import job, life
@@ -45,10 +42,12 @@ class Told:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.shown: list[Progress] = []
+        self.texts: list[str] = []
 
     def say(self, event: str, text: str, **fields: Any) -> None:
         assert "\n" not in text
         self.events.append((event, fields))
+        self.texts.append(text)
 
     def progress(self, what: str, progress: Progress) -> None:
         self.shown.append(progress)
@@ -278,80 +277,16 @@ async def test_a_second_rebuild_is_refused_in_one_line(bus: MemoryBus, database:
     assert (await first).swapped
 
 
-async def test_views_of_another_epoch_are_replaced(bus: MemoryBus, database: str) -> None:
-    """After `sandreel streams restore`: the projector refuses to go on, and a rebuild is what mends it."""
-    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
-    projector = Projector(bus, database, reel_source(0), pace=PACE)
-    async with running(projector):
-        await reached(projector, last)
-    await bus.renew_epoch("REEL-0", "e2")
-    with pytest.raises(Misconfigured, match="projections rebuild"):
-        await asyncio.wait_for(Projector(bus, database, reel_source(0)).run(), 20)
-    outcome = await rebuilt(bus, database)
-    assert "REEL-0" in outcome.not_compared
-    assert outcome.swapped
-    last = await put(bus, job(SUBJECTS, "e2", CHUNKS))
-    projector = Projector(bus, database, reel_source(0), pace=PACE)
-    async with running(projector):
-        await reached(projector, last)
-    assert [row["first_cursor"][:3] for row in await fetch(database, "SELECT first_cursor FROM reel.execs")] == [
-        "e2:"
-    ] * 2
-
-
-async def test_a_stream_that_was_replaced_does_not_keep_the_others_from_being_compared(
-    bus: MemoryBus, database: str
-) -> None:
-    await bus.ensure([Stream(name="CMD", subjects=("cmd.>",), max_bytes=1 << 20)])
-    commands = await put(bus, [("cmd.spawner.acme.s1.c1", b"no command")])
-    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
-    both = sorted(all_sources(1), key=lambda source: source.stream, reverse=True)
-    one, other = (Projector(bus, database, source, pace=PACE) for source in both)
-    async with running(one), running(other):
-        await reached(one, last)
-        await reached(other, commands)
-    await bus.renew_epoch("CMD", "e2")
-    await fetch(database, "UPDATE reel.execs SET exit_code = 9")
-    outcome = await rebuilding(bus, database, sources=both).run()
-    assert "CMD" in outcome.not_compared
-    assert {each.table: each.differing for each in outcome.compared if each.differing} == {"execs": 1}
-    assert "command_log" not in {each.table for each in outcome.compared}
-    assert outcome.swapped is None
-
-
-async def test_one_view_of_a_stream_that_the_live_views_have_not_read_is_not_swapped(
-    bus: MemoryBus, database: str
-) -> None:
-    """The projector would begin at the stream's beginning, and count every event twice."""
-    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
-    with pytest.raises(Misconfigured, match=r"not of REEL-0 as it is now: .* without --view"):
-        await rebuilt(bus, database, views=("execs",))
-    projector = Projector(bus, database, reel_source(0), pace=PACE)
-    async with running(projector):
-        await reached(projector, last)
-    assert (await rebuilt(bus, database, views=("execs",))).swapped
-
-
 async def test_what_a_rebuild_of_one_view_cannot_digest_is_in_quarantine(bus: MemoryBus, database: str) -> None:
     last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "bad", CHUNKS)])
     projector = Projector(bus, database, reel_source(0), pace=PACE)
     async with running(projector):
         await reached(projector, last)
     order: dict[str, Any] = {"views": ("execs",), "accept_differences": True}
-    assert (await rebuilding(bus, database, sources=[with_a_bug("bad")], **order).run()).swapped
+    outcome = await rebuilding(bus, database, sources=[with_a_bug("bad")], **order).run()
+    assert (bool(outcome.swapped), outcome.only_live, outcome.only_rebuilt) == (True, 0, 1)
     [entry] = await entries(database, limit=10)
     assert (entry.subject, entry.reason[:6]) == (SUBJECTS.exec("bad"), "execs:")
-
-
-async def test_a_stream_behind_the_views_is_refused(bus: MemoryBus, database: str) -> None:
-    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "e1", CHUNKS)])
-    projector = Projector(bus, database, reel_source(0), pace=PACE)
-    async with running(projector):
-        await reached(projector, last)
-    older = await new_bus("e1")
-    await put(older, life(SUBJECTS))
-    with pytest.raises(Misconfigured, match="sandreel streams restore REEL-0"):
-        await rebuilt(older, database)
 
 
 async def test_views_that_are_all_gone_are_made_from_nothing(bus: MemoryBus, empty_database: str) -> None:
@@ -369,40 +304,19 @@ async def test_views_that_are_all_gone_are_made_from_nothing(bus: MemoryBus, emp
         await reached(projector, last)
 
 
-async def test_what_a_stream_forgets_is_taken_over_from_the_live_views(database: str) -> None:
-    """A stream that keeps messages for some days only, and that nobody archives (CMD is one)."""
-    bus = MemoryBus(MemoryServer())
-    await bus.ensure([Stream(name="CMD", subjects=("cmd.>",), max_bytes=1 << 20)])
-
-    def record(stored: Stored) -> Record:
-        body = stored.body
-        return ("CMD", "", stored.sequence, None, str(stored.sequence), stored.subject, body.decode(), body, instant(0))
-
-    source = Source(
-        *("CMD", ("cmd.>",), None),
-        decode=lambda stored, epoch: stored,
-        appends=(Append(tables.quarantine, record),),
-        forgets=True,
-    )
-    last = await put(bus, [(f"cmd.spawner.acme.s1.{i}", f"said {i}".encode()) for i in range(10)])
-    projector = Projector(bus, database, source, pace=PACE)
+@pytest.mark.parametrize("views", [(), ("execs",)])
+async def test_differences_that_come_of_the_quarantine_name_what_mends_them(
+    bus: MemoryBus, database: str, views: tuple[str, ...]
+) -> None:
+    last = await put(bus, [*life(SUBJECTS), *job(SUBJECTS, "bad", CHUNKS)])
+    projector = Projector(bus, database, with_a_bug("bad"), pace=PACE)
     async with running(projector):
         await reached(projector, last)
-        for i in range(6):
-            await bus.purge("CMD", f"cmd.spawner.acme.s1.{i}")
-        told = Told()
-        outcome = await rebuilding(bus, database, told, sources=[source]).run()
-        assert ("taken_over", {"stream": "CMD", "to_sequence": 6, "rows": 6}) in told.events
-        assert (outcome.differing, bool(outcome.swapped)) == (0, True)
-        last = await put(bus, [("cmd.spawner.acme.s1.11", b"later")])
-        await reached(projector, last)
-    rows = await fetch(database, "SELECT sequence, reason FROM reel.quarantine ORDER BY sequence")
-    assert [row["sequence"] for row in rows] == list(range(1, 12))
-    # All of it is gone: the cursor is where the live one is all the same.
-    for i in range(12):
-        await bus.purge("CMD", f"cmd.spawner.acme.s1.{i}")
-    async with running(Projector(bus, database, source, pace=PACE)):
-        outcome = await rebuilding(bus, database, sources=[source]).run()
-    assert (outcome.differing, bool(outcome.swapped)) == (0, True)
-    assert await fetch(database, "SELECT sequence, reason FROM reel.quarantine ORDER BY sequence") == rows
-    assert await fetch(database, "SELECT sequence FROM reel.cursors") == [{"sequence": last}]
+    outcome = await rebuilt(bus, database, views=views)
+    assert (outcome.swapped, outcome.differing > 0, outcome.only_live, outcome.only_rebuilt) == (None, True, 1, 0)
+    told = Told()
+    assert tell(outcome, False, told) == 1
+    [said] = [text for text in told.texts if "quarantine retry" in text]
+    assert "the live views have 1 event in quarantine that the rebuilt ones have not" in said
+    assert [each.digested for each in await retry(bus, database, reel_source(0), None)] == [1]
+    assert (await rebuilt(bus, database, views=views)).swapped

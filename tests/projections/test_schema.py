@@ -129,3 +129,21 @@ async def _run(dsn: str) -> tuple[int | None, str]:
     )
     _, said = await asyncio.wait_for(process.communicate(), 60)
     return process.returncode, said.decode()
+
+
+async def test_commands_that_were_read_before_bear_the_epoch_of_the_stream_they_were_read_from(database: str) -> None:
+    """From 0002 to 0003, with rows."""
+    connection = await asyncpg.connect(database)
+    await connection.execute("ALTER TABLE reel.command_log DROP COLUMN epoch")
+    await connection.execute("UPDATE reel.schema_version SET version_num = '0002'")
+    await connection.execute(
+        "INSERT INTO reel.cursors (stream, epoch, build, sequence, stream_sequence) VALUES ('CMD', 'c1', 'b', 1, 1)"
+    )
+    await connection.execute(
+        "INSERT INTO reel.command_log (org, session, command_id, role, stored_at, sequence)"
+        " VALUES ('o', 's', 'c', 'spawner', now(), 1)"
+    )
+    assert await upgrade(database) == head()
+    assert await connection.fetchval("SELECT epoch FROM reel.command_log") == "c1"
+    await connection.close()
+    await test_migrated_schema_is_the_metadata(database)

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import msgspec
 
 from sandreel_core.client import Client, Ended, Gap, Output
 from sandreel_core.client.items import CaughtUp
+from sandreel_core.errors import Unavailable
 
 _MAX_LINE_BYTES = 8 << 20
 _AGAIN_S = 0.2
@@ -95,11 +97,20 @@ class Watcher(Account):
         self.go = asyncio.Event()
         self.go.set()
         self.caught_up = 0
-        self._items = client.follow(org, session, exec_id)
+        self._follow = partial(client.follow, org, session, exec_id)
 
     async def run(self) -> None:
-        """Until the end."""
-        async with aclosing(self._items) as items:
+        """Until the end. Who begins just when the server is killed is told so, and begins again."""
+        while True:
+            try:
+                return await self._read()
+            except Unavailable:
+                if self.last_n:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _read(self) -> None:
+        async with aclosing(self._follow()) as items:
             async for item in items:
                 await self.go.wait()
                 if isinstance(item, CaughtUp):

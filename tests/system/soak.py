@@ -3,7 +3,8 @@
     python -m tests.system.soak --seconds 600 [--seed S] [--sessions 3]
 
 Exit code 1 on any violation. What is killed: viewers, spawner, projector, NATS, Postgres (one or two at a time, at once or
-away for up to three times the duplicate window) and the sessions' own recorders.
+away for up to three times the duplicate window) and the sessions' own recorders. Meanwhile the views are rebuilt again and
+again, and those that take long are killed: the next goes on with what is there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.support.system import ORG, Site, left_of, open_site, patiently
 from tests.support.system_job import EXIT_CODE, STREAMS, Job
 from tests.support.system_log import Told
 from tests.support.system_readers import Account, reading
+from tests.system.soak_rebuilds import Rebuilds
 
 PARTS = ("spawner", "projector", "nats", "postgres")
 GREATEST_AWAY_S = 3.0
@@ -68,10 +70,19 @@ class Soak:
 
     async def run(self, seconds: float, sessions: int) -> None:
         deadline = time.monotonic() + seconds
-        async with asyncio.TaskGroup() as group:
-            for number in range(sessions):
-                group.create_task(self._session(number, deadline))
-            group.create_task(self._kill(deadline))
+        rebuilds = Rebuilds(self._site, self._seed, self._tally.counts, self._tally.violations.append)
+        rebuilding = asyncio.ensure_future(rebuilds.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(sessions):
+                    group.create_task(self._session(number, deadline))
+                group.create_task(self._kill(deadline))
+        finally:
+            rebuilding.cancel()
+            await asyncio.wait([rebuilding])
+        if not rebuilding.cancelled():
+            rebuilding.result()
+        await rebuilds.last()
         await self._verdict()
 
     async def _kill(self, deadline: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from contextlib import aclosing
@@ -11,14 +12,15 @@ from typing import Any
 import pytest
 
 from sandreel_core.backup.loss import loss
-from sandreel_core.backup.manifest import read
+from sandreel_core.backup.manifest import begun, read
 from sandreel_core.backup.postgres import Place
-from sandreel_core.backup.streams import Returned, in_order, put_back
+from sandreel_core.backup.streams import Returned, in_order, ours, put_back
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.bus.port import StreamState
-from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.bus.port import Stream, StreamState
+from sandreel_core.bus.streams import ensure_installation, streams
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Denied, Misconfigured
+from sandreel_core.spawner.quota import slots
 from tests.support.nats import Connect
 from tests.support.shell import Shell
 
@@ -120,6 +122,53 @@ async def test_what_fails_leaves_nothing(bus: JetStreamBus, shell: Shell, tmp_pa
     assert (done.code, list(target.iterdir()), "geheim" in done.err) == (2, [], False)
     assert done.err.startswith("sandreel: pg_dump failed with 1")
     assert (await shell.here("backup", "create", str(target), "--no-postgres")).code == 0
+
+
+async def test_two_backups_into_one_directory(bus: JetStreamBus, shell: Shell, tmp_path: Path) -> None:
+    """The second is refused, and takes nothing of the first away."""
+    target = tmp_path / "b"
+    with begun(target):
+        (target / "streams").mkdir()
+        done = await shell.here("backup", "create", str(target))
+        assert (done.code, done.err.count("\n"), "another backup is being written" in done.err) == (2, 1, True)
+        assert [path.name for path in target.iterdir()] == ["streams"]
+        (target / "streams").rmdir()
+    assert (await shell.here("backup", "create", str(target))).code == 0
+
+
+async def test_a_disk_that_is_full_leaves_nothing(bus: JetStreamBus, shell: Shell, tmp_path: Path) -> None:
+    """As a limit on the size of one file, which fails the same calls."""
+    target = tmp_path / "b"
+    argv = shell.argv("backup", "create", str(target))
+    child = await asyncio.create_subprocess_exec(
+        *("prlimit", "--fsize=300000", *argv), stderr=asyncio.subprocess.PIPE, env=shell.environ
+    )
+    async with asyncio.timeout(60):
+        _, said = await child.communicate()
+    assert (child.returncode, list(target.iterdir())) == (2, [])
+    assert said.decode().splitlines()[-1] == f"sandreel: {target} cannot be written to: file too large"
+
+
+async def test_streams_of_somebody_elses_are_neither_copied_nor_touched(
+    bus: JetStreamBus, shell: Shell, tmp_path: Path
+) -> None:
+    """An account of an operator's own may have others; and slots that were taken after the backup do not outlive a restore."""
+    target = tmp_path / "b"
+    await bus.ensure([Stream("THEIRS", ("theirs.>",), 1 << 20), Stream("REEL-OF-MINE", ("mine.>",), 1 << 20)])
+    assert (await shell.here("backup", "create", str(target))).code == 0
+    manifest = read(target)
+    assert [each.name for each in manifest.streams] == ["DEAD", "REEL-0", "CMD"]
+    await bus.ensure([slots()])
+    silent: Any = lambda stream, done_bytes: None  # noqa: E731
+    with pytest.raises(Misconfigured, match=r"there is already DEAD .*SLOTS"):
+        await put_back(bus, target, manifest.streams, epoch="e2", replace=False, report=silent)
+    await put_back(bus, target, manifest.streams, epoch="e2", replace=True, report=silent)
+    assert await bus.stream_names() == ["CMD", "DEAD", "REEL-0", "REEL-OF-MINE", "THEIRS"]
+
+
+def test_every_stream_of_an_installation_is_known_to_backups() -> None:
+    made = [each.name for each in (*streams(partitions=2), slots())]
+    assert ours([*made, "THEIRS"]) == made
 
 
 @pytest.mark.parametrize("user", ["runnerd", "client"])

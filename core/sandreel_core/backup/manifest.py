@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -70,19 +74,56 @@ class Manifest(Struct, frozen=True, kw_only=True):
     dump: Dump | None = None
 
 
-def begin(directory: Path) -> None:
-    """Make the directory, for nobody but us: a backup holds all that anybody has printed.
+@contextmanager
+def begun(directory: Path) -> Iterator[None]:
+    """Make the directory, for nobody but us: a backup holds all that anybody has printed. While the context is open nobody else
+    writes one there; when it ends with an error, what was written is taken away.
 
-    Raises Misconfigured when there is something in it already, or it cannot be made.
+    Raises Misconfigured when there is something in it already, somebody else writes to it, or it cannot be made.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+        except BlockingIOError:
+            raise Misconfigured(f"another backup is being written to {directory}: give another directory") from None
+        except OSError as error:
+            raise _unwritable(directory, error) from error
+        _check_empty(directory)
+        try:
+            yield
+        except BaseException:
+            _sweep(directory)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _check_empty(directory: Path) -> None:
+    try:
         taken = next(directory.iterdir(), None)
     except OSError as error:
-        raise Misconfigured(f"{directory} cannot be written to: {(error.strerror or 'error').lower()}") from error
+        raise _unwritable(directory, error) from error
     if taken is not None:
         whole = "a backup" if (directory / NAME).exists() else f"{taken.name}, and no whole backup"
         raise Misconfigured(f"{directory} holds {whole} already: give a directory that is new or empty")
+
+
+def _unwritable(directory: Path, error: OSError) -> Misconfigured:
+    return Misconfigured(f"{directory} cannot be written to: {(error.strerror or 'error').lower()}")
+
+
+def _sweep(directory: Path) -> None:
+    """What a failed attempt has left, its manifest first: without it nothing of the rest is a backup."""
+    for path in sorted(directory.iterdir(), key=lambda path: path.name != NAME):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def file_of(directory: Path, path: str) -> File:

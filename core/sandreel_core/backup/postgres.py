@@ -77,8 +77,9 @@ async def load(dsn: str, path: Path, programs: Path | None) -> None:
 
 
 async def empty(dsn: str, programs: Path | None) -> None:
-    """Take the views away. They come again, empty, with the next start."""
-    await _psql(dsn, programs, [f"--command={_DROP}"])
+    """Take the rows of the views away: they are read again at the next start. Those of commands stay, which CMD keeps for a week
+    only, and no archive has (decision 0009)."""
+    await _psql(dsn, programs, [f"--command={_EMPTY}"])
 
 
 async def places(dsn: str, programs: Path | None) -> list[Place]:
@@ -95,6 +96,14 @@ async def projectors(dsn: str, programs: Path | None) -> int:
     return int(await _psql(dsn, programs, ["--tuples-only", "--no-align", f"--command={asked}"]))
 
 
+# What a rebuild has begun is of the old epoch too. Nothing is emptied by half: it is one statement.
+_EMPTY = f"""
+DO $$ DECLARE names text; BEGIN
+    SELECT string_agg(format('%I.%I', relnamespace::regnamespace, relname), ', ') INTO names FROM pg_class
+    WHERE relnamespace = to_regnamespace('{SCHEMA}') AND relkind IN ('r', 'p') AND NOT relispartition
+      AND relname NOT IN ('command_log', 'schema_version');
+    IF names IS NOT NULL THEN EXECUTE 'TRUNCATE ' || names; END IF;
+END $$"""  # noqa: S608 - our own
 _DROP = f"SET client_min_messages = warning; DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"
 
 

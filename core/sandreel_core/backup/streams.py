@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 from sandreel_core.backup.manifest import StreamCopy, file_of
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.jetstream_snapshot import CHUNK_BYTES
-from sandreel_core.bus.port import StreamState
-from sandreel_core.contract.subjects import CMD, reel
+from sandreel_core.bus.port import StreamState, descended
+from sandreel_core.contract.subjects import CMD, DEAD, reel
 from sandreel_core.errors import Malformed, Misconfigured, NotFound
 
 FOLDER = "streams"
+# Beside the partitions of the log; SLOTS is the spawner's (a test compares this with what an installation makes).
+_SINGLE = (CMD, DEAD, "SLOTS")
+_REEL = re.compile(r"REEL-[0-9]+")
 # (stream, bytes so far): called after every chunk.
 Report = Callable[[str, int], None]
 
@@ -28,6 +32,11 @@ class Returned:
     copy: StreamCopy
     state: StreamState
     lost: StreamState | None
+
+
+def ours(names: Iterable[str]) -> list[str]:
+    """The streams of an installation among those of an account, which may have others: none of our business."""
+    return [name for name in names if name in _SINGLE or _REEL.fullmatch(name)]
 
 
 def in_order(names: list[str]) -> list[str]:
@@ -45,7 +54,7 @@ async def copy(bus: JetStreamBus, directory: Path, report: Report) -> list[Strea
 
     Raises Misconfigured when this is no installation, Denied, Unavailable, OSError.
     """
-    names = await bus.stream_names()
+    names = ours(await bus.stream_names())
     if CMD not in names or reel(0) not in names:
         raise Misconfigured("there is no installation on this NATS: `sandreel up` makes one")
     (directory / FOLDER).mkdir(mode=0o700)
@@ -79,15 +88,15 @@ async def put_back(
     """Every stream of the backup, with this epoch in its metadata from its first moment on.
 
     CMD's metadata also says where it ended then (`restored_at`), so that runnerds that have handled more know it.
-    What is there in the place of a copy is deleted first, with `replace`. Idempotent with that: a restore that was cut short is
+    What is there of the installation, also where there is no copy of it (slots that were taken since would say of boots that the
+    log shows alive that they are closed), is deleted first, with `replace`. Idempotent with that: a restore that was cut short is
     begun again. Raises Misconfigured without `replace` when there is something, Denied, Unavailable.
     """
     if not replace:
-        await check_free(bus, copies)
+        await check_free(bus)
     found = {each.name: await _state(bus, each.name) for each in copies}
-    for state in found.values():
-        if state is not None:
-            await bus.drop_stream(state.name)
+    for name in ours(await bus.stream_names()):
+        await bus.drop_stream(name)
     returned = []
     for each in copies:
         metadata = dict(each.head["config"].get("metadata") or {}) | {"epoch": epoch}
@@ -95,15 +104,18 @@ async def put_back(
         async with aclosing(_chunks(directory, each, report)) as chunks:
             await bus.put_copy(each.name, head, chunks)
         state = await bus.state(each.name)
+        # So that what was archived before is known to belong to it.
+        told = descended(each.head["config"].get("metadata") or {}, state.last_sequence)
         if each.name == CMD:
-            await bus.annotate(CMD, {"restored_at": str(state.last_sequence)})
+            told["restored_at"] = str(state.last_sequence)
+        await bus.annotate(each.name, told)
         returned.append(Returned(each, state, found[each.name]))
     return returned
 
 
-async def check_free(bus: JetStreamBus, copies: list[StreamCopy]) -> None:
-    """Raises Misconfigured when there is a stream in the place of a copy."""
-    there = [state for each in copies if (state := await _state(bus, each.name)) is not None]
+async def check_free(bus: JetStreamBus) -> None:
+    """Raises Misconfigured when there is any stream of an installation."""
+    there = [await bus.state(name) for name in in_order(ours(await bus.stream_names()))]
     if there:
         held = ", ".join(f"{state.name} (up to {state.last_sequence:,})" for state in there)
         raise Misconfigured(f"there is already {held}: --replace deletes it and puts the copy in its place")

@@ -10,40 +10,32 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Literal
 
-from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored, StreamState
-from sandreel_core.contract.codec import decode_event
+from sandreel_core.bus.exec_places import MAX_REMEMBERED, Gone, OnPassed, OnSkipped, Places, Recorded
+from sandreel_core.bus.port import Bus, CaughtUp, Missing, StreamState
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.exec import Exited, Gap, Lost
-from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject, reel
+from sandreel_core.contract.subjects import SessionSubjects, reel
 from sandreel_core.errors import Malformed
-from sandreel_core.log import Log
 from sandreel_core.ordinals import Ordinals
 
-# A reader of many remembers the place of this many execs; of more, the longest ended are looked up again
-# should they ever be met again. About 30 MB.
-MAX_REMEMBERED = 65_536
+__all__ = [
+    "MAX_REMEMBERED",
+    "ExecItem",
+    "Gone",
+    "ManyItem",
+    "OnPassed",
+    "OnRead",
+    "OnSkipped",
+    "Recorded",
+    "Snapshot",
+    "follow_exec",
+    "follow_execs",
+    "read_execs",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One event that was taken. `time_ns` is the server's timestamp, `size` the length of the stored body."""
-
-    event: Envelope
-    cursor: Cursor
-    time_ns: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The stream has these events of an exec no more (they were archived). `from_n` is None when how far
-    the reader had come is not known either."""
-
-    subject: str
-    from_n: int | None
-    to_n: int
+# Messages that are decoded at once: of more, the bodies that have come and what is decoded of them would both be held.
+_DECODED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +44,17 @@ class Snapshot:
 
     next_n  by subject: the ordinal that comes next
     ended   subjects of execs that had ended
+    open    by subject and stream: the line, by its number, that had begun and not ended
     """
 
     cursor: Cursor
     next_n: Mapping[str, int]
     ended: frozenset[str] = field(default_factory=frozenset)
+    open: Mapping[tuple[str, Literal["stdout", "stderr"]], int] = field(default_factory=dict)
 
 
 ExecItem = Recorded | Gone | CaughtUp
 ManyItem = Recorded | Gone | Missing | CaughtUp
-OnSkipped = Callable[[Stored, Malformed], None]
 # Called with the sequence up to which everything that matches has been handed out, or passed over.
 OnRead = Callable[[int], None]
 
@@ -87,7 +80,7 @@ async def follow_exec(
     subject, stream = subjects.exec(exec_id), subjects.stream
     state = await bus.state(stream)
     start = silent_until = _place(after, state, subjects.partition)
-    places = _Places(bus, stream, subjects.partition, state.epoch, on_skipped)
+    places = Places(bus, stream, subjects.partition, state.epoch, on_skipped)
     if start:
         stored = await bus.get(stream, start)
         ordinals = None if stored is None else places.at(stored, subject)
@@ -133,10 +126,32 @@ async def follow_execs(
               from its own beginning, silently.
     Raises Malformed for cursors of another epoch or partition or behind the stream's end, NotFound when there is no such stream.
     """
+    batches = read_execs(
+        bus, partition, filters, after=after, snapshot=snapshot, live=live, on_skipped=on_skipped, on_read=on_read
+    )
+    async with aclosing(batches):
+        async for batch in batches:
+            for item in batch:
+                yield item
+
+
+async def read_execs(
+    bus: Bus,
+    partition: int,
+    filters: Sequence[str],
+    *,
+    after: Cursor | None = None,
+    snapshot: Snapshot | None = None,
+    live: bool = True,
+    on_skipped: OnSkipped | None = None,
+    on_read: OnRead | None = None,
+    on_passed: OnPassed | None = None,
+) -> AsyncGenerator[Sequence[ManyItem], None]:
+    """As `follow_execs`, in batches as they come (never empty): for those who read much at once."""
     stream = reel(partition)
     state = await bus.state(stream)
     silent_until = start = _place(after, state, partition)
-    places = _Places(bus, stream, partition, state.epoch, on_skipped)
+    places = Places(bus, stream, partition, state.epoch, on_skipped, on_passed)
     if snapshot is not None:
         start = min(start, _place(snapshot.cursor, state, partition))
         for subject, next_n in snapshot.next_n.items():
@@ -144,116 +159,15 @@ async def follow_execs(
     async with aclosing(bus.follow(stream, filters, after=start, live=live)) as items:
         async for item in items:
             if isinstance(item, list):
-                for stored in item:
-                    for taken in await places.take(stored, silent_until):
+                for some in (item[i : i + _DECODED] for i in range(0, len(item), _DECODED)):
+                    if taken := await places.take_all(some, silent_until):
                         yield taken
                 if on_read is not None:
                     on_read(item[-1].sequence)
             elif isinstance(item, CaughtUp):
-                yield item
+                yield [item]
             elif item.to_sequence > silent_until:
-                yield Missing(max(item.from_sequence, silent_until + 1), item.to_sequence)
-
-
-class _Places:
-    """The reader's place in every exec that it has met."""
-
-    def __init__(self, bus: Bus, stream: str, partition: int, epoch: str, on_skipped: OnSkipped | None) -> None:
-        self._bus = bus
-        self._stream = stream
-        self._partition = partition
-        self._epoch = epoch
-        self._on_skipped = on_skipped
-        self._ordinals: dict[str, Ordinals] = {}
-        self._log = Log("execs")
-        # Subjects whose event at the cursor is gone, so that it is not known which ordinal comes next.
-        self.unknown: set[str] = set()
-
-    def remember(self, subject: str, ordinals: Ordinals) -> None:
-        self._ordinals[subject] = ordinals
-        if len(self._ordinals) > MAX_REMEMBERED:
-            ended = [subject for subject, kept in self._ordinals.items() if kept.ended]
-            for old in ended[: max(1, len(ended) // 2)]:
-                del self._ordinals[old]
-
-    def has_ended(self, subject: str) -> bool:
-        ordinals = self._ordinals.get(subject)
-        return ordinals is not None and ordinals.ended
-
-    def at(self, stored: Stored, subject: str) -> Ordinals | None:
-        """The place of a reader whose last event this was; None when it is no event of the subject."""
-        event = self._decode(stored) if stored.subject == subject else None
-        if event is None or event.n is None:
-            return None
-        return Ordinals(event.n, isinstance(event.data, Exited | Lost))
-
-    async def take(self, stored: Stored, silent_until: int) -> list[Recorded | Gone]:
-        """What to hand out for one stored message: nothing, the event, or what is gone and the event."""
-        event = self._decode(stored)
-        if event is None:
-            return []
-        items: list[Recorded | Gone] = []
-        loud = stored.sequence > silent_until
-        if event.n is not None or parse_event_subject(stored.subject).aggregate == "exec":
-            ordinals = self._ordinals.get(stored.subject)
-            if ordinals is None:
-                ordinals, gone = await self._first_met(stored, event)
-                self.remember(stored.subject, ordinals)
-                if gone is not None and loud:
-                    items.append(gone)
-            if self._is_cut_off(ordinals, event):
-                if loud:
-                    items.append(Gone(stored.subject, ordinals.last + 1, (event.n or 1) - 1))
-                ordinals.last = (event.n or 1) - 1
-            if not ordinals.accept(event):
-                return items
-        if loud:
-            cursor = Cursor(self._epoch, self._partition, stored.sequence)
-            items.append(Recorded(event, cursor, stored.time_ns, len(stored.body)))
-        return items
-
-    def _is_cut_off(self, ordinals: Ordinals, event: Envelope) -> bool:
-        """The end is published alone, after all before it is stored. A reader that meets it and lacks something
-        was overtaken by the archive: what it lacks does not come again."""
-        ends = isinstance(event.data, Exited | Lost) and not ordinals.ended
-        return ends and event.n is not None and event.n > ordinals.last + 1
-
-    async def _first_met(self, stored: Stored, event: Envelope) -> tuple[Ordinals, Gone | None]:
-        """The place in an exec just before its event that is met first."""
-        subject, n = stored.subject, event.n or 1
-        if n == 1 or (isinstance(event.data, Gap) and event.data.from_n == 1):
-            return Ordinals(), None
-        if subject in self.unknown:
-            self.unknown.discard(subject)
-            return Ordinals(n - 1), Gone(subject, None, n - 1)
-        before = await self._before(stored)
-        return (before, None) if before is not None else (Ordinals(n - 1), Gone(subject, 1, n - 1))
-
-    async def _before(self, stored: Stored) -> Ordinals | None:
-        """The place by what the stream holds of the exec before this message; None when that is nothing."""
-        ordinals: Ordinals | None = None
-        async with aclosing(self._bus.follow(self._stream, [stored.subject], live=False)) as items:
-            async for item in items:
-                for earlier in item if isinstance(item, list) else ():
-                    if earlier.sequence >= stored.sequence:
-                        return ordinals
-                    before = self._decode(earlier)
-                    if before is None or before.n is None:
-                        continue
-                    if ordinals is None:
-                        cut = before.n > 1 and not isinstance(before.data, Gap)
-                        ordinals = Ordinals(before.n - 1 if cut else 0)
-                    ordinals.accept(before)
-        return ordinals
-
-    def _decode(self, stored: Stored) -> Envelope | None:
-        try:
-            return decode_event(stored.subject, stored.body)
-        except Malformed as error:
-            self._log.warning("a stored body is no event", subject=stored.subject, sequence=stored.sequence)
-            if self._on_skipped is not None:
-                self._on_skipped(stored, error)
-            return None
+                yield [Missing(max(item.from_sequence, silent_until + 1), item.to_sequence)]
 
 
 def _place(cursor: Cursor | None, state: StreamState, partition: int) -> int:

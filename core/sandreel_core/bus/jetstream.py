@@ -16,11 +16,24 @@ from sandreel_core.bus.credentials import Identity, Password
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
 from sandreel_core.bus.jetstream_channel import JetStreamChannel
-from sandreel_core.bus.jetstream_connection import Connection, Link, OnMessage
+from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_follow import Reader, read_feed
+from sandreel_core.bus.jetstream_link import Link, OnMessage
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.measures import BusMeasures
-from sandreel_core.bus.port import Channel, Delivery, Handler, Item, Listener, OnAck, Stored, Stream, StreamState, Work
+from sandreel_core.bus.port import (
+    Channel,
+    Delivery,
+    Handler,
+    Item,
+    Listener,
+    OnAck,
+    Stored,
+    Stream,
+    StreamState,
+    Work,
+    descended,
+)
 from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
@@ -93,7 +106,9 @@ class JetStreamBus:
             await api.ensure_work(await self._link(), work, TIMEOUT_S)
 
     async def renew_epoch(self, stream: str, epoch: str) -> None:
-        await self.annotate(stream, {"epoch": epoch})
+        found = await api.ask(await self._link(), f"STREAM.INFO.{stream}", timeout_s=TIMEOUT_S)
+        metadata = found["config"].get("metadata") or {}
+        await self.annotate(stream, {"epoch": epoch} | descended(metadata, found["state"]["last_seq"]))
 
     async def annotate(self, stream: str, metadata: dict[str, str]) -> None:
         """Write these into the stream's metadata, beside what is there. Raises NotFound, Denied, Unavailable."""

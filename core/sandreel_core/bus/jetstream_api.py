@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from sandreel_core.bus.jetstream_connection import Headers, Link
-from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of, restored_at_of
+from sandreel_core.bus.jetstream_link import Headers, Link
+from sandreel_core.bus.port import Stored, Stream, StreamState, Work, ancestors_of, partitions_of, restored_at_of
 from sandreel_core.clock import new_token
 from sandreel_core.errors import (
     AlreadyExists,
@@ -174,6 +174,7 @@ def stream_state(answer: dict[str, Any]) -> StreamState:
         max_bytes=config["max_bytes"],
         partitions=partitions_of(metadata),
         restored_at=restored_at_of(metadata),
+        ancestors=ancestors_of(metadata),
     )
 
 

@@ -6,7 +6,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from sandreel_core.bus.jetstream_api import parse_ack
-from sandreel_core.bus.jetstream_connection import Connection, Link, status
+from sandreel_core.bus.jetstream_connection import Connection
+from sandreel_core.bus.jetstream_link import Link, status
 from sandreel_core.bus.port import OnAck
 from sandreel_core.errors import Denied, TooLarge, Unavailable
 

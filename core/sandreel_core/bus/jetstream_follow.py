@@ -7,7 +7,8 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 
 from sandreel_core.bus.jetstream_api import NS, ask, filters_config, stream_state
-from sandreel_core.bus.jetstream_connection import Connection, Link
+from sandreel_core.bus.jetstream_connection import Connection
+from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.jetstream_pull import Gone, Pull, Pulled
 from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored, StreamState
 from sandreel_core.clock import new_token

@@ -6,11 +6,10 @@ import asyncio
 
 import msgspec
 from msgspec import Struct
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from sandreel_core.bus.jetstream_api import NS
-from sandreel_core.bus.jetstream_connection import Link, status
+from sandreel_core.bus.jetstream_link import Headers, Link, status_of
 from sandreel_core.bus.port import Stored
 from sandreel_core.errors import Unavailable
 
@@ -26,7 +25,7 @@ class Gone(Exception):
     """The consumer, or the way to it, is gone. Stays inside these rooms."""
 
 
-class Pulled(Struct, frozen=True):
+class Pulled(Struct, frozen=True, gc=False):
     """One delivery. `ordinal` counts the consumer's deliveries from 1, `pending` is what matches behind it."""
 
     stored: Stored
@@ -47,7 +46,7 @@ class Pull:
         self._max_bytes = max(_MAX_BYTES, 2 * link.client.max_payload)
         self._outstanding = 0
         self._asked = 0
-        self._ready: list[Msg] = []
+        self._ready: list[tuple[str, str, bytes]] = []
         self._gone = ""
         self._stir = asyncio.Event()
         self._subscription: Subscription | None = None
@@ -55,7 +54,7 @@ class Pull:
     async def open(self) -> None:
         """Raises Unavailable."""
         self._link.on_lost.add(self._stir.set)
-        self._subscription = await self._link.subscribe(f"{self._inbox}.*", self._on_message)
+        self._subscription = await self._link.tap(f"{self._inbox}.*", self._on_message)
 
     async def close(self) -> None:
         self._link.on_lost.discard(self._stir.set)
@@ -65,7 +64,7 @@ class Pull:
     def rest(self) -> list[Pulled]:
         """What has come and was not taken."""
         ready, self._ready = self._ready, []
-        return [_pulled(message) for message in ready]
+        return [_pulled(*each) for each in ready]
 
     async def take(self, patience_s: float | None = None) -> list[Pulled]:
         """What has come, at least one; after `patience_s` (None: for ever) an empty list.
@@ -112,13 +111,12 @@ class Pull:
             return False
         return True
 
-    async def _on_message(self, message: Msg) -> None:
-        code = status(message)
-        if not code or message.reply:
+    def _on_message(self, subject: str, reply: str, headers: Headers, body: bytes) -> None:
+        code = status_of(headers, body)
+        if not code or reply:
             self._outstanding -= 1
-            self._ready.append(message)
+            self._ready.append((subject, reply, body))
         elif code != "100":
-            headers = message.headers or {}
             if "Nats-Pending-Messages" in headers:
                 self._outstanding -= int(headers["Nats-Pending-Messages"])
             else:
@@ -126,9 +124,9 @@ class Pull:
         self._stir.set()
 
 
-def _pulled(message: Msg) -> Pulled:
+def _pulled(subject: str, reply: str, body: bytes) -> Pulled:
     # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<attempts>.<sequence>.<ordinal>.<time>.<pending>[.<random>]
-    tokens = message.reply.split(".")
+    tokens = reply.split(".")
     at = 4 if len(tokens) == 9 else 6
     attempts, sequence, ordinal, time_ns, pending = map(int, tokens[at : at + 5])
-    return Pulled(Stored(message.subject, sequence, message.data, time_ns), message.reply, attempts, ordinal, pending)
+    return Pulled(Stored(subject, sequence, body, time_ns), reply, attempts, ordinal, pending)

@@ -15,7 +15,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from sandreel_core.bus import jetstream_api as api
-from sandreel_core.bus.jetstream_connection import Link
+from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.errors import Unavailable
 
 CHUNK_BYTES = 128 * 1024  # the server's own default; a chunk must fit its max_payload (1 MiB at least, `streams.py`)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from sandreel_core.bus.port import Stored, Stream, StreamState, Work, partitions_of
+from sandreel_core.bus.port import Stored, Stream, StreamState, Work, ancestors_of, partitions_of
 from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import AlreadyExists, Conflict, Full, Misconfigured, NotFound
 
@@ -54,6 +54,7 @@ class MemoryStream:
             bytes=self.bytes,
             max_bytes=self.config.max_bytes,
             partitions=partitions_of(self.config.metadata),
+            ancestors=ancestors_of(self.config.metadata),
         )
 
     def append(self, subject: str, body: bytes, expected: int | None, message_id: str | None) -> int:

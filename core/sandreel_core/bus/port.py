@@ -50,6 +50,8 @@ class StreamState(Struct, frozen=True):
     max_bytes: int
     partitions: int | None = None
     restored_at: int | None = None
+    # (epoch, sequence), newest first: up to there this stream is the one that had that epoch, before it was restored.
+    ancestors: tuple[tuple[str, int], ...] = ()
 
 
 class Work(Struct, frozen=True):
@@ -81,6 +83,23 @@ class Stream(Struct, frozen=True):
 def partitions_of(metadata: Mapping[str, str]) -> int | None:
     """What a stream's metadata says of `StreamState.partitions`."""
     return _number(metadata, "partitions")
+
+
+def ancestors_of(metadata: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """What a stream's metadata says of `StreamState.ancestors`; of an older one never more than of a younger one, which
+    is what it came back through."""
+    found: list[tuple[str, int]] = []
+    for word in reversed(metadata.get("ancestors", "").split()):
+        epoch, _, sequence = word.partition(":")
+        if epoch and sequence.isdecimal():
+            found.append((epoch, min(int(sequence), found[-1][1] if found else int(sequence))))
+    return tuple(found)
+
+
+def descended(metadata: Mapping[str, str], last_sequence: int) -> dict[str, str]:
+    """The metadata that says that a stream of a new epoch is, up to here, the one whose metadata these are."""
+    epoch = metadata.get("epoch", "")
+    return {"ancestors": f"{metadata.get('ancestors', '')} {epoch}:{last_sequence}".strip()} if epoch else {}
 
 
 def restored_at_of(metadata: Mapping[str, str]) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,14 +56,13 @@ async def create(args: argparse.Namespace) -> int:
     from sandreel_core import __version__, clock
     from sandreel_core.archive import manifests
     from sandreel_core.backup import postgres, streams
-    from sandreel_core.backup.manifest import ArchiveFile, Manifest, begin, finish
+    from sandreel_core.backup.manifest import ArchiveFile, Manifest, begun, finish
     from sandreel_core.cli.stopped import programs
 
     directory, begun_at = args.directory.expanduser().absolute(), clock.now()
     bus, dsn = await _reader(args), None if args.no_postgres else dsn_of(args)
     try:
-        begin(directory)
-        try:
+        with begun(directory):
             # The views first: so they are never ahead of the log that is copied.
             dump = None if dsn is None else await postgres.dump(dsn, directory, programs())
             copies = await streams.copy(bus, directory, Progress("copied"))
@@ -82,9 +80,6 @@ async def create(args: argparse.Namespace) -> int:
                 dump=dump,
             )
             finish(directory, manifest)
-        except BaseException:
-            _sweep(directory)
-            raise
     except OSError as error:
         raise Misconfigured(f"{directory} cannot be written to: {(error.strerror or 'error').lower()}") from error
     finally:
@@ -127,7 +122,9 @@ async def restore(args: argparse.Namespace) -> int:
         lines.append(missing_line(missing, data_of(args)))
     lines.append(f"now: sandreel up{_data_option(args)}")
     if manifest.archive:
-        lines.append(f"then, for what was archived: sandreel projections rebuild{_data_option(args)}")
+        lines.append(
+            f"then, for what was archived: sandreel projections rebuild --accept-differences{_data_option(args)}"
+        )
     _print(args, fields, lines)
     return 0
 
@@ -147,7 +144,7 @@ async def _restore_streams(
     if found.restoring is not None:
         replace = replace or found.restoring.exists()  # what is there then is half of a restore
         if not replace:
-            await streams.check_free(found.bus, manifest.streams)
+            await streams.check_free(found.bus)
         found.restoring.touch(mode=0o600)
     progress = Progress("restored")
     returned = await streams.put_back(
@@ -163,7 +160,7 @@ async def _restore_streams(
     lines = [str(each) for each in losses]
     lines.append(f"every stream has epoch {epoch}: cursors of before are refused, with a sentence")
     if found.dsn:
-        lines.append("the views are empty, and read the log again at the next start")
+        lines.append("the views are empty but for the history of commands, and read the log again at the next start")
     return fields, lines
 
 
@@ -233,20 +230,11 @@ def _whole(directory: Path) -> Manifest:
     return manifest
 
 
-def _sweep(directory: Path) -> None:
-    """What a failed attempt has left: never a manifest."""
-    for path in directory.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def _data_option(args: argparse.Namespace) -> str:
     return f" --data {args.data}" if args.data else ""
 
 
 def _print(args: argparse.Namespace, fields: dict[str, Any], lines: list[str]) -> None:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
-    print(msgspec.json.encode(fields).decode() if args.json else "\n".join(lines), flush=True)
+    print(json_text(fields) if args.json else "\n".join(lines), flush=True)

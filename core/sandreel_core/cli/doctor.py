@@ -56,9 +56,9 @@ async def run(args: argparse.Namespace) -> int:
     checks += [*await _roles(args), *await _installation(args)]
     for check in checks:
         if args.json:
-            import msgspec
+            from sandreel_core.json_line import json_text
 
-            print(msgspec.json.encode(check).decode())
+            print(json_text(check))
         else:
             print(f"{_MARKS[check.level]}  {check.name}: {' '.join(check.found.split())}")
             if check.mend:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandreel_core.backup import postgres as views
+from sandreel_core.backup.streams import ours
 from sandreel_core.errors import Misconfigured
 from sandreel_core.settings import CONFIG
 
@@ -103,7 +104,7 @@ def _check_gone(place: Place, roles: tuple[str, ...]) -> None:
 
 async def _check_silent(found: Stopped, wiring: Wiring) -> None:
     if not wiring.embeds_nats:
-        for stream in await found.bus.stream_names():
+        for stream in ours(await found.bus.stream_names()):
             reading = await found.bus.readers(stream)
             if reading:
                 raise Misconfigured(f"somebody reads {stream} (consumer {reading[0]}): stop every role first")

@@ -132,9 +132,9 @@ def reporter(*, json: bool) -> Callable[[Status], None]:
 
     def report(status: Status) -> None:
         if json:
-            import msgspec
+            from sandreel_core.json_line import json_text
 
-            _print(msgspec.json.encode(status).decode())
+            _print(json_text(status))
         elif status.state != "starting" or status.detail:
             pid = f"pid {status.pid}" if status.pid else ""
             took = f"{status.took_s:.2f} s" if status.took_s is not None else ""
@@ -188,9 +188,9 @@ def _detach(args: argparse.Namespace) -> int:
     pid = start(command, data_of(args) / "logs" / "up.log", within_s=_DETACHED_WITHIN_S)
     backend = last(data_of(args))
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
-        print(msgspec.json.encode({"pid": pid, "data": str(data_of(args)), "backend": backend}).decode())
+        print(json_text({"pid": pid, "data": str(data_of(args)), "backend": backend}))
     else:
         print(f"sandreel is up (pid {pid}, backend {backend}), data in {data_of(args)}; `sandreel down` stops it")
     return 0
@@ -230,8 +230,8 @@ async def run_down(args: argparse.Namespace) -> int:
 
 def _say(args: argparse.Namespace, data: Path, text: str) -> None:
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
-        print(msgspec.json.encode({"data": str(data), "result": text}).decode())
+        print(json_text({"data": str(data), "result": text}))
     else:
         print(f"{text}, data in {data}")

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-# Items of all readers that wait to be taken; a reader that meets it waits.
-_BOUND = 64
+# Items of all readers that wait to be taken; a reader that meets it waits. They are batches, each of one read of at
+# most 16 MiB (`bus/jetstream_pull.py`).
+_BOUND = 2
 
 
 class Merge(Generic[T]):

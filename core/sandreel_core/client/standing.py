@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sandreel_core.as_of import AsOf, SessionAt
-from sandreel_core.bus.execs import Gone, Recorded, follow_execs
+from sandreel_core.bus.execs import Gone, Recorded, read_execs
 from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
 from sandreel_core.client.moment import Moment, place
 from sandreel_core.client.sessions import end_of
@@ -88,26 +88,29 @@ class _Reading:
         return missing
 
     async def _read(self, filters: Sequence[str], told: frozenset[str]) -> list[str]:
-        missing = []
+        missing: list[str] = []
         gone: Gone | None = None  # stands before the event that showed it, and with it before or behind the cursor
-        async with aclosing(follow_execs(self._bus, self._cursor.partition, filters, live=False)) as items:
-            async for item in items:
-                if isinstance(item, Recorded):
-                    if item.cursor.sequence > self._cursor.sequence:
-                        break
-                    if item.event.subject not in told:
-                        where = parse_event_subject(item.event.subject)
-                        if gone is not None:
-                            self.as_of.lacks(where, _sentence(gone), begun=True)
-                        self.as_of.take(where, item.event, item.cursor.sequence, item.time_ns)
-                    gone = None
-                elif isinstance(item, Gone):
-                    gone = item
-                elif isinstance(item, Missing) and item.from_sequence <= self._cursor.sequence:
-                    until = min(item.to_sequence, self._cursor.sequence)
-                    missing.append(f"{self._stream} does not hold sequences {item.from_sequence} to {until} any more")
-                elif isinstance(item, CaughtUp):
-                    break
+        async with aclosing(read_execs(self._bus, self._cursor.partition, filters, live=False)) as batches:
+            async for batch in batches:
+                for item in batch:
+                    if isinstance(item, Recorded):
+                        if item.cursor.sequence > self._cursor.sequence:
+                            return missing
+                        if item.event.subject not in told:
+                            where = parse_event_subject(item.event.subject)
+                            if gone is not None:
+                                self.as_of.lacks(where, _sentence(gone), begun=True)
+                            self.as_of.take(where, item.event, item.cursor.sequence, item.time_ns)
+                        gone = None
+                    elif isinstance(item, Gone):
+                        gone = item
+                    elif isinstance(item, Missing) and item.from_sequence <= self._cursor.sequence:
+                        until = min(item.to_sequence, self._cursor.sequence)
+                        missing.append(
+                            f"{self._stream} does not hold sequences {item.from_sequence} to {until} any more"
+                        )
+                    elif isinstance(item, CaughtUp):
+                        return missing
         return missing
 
     async def _tell_long(self, subject: str, count: int) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from sandreel_core.bus.credentials import Creds
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.bus.jetstream_connection import Link
+from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.port import CaughtUp, Item, Stream, Work
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import NatsServer

@@ -62,7 +62,7 @@ async def test_a_launch_that_ends_at_once_says_why_and_leaves_no_child(
             patched.setattr("sandreel_core.spawner.launch.census", SimpleNamespace(start_time=when_it_has_ended))
             with pytest.raises(Unavailable, match=r"ended at once: .*No such file"):
                 await rig.backend.create(spec())
-    assert rig.backend._children == {}  # type: ignore[attr-defined]
+    assert len(rig.backend._children) == 0  # type: ignore[attr-defined]
     zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
     assert zombies == []
     assert not rig.workspace(KEY).parent.exists()
