@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gate format contract metrics permissions views bench soak clean
+.PHONY: help install demo test gate format contract metrics permissions views image image-slim bench soak clean
 
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -c 'import sys; sys.exit("sandreel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None' && $(PYTHON) -m venv $(VENV); }
@@ -45,6 +45,12 @@ permissions: $(STAMP) ## write docs/permissions.md from the table of who may do 
 
 views: $(STAMP) ## write docs/views.md from what the views say of themselves
 	@$(BIN)/python docs/views_page.py
+
+image: $(STAMP) ## build the container images that are not there yet (BASE_IMAGE=… for another base)
+	@$(BIN)/python image/build.py
+
+image-slim: $(STAMP) ## only what sessions need at least: the slim session and the bus
+	@$(BIN)/python image/build.py session-slim nats
 
 bench: $(STAMP) ## the figures, each beside its reference in the same run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandreel_core.bus.measures import BUS, COMMANDS
+from sandreel_core.egress.measures import EGRESS
 from sandreel_core.metrics import Family
 from sandreel_core.process_measures import PROCESS
 from sandreel_core.spawner.measures import SPAWNER
@@ -18,6 +19,7 @@ GROUPS: dict[str, tuple[Family, ...]] = {
     "Roles that answer commands (the spawner)": COMMANDS,
     "The spawner: sessions, recorders, streams": SPAWNER,
     "The projector": PROJECTOR,
+    "The egress proxy": EGRESS,
 }
 
 
@@ -94,6 +96,12 @@ ALERTS = (
         "max(sandreel_runnerd_spool_used_ratio) > 0.5",
         "1m",
         "NATS does not take output as fast as it is printed; jobs wait when a spool is full.",
+    ),
+    Alert(
+        "SandreelEgressFull",
+        "max(sandreel_egress_connections_open / sandreel_egress_connections_max) > 0.9",
+        "1m",
+        "Sessions are about to get no connection: raise [egress] max_connections, or run another proxy.",
     ),
     Alert("SandreelOutputHeld", "max(sandreel_runnerd_held) > 0", "1m", "A stream is nearly full, and jobs wait."),
     Alert(

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.support.nats", "tests.support.postgres", "tests.support.shell", "tests.support.town"]
+pytest_plugins = [
+    "tests.support.fenced",
+    "tests.support.nats",
+    "tests.support.postgres",
+    "tests.support.shell",
+    "tests.support.town",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

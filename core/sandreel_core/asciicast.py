@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 import shlex
 from base64 import b64decode
 from typing import Any
 
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.message import Envelope, Unknown
+from sandreel_core.json_line import harmless
 
-# JSON leaves these as they are; in a terminal some of them begin control sequences.
-_C1 = re.compile("[\x7f-\x9f]")
 # The exit status of an exec of which nobody knows how it ended: what `sandreel exec` ends with then.
 _LOST = 125
 _BY_SIGNAL = 128
@@ -139,4 +137,4 @@ class Asciicast:
 
 
 def _json(value: Any) -> str:
-    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
+    return harmless(json.dumps(value, ensure_ascii=False))

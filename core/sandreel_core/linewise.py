@@ -34,6 +34,10 @@ class Lines:
         self._begun = True
         self.held_since_s: float | None = None
 
+    def goes_on(self, line: int) -> None:
+        """The first block to come continues this line, whose beginning was given out before."""
+        self._number, self._begun = line, False
+
     @property
     def held(self) -> Line | None:
         """The line that has not ended yet, as far as it has come and was not given out."""

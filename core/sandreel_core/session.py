@@ -78,6 +78,7 @@ class Session(Struct, frozen=True, kw_only=True, omit_defaults=True):
     boot: int = 0
     boot_id: str = ""
     backend: str = ""
+    fence: str = ""
     ref: str = ""
     node: str = ""
     commands_after: int | None = None
@@ -138,6 +139,7 @@ def evolve(state: Session, event: Envelope) -> Session:
                 boot=data.boot,
                 boot_id=data.boot_id,
                 backend=data.backend,
+                fence=data.fence,
                 ref=data.ref,
                 node=data.node,
                 commands_after=data.commands_after,

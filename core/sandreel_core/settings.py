@@ -26,7 +26,7 @@ from sandreel_core.errors import Misconfigured
 CONFIG = "SANDREEL_CONFIG"
 # Every section that any role reads: a role cannot see the others' types, but must notice `[spwaner]`.
 SECTIONS = (
-    "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "stack", "health",
+    "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "docker", "stack", "health",
 )  # fmt: skip
 # Not settings: markers that sandreel sets for what it starts (contract/boot.py), and the command line's own.
 _MARKERS = (CONFIG, "SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_ORG")

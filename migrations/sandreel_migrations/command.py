@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.errors import Malformed
+from sandreel_core.json_line import json_text
 from sandreel_migrations import rebuild_command
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def show_status(args: argparse.Namespace) -> int:
         items += [("rebuild", found.rebuild)] if found.rebuild else []
         items += [("old", each) for each in found.old]
         for kind, item in items:
-            print(json.dumps({"kind": kind} | msgspec.to_builtins(item), ensure_ascii=False))
+            print(json_text({"kind": kind} | msgspec.to_builtins(item)))
     else:
         print("\n".join(_sentences(found)))
     return 0
@@ -142,7 +142,7 @@ async def drop_old(args: argparse.Namespace) -> int:
             found.append((schemas.FRESH, await schemas.size_of(connection, schemas.FRESH)))
         for schema, size in found:
             await schemas.drop(connection, schema)
-            print(json.dumps({"schema": schema, "bytes": size}) if args.json else f"{schema}: dropped, {_size(size)}")
+            print(json_text({"schema": schema, "bytes": size}) if args.json else f"{schema}: dropped, {_size(size)}")
     if not found and not args.json:
         print("nothing to drop")
     return 0
@@ -164,9 +164,13 @@ def _entry(entry: Entry, *, json_lines: bool, indent: str = "") -> str:
     from sandreel_projections.table import cell
 
     if json_lines:
-        fields = {name: getattr(entry, name) for name in ("stream", "sequence", "cursor", "subject", "reason")}
-        return json.dumps(fields | {"at": entry.at.isoformat()}, ensure_ascii=False)
+        return json_text(_fields(entry))
     return f"{indent}{cell(entry.cursor)}  {cell(entry.subject)}  {cell(entry.reason)}"
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    fields = {name: getattr(entry, name) for name in ("stream", "sequence", "cursor", "subject", "reason")}
+    return fields | {"at": entry.at.isoformat()}
 
 
 async def retry_quarantine(args: argparse.Namespace) -> int:
@@ -190,8 +194,7 @@ async def retry_quarantine(args: argparse.Namespace) -> int:
 def _tell(retried: Retried, *, json_lines: bool) -> None:
     if json_lines:
         fields = {name: getattr(retried, name) for name in ("stream", "org", "session", "digested", "kept")}
-        remaining = [json.loads(_entry(entry, json_lines=True)) for entry in retried.remaining]
-        print(json.dumps(fields | {"remaining": remaining}, ensure_ascii=False))
+        print(json_text(fields | {"remaining": [_fields(entry) for entry in retried.remaining]}))
         return
     why = f": {retried.kept}" if retried.kept else ""
     print(

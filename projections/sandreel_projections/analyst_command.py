@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from sandreel_core.cli.connection import options
 from sandreel_core.errors import Malformed
+from sandreel_core.json_line import json_text
 from sandreel_projections.dsn import dsn_of
 
 _DESCRIPTION = """\
@@ -68,7 +68,7 @@ async def add_analyst(args: argparse.Namespace) -> int:
     orgs = sorted(set(args.org))
     if args.json:
         said = {"analyst": args.name, "orgs": orgs, "server": place(dsn)}
-        print(json.dumps(said | ({"password": password} if made else {})))
+        print(json_text(said | ({"password": password} if made else {})))
         return 0
     print(f"{args.name} reads the rows of {', '.join(orgs)} at {place(dsn)}")
     if made:
@@ -85,7 +85,7 @@ async def list_analysts(args: argparse.Namespace) -> int:
     if args.json:
         for each in found:
             said = {"analyst": each.name, "orgs": each.orgs, "added_at": each.added_at.isoformat()}
-            print(json.dumps(said | {"can_log_in": each.can_log_in}))
+            print(json_text(said | {"can_log_in": each.can_log_in}))
         return 0
     rows = [(each.name, ", ".join(each.orgs), each.added_at, each.can_log_in) for each in found]
     print("\n".join(lines(("analyst", "orgs", "added_at", "can_log_in"), rows)))
@@ -97,7 +97,7 @@ async def remove_analyst(args: argparse.Namespace) -> int:
     from sandreel_projections import analysts
 
     await analysts.remove(dsn_of(args), args.name)
-    print(json.dumps({"analyst": args.name, "removed": True}) if args.json else f"{args.name} is removed")
+    print(json_text({"analyst": args.name, "removed": True}) if args.json else f"{args.name} is removed")
     return 0
 
 

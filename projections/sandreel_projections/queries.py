@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 
@@ -118,7 +118,8 @@ async def _snapshot(connection: Connection, partition: int) -> Snapshot | None:
     if row is None:
         return None
     execs = await connection.fetch(
-        "SELECT org, session, exec, last_n, phase = ANY ($1) AS ended FROM reel.execs"
+        "SELECT org, session, exec, last_n, phase = ANY ($1) AS ended, stdout_open, stdout_next_line, stderr_open,"
+        " stderr_next_line FROM reel.execs"
         " WHERE split_part(last_cursor, ':', 2) = $2"
         " ORDER BY phase = ANY ($1), split_part(last_cursor, ':', 3)::bigint DESC LIMIT $3",
         list(ENDED),
@@ -133,10 +134,17 @@ async def _snapshot(connection: Connection, partition: int) -> Snapshot | None:
         )
         for each in execs
     ]
+    streams: tuple[Literal["stdout", "stderr"], ...] = ("stdout", "stderr")
     return Snapshot(
         Cursor(row["epoch"], partition, row["sequence"]),
         {subject: last_n + 1 for subject, last_n, _ in places},
         frozenset(subject for subject, _, ended in places if ended),
+        {
+            (subject, stream): each[f"{stream}_next_line"]
+            for (subject, _, ended), each in zip(places, execs, strict=True)
+            for stream in streams
+            if each[f"{stream}_open"] and not ended
+        },
     )
 
 

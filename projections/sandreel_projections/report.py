@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any, Protocol, TextIO
 
+from sandreel_core.json_line import harmless
 from sandreel_projections.progress import Progress, duration, line
 from sandreel_projections.table import cell
 
@@ -76,4 +77,4 @@ class JsonLines:
         )
 
     def _print(self, fields: dict[str, Any]) -> None:
-        print(json.dumps(fields, default=str, ensure_ascii=False), flush=True, file=sys.stdout)
+        print(harmless(json.dumps(fields, default=str, ensure_ascii=False)), flush=True, file=sys.stdout)

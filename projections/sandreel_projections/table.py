@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sandreel_core.cli.cells import columns_of, fitted, spelt
+from sandreel_core.json_line import harmless
 
 _GAP = "  "
 _MIN_CUT = 12
@@ -31,7 +32,7 @@ def cell(value: Any) -> str:
 
 def json_text(value: Any) -> str:
     """Times in ISO 8601, bytes as Postgres writes them (`\\x…`), numerics as text, so that none is rounded."""
-    return json.dumps(value, default=_plain, ensure_ascii=False)
+    return harmless(json.dumps(value, default=_plain, ensure_ascii=False))
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int | None = None) -> list[str]:

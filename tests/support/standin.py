@@ -2,7 +2,7 @@
 
 Reads its settings, says in the workspace what it sees, starts what the session's files ask for, and waits for
 SIGTERM. Files in the workspace steer it: `stubborn` (ignore SIGTERM), `leave` (start a grandchild in a session of its
-own), `look` (names a path: what is there?).
+own), `look` (names a path: what is there?). On SIGUSR1 it takes memory until there is none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
     text = sys.stdin.read()
     if not text:
         return 2
@@ -40,7 +40,10 @@ def main() -> int:
     draft.write_text(json.dumps(seen))
     draft.rename(workspace / "seen.json")
     while True:
-        signal.sigwait({signal.SIGTERM})
+        if signal.sigwait({signal.SIGTERM, signal.SIGUSR1}) == signal.SIGUSR1:
+            hoard = []
+            while True:
+                hoard.append(bytearray(1 << 20))
         if not (workspace / "stubborn").exists():
             return 0
 

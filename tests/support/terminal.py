@@ -9,10 +9,13 @@ import os
 import pty
 import struct
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 import pyte
+
+_T = TypeVar("_T")
 
 
 class Terminal:
@@ -34,6 +37,11 @@ class Terminal:
     @property
     def text(self) -> str:
         return self._printed.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    @property
+    def printed(self) -> bytes:
+        """Every byte of it."""
+        return bytes(self._printed)
 
     async def __aenter__(self) -> Terminal:
         self._keyboard, slave = pty.openpty()
@@ -82,8 +90,8 @@ class Terminal:
     async def press_ctrl_c(self) -> None:
         await self.press(b"\x03")
 
-    async def press(self, keys: bytes) -> None:
-        await asyncio.to_thread(os.write, self._keyboard, keys)
+    async def press(self, keys: bytes | str) -> None:
+        await asyncio.to_thread(os.write, self._keyboard, keys.encode() if isinstance(keys, str) else keys)
 
     def resize(self, cols: int, rows: int) -> None:
         """Drag the window: the program gets SIGWINCH."""
@@ -115,19 +123,29 @@ class Terminal:
         """(column, row) from 0."""
         return self._pyte.cursor.x, self._pyte.cursor.y
 
-    async def shows(self, phrase: str, timeout_s: float = 30) -> None:
-        """Wait until a person sees the phrase, now, in some row."""
-        async with asyncio.timeout(timeout_s):
-            while not any(phrase in row for row in self.screen):
-                self._changed.clear()
-                await self._changed.wait()
+    async def shows(self, what: str | Callable[[str], bool], timeout_s: float = 30) -> str:
+        """The screen, its rows as lines, as soon as a person sees this on it. Fails with the screen as it is."""
+
+        def seen() -> str | None:
+            text = "\n".join(self.screen)
+            return text if (what in text if isinstance(what, str) else what(text)) else None
+
+        return await self._wait_for(seen, timeout_s, what)
 
     async def until(self, phrase: str, timeout_s: float = 20) -> None:
-        """Wait until the phrase is on the screen."""
-        async with asyncio.timeout(timeout_s):
-            while phrase not in self.text:
-                self._changed.clear()
-                await self._changed.wait()
+        """Wait until the phrase has been printed."""
+        await self._wait_for(lambda: phrase in self.text or None, timeout_s, phrase)
+
+    async def _wait_for(self, found: Callable[[], _T | None], timeout_s: float, what: object) -> _T:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (found_now := found()) is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            screen = "\n".join(self.screen)
+            raise AssertionError(f"after {timeout_s:g} s still not {what!r} on\n{screen}") from None
+        return found_now
 
     async def wait(self, timeout_s: float = 20) -> int:
         """The program's exit code."""

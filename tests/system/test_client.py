@@ -42,7 +42,7 @@ def data() -> Iterator[Path]:
     # Not pytest's own directory: its parents are closed to the users that the servers run as.
     data = Path(tempfile.mkdtemp(prefix="sandreel-system-"))
     try:
-        up = sandreel(data, "up", "--detach")
+        up = sandreel(data, "up", "--detach", "--backend", "process")
         assert up.returncode == 0, up.stderr.decode()
         try:
             yield data

@@ -232,7 +232,9 @@ async def test_a_killed_supervisor_is_followed_by_one_that_adopts_everything() -
 
 async def up(data: Path) -> int:
     """`sandreel up --detach`; the pid of the supervisor."""
-    return int(json.loads(await sandreel("up", "--detach", "--json", "--data", str(data)))["pid"])
+    return int(
+        json.loads(await sandreel("up", "--backend", "process", "--detach", "--json", "--data", str(data)))["pid"]
+    )
 
 
 async def sandreel(*arguments: str) -> bytes:

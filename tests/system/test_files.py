@@ -70,6 +70,10 @@ def tree(root: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+def folders(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir() and not path.is_symlink()}
+
+
 async def test_a_directory_goes_in_and_comes_out_the_same(site: Site, session: str, tmp_path: Path) -> None:
     source = tmp_path / "tree"
     (source / "sub/deep").mkdir(parents=True)
@@ -78,6 +82,9 @@ async def test_a_directory_goes_in_and_comes_out_the_same(site: Site, session: s
     (source / "sub/deep/run me").write_bytes(b"#!/bin/sh\n")
     (source / "sub/deep/run me").chmod(0o755)
     (source / "link").symlink_to("one")
+    (source / "nothing/at all").mkdir(parents=True)
+    (source / "only a link").mkdir()
+    (source / "only a link/there").symlink_to("nowhere")
 
     into = await sandreel(site, "cp", str(source), f"{session}:", "--json")
     told = [json.loads(line) for line in into.out.splitlines()]
@@ -86,9 +93,27 @@ async def test_a_directory_goes_in_and_comes_out_the_same(site: Site, session: s
 
     assert (into.code, out, again) == (0, Done(0, b"", ""), Done(0, b"", ""))
     assert tree(site.folder(session).workspace / "tree") == tree(tmp_path / "back") == tree(source)
+    assert folders(site.folder(session).workspace / "tree") == folders(tmp_path / "back") == folders(source)
+    assert {each["target"] for each in told if each["type"] == "made"} == {
+        *(f"{session}:tree/nothing/at all", f"{session}:tree/only a link")
+    }
     assert {each["source"]: each["type"] for each in told}[str(source / "link")] == "skipped"
     digests = {each["target"]: each["sha256"] for each in told if each["type"] == "copied"}
     assert digests[f"{session}:tree/one"] == hashlib.sha256((source / "one").read_bytes()).hexdigest()
+
+
+async def test_an_empty_directory_is_copied(site: Site, session: str, tmp_path: Path) -> None:
+    (tmp_path / "void").mkdir()
+
+    into = await sandreel(site, "cp", str(tmp_path / "void"), f"{session}:hollow")
+    out = await sandreel(site, "cp", f"{session}:hollow", str(tmp_path / "back"))
+    await site.client.files(ORG, session).write("file", b"")
+    refused = await sandreel(site, "cp", str(tmp_path / "void"), f"{session}:file/hollow")
+
+    assert (into, out) == (Done(0, b"", ""), Done(0, b"", ""))
+    assert list((site.folder(session).workspace / "hollow").iterdir()) == list((tmp_path / "back").iterdir()) == []
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
+    assert "file" in refused.err
 
 
 async def test_a_file_larger_than_one_read_comes_out_whole(site: Site, session: str, tmp_path: Path) -> None:

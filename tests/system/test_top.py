@@ -6,18 +6,19 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 import pytest_asyncio
 
-from tests.support.glass import Glass
 from tests.support.system import ORG, Site, open_site
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_") and name != "NO_COLOR"}
+ENVIRON |= {"TERM": "xterm-256color"}
 # Numbered lines for ever; a title-setting escape and a bell in each, which must not reach the terminal.
 TICKS = r'i=0; while :; do i=$((i+1)); printf "tick %d \033]0;owned\a\033[2J\n" $i; sleep 0.1; done'
 LEFT_ALTERNATE_SCREEN = b"\x1b[?1049l"
@@ -74,74 +75,77 @@ async def test_a_log_that_rests_is_not_behind(site: Site) -> None:
 
 @pytest.mark.timeout(180)
 async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site: Site, session: str) -> None:
-    async with Glass(argv(site), ENVIRON) as glass:
-        before = glass.modes()
-        await glass.until("● live")
-        await glass.until(lambda text: "ticks" in text and "tick " in text and "exited 3" in text)
-        assert all(len(line) <= 80 for line in glass.lines)
+    async with Terminal(argv(site), ENVIRON) as terminal:
+        await terminal.shows("● live")
+        await terminal.shows(lambda text: "ticks" in text and "tick " in text and "exited 3" in text)
+        assert all(len(line) <= 80 for line in terminal.screen)
 
-        await glass.press("r")  # by state the other way round
-        await glass.until(lambda text: re.search("STATE +▼", text) is not None)
-        await glass.press("s")
-        await glass.until("LINES/S▼")
+        await terminal.press("r")  # by state the other way round
+        await terminal.shows(lambda text: re.search("STATE +▼", text) is not None)
+        await terminal.press("s")
+        await terminal.shows("LINES/S▼")
 
-        await _filter(glass, "state:running /^top-[0-9]+ ticks/")
-        await glass.until(lambda text: "ticks" in text and "exited 3" not in text)
-        await _filter(glass, "/(/", says="is no expression of RE2")
-        await _filter(glass, "name:nobody")
-        await glass.until("nothing is like this filter")
-        await _filter(glass, f"name:{session}")
-        await glass.until(lambda text: "ticks" in text and "exited 3" in text)
+        await _filter(terminal, "state:running /^top-[0-9]+ ticks/")
+        await terminal.shows(lambda text: "ticks" in text and "exited 3" not in text)
+        await _filter(terminal, "/(/", says="is no expression of RE2")
+        await _filter(terminal, "name:nobody")
+        await terminal.shows("nothing is like this filter")
+        await _filter(terminal, f"name:{session}")
+        await terminal.shows(lambda text: "ticks" in text and "exited 3" in text)
 
-        await glass.press("t")  # execs alone; the one that prints is first by rate
-        await glass.until(lambda text: re.search(r"^ticks", text, re.MULTILINE) is not None)
-        await glass.press("\x1b[H\r")
-        await glass.until(lambda text: f"{ORG} / {session} / ticks" in text and " live " in text)
-        live = _line(await glass.until(lambda text: _line(text) >= 20))
-        await glass.until(lambda text: _line(text) > live)
+        await terminal.press("t")  # execs alone; the one that prints is first by rate
+        await terminal.shows(lambda text: re.search(r"^ticks", text, re.MULTILINE) is not None)
+        await terminal.press("\x1b[H\r")
+        await terminal.shows(lambda text: f"{ORG} / {session} / ticks" in text and " live " in text)
+        live = _line(await terminal.shows(lambda text: _line(text) >= 20))
+        await terminal.shows(lambda text: _line(text) > live)
 
-        await _go(glass, "+7")
-        await glass.until(lambda text: _line(text) == 7 and "tick 7" in text)
-        shown = [line.strip() for line in glass.lines[2:-2] if line.strip().startswith("tick")]
-        assert shown == [f"tick {number}" for number in range(1, 8)]
-        await glass.press("\x1b[A")  # up: a line back
-        await glass.until(lambda text: _line(text) == 6 and "tick 7" not in text)
-        await glass.press("\x1b[D")  # left: an event back
-        await glass.until(lambda text: _line(text) == 5)
-        await _go(glass, "1%1")
-        await glass.until("is none of 45%")
-        await glass.press("l")
-        await glass.until(lambda text: _line(text) > live)
+        await _go(terminal, "+7")
+        seven = [f"tick {number}" for number in range(1, 8)]
+        await terminal.shows(lambda text: _line(text) == 7 and _ticks(text) == seven)
+        await terminal.press("\x1b[A")  # up: a line back
+        await terminal.shows(lambda text: _line(text) == 6 and "tick 7" not in text)
+        await terminal.press("\x1b[D")  # left: an event back, which is a line if the machine was not too busy
+        await terminal.shows(lambda text: 0 < _line(text) < 6)
+        await _go(terminal, "1%1")
+        await terminal.shows("is none of 45%")
+        await terminal.press("l")
+        await terminal.shows(lambda text: _line(text) > live)
 
-        await glass.press("q")
-        await glass.until("LINES/S▼")
-        glass.resize(120, 30)
-        await glass.until(lambda text: "QUIET" in text and len(text.splitlines()) == 30)
-        await glass.press("q")
-        assert await glass.wait() == 0
-        assert glass.modes() == before
-        assert LEFT_ALTERNATE_SCREEN in glass.raw
-        assert b"\x1b]0;owned" not in glass.raw
+        await terminal.press("q")
+        await terminal.shows("LINES/S▼")
+        terminal.resize(120, 30)
+        await terminal.shows(lambda text: "QUIET" in text and len(text.splitlines()) == 30)
+        await terminal.press("q")
+        assert await terminal.wait() == 0
+        assert terminal.as_before
+        assert LEFT_ALTERNATE_SCREEN in terminal.printed
+        assert b"\x1b]0;owned" not in terminal.printed
 
 
-async def _filter(glass: Glass, text: str, *, says: str = "") -> None:
-    await glass.press("/")
-    await glass.until("keep the filter")
-    await glass.press("\x15")
-    await glass.until("word, /regex/")
-    await glass.press(text)
-    await glass.until(says or text)
-    await glass.press("\r")
-    await glass.until("s/S sort")
+async def _filter(terminal: Terminal, text: str, *, says: str = "") -> None:
+    await terminal.press("/")
+    await terminal.shows("keep the filter")
+    await terminal.press("\x15")
+    await terminal.shows("word, /regex/")
+    await terminal.press(text)
+    await terminal.shows(says or text)
+    await terminal.press("\r")
+    await terminal.shows("↵ open")
 
 
-async def _go(glass: Glass, place: str) -> None:
-    await glass.press("g")
-    await glass.until("go there")
-    await glass.press(place)
-    await glass.until(place)
-    await glass.press("\r")
-    await glass.until(lambda text: "go there" not in text)
+async def _go(terminal: Terminal, place: str) -> None:
+    await terminal.press("g")
+    await terminal.shows("go there")
+    await terminal.press(place)
+    await terminal.shows(place)
+    await terminal.press("\r")
+    await terminal.shows(lambda text: "go there" not in text)
+
+
+def _ticks(text: str) -> list[str]:
+    """The lines of the exec that the player shows."""
+    return [line.strip() for line in text.split("\n")[2:-2] if line.strip().startswith("tick")]
 
 
 def _line(text: str) -> int:
@@ -152,36 +156,90 @@ def _line(text: str) -> int:
 
 @pytest.mark.timeout(180)
 async def test_nats_goes_away_and_comes_back(site: Site, session: str) -> None:
-    async with Glass(argv(site, "--filter", f"name:{session}"), ENVIRON) as glass:
-        await glass.until("● live")
-        await glass.until("tick ")
+    async with Terminal(argv(site, "--filter", f"name:{session}"), ENVIRON) as terminal:
+        await terminal.shows("● live")
+        await terminal.shows("tick ")
         await site.kill_and_hold("nats")
-        await glass.until("NATS is away: reconnecting, since")
+        await terminal.shows("NATS is away: reconnecting, since")
         await site.release("nats")
-        await glass.until(lambda text: "● live" in text and "tick " in text, timeout_s=60)
-        await glass.press("\x1b[B\r")
-        before = _line(await glass.until(lambda text: _line(text) > 0))
-        await glass.until(lambda text: _line(text) > before, timeout_s=60)
-        await glass.press("\x03")
-        assert await glass.wait() == 0
+        await terminal.shows(lambda text: "● live" in text and "tick " in text, timeout_s=60)
+        await terminal.press("\x1b[B\r")
+        before = _line(await terminal.shows(lambda text: _line(text) > 0))
+        await terminal.shows(lambda text: _line(text) > before, timeout_s=60)
+        await terminal.press("\x03")
+        assert await terminal.wait() == 0
+
+
+STALLS = """
+import sys, time
+import textual.timer
+from sandreel_core.cli import main
+# The machine stalls for 20 ms whenever a timer looks at the clock.
+late_s = 0.0
+def get_time():
+    global late_s
+    late_s += 0.02
+    return time.monotonic() + late_s
+textual.timer._time.get_time = get_time
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("how", ["a machine that stalls", "COLUMNS and LINES"])
+async def test_a_window_that_is_dragged_gets_its_layout(site: Site, session: str, how: str) -> None:
+    """Textual drops a timer that is late at its start, and with it the resize; it believes the environment, too."""
+    args, environ = argv(site), ENVIRON
+    if how == "a machine that stalls":
+        args = [sys.executable, "-c", STALLS, *args[3:]]
+    else:
+        environ = ENVIRON | {"COLUMNS": "80", "LINES": "24"}
+    async with Terminal(args, environ) as terminal:
+        await terminal.shows("● live")
+        for columns, rows in ((120, 30), (70, 12), (140, 40)):
+            terminal.resize(columns, rows)
+            await terminal.shows(_laid_out(rows, quiet=columns > 100))
+        await terminal.press("\r")
+        await terminal.shows("g go to")
+        terminal.resize(100, 20)
+        await terminal.shows(lambda text: "g go to" in text.split("\n")[19] and "●" in text.split("\n")[18])
+        await terminal.press("q")
+        await terminal.shows(lambda text: "↵ open" in text.split("\n")[19])
+        await terminal.press("q")
+        assert await terminal.wait() == 0
+
+
+def _laid_out(rows: int, *, quiet: bool) -> Callable[[str], bool]:
+    """Whether the table fills so many rows, and has room for the column."""
+    return lambda text: ("QUIET" in text) is quiet and "↵ open" in text.split("\n")[rows - 1]
+
+
+async def test_a_session_without_an_exec_says_so(site: Site) -> None:
+    name = await site.session("bare")
+    async with Terminal(argv(site, "--filter", f"name:{name}"), ENVIRON) as terminal:
+        await terminal.shows(lambda text: name in text and "q quit" in text)
+        await terminal.press("\r")
+        await terminal.shows(f"{name} has no exec to open")
+        await _filter(terminal, "name:nobody")
+        await terminal.shows(lambda text: "no exec to open" not in text)
+        await terminal.press("q")
+        assert await terminal.wait() == 0
+    await site.client.stop(ORG, name)
 
 
 async def test_without_colour_there_is_none(site: Site, session: str) -> None:
-    async with Glass(argv(site), ENVIRON | {"NO_COLOR": "1"}) as glass:
-        await glass.until("● live")
-        await glass.press("q")
-        assert await glass.wait() == 0
-        coloured = re.findall(rb"\x1b\[[0-9;]*?(?<![0-9])(?:3[0-7]|4[0-7]|9[0-7]|38;|48;)[0-9;]*m", bytes(glass.raw))
+    async with Terminal(argv(site), ENVIRON | {"NO_COLOR": "1"}) as terminal:
+        await terminal.shows("● live")
+        await terminal.press("q")
+        assert await terminal.wait() == 0
+        coloured = re.findall(rb"\x1b\[[0-9;]*?(?<![0-9])(?:3[0-7]|4[0-7]|9[0-7]|38;|48;)[0-9;]*m", terminal.printed)
         assert coloured == []
 
 
 async def test_a_vanished_terminal_ends_it(site: Site, session: str) -> None:
-    glass = Glass(argv(site), ENVIRON)
-    await glass.__aenter__()
-    await glass.until("● live")
-    asyncio.get_running_loop().remove_reader(glass._ours)
-    os.close(glass._ours)
-    assert await glass.wait(timeout_s=30) != 0
+    async with Terminal(argv(site), ENVIRON) as terminal:
+        await terminal.shows("● live")
+        terminal.hang_up()
+        assert await terminal.wait(timeout_s=30) != 0
 
 
 @pytest.mark.parametrize(

@@ -43,17 +43,28 @@ class Gone:
 
 
 OnSkipped = Callable[[Stored, Malformed], None]
+# Called with each event of an exec that lies before the cursor and was read to know the place there.
+OnPassed = Callable[[Envelope], None]
 
 
 class Places:
     """The reader's place in every exec that it has met."""
 
-    def __init__(self, bus: Bus, stream: str, partition: int, epoch: str, on_skipped: OnSkipped | None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        partition: int,
+        epoch: str,
+        on_skipped: OnSkipped | None,
+        on_passed: OnPassed | None = None,
+    ) -> None:
         self._bus = bus
         self._stream = stream
         self._partition = partition
         self._epoch = epoch
         self._on_skipped = on_skipped
+        self._on_passed = on_passed
         self._ordinals: dict[str, Ordinals] = {}
         self._log = Log("execs")
         # Subjects whose event at the cursor is gone, so that it is not known which ordinal comes next.
@@ -94,6 +105,8 @@ class Places:
             if stored.sequence > silent_until:
                 cursor = Cursor(epoch, partition, stored.sequence)
                 items.append(Recorded(event, cursor, stored.time_ns, len(stored.body)))
+            elif self._on_passed is not None:
+                self._on_passed(event)
         return items
 
     async def take(self, stored: Stored, silent_until: int) -> list[Recorded | Gone]:
@@ -117,6 +130,8 @@ class Places:
                 ordinals.last = (event.n or 1) - 1
             if not ordinals.accept(event):
                 return items
+            if not loud and self._on_passed is not None:
+                self._on_passed(event)
         if loud:
             cursor = Cursor(self._epoch, self._partition, stored.sequence)
             items.append(Recorded(event, cursor, stored.time_ns, len(stored.body)))
@@ -153,7 +168,8 @@ class Places:
                     if ordinals is None:
                         cut = before.n > 1 and not isinstance(before.data, Gap)
                         ordinals = Ordinals(before.n - 1 if cut else 0)
-                    ordinals.accept(before)
+                    if ordinals.accept(before) and self._on_passed is not None:
+                        self._on_passed(before)
         return ordinals
 
     def _decode(self, stored: Stored) -> Envelope | None:

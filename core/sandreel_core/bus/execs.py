@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Literal
 
-from sandreel_core.bus.exec_places import MAX_REMEMBERED, Gone, OnSkipped, Places, Recorded
+from sandreel_core.bus.exec_places import MAX_REMEMBERED, Gone, OnPassed, OnSkipped, Places, Recorded
 from sandreel_core.bus.port import Bus, CaughtUp, Missing, StreamState
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import SessionSubjects, reel
@@ -23,6 +24,7 @@ __all__ = [
     "ExecItem",
     "Gone",
     "ManyItem",
+    "OnPassed",
     "OnRead",
     "OnSkipped",
     "Recorded",
@@ -42,11 +44,13 @@ class Snapshot:
 
     next_n  by subject: the ordinal that comes next
     ended   subjects of execs that had ended
+    open    by subject and stream: the line, by its number, that had begun and not ended
     """
 
     cursor: Cursor
     next_n: Mapping[str, int]
     ended: frozenset[str] = field(default_factory=frozenset)
+    open: Mapping[tuple[str, Literal["stdout", "stderr"]], int] = field(default_factory=dict)
 
 
 ExecItem = Recorded | Gone | CaughtUp
@@ -141,12 +145,13 @@ async def read_execs(
     live: bool = True,
     on_skipped: OnSkipped | None = None,
     on_read: OnRead | None = None,
+    on_passed: OnPassed | None = None,
 ) -> AsyncGenerator[Sequence[ManyItem], None]:
     """As `follow_execs`, in batches as they come (never empty): for those who read much at once."""
     stream = reel(partition)
     state = await bus.state(stream)
     silent_until = start = _place(after, state, partition)
-    places = Places(bus, stream, partition, state.epoch, on_skipped)
+    places = Places(bus, stream, partition, state.epoch, on_skipped, on_passed)
     if snapshot is not None:
         start = min(start, _place(snapshot.cursor, state, partition))
         for subject, next_n in snapshot.next_n.items():

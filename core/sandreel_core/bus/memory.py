@@ -6,13 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from sandreel_core.bus.crew import Crew
-from sandreel_core.bus.failure import check_answer, encode_failure
 from sandreel_core.bus.memory_parts import Fate, MemoryChannel, MemoryDelivery
+from sandreel_core.bus.memory_services import MemoryServices
 from sandreel_core.bus.memory_store import Feed, MemoryStreams, matches
 from sandreel_core.bus.port import (
     CaughtUp,
@@ -31,21 +29,9 @@ from sandreel_core.bus.port import (
 )
 from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import Malformed, NotFound, SandreelError, TooLarge, Unavailable
-from sandreel_core.log import Log
 
 MAX_PAYLOAD_BYTES = 1024 * 1024  # the NATS server's default
-MAX_HANDLERS = 64
 _BATCH = 256
-
-
-@dataclass(eq=False)
-class _Service:
-    subject: str
-    group: str
-    handler: Handler
-    crew: Crew
-    slots: asyncio.Semaphore
-    bus: MemoryBus
 
 
 class MemoryServer:
@@ -53,7 +39,7 @@ class MemoryServer:
 
     def __init__(self) -> None:
         self.store = MemoryStreams()
-        self.services: list[_Service] = []
+        self.services = MemoryServices()
         self.listeners: list[tuple[MemoryBus, str, Listener]] = []
         self.buses: list[MemoryBus] = []
 
@@ -83,7 +69,6 @@ class MemoryBus:
         self._connected = True
         self._generation = 1
         self._moved = Signal()
-        self._log = Log("bus.memory")
 
     @property
     def connected(self) -> bool:
@@ -264,47 +249,12 @@ class MemoryBus:
 
     async def request(self, subject: str, body: bytes, *, timeout_s: float = 5.0) -> bytes:
         self._store()
-        services = [s for s in self.server.services if s.bus.connected and matches(s.subject, subject)]
-        if not services:
-            raise NotFound(f"nobody serves {subject}")
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        groups: set[str] = set()
-        for service in services:
-            if service.group and service.group in groups:
-                continue
-            groups.add(service.group)
-            service.crew.start(self._serve(service, subject, body, answer))
-        try:
-            async with asyncio.timeout(timeout_s):
-                return check_answer(await answer)
-        except TimeoutError as error:
-            raise Unavailable(f"no answer on {subject} within {timeout_s:g} s") from error
-
-    async def _serve(self, service: _Service, subject: str, body: bytes, answer: asyncio.Future[bytes]) -> None:
-        async with service.slots:
-            try:
-                said = await service.handler(subject, body)
-            except SandreelError as error:
-                said = encode_failure(error)
-            except Exception:  # noqa: BLE001 - a handler's bug answers one request badly and ends nothing
-                self._log.exception("a handler failed", subject=subject)
-                said = encode_failure(Unavailable("the request failed; the service has logged why"))
-        if len(said) > service.bus.max_payload:
-            said = encode_failure(
-                TooLarge(f"{len(said)} bytes are over the server's limit of {service.bus.max_payload}")
-            )
-        if not answer.done() and service.bus.connected:
-            answer.set_result(said)
+        return await self.server.services.request(subject, body, timeout_s=timeout_s)
 
     @asynccontextmanager
     async def serve(self, subject: str, handler: Handler, *, group: str = "") -> AsyncIterator[None]:
-        async with Crew() as crew:
-            service = _Service(subject, group, handler, crew, asyncio.Semaphore(MAX_HANDLERS), self)
-            self.server.services.append(service)
-            try:
-                yield
-            finally:
-                self.server.services.remove(service)
+        async with self.server.services.serve(self, subject, handler, group=group):
+            yield
 
     @asynccontextmanager
     async def listen(self, subject: str, listener: Listener) -> AsyncIterator[None]:

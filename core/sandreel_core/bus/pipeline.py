@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from sandreel_core.bus.lane import Lane
 from sandreel_core.bus.port import Bus, Channel
 from sandreel_core.bus.window import Author, Entry, Window
 from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
@@ -28,50 +29,6 @@ TOTAL_BYTES = 32 * 1024 * 1024  # all windows of a process, so that many busy su
 ACK_TIMEOUT_S = 5.0  # longer than an fsync on a busy disk; a needless resend costs only a repeat
 TICK_S = 0.25  # how soon a lost answer or a lost connection is noticed
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 5.0
-
-
-class Lane:
-    """The pipeline of one subject. Made by `Pipeline.lane`; one owner puts, in order."""
-
-    def __init__(self, subject: str, window: Window, pipeline: Pipeline) -> None:
-        self.subject = subject
-        self.window = window
-        self.queued = False
-        self.failures = 0
-        self.progress_at = 0.0
-        self.retry: asyncio.TimerHandle | None = None
-        self.tick: asyncio.TimerHandle | None = None
-        self._pipeline = pipeline
-
-    @property
-    def next_n(self) -> int:
-        """The ordinal that the next message gets."""
-        return self.window.next_n
-
-    @property
-    def has_room(self) -> bool:
-        return self._pipeline.has_room(self.window)
-
-    @property
-    def is_empty(self) -> bool:
-        """Everything that was put is acknowledged."""
-        return not self.window.entries
-
-    def put(self, body: bytes, n: int, *, keep: bool = False) -> None:
-        """Take one message, written as `n` (another number is put right). Check `has_room` first.
-
-        keep  sent until it is stored, whatever the server says: for the event that ends the subject
-        """
-        self._pipeline.put(self, body, n, keep)
-
-    async def drained(self) -> None:
-        """Wait until everything that was put is acknowledged."""
-        while self.window.entries:
-            await self._pipeline.changed()
-
-    def reconcile(self, last_n: int, why: str) -> bool:
-        """While greeting: the log holds this subject up to `last_n` without a hole. See `Window.reconcile`."""
-        return self._pipeline.reconcile(self, last_n, why)
 
 
 class Pipeline:

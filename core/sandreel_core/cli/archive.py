@@ -61,11 +61,10 @@ class Unread:
 
 async def run(args: argparse.Namespace) -> int:
     """Raises Unavailable, Misconfigured."""
-    import msgspec
-
     from sandreel_core import clock
     from sandreel_core.archive import archive
     from sandreel_core.contract.subjects import reel
+    from sandreel_core.json_line import json_text
 
     directory: Path = args.to or data_of(args) / "archive"
     async with connect(args, operator=True) as client:
@@ -92,7 +91,7 @@ async def run(args: argparse.Namespace) -> int:
                 "stream_bytes_after": after.bytes,
                 "unread_execs": len(unread.execs),
             }
-            print(msgspec.json.encode(fields).decode() if args.json else _sentence(fields), flush=True)
+            print(json_text(fields) if args.json else _sentence(fields), flush=True)
     return 0
 
 

@@ -235,6 +235,6 @@ def _data_option(args: argparse.Namespace) -> str:
 
 
 def _print(args: argparse.Namespace, fields: dict[str, Any], lines: list[str]) -> None:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
-    print(msgspec.json.encode(fields).decode() if args.json else "\n".join(lines), flush=True)
+    print(json_text(fields) if args.json else "\n".join(lines), flush=True)

@@ -70,10 +70,10 @@ async def run(args: argparse.Namespace) -> int:
         with _whole_file(args.output, force=args.force) as file:
             await _record(client, args, cast, file)
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
         said = {"file": str(args.output), "events": cast.events, "duration_s": cast.duration_s}
-        print(msgspec.json.encode(said).decode())
+        print(json_text(said))
     else:
         print(f"{args.output}: {cast.events:,} events, {cast.duration_s:.1f} s", file=sys.stderr)
     return 0

@@ -38,10 +38,9 @@ def add(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, NotFound, Misconfigured, Unavailable."""
-    import msgspec
-
     from sandreel_core.cli.text import plain, table
     from sandreel_core.errors import NotFound
+    from sandreel_core.json_line import json_text
 
     async with connect(args) as client:
         found = await client.commands(args.org, args.session, command_id=args.id, since=args.since, limit=args.limit)
@@ -50,7 +49,7 @@ async def run(args: argparse.Namespace) -> int:
     shown = [_fields(info) for info in found if args.state in (None, info.state)]
     if args.json:
         for fields in shown:
-            print(msgspec.json.encode(fields).decode())
+            print(json_text(fields))
         return 0
     rows = [("ASKED", "SESSION", "COMMAND", "ACTOR", "STATE", "TOOK", "OUTCOME", "ID")]
     for fields in shown:

@@ -30,6 +30,14 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """A directory, which is empty."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """What was not copied. `failed`: it should have been; else it is of a kind that is not (a link, a device, …)."""
 
@@ -38,7 +46,7 @@ class Left:
     failed: bool
 
 
-Step = Copied | Left
+Step = Copied | Made | Left
 
 
 class Copying:
@@ -57,7 +65,7 @@ class Copying:
             if _base(str(source)) and await self._files.kind(target) == "dir":
                 target = _join(target, source.name)
             for path, why in _tree(source):
-                place = _join(target, str(path.relative_to(source)))
+                place = target if path == source else _join(target, str(path.relative_to(source)))
                 yield Left(printable(str(path)), why, failed=False) if why else await self._try_up(path, place)
             return
         if target.endswith("/") or await self._files.kind(target) == "dir":
@@ -72,13 +80,17 @@ class Copying:
 
     async def _try_up(self, source: Path, target: str) -> Step:
         try:
-            return await self._up(source, target)
+            return await (self._make(source, target) if _is_dir(source) else self._up(source, target))
         except (Refused, Misconfigured) as error:
             return Left(printable(str(source)), str(error), failed=True)
 
+    async def _make(self, source: Path, target: str) -> Made:
+        _check_utf8(source, target)
+        await self._files.make_directory(target)
+        return Made(printable(str(source)), self._remote(target))
+
     async def _up(self, source: Path, target: str) -> Copied:
-        if not is_utf8(target):
-            raise Misconfigured(f"{str(source)!r}: its name is not UTF-8, and in a session all names are")
+        _check_utf8(source, target)
         try:
             fd = os.open(
                 source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -189,7 +201,8 @@ def _base(path: str) -> str:
 
 
 def _tree(source: Path) -> Iterator[tuple[Path, str]]:
-    """Every entry below that is no directory, in order, and why it is not copied, if so."""
+    """Every entry below that is no directory, in order, and why it is not copied, if so; and directories that no file
+    brings with it."""
 
     def unreadable(error: OSError) -> None:
         raise _unreadable(Path(str(error.filename)), error) from error
@@ -197,9 +210,19 @@ def _tree(source: Path) -> Iterator[tuple[Path, str]]:
     for directory, names, files in os.walk(source, onerror=unreadable):
         links = [name for name in names if (Path(directory) / name).is_symlink()]
         names[:] = sorted(name for name in names if name not in links)
+        brought = bool(names)
         for name in sorted([*files, *links]):
             path = Path(directory) / name
-            yield path, "" if path.is_file() and not path.is_symlink() else "a link or a special file"
+            is_file = path.is_file() and not path.is_symlink()
+            brought = brought or is_file
+            yield path, "" if is_file else "a link or a special file"
+        if not brought:
+            yield Path(directory), ""
+
+
+def _check_utf8(source: Path, target: str) -> None:
+    if not is_utf8(target):
+        raise Misconfigured(f"{str(source)!r}: its name is not UTF-8, and in a session all names are")
 
 
 async def _local(fd: int, source: Path, status: os.stat_result) -> AsyncGenerator[bytes, None]:

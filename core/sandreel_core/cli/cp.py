@@ -25,8 +25,8 @@ Copy a file, or a directory with all that is in it, into a session's workspace o
   sandreel cp s1:src/. ./out              only what is in it
   tar c . | sandreel cp - s1:all.tar      from stdin; to stdout with - as DST
 
-Both sides take a SHA-256 of every file and compare; a file appears under its name when it is whole, or never. Links,
-special files and empty directories are left out, and links are said to be. At most 4 GiB a file. A path with a colon is local if it
+Both sides take a SHA-256 of every file and compare; a file appears under its name when it is whole, or never. Links
+and special files are left out, and it says so. At most 4 GiB a file. A path with a colon is local if it
 begins with ./ or /.
 """
 _REMOTE = re.compile(r"([A-Za-z0-9_-]{1,64}):(.*)", re.DOTALL)
@@ -101,13 +101,22 @@ def _tell(step: Step, *, json: bool, quiet: bool) -> bool:
     """One line; whether it is that something should have been copied and was not. stdout is the file's if `quiet`."""
     import msgspec
 
-    from sandreel_core.cli.copying import Left
+    from sandreel_core.cli.copying import Left, Made
     from sandreel_core.cli.text import clean
+    from sandreel_core.json_line import json_text
 
     failed = isinstance(step, Left) and step.failed
     if json:
-        kind = {"type": "failed" if failed else "skipped" if isinstance(step, Left) else "copied"}
-        print(msgspec.json.encode(kind | msgspec.to_builtins(step)).decode(), file=sys.stderr if quiet else sys.stdout)
+        kind = {
+            "type": "failed"
+            if failed
+            else "skipped"
+            if isinstance(step, Left)
+            else "made"
+            if isinstance(step, Made)
+            else "copied"
+        }
+        print(json_text(kind | msgspec.to_builtins(step)), file=sys.stderr if quiet else sys.stdout)
     elif isinstance(step, Left):
         verb = "was not copied" if step.failed else "is left out"
         print(f"sandreel: {clean(step.source)} {verb}: {clean(step.why)}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -52,29 +53,43 @@ def add(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, without the job's output")
+    parser.add_argument(
+        "--backend", choices=("process", "docker"), help="where the session runs (docker if it and its images are here)"
+    )
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
     """0 when not a byte is missing, else 1."""
     from sandreel_core import log
+    from sandreel_core.embedded.choice import choose
+    from sandreel_core.embedded.part import Status
     from sandreel_core.embedded.stack import Stack
 
     stage, began = JsonStage(sys.stdout) if args.json else Stage(sys.stdout), time.monotonic()
     told = _ended_by_signals()
+    choice, installation = None, None
     data = Path(tempfile.mkdtemp(prefix="sandreel-demo-"))
     try:
         with (data / "demo.log").open("w") as own_log:
             log.set_up("demo", stream=own_log)
-            stage.title("Everything starts: NATS and Postgres from their wheels, and every role")
-            async with Stack(data, report=stage.part) as stack:
-                whole = await _play(stage, stack)
-                stage.title("Everything stops")
+            choice = await choose(os.environ, data, asked=args.backend)
+            stage.title("Everything starts: NATS, Postgres and every role")
+            stage.part(Status("backend", "ready", None, f"{choice.backend}: {choice.why}"))
+            environ = dict(os.environ) | {"SANDREEL_STACK_BACKEND": choice.backend}
+            async with Stack(data, environ=environ, report=stage.part) as stack:
+                try:
+                    whole = await _play(stage, stack, contained=choice.backend == "docker")
+                    stage.title("Everything stops")
+                finally:
+                    installation = stack.place.keys().installation
     except asyncio.CancelledError:
         if not told.is_set():
             raise
         return INTERRUPTED
     finally:
+        if installation is not None and choice is not None and choice.backend == "docker":
+            await _erase(installation)
         await asyncio.to_thread(shutil.rmtree, data, ignore_errors=True)
     stage.say("")
     verdict = "Nothing was lost." if whole else "SOMETHING IS WRONG: see above."
@@ -82,6 +97,17 @@ async def run(args: argparse.Namespace) -> int:
     stage.say("Keep it running:   sandreel up          (in .venv/bin; data in ~/.local/share/sandreel)")
     stage.say("and from another terminal:  sandreel session create s1;  sandreel exec s1 -- sh -c 'echo hello'")
     return 0 if whole else 1
+
+
+async def _erase(installation: str) -> None:
+    """Nothing of the demo's sessions is left in the engine."""
+    from sandreel_core.settings import load
+    from sandreel_core.spawner.docker import Engine
+    from sandreel_core.spawner.docker_census import erase
+    from sandreel_core.spawner.docker_settings import DockerSettings
+
+    async with Engine.open(load(DockerSettings).host) as engine:
+        await erase(engine, installation)
 
 
 def _ended_by_signals() -> asyncio.Event:
@@ -98,7 +124,7 @@ def _ended_by_signals() -> asyncio.Event:
     return told
 
 
-async def _play(stage: Stage, stack: Stack) -> bool:
+async def _play(stage: Stage, stack: Stack, *, contained: bool) -> bool:
     from sandreel_core.client import Client, ClientSettings
     from sandreel_core.settings import load
 
@@ -109,8 +135,9 @@ async def _play(stage: Stage, stack: Stack) -> bool:
         info = await client.create_session(ORG, SESSION)
         stage.say(f"  session {SESSION} is {info.phase} after {time.monotonic() - began:.2f} s")
 
-        stage.title(f"A chatty job: the project's own tests, then {BURST_LINES:,} lines")
-        account = await _job(stage, stack, client)
+        tests = "" if contained else "the project's own tests, then "
+        stage.title(f"A chatty job: {tests}{BURST_LINES:,} lines")
+        account = await _job(stage, stack, client, contained=contained)
         produced = await client.run(ORG, SESSION, ["bash", "-c", f"sha256sum < {COPY}; wc -lc < {COPY}"])
         if not produced.ok:
             raise Unavailable(f"the job's own copy cannot be read: {produced.stderr.decode(errors='replace')}")
@@ -128,9 +155,10 @@ async def _play(stage: Stage, stack: Stack) -> bool:
     return all(good)
 
 
-async def _job(stage: Stage, stack: Stack, client: Client) -> Account:
+async def _job(stage: Stage, stack: Stack, client: Client, *, contained: bool) -> Account:
     """Run it, and kill everything but its recorder on the way."""
-    handle = await client.exec(ORG, SESSION, shell=shell(), exec=EXEC, env=environment(sys.executable), stdin=package())
+    env = environment("python3" if contained else sys.executable)
+    handle = await client.exec(ORG, SESSION, shell=shell(contained=contained), exec=EXEC, env=env, stdin=package())
     try:
         with (stack.data / "logs" / "viewer.log").open("w") as complaints:
             viewer = Viewer(stack.data, SESSION, handle.id, show=stage.output, complaints=complaints)

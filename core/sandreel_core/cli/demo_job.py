@@ -50,9 +50,9 @@ _PYTEST = '(cd project && "$PYTHON" -m pytest -v --color=no -p no:cacheprovider 
 _NO_PYTEST = 'echo "pytest is not installed here: no tests, only the burst"'
 
 
-def shell() -> str:
-    """For `bash -lc`, with `environment()` and `package()` as its input."""
-    found = importlib.util.find_spec("pytest") is not None and _files()
+def shell(*, contained: bool) -> str:
+    """For `bash -lc`, with `environment()` and `package()` as its input. `contained`: in an image, which has no pytest."""
+    found = not contained and importlib.util.find_spec("pytest") is not None and _files()
     return _SHELL.format(tests=_PYTEST if found else _NO_PYTEST, copy=COPY)
 
 

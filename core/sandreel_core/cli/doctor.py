@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.check import GROUP, Check, Level
 from sandreel_core.cli.connection import data_of, dsn_of, options, settings
+from sandreel_core.cli.docker_checks import checks as docker_checks
 from sandreel_core.cli.role_checks import checks as checks_of_role
 from sandreel_core.cli.roles import add_option, ask, places
 
@@ -39,23 +40,45 @@ def add(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     add_option(parser)
+    parser.add_argument(
+        "--orphans",
+        action="store_true",
+        help="list instead what the container engine has and no session; touches nothing",
+    )
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
     """Never raises for what it finds: that is what it prints."""
-    checks = await asyncio.to_thread(_machine, data_of(args))
+    if args.orphans:
+        return await _orphans(args)
+    checks = [*await asyncio.to_thread(_machine, data_of(args)), *await docker_checks()]
     checks += [*await _roles(args), *await _installation(args)]
     for check in checks:
         if args.json:
-            import msgspec
+            from sandreel_core.json_line import json_text
 
-            print(msgspec.json.encode(check).decode())
+            print(json_text(check))
         else:
             print(f"{_MARKS[check.level]}  {check.name}: {' '.join(check.found.split())}")
             if check.mend:
                 print(f"      → {check.mend}")
     return int(any(check.level == "fail" for check in checks))
+
+
+async def _orphans(args: argparse.Namespace) -> int:
+    """Raises Misconfigured, Unavailable."""
+    from sandreel_core.cli.docker_checks import lines, orphans
+
+    found = await orphans(args)
+    if args.json:
+        import msgspec
+
+        for each in found:
+            print(msgspec.json.encode(each).decode())
+    else:
+        print("\n".join(lines(found)))
+    return 0
 
 
 def _machine(data: Path) -> list[Check]:

@@ -33,6 +33,7 @@ _COMMANDS = (
         "backup",
         "streams",
         "access",
+        "egress",
         "top",
         "health",
         "doctor",

@@ -93,6 +93,6 @@ async def _patch(args: argparse.Namespace) -> int:
 
 
 def _object(fields: dict[str, Any]) -> None:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
-    print(msgspec.json.encode(fields).decode())
+    print(json_text(fields))

@@ -21,7 +21,8 @@ Print every event that the log holds of an org (or of everything, or of some ses
 its cursor and the time at which the stream's server stored it. Repeats of output that a lost connection left in
 the log are printed too: whoever reads an exec takes `n = last + 1`.
 
---raw prints the bodies alone, byte for byte, one a line (JSON; what is none is told on standard error).
+--raw prints the bodies alone, byte for byte, one a line (JSON; what is none is told on standard error). On a terminal
+control characters that JSON leaves as they are, are spelt out.
 """
 
 
@@ -51,14 +52,17 @@ def add(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, NotFound, Misconfigured, Unavailable; BrokenPipeError when nobody reads any more."""
+    import os
     import sys
     from contextlib import aclosing
 
     from sandreel_core.cli.pipes import write_all
+    from sandreel_core.json_line import harmless_bytes
 
     scope.check(args)
     if args.all and args.session:
         raise Malformed("sessions belong to an org: name it with --org instead of --all")
+    seen = os.isatty(_OUT)
     async with connect(args) as client:
         items = client.log(
             scope.org_of(args), args.session, execs=args.exec, since=args.since, until=args.until, live=args.follow
@@ -71,7 +75,7 @@ async def run(args: argparse.Namespace) -> int:
                 if args.raw and not line.startswith(b"{"):
                     print(f"sandreel: {line.decode()}", file=sys.stderr)
                 else:
-                    await write_all(_OUT, line + b"\n")
+                    await write_all(_OUT, (harmless_bytes(line) if seen else line) + b"\n")
     return 0
 
 
@@ -81,10 +85,11 @@ def _line(item: LogItem, types: list[str], *, raw: bool) -> bytes | None:
 
     from sandreel_core.client.log import LogGap
     from sandreel_core.contract.subjects import reel
+    from sandreel_core.json_line import json_line
 
     if isinstance(item, LogGap):
         why = f"{reel(item.partition)} does not hold sequences {item.from_sequence} to {item.to_sequence} any more"
-        return why.encode() if raw else msgspec.json.encode({"missing": why})
+        return why.encode() if raw else json_line({"missing": why})
     stored = item.stored
     try:
         body = msgspec.json.decode(stored.body, type=dict[str, Any])
@@ -99,4 +104,4 @@ def _line(item: LogItem, types: list[str], *, raw: bool) -> bytes | None:
         microsecond=stored.time_ns % 1_000_000_000 // 1000
     )
     head = {"cursor": str(item.cursor), "stored_at": at, "subject": stored.subject}
-    return msgspec.json.encode(head | ({"event": body} if body is not None else {"body_base64": stored.body}))
+    return json_line(head | ({"event": body} if body is not None else {"body_base64": stored.body}))

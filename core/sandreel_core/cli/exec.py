@@ -51,7 +51,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "-d", "--detach", action="store_true", help="print the exec's id and leave it running, without input"
     )
-    parser.add_argument("--cwd", metavar="DIR", help="below the workspace; must exist")
+    parser.add_argument("--cwd", metavar="PATH", help="below the workspace; must exist")
     parser.add_argument("-e", "--env", type=variable, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--no-stdin", action="store_true", help="the job reads nothing, whatever is piped in here")
     limits = parser.add_argument_group("limits, none unless given")

@@ -49,11 +49,11 @@ def add(subparsers: Any) -> None:
 
 async def _ls(args: argparse.Namespace) -> int:
     """Raises NotFound, Refused (UNSAFE_PATH, NOT_A_DIRECTORY, …), Unavailable, Misconfigured."""
-    import msgspec
+    from sandreel_core.json_line import json_text
 
     async with connect(args) as client, aclosing(client.files(args.org, args.session).entries(args.path)) as entries:
         async for entry in entries:
-            print(msgspec.json.encode(entry).decode() if args.json else _line(entry))
+            print(json_text(entry) if args.json else _line(entry))
     return 0
 
 
@@ -85,34 +85,32 @@ async def _cat_json(args: argparse.Namespace, pieces: Any) -> None:
     """An object a piece: a line of text could end in the middle of a character."""
     import base64
 
-    import msgspec
+    from sandreel_core.json_line import json_text
 
     offset = 0
     async for piece in pieces:
         fields = {"path": args.path, "offset": offset, "base64": base64.b64encode(piece).decode()}
-        print(msgspec.json.encode(fields).decode())
+        print(json_text(fields))
         offset += len(piece)
 
 
 async def _write(args: argparse.Namespace) -> int:
-    import msgspec
-
     from sandreel_core.cli.pipes import read_chunks
+    from sandreel_core.json_line import json_text
 
     async with connect(args) as client, aclosing(read_chunks(0)) as data:
         stored = await client.files(args.org, args.session).write(args.path, data, mode=args.mode)
     if args.json:
         fields = {"path": args.path, "size": stored.size, "sha256": stored.sha256}
-        print(msgspec.json.encode(fields).decode())
+        print(json_text(fields))
     return 0
 
 
 async def _rm(args: argparse.Namespace) -> int:
     """All that can be; 2 when one could not."""
-    import msgspec
-
     from sandreel_core.cli.text import clean
     from sandreel_core.errors import NotFound, Refused
+    from sandreel_core.json_line import json_text
 
     code = 0
     async with connect(args) as client:
@@ -125,7 +123,7 @@ async def _rm(args: argparse.Namespace) -> int:
                 code = 2
             else:
                 if args.json:
-                    print(msgspec.json.encode({"type": "removed", "path": path}).decode())
+                    print(json_text({"type": "removed", "path": path}))
     return code
 
 

@@ -67,9 +67,9 @@ def span(seconds: float) -> str:
 def _object(told: Told) -> str:
     import msgspec
 
+    from sandreel_core.json_line import json_text
+
     fields: dict[str, Any] = {"listen": told.place.listen}
     if told.reading is None:
-        return msgspec.json.encode(
-            {"role": told.place.name, "status": "absent", **fields, "problem": told.problem}
-        ).decode()
-    return msgspec.json.encode(msgspec.to_builtins(told.reading.report) | fields).decode()
+        return json_text({"role": told.place.name, "status": "absent", **fields, "problem": told.problem})
+    return json_text(msgspec.to_builtins(told.reading.report) | fields)

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 OPTIONS = ("--at", "--since", "--until")
 METAVAR = "CURSOR|TIME"
-HELP = "a cursor, a time (2026-01-31T12:00:00Z), or how long ago (-10m)"
+HELP = "a cursor (of several partitions: with commas), a time (2026-01-31T12:00:00Z), or how long ago (-10m)"
 
 
 def moment(text: str) -> Moment:
     """For argparse's `type`. Times are those of the stream's server; without an offset they are UTC."""
     from sandreel_core import clock
-    from sandreel_core.contract.cursor import Cursor
+    from sandreel_core.contract.cursors import Cursors
     from sandreel_core.errors import Malformed
 
     if text.startswith("-"):
@@ -33,7 +33,7 @@ def moment(text: str) -> Moment:
     if (at := instant(text)) is not None:
         return at
     try:
-        return Cursor.parse(text)
+        return Cursors.parse(text)
     except Malformed as error:
         raise argparse.ArgumentTypeError(f"{text[:80]!r} is no {HELP.removeprefix('a ')}") from error
 

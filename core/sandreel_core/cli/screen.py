@@ -13,6 +13,7 @@ from sandreel_core.cli.pipes import write_all
 from sandreel_core.client.items import CaughtUp, Ended, ExecItem, Gap, Output
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.json_line import json_line
 
 _OUT, _ERR = 1, 2
 
@@ -42,7 +43,7 @@ class Screen:
 
     async def line(self, value: dict[str, Any]) -> None:
         """One JSON object on stdout."""
-        await write_all(_OUT, msgspec.json.encode(value) + b"\n")
+        await write_all(_OUT, json_line(value) + b"\n")
 
     async def say(self, sentence: str) -> None:
         """One line of sandreel's own on stderr."""

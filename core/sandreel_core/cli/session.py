@@ -132,13 +132,13 @@ async def _ls(args: argparse.Namespace) -> int:
         for info in shown:
             _print(args, info, "")
         return 0
-    rows = [("SESSION", "STATE", "PROFILE", "OWNER", "BACKEND", "CREATED", "EXPIRES")]
+    rows = [("SESSION", "STATE", "PROFILE", "OWNER", "BACKEND", "FENCE", "CREATED", "EXPIRES")]
     for info in shown:
         state = info.state
         owner = f"{state.owner.type}:{state.owner.id}" if state.owner else ""
         expires = "pinned" if state.pinned else _time(state.expires_at)
-        row = (info.session, state.phase, state.profile, owner, state.backend, _time(state.created_at), expires)
-        rows.append(row)
+        row = (info.session, state.phase, state.profile, owner, state.backend, state.fence)
+        rows.append((*row, _time(state.created_at), expires))
     _table(rows)
     return 0
 
@@ -180,9 +180,9 @@ def _print(args: argparse.Namespace, info: SessionInfo, text: str) -> None:
 
 
 def _json(value: dict[str, Any]) -> None:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
-    print(msgspec.json.encode(value).decode())
+    print(json_text(value))
 
 
 def _fields(info: SessionInfo) -> dict[str, Any]:

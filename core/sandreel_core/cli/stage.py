@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, TextIO
 
-import msgspec
+from sandreel_core.json_line import json_text
 
 if TYPE_CHECKING:
     from sandreel_core.embedded.part import Status
@@ -133,7 +133,7 @@ class JsonStage(Stage):
         self._line({"rows": text.splitlines()})
 
     def _line(self, value: object) -> None:
-        print(msgspec.json.encode(value).decode(), file=self._out, flush=True)
+        print(json_text(value), file=self._out, flush=True)
 
 
 def _short(value: object) -> str:

@@ -113,13 +113,13 @@ def _exec_fields(one: ExecAt) -> dict[str, Any]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
-    print(msgspec.json.encode(value).decode())
+    print(json_text(value))
 
 
 def _say_where(state: StateAt) -> None:
-    print(f"as of {', '.join(map(str, state.cursors))}")
+    print(f"as of {','.join(map(str, state.cursors))}")
     for sentence in state.missing:
         print(f"missing: {clean(sentence)}")
 

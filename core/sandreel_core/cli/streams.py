@@ -33,16 +33,15 @@ def add(subparsers: Any) -> None:
 
 async def list_streams(args: argparse.Namespace) -> int:
     """Raises Unavailable, Misconfigured."""
-    import msgspec
-
     from sandreel_core.contract.subjects import CMD, DEAD, reel
+    from sandreel_core.json_line import json_text
 
     async with connect(args) as client:
         names = [*(reel(partition) for partition in range(client.partitions)), CMD, DEAD]
         states = [await client.bus.state(name) for name in names]
     for state in states:
         if args.json:
-            print(msgspec.json.encode(state).decode())
+            print(json_text(state))
         else:
             share = f"{100 * state.bytes / state.max_bytes:.1f} %" if state.max_bytes > 0 else "-"
             held = f"{state.messages:,} messages, {state.bytes / 2**20:,.1f} MiB"
@@ -52,11 +51,10 @@ async def list_streams(args: argparse.Namespace) -> int:
 
 async def restore(args: argparse.Namespace) -> int:
     """Raises Malformed for a stream that has no cursors, NotFound, Unavailable, Misconfigured."""
-    import msgspec
-
     from sandreel_core import clock
     from sandreel_core.contract.subjects import reel
     from sandreel_core.errors import Malformed
+    from sandreel_core.json_line import json_text
 
     async with connect(args, operator=True) as client:
         known = [reel(partition) for partition in range(client.partitions)]
@@ -68,7 +66,7 @@ async def restore(args: argparse.Namespace) -> int:
             epoch = clock.new_token()
             await client.bus.renew_epoch(name, epoch)
             if args.json:
-                print(msgspec.json.encode({"stream": name, "epoch_before": before, "epoch": epoch}).decode())
+                print(json_text({"stream": name, "epoch_before": before, "epoch": epoch}))
             else:
                 print(f"{name}: epoch {before or '-'} → {epoch}; start the roles again, and have the views read anew")
     return 0

@@ -16,17 +16,20 @@ from sandreel_core.errors import Malformed
 if TYPE_CHECKING:
     from sandreel_core.cli.tail_text import TailText
     from sandreel_core.client import Client
-    from sandreel_core.contract.cursor import Cursor
+    from sandreel_core.contract.cursors import Cursors
 
 _OUT = 1
 _DESCRIPTION = """\
 Show what the named sessions print, or all of an org (--org), or everything (--all): what is stored first, from the
 beginning or --since, then what comes, without a seam, in whole lines. Each begins with its session and exec, `!` marks
 stderr. A line that has not ended is shown after a second with `…` where its rest is missing, and the rest, when it
-comes, with `…` where its beginning was.
+comes, with `…` where its beginning was, also after --since a place in its middle.
+
+What one session prints comes in the order of the log. Sessions of different partitions are shown as they come: history
+of several partitions is in no order among them.
 
 --grep takes an expression of RE2, which looks at each line once, however the expression is made: no back-references
-and no look-around. Ctrl-C ends it and says how to go on from there.
+and no look-around. Ctrl-C ends it and says how to go on from exactly there, in every partition.
 """
 
 
@@ -53,7 +56,7 @@ def add(subparsers: Any) -> None:
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, NotFound, Unavailable; BrokenPipeError when nobody reads any more."""
     from sandreel_core.cli.entry import INTERRUPTED
-    from sandreel_core.cli.grep import matcher
+    from sandreel_core.cli.expression import matcher
     from sandreel_core.cli.interrupts import on_interrupt
     from sandreel_core.cli.tail_text import TailText
 
@@ -62,10 +65,11 @@ async def run(args: argparse.Namespace) -> int:
         raise Malformed("sessions belong to an org: name it with --org instead of --all")
     judge = matcher(args.grep, ignore_case=args.ignore_case) if args.grep is not None else None
     async with connect(args) as client:
-        shown = TailText(json=args.json, colours=sys.stdout.isatty(), with_org=args.all)
+        begins = await client.places(scope.org_of(args), args.session, args.since)
+        shown = TailText(begins, json=args.json, colours=sys.stdout.isatty(), with_org=args.all)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            showing = group.create_task(_show(client, args, judge, shown, stop))
+            showing = group.create_task(_show(client, args, judge, begins, shown, stop))
 
             def pressed(count: int) -> None:
                 stop.set()
@@ -80,7 +84,9 @@ async def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: TailText, stop: asyncio.Event) -> None:
+async def _show(
+    client: Client, args: argparse.Namespace, judge: Any, begins: Cursors, shown: TailText, stop: asyncio.Event
+) -> None:
     from contextlib import aclosing
     from functools import partial
 
@@ -91,7 +97,7 @@ async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: Tai
     items = client.tail(
         scope.org_of(args),
         args.session,
-        since=args.since,
+        since=begins,
         judge=judge,
         stream=args.stream,
         events=args.events,
@@ -104,13 +110,10 @@ async def _show(client: Client, args: argparse.Namespace, judge: Any, shown: Tai
             await write_all(_OUT, shown.text(batch))
 
 
-def _say_how_to_go_on(args: argparse.Namespace, cursors: dict[int, Cursor]) -> None:
-    """A cursor is of one partition, so with several there is none to name."""
-    if len(cursors) == 1:
-        [cursor] = cursors.values()
-        words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursor)]
-        words += ["--grep", args.grep] if args.grep is not None else []
-        words += ["-i"] if args.ignore_case else []
-        words += ["--stream", args.stream] if args.stream else []
-        words += ["--events"] if args.events else []
-        print(f"sandreel: to go on from here: sandreel tail {shlex.join([*words, *args.session])}", file=sys.stderr)
+def _say_how_to_go_on(args: argparse.Namespace, cursors: Cursors) -> None:
+    words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursors)]
+    words += ["--grep", args.grep] if args.grep is not None else []
+    words += ["-i"] if args.ignore_case else []
+    words += ["--stream", args.stream] if args.stream else []
+    words += ["--events"] if args.events else []
+    print(f"sandreel: to go on from here: sandreel tail {shlex.join([*words, *args.session])}", file=sys.stderr)

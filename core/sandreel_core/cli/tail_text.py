@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from sandreel_core.cli.text import coloured, dimmed, plain
-from sandreel_core.client.tail import TailEvent, TailGap, TailItem, TailLine
+from sandreel_core.client.tailing import TailCaughtUp, TailEvent, TailGap, TailItem, TailLine
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.contract.subjects import EventSubject
+from sandreel_core.json_line import json_line
 
 
 class _LineObject(msgspec.Struct, frozen=True):
@@ -32,19 +34,23 @@ class _LineObject(msgspec.Struct, frozen=True):
 class TailText:
     """`cursors` are the newest of each partition: where to go on from after what was given out.
 
+    begins    where the reading begins
     colours   for a terminal: places in colour, and nothing that a job printed may steer it
     with_org  places name the org too
     """
 
-    def __init__(self, *, json: bool, colours: bool, with_org: bool) -> None:
+    def __init__(self, begins: Cursors, *, json: bool, colours: bool, with_org: bool) -> None:
         self._json = json
         self._colours = colours
         self._with_org = with_org
-        self._encoder = msgspec.json.Encoder()
         # Lines of one block come together.
         self._block: tuple[EventSubject, str, Cursor] | None = None
         self._place = ""
-        self.cursors: dict[int, Cursor] = {}
+        self._cursors = {cursor.partition: cursor for cursor in begins.each}
+
+    @property
+    def cursors(self) -> Cursors:
+        return Cursors(self._cursors.values())
 
     def text(self, batch: Sequence[TailItem]) -> bytes:
         """What to print for these items; empty for what only programs are told."""
@@ -73,19 +79,21 @@ class TailText:
                 self._place,
                 item.stored_ns,
             )
-            return self._encoder.encode(said) + b"\n"
+            return json_line(said) + b"\n"
         data = plain(line.data).encode() if self._colours else line.data
         begin, end = b"" if line.begun else "…".encode(), b"\n" if line.ended else "…\n".encode()
         return b"%s: %s%s%s" % (self._place.encode(), begin, data, end)
 
-    def _other(self, item: TailItem) -> bytes:
+    def _other(self, item: TailEvent | TailGap | TailCaughtUp) -> bytes:
         if isinstance(item, TailEvent):
             self._reached(item.cursor)
+        if isinstance(item, TailCaughtUp):
+            for cursor in item.cursors:
+                self._reached(cursor)
         if self._json:
-            return self._encoder.encode(_object(item)) + b"\n"
+            return json_line(_object(item)) + b"\n"
         if isinstance(item, TailEvent):
-            data = self._encoder.encode(item.event.data)
-            said = plain(f"{item.event.type} {data.decode()}".encode())
+            said = plain(b"%s %s" % (item.event.type.encode(), json_line(item.event.data)))
             return f"{self._shown(item.where)}: {dimmed(said) if self._colours else said}\n".encode()
         if isinstance(item, TailGap):
             return f"{self._shown(item.where) if item.where else 'sandreel'}: missing: {item.why}\n".encode()
@@ -93,9 +101,8 @@ class TailText:
 
     def _reached(self, cursor: Cursor) -> None:
         """A line that was waited for comes behind newer ones."""
-        newest = self.cursors.get(cursor.partition)
-        if newest is None or cursor.sequence > newest.sequence:
-            self.cursors[cursor.partition] = cursor
+        if cursor.sequence > self._cursors[cursor.partition].sequence:
+            self._cursors[cursor.partition] = cursor
 
     def _shown(self, where: EventSubject, stream: str = "stdout") -> str:
         words = ([where.org] if self._with_org else []) + [where.session] + ([where.key] if where.key else [])
@@ -104,7 +111,7 @@ class TailText:
         return coloured(place + mark, place) if self._colours else place + mark
 
 
-def _object(item: TailItem) -> dict[str, Any]:
+def _object(item: TailEvent | TailGap | TailCaughtUp) -> dict[str, Any]:
     where: EventSubject | None = getattr(item, "where", None)
     place = {"org": where.org, "session": where.session, where.aggregate: where.key} if where is not None else {}
     place = {name: value for name, value in place.items() if value}
@@ -113,4 +120,4 @@ def _object(item: TailItem) -> dict[str, Any]:
         return {"type": item.event.type, **place, "cursor": str(item.cursor), "stored_ns": item.stored_ns, "data": data}
     if isinstance(item, TailGap):
         return {"type": "missing", **place, "why": item.why}
-    return {"type": "caught_up"}
+    return {"type": "caught_up", "cursor": str(Cursors(item.cursors))}

@@ -25,7 +25,8 @@ _DOWN_WITHIN_S = 120.0
 
 _UP = """\
 Start everything on this machine: NATS, Postgres, the spawner and the projector, each a process of its own that
-is started again when it dies. Data and passwords stay in --data; Ctrl-C (or `sandreel down`) stops everything, the
+is started again when it dies. Sessions run in containers where a container engine and the images (`make image`) are, else as
+processes of this machine; it says which. Data and passwords stay in --data; Ctrl-C (or `sandreel down`) stops everything, the
 sessions too: their jobs end, their workspaces stay. A second Ctrl-C leaves the sessions running.
 
 With [bus] nats_urls or [postgres] dsn in the settings, those servers are used and none are started.
@@ -41,7 +42,9 @@ def add(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     _common(up)
-    up.add_argument("--backend", choices=("process",), help="where sessions run (process)")
+    up.add_argument(
+        "--backend", choices=("process", "docker"), help="where sessions run (docker if it and its images are here)"
+    )
     up.add_argument("-d", "--detach", action="store_true", help="return when it is ready; `sandreel down` ends it")
     up.add_argument("--keep-sessions", action="store_true", help="leave sessions running when it ends")
     up.set_defaults(run=run_up)
@@ -67,17 +70,20 @@ def run_up(args: argparse.Namespace) -> int:
 
 async def _up(args: argparse.Namespace) -> int:
     from sandreel_core import __version__
+    from sandreel_core.embedded.choice import choose
+    from sandreel_core.embedded.part import Status
     from sandreel_core.embedded.stack import Stack
     from sandreel_core.runtime import notify
 
     data, began = data_of(args), time.monotonic()
-    environ = dict(os.environ)
-    if args.backend:
-        environ["SANDREEL_STACK_BACKEND"] = args.backend
+    environ, report = dict(os.environ), reporter(json=args.json)
+    choice = await choose(environ, data, asked=args.backend)
+    environ["SANDREEL_STACK_BACKEND"] = choice.backend
     _log_to(data)
-    stack = Stack(data, environ=environ, report=reporter(json=args.json), stop_sessions=not args.keep_sessions)
+    stack = Stack(data, environ=environ, report=report, stop_sessions=not args.keep_sessions)
     if not args.json:
         _print(f"sandreel {__version__} · data in {data}")
+    report(Status("backend", "ready", None, f"{choice.backend}: {choice.why}"))
     told = asyncio.Event()
     _on_signals(stack, told)
     try:
@@ -125,9 +131,9 @@ def reporter(*, json: bool) -> Callable[[Status], None]:
 
     def report(status: Status) -> None:
         if json:
-            import msgspec
+            from sandreel_core.json_line import json_text
 
-            _print(msgspec.json.encode(status).decode())
+            _print(json_text(status))
         elif status.state != "starting" or status.detail:
             pid = f"pid {status.pid}" if status.pid else ""
             took = f"{status.took_s:.2f} s" if status.took_s is not None else ""
@@ -179,9 +185,9 @@ def _detach(args: argparse.Namespace) -> int:
     command += ["--keep-sessions"] if args.keep_sessions else []
     pid = start(command, data_of(args) / "logs" / "up.log", within_s=_DETACHED_WITHIN_S)
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
-        print(msgspec.json.encode({"pid": pid, "data": str(data_of(args))}).decode())
+        print(json_text({"pid": pid, "data": str(data_of(args))}))
     else:
         print(f"sandreel is up (pid {pid}), data in {data_of(args)}; `sandreel down` stops it")
     return 0
@@ -189,6 +195,7 @@ def _detach(args: argparse.Namespace) -> int:
 
 async def run_down(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable."""
+    from sandreel_core.embedded.choice import last
     from sandreel_core.embedded.ending import left_over
     from sandreel_core.embedded.place import closed, holder
     from sandreel_core.embedded.stack import Stack
@@ -209,7 +216,8 @@ async def run_down(args: argparse.Namespace) -> int:
     elif left_over(data):
         # One that was killed has left its parts and sessions: take them over, and end them in order.
         _log_to(data)
-        async with Stack(data, report=reporter(json=args.json)):
+        environ = dict(os.environ) | {"SANDREEL_STACK_BACKEND": await asyncio.to_thread(last, data)}
+        async with Stack(data, environ=environ, report=reporter(json=args.json)):
             pass
         _say(args, data, "what was left over is stopped")
     else:
@@ -219,8 +227,8 @@ async def run_down(args: argparse.Namespace) -> int:
 
 def _say(args: argparse.Namespace, data: Path, text: str) -> None:
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
-        print(msgspec.json.encode({"data": str(data), "result": text}).decode())
+        print(json_text({"data": str(data), "result": text}))
     else:
         print(f"{text}, data in {data}")

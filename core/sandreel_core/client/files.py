@@ -99,6 +99,15 @@ class Files:
                     await upload.abort()
             raise
 
+    async def make_directory(self, path: str) -> None:
+        """An empty directory, and those above it; nothing where there is one. It is no event, as nothing of a directory is.
+
+        There is no request for it: a file in it is begun and given up. Raises Refused (NOT_A_DIRECTORY).
+        """
+        upload = _Upload(self, f"{path.rstrip('/')}/{new_token('.d-')}", 0o600)
+        await upload.send(b"")
+        await upload.abort()
+
     async def delete(self, path: str) -> None:
         """A file, a link or an empty directory. Raises Refused (NOT_EMPTY)."""
         await self.ask("delete_file", r.DeleteFile(path=path, actor=self._actor), r.Done)

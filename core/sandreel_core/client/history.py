@@ -12,9 +12,11 @@ from sandreel_core.client.log import LogItem, read_log
 from sandreel_core.client.moment import Moment, nanoseconds, place, time_of
 from sandreel_core.client.outcomes import MAX_COMMANDS, CommandInfo, commands_with_outcomes
 from sandreel_core.client.standing import StateAt, fold
-from sandreel_core.client.tail import UNFINISHED_S, Judge, TailItem, tail
+from sandreel_core.client.tail import UNFINISHED_S, tail
+from sandreel_core.client.tailing import Judge, Tailing, TailItem
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.errors import Malformed, NotFound
 from sandreel_core.ids import check_command_id, check_id, check_org
 
@@ -35,7 +37,7 @@ class History(Lifecycle):
         Raises NotFound when the log did not know the session by then, Malformed for a cursor of another stream,
         Unavailable.
         """
-        moment = Cursor.parse(at) if isinstance(at, str) else at
+        moment = Cursors.parse(at) if isinstance(at, str) else at
         if session is None:
             return await fold(self.bus, range(self.partitions), check_org(org), None, moment, last_lines)
         partition = self.subjects(org, session).partition
@@ -65,33 +67,39 @@ class History(Lifecycle):
         events     every other event too
         snapshots  by partition, where execs stand, so that those in their middle need not be read from their beginning
         stop       ends it: what has not ended is given out as it is
-        Batches are never empty. Raises Malformed, NotFound, Unavailable.
+        A line whose beginning lies before `since` is marked as such a rest. Batches are never empty. To go on behind an
+        item: the newest cursor of each partition, beginning with `places`. Raises Malformed, NotFound, Unavailable.
         """
         filters = self._filters(org, sessions, ">" if events else "exec.*")
-        after: dict[int, Cursor] = {}
+        after = {cursor.partition: cursor for cursor in (await self.places(org, sessions, since)).each}
         known: dict[int, Snapshot] = {}
-        for partition in filters:
-            if since is not None:
-                after[partition] = await place(self.bus, partition, since)
-                snapshot = await snapshots(partition) if snapshots is not None else None
-                # One of later than the cursor cannot be used: it says nothing of events between them.
-                if snapshot is not None and _is_before(snapshot.cursor, after[partition]):
-                    known[partition] = snapshot
-        items = tail(
-            self.bus,
-            filters,
-            after=after,
-            snapshots=known,
+        for partition, cursor in after.items():
+            snapshot = await snapshots(partition) if snapshots is not None and cursor.sequence else None
+            # One of later than the cursor cannot be used: it says nothing of events between them.
+            if snapshot is not None and _is_before(snapshot.cursor, cursor):
+                known[partition] = snapshot
+        tailing = Tailing(
+            after,
+            open_lines={key: line for snapshot in known.values() for key, line in snapshot.open.items()},
             judge=judge,
             stream=stream,
             events=events,
-            live=live,
             unfinished_s=unfinished_s,
-            stop=stop,
         )
+        items = tail(self.bus, filters, tailing, snapshots=known, live=live, stop=stop)
         async with aclosing(items):
             async for batch in items:
                 yield batch
+
+    async def places(self, org: str | None, sessions: Sequence[str] = (), since: Moment | None = None) -> Cursors:
+        """Where `tail` begins, in each partition that it reads. Raises what it does."""
+        cursors = []
+        for partition in self._filters(org, sessions, "exec.*"):
+            if since is None:
+                cursors.append(Cursor(await self._reels.epoch(partition), partition, 0))
+            else:
+                cursors.append(await place(self.bus, partition, since))
+        return Cursors(cursors)
 
     async def log(
         self,
@@ -141,7 +149,7 @@ class History(Lifecycle):
         if command_id is not None:
             check_command_id(command_id)
         since_ns = 0
-        if isinstance(since, Cursor):
+        if isinstance(since, Cursor | Cursors):
             since_ns = await time_of(self.bus, since)
         elif since is not None:
             since_ns = nanoseconds(since)

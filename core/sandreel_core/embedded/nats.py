@@ -35,6 +35,7 @@ class NatsServer:
     port       0 takes a free one at the first start and keeps it for every restart of this object
     authority  whose users it knows, by their JWTs (operator mode); None: `users` with passwords
     passwords  by the name of the user; those who have none get one, kept in `data/passwords.json` (0600)
+    listen     address and port where others reach it at another one (a container's own), which is `port`
     memory     the soft limit of its heap (GOMEMLIMIT), e.g. "512MiB": a replay over a cold stream took 3.8 GB without
     """
 
@@ -48,6 +49,7 @@ class NatsServer:
         passwords: dict[str, str] | None = None,
         memory: str = "512MiB",
         max_payload_bytes: int = 1024 * 1024,
+        listen: tuple[str, int | None] = ("127.0.0.1", None),
     ) -> None:
         self.data = data
         self.port = port
@@ -56,6 +58,7 @@ class NatsServer:
         self._given = dict(passwords or {})
         self._memory = memory
         self._max_payload = max_payload_bytes
+        self._listen = listen
         self._passwords: dict[str, str] = {}
         self._child: asyncio.subprocess.Process | None = None
         self._log = Log("embedded.nats")
@@ -143,13 +146,14 @@ class NatsServer:
     def _config(self) -> Path:
         return self.data / "nats.json"
 
-    def _prepare(self, binary: Path, user: Account | None) -> None:
+    def _prepare(self, binary: Path | None, user: Account | None) -> None:
         store = self.data / "store"
         store.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o711 if user else 0o700)
         store.chmod(0o700)
         if user:
-            user.reach(binary)
+            if binary is not None:
+                user.reach(binary)
             user.reach(store)
             user.own(store)
         if self.authority is not None:
@@ -182,8 +186,8 @@ class NatsServer:
 
     def _write_config(self, user: Account | None) -> None:
         config = {
-            "host": "127.0.0.1",
-            "port": self.port,
+            "host": self._listen[0],
+            "port": self._listen[1] or self.port,
             "server_name": "sandreel",
             "max_payload": self._max_payload,
             "max_connections": 65536,
@@ -223,7 +227,7 @@ class NatsServer:
             pidfile.write(self._pid_file, self._child.pid)
             async with asyncio.timeout(_START_S):
                 while self._child.returncode is None:
-                    if await _greets(self.port):
+                    if await greets(self.port):
                         return self._child.returncode is None
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
@@ -259,7 +263,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _greets(port: int) -> bool:
+async def greets(port: int) -> bool:
+    """Whether a NATS server answers on that port of loopback."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

@@ -88,8 +88,9 @@ class Stack:
                     "a restore was cut short, and streams are missing: run `sandreel backup restore --replace` again"
                 )
             keys = self.place.keys()
+            servers = await exit.enter_async_context(AsyncExitStack())  # what they need, until they have stopped
             exit.push_async_callback(self._stop_parts)
-            await self._start_servers(wiring, keys)
+            await self._start_servers(wiring, keys, servers)
             for name, module in ROLES.items():
                 self._add(name, self._role(name, module, wiring))
             await _together([self.parts[name].start() for name in ROLES])
@@ -110,9 +111,17 @@ class Stack:
         if self._keeper is not None:
             await asyncio.shield(self._keeper)
 
-    async def _start_servers(self, wiring: Wiring, keys: Keys) -> None:
-        nats = postgres = None
-        if wiring.embeds_nats:
+    async def _start_servers(self, wiring: Wiring, keys: Keys, exit: AsyncExitStack) -> None:
+        nats: NatsServer | None = None
+        postgres = None
+        if wiring.embeds_nats and wiring.in_docker:
+            # Here, and not above: it loads the engine's SDK.
+            from sandreel_core.embedded.nats_container import NatsContainerPart, open_container  # noqa: PLC0415
+
+            port = wiring.settings.nats_port or keys.nats_port
+            nats = container = await exit.enter_async_context(open_container(self.place, keys, wiring, port))
+            self._add(NATS, NatsContainerPart(container))
+        elif wiring.embeds_nats:
             nats = self._nats(keys, wiring)
             self._add(NATS, NatsPart(nats))
         if wiring.embeds_postgres:

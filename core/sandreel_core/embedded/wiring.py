@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,8 @@ from sandreel_core.embedded.place import Keys, Place, toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ADMINISTRATOR, OPERATOR
 from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load
+from sandreel_core.spawner.docker_services import BUS_PORT, service_name
+from sandreel_core.spawner.docker_settings import BUS_ALIAS, DockerSettings
 
 _CREDS = "SANDREEL_BUS_CREDS_FILE"
 _HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
@@ -28,7 +30,7 @@ class StackSettings(Section, frozen=True, kw_only=True):
     section: ClassVar[str] = "stack"
     nats_port: Port | None = None
     postgres_port: Port | None = None
-    backend: Annotated[str, Meta(pattern=r"^process$")] = "process"
+    backend: Literal["process", "docker"] = "process"
     # Sessions are stopped together with the stack; what has not stopped by then goes on and is adopted again.
     stop_sessions_within_s: Annotated[float, Meta(ge=0, le=600)] = 45.0
 
@@ -42,6 +44,7 @@ class Wiring:
     settings: StackSettings
     bus: Bus
     postgres: Postgres
+    docker: DockerSettings
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Wiring:
@@ -59,11 +62,16 @@ class Wiring:
             load(StackSettings, environ=environ, path=path),
             load(Bus, environ=environ, path=path),
             load(Postgres, environ=environ, path=path),
+            load(DockerSettings, environ=environ, path=path),
         )
 
     @property
     def embeds_nats(self) -> bool:
         return "nats_urls" not in given(Bus, environ=self.environ, path=self.path)
+
+    @property
+    def in_docker(self) -> bool:
+        return self.settings.backend == "docker"
 
     @property
     def embeds_postgres(self) -> bool:
@@ -85,13 +93,22 @@ class Wiring:
         """The two settings files."""
         roles, clients = self.connection(place, keys)
         tables = self._own_tables()
-        spawner = {"data": str(place.state), "backend": self.settings.backend, "installation": keys.installation}
+        spawner: dict[str, Any] = {
+            "data": str(place.state),
+            "backend": self.settings.backend,
+            "installation": keys.installation,
+        }
         if self.embeds_nats:
             authority = Authority(place.identity)
             spawner |= {
                 "sessions_account": authority.account_key("SESSIONS"),
                 "sessions_key_file": str(authority.sessions_file),
             }
+            if self.in_docker:
+                # Sessions reach the bus in their org's network, under a name; roles reach it on loopback.
+                spawner["runnerd_nats_urls"] = [f"nats://{BUS_ALIAS}:{BUS_PORT}"]
+                services = [f"{service_name(keys.installation, 'nats')}={BUS_ALIAS}", *self.docker.services]
+                tables["docker"] = tables.get("docker", {}) | {"services": services}
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}
         own = tables.get("spawner", {})
@@ -107,7 +124,7 @@ class Wiring:
         """The operator's variables but those that the stack decides, the roles' file, and the role's own credentials."""
         ours = (
             *("SANDREEL_BUS_", "SANDREEL_POSTGRES_", "SANDREEL_STACK_", "SANDREEL_HEALTH_"),
-            *("SANDREEL_BOOT", "SANDREEL_EXEC_ID"),
+            *("SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_DOCKER_SERVICES"),
         )
         kept = {name: value for name, value in self.environ.items() if not name.startswith(ours)}
         if kept.get(_HIDDEN, "").strip():

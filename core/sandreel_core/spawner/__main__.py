@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.jetstream_door import Door
 from sandreel_core.runtime import Role, run_role
 from sandreel_core.settings import Bus as Installation
+from sandreel_core.spawner.backends import open_backend
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.effects import BootTerms
-from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.quota import Quotas
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner
-from sandreel_core.spawner.settings import Settings, installation_key, issuer, user
+from sandreel_core.spawner.settings import Settings, installation_key, issuer
 
 
 def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
@@ -41,6 +40,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
         rules=Rules(
             installation=name,
             node=settings.node_name,
+            backend=settings.backend,
             late_s=settings.late_s,
             boot_within_s=settings.create_timeout_s,
             orphan_after_s=settings.create_timeout_s,
@@ -65,18 +65,8 @@ async def serve(role: Role[Settings]) -> None:
     """Serve until cancelled. Sessions go on without us."""
     settings = role.settings
     key = await asyncio.to_thread(installation_key, settings)
-    box = {"auto": None, "on": True, "off": False}[settings.bubblewrap]
-    async with (
-        AsyncExitStack() as stack,
-        ProcessBackend.open(
-            Path(settings.data),
-            node=settings.node_name,
-            users={"default": user(settings.default_user), "agent": user(settings.agent_user)},
-            box=box,
-            hidden=[Path(path) for path in settings.hidden],
-        ) as backend,
-    ):
-        plan = plan_of(settings, role.installation, key)
+    plan = plan_of(settings, role.installation, key)
+    async with AsyncExitStack() as stack, open_backend(settings, plan.rules.installation) as backend:
         if plan.terms.issuer is not None and isinstance(role.bus, JetStreamBus):
             # Where users are confined to their organisation, this is how they read.
             await stack.enter_async_context(Door(role.bus).open())

@@ -266,7 +266,9 @@ class Effects:
         """The death of a boot that the backend does not have; None when it has one of ours that is not dead."""
         found = await self._backend.inspect(key)
         foreign = found is not None and found.installation != self._terms.installation
-        return Death("exited") if found is None or foreign or found.status == "dead" else None
+        if found is None:
+            return Death("killed")  # somebody has removed it: nothing that ends by itself leaves no trace
+        return Death("exited") if foreign or found.status == "dead" else None
 
     async def _release(self, key: Key, session: Session) -> None:
         """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free."""

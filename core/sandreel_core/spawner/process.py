@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,22 +16,18 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from msgspec.structs import replace
-
-from sandreel_core.contract.boot import BOOT_MARKER
 from sandreel_core.contract.session import Profile
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner import bubble, census
 from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, Status, boot_order
+from sandreel_core.spawner.children import Children, terminate
 from sandreel_core.spawner.ends import Ends
 from sandreel_core.spawner.launch import launch
 from sandreel_core.spawner.workspace import Boot, Folder, empty_trash, folders
 
 PROGRAM = (sys.executable, "-I", "-m", "sandreel_runnerd", "--settings-stdin")
 USERS: Mapping[Profile, tuple[int, int]] = {"default": (65534, 65534), "agent": (10001, 10001)}  # design §6
-_DEATH_TIMEOUT_S = 10.0
-_SCAN_PAUSE_S = 0.05
 
 
 class ProcessBackend:
@@ -58,7 +53,7 @@ class ProcessBackend:
         self._hidden = [self._data, *hidden]
         self._program = list(program)
         self._users = users
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children = Children()
         self._ends = Ends()
         self._log = Log("spawner.process")
 
@@ -108,10 +103,7 @@ class ProcessBackend:
 
     def _close(self) -> None:
         self._ends.close()
-        for child in self._children.values():
-            if child.poll() is None:
-                child.returncode = 0  # it lives on without us: Popen need not warn that nobody waits for it
-        self._children.clear()
+        self._children.leave()
 
     # -- create
 
@@ -128,7 +120,7 @@ class ProcessBackend:
             before = folder.read()
             if before is not None and before.state == "starting" and before.boot_id == spec.boot_id:
                 # We hold the lock, so whoever began this boot died before runnerd got its settings: begin again.
-                before = self._bury(folder, before)
+                before = self._children.bury(folder, before)
             elif before is not None and self._status(before) != "dead":
                 raise AlreadyExists(f"boot {before.boot_id} of the session is there")
             here = folder.workspace.is_dir()
@@ -173,18 +165,16 @@ class ProcessBackend:
     ) -> Boot:
         def keep(child: subprocess.Popen[bytes]) -> None:
             begun.append(child)
-            self._children[child.pid] = child
+            self._children.add(child)
 
         hidden = self._hidden if self.boxed else None
         return launch(folder, boot, spec, program=self._program, user=user, hidden=hidden, started=keep)
 
     def _undo(self, folder: Folder, boot: Boot, before: Boot | None, begun: Sequence[subprocess.Popen[bytes]]) -> None:
         with suppress(Unavailable, OSError):
-            self._bury(folder, boot)
+            self._children.bury(folder, boot)
         for child in begun:  # of which the boot's record does not know yet
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=1)
-                self._children.pop(child.pid, None)
+            self._children.forget(child.pid)
         if boot.fresh:
             folder.remove()
         elif before is not None:
@@ -203,73 +193,15 @@ class ProcessBackend:
             if boot.state == "dead":
                 return _death(boot)
             if self._status(boot) == "running" and boot.pid:
-                await self._terminate(boot, grace_s)
+                await terminate(boot, grace_s)
             return await asyncio.to_thread(self._finish, folder, boot_id)
-
-    async def _terminate(self, boot: Boot, grace_s: float) -> None:
-        """SIGTERM, and wait for the end of runnerd itself."""
-        try:
-            descriptor = os.pidfd_open(boot.pid)
-        except ProcessLookupError:
-            return
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        try:
-            if not census.send(boot.pid, boot.started, signal.SIGTERM):
-                return
-            loop.add_reader(descriptor, ended.set)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await ended.wait()
-        finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
 
     def _finish(self, folder: Folder, boot_id: str) -> Death:
         with folder.locked():
             boot = folder.read()
             if boot is None or boot.boot_id != boot_id:
                 raise NotFound(f"there is no boot {boot_id}")
-            return _death(boot if boot.state == "dead" else self._bury(folder, boot))
-
-    def _bury(self, folder: Folder, boot: Boot) -> Boot:
-        """Kill what is left and write down the death, once two scans have found nothing. Holds the lock.
-
-        Raises Unavailable when something is still there after 10 s.
-        """
-        other_kernel = boot.kernel != census.kernel_boot()
-        limit = time.monotonic() + _DEATH_TIMEOUT_S
-        clean = 0
-        if census.start_time(boot.pid) != boot.started:
-            self._reap(
-                boot
-            )  # before bubblewrap itself, which is about to pass on the exit code, is killed as a leftover
-        while not other_kernel and clean < 2:
-            left = [(boot.pid, boot.started)] if boot.pid and census.start_time(boot.pid) == boot.started else []
-            left += census.carriers(BOOT_MARKER, boot.marker)
-            clean = 0 if left else clean + 1
-            for pid, started in left:
-                census.send(pid, started, signal.SIGKILL)
-            if time.monotonic() > limit:
-                raise Unavailable(f"{len(left)} processes of the session survive SIGKILL", retry_after_s=30)
-            if left:
-                time.sleep(_SCAN_PAUSE_S)
-        code = self._reap(boot)
-        self._children.pop(boot.outer, None)
-        cause = "node" if other_kernel else "killed" if code is not None and code > 128 else "exited"
-        boot = replace(boot, state="dead", cause=cause, exit_code=code)
-        folder.write(boot)
-        return boot
-
-    def _reap(self, boot: Boot) -> int | None:
-        """The exit code as in a shell, where it was started by this process; also clears up its zombie."""
-        child = self._children.get(boot.outer)
-        if child is None:
-            return None
-        with suppress(subprocess.TimeoutExpired):
-            code = child.wait(timeout=1)
-            return 128 - code if code < 0 else code
-        return None
+            return _death(boot if boot.state == "dead" else self._children.bury(folder, boot))
 
     async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
         with _asking():

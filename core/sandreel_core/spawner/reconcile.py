@@ -111,10 +111,11 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`late_s` and the limits are design §6 and behaviour §2.3."""
+    """`late_s` and the limits are design §6 and behaviour §2.3. `backend`: its name; "" is any."""
 
     installation: str
     node: str
+    backend: str = ""
     late_s: float = 15
     boot_within_s: float = 180
     orphan_after_s: float = 180
@@ -158,6 +159,8 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
     """What log and backend together ask for."""
     if session.unreadable or session.node not in ("", rules.node):
         return None
+    if rules.backend and session.backend not in ("", rules.backend):
+        return _elsewhere(key, session)
     due = boot_id_of(session.incarnation, session.boot)
     if sandbox is not None:
         if sandbox.status == "unknown" or sandbox.node != rules.node:
@@ -204,6 +207,14 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
             if session.phase == "failed" and never_ready(session) and sandbox.incarnation == session.incarnation:
                 return Discard(key)
     return None
+
+
+def _elsewhere(key: Key, session: Session) -> Action | None:
+    """Its boots and its files are with another backend, which alone knows of them: nothing is concluded."""
+    if session.phase != "resuming":
+        return None
+    message = f"the session's files are with the {session.backend} backend: resume it there"
+    return _fail(key, None, session, "OTHER_BACKEND", message)
 
 
 def _beside(key: Key, session: Session) -> Action | None:

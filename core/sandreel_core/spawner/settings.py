@@ -15,6 +15,7 @@ from msgspec import Meta
 from sandreel_core.errors import Malformed, Misconfigured
 from sandreel_core.keys import Key
 from sandreel_core.settings import NatsUrl, Secret, Section
+from sandreel_core.spawner.docker_settings import DockerSettings
 from sandreel_core.spawner.issuer import Issuer
 
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -40,7 +41,8 @@ class Settings(Section, frozen=True, kw_only=True):
     """
 
     section: ClassVar[str] = "spawner"
-    backend: Literal["process"] = "process"
+    backend: Literal["process", "docker"] = "process"
+    docker: DockerSettings = DockerSettings()
     data: str
     hidden: Annotated[tuple[Annotated[str, Meta(pattern=r"^/")], ...], Meta(max_length=64)] = ()
     installation: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandreel_core.bus.lane import Lane
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.memory_parts import Fate
-from sandreel_core.bus.pipeline import Lane, Pipeline
+from sandreel_core.bus.pipeline import Pipeline
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.errors import Denied, Full, SandreelError, TooLarge, Unavailable

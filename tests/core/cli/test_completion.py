@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandreel_core.cli.completion import ASK_S
+from sandreel_core.cli.completers import ASK_S
 from tests.support.shell import SANDREEL, Shell
 
 

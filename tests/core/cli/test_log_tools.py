@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,24 @@ async def test_what_a_job_printed_does_not_steer_the_terminal(shell: Shell) -> N
         await terminal.until("end")
 
     assert "red \\x1b[2J\\x07 \\x9b2J end" in terminal.text
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["tail s1 --json --no-follow", "events", "events --raw", "state --json", "attach s1 x1 --json"],
+)
+async def test_json_on_a_terminal_does_not_steer_it(shell: Shell, command: str) -> None:
+    """DEL and the C1 controls, which JSON leaves as they are."""
+    printed = "\x9b2J\x90\x85\x7fend"
+    await shell("exec", "s1", "--id", "x1", "--", "print", printed + "\n")
+
+    async with Terminal(shell.argv(*command.split()), shell.environ, cols=2000) as terminal:
+        assert await terminal.wait() == 0
+        await terminal.until("end")
+    text = terminal.text
+
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    assert printed in json.dumps([json.loads(line) for line in text.splitlines()], ensure_ascii=False)
 
 
 # cast

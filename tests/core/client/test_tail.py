@@ -13,9 +13,10 @@ from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.port import Stream
 from sandreel_core.cli.tail_text import TailText
 from sandreel_core.client import Client
-from sandreel_core.client.tail import TailCaughtUp, TailEvent, TailGap, TailItem, TailLine
+from sandreel_core.client.tailing import TailCaughtUp, TailEvent, TailGap, TailItem, TailLine
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject
 from sandreel_core.errors import Malformed
 from sandreel_core.linewise import Line
@@ -122,10 +123,69 @@ async def test_what_has_not_ended_when_the_reading_ends_is_given_out() -> None:
 
 async def test_a_line_that_was_waited_for_does_not_set_the_cursor_back() -> None:
     where = parse_event_subject(S1.exec("x1"))
-    text = TailText(json=False, colours=False, with_org=False)
+    text = TailText(Cursors([Cursor("e1", 0, 2)]), json=False, colours=False, with_org=False)
     for sequence in (6, 3):
         text.text([TailLine(where, "stdout", Line(1, b"a"), Cursor("e1", 0, sequence), sequence)])
-    assert text.cursors == {0: Cursor("e1", 0, 6)}
+    assert text.cursors == Cursors([Cursor("e1", 0, 6)])
+
+
+@pytest.mark.parametrize("with_snapshot", [False, True])
+async def test_what_goes_on_in_the_middle_of_a_line_is_marked(with_snapshot: bool) -> None:
+    bus, client = await world()
+    pieces: list[tuple[x.Stream, bytes]] = [
+        ("stdout", b"one\ntw"),
+        ("stderr", b"er"),
+        ("stdout", b"o"),
+        ("stdout", b"!\nthree\n"),
+        ("stderr", b"r\n"),
+    ]
+    await put(bus, *job(S1, "x1", [*pieces, ("stdout", b"four\n")]))
+    subject = S1.exec("x1")
+    opened = {0: {}, 3: {"stdout": 2}, 4: {"stdout": 2, "stderr": 1}, 5: {"stdout": 2, "stderr": 1}, 6: {"stderr": 1}}
+
+    async def snapshots(partition: int) -> Snapshot | None:
+        at = min(after, 4)  # what came between it and the cursor is read
+        open_lines = {(subject, stream): line for stream, line in opened[at].items()}
+        return Snapshot(Cursor("e1", partition, at), {subject: at + 1}, open=open_lines)  # type: ignore[arg-type]
+
+    for after in (3, 4, 5, 6):
+        items = client.tail(
+            ORG, since=Cursor("e1", 0, after), snapshots=snapshots if with_snapshot else None, live=False
+        )
+        first: dict[str, Line] = {}
+        for item in await every(items):
+            if isinstance(item, TailLine):
+                first.setdefault(item.stream, item.line)
+        assert first["stdout"].begun is ("stdout" not in opened[after]), after
+        assert first["stderr"].begun is ("stderr" not in opened[after]), after
+        assert first["stdout"].number == (2 if after < 6 else 4)
+
+
+async def test_a_place_in_several_partitions_goes_on_exactly_there() -> None:
+    bus = MemoryBus()
+    client = Client(bus, partitions=3)
+    await bus.ensure([Stream(f"REEL-{p}", (f"evt.{p}.>",), 1 << 30, metadata={"epoch": f"e{p}"}) for p in range(3)])
+    names = [f"s{n}" for n in range(8)]
+    assert {SessionSubjects(ORG, name, 3).partition for name in names} == {0, 1, 2}
+    for name in names:
+        await put(bus, *job(SessionSubjects(ORG, name, 3), "x1", [("stdout", b"%d\n" % n) for n in range(20)]))
+    every_line = {(name, n, b"%d" % (n - 1)) for name in names for n in range(1, 21)}
+    found: list[tuple[str, int, bytes]] = []
+    since: Cursor | Cursors | None = None
+    for _ in range(200):
+        text = TailText(await client.places(ORG, since=since), json=False, colours=False, with_org=False)
+        async with aclosing(client.tail(ORG, since=since, live=False)) as items:
+            batch = await anext(items, None)
+        if batch is None or any(isinstance(item, TailCaughtUp) for item in batch):
+            break
+        text.text(batch)
+        found += shown(batch)
+        since = Cursors.parse(str(text.cursors))
+
+    assert len(found) == len(every_line)
+    assert set(found) == every_line
+    with pytest.raises(Malformed, match="partition 2"):
+        await client.places(ORG, since=Cursors.parse("e0:0:1,e1:1:1"))
 
 
 async def test_an_unfinished_line_is_judged_again_when_it_is_whole() -> None:

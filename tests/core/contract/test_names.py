@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sandreel_core.contract import subjects as s
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.cursors import Cursors
 from sandreel_core.errors import Malformed
 from sandreel_core.ids import check_command_id, check_id, check_org, uuid7, uuid7_unix_ms
 
@@ -86,3 +87,23 @@ def test_cursor_round_trips_and_knows_its_epoch(epoch: str, partition: int, sequ
 def test_what_is_no_cursor_is_malformed(text: str) -> None:
     with pytest.raises(Malformed):
         Cursor.parse(text)
+
+
+def test_a_place_in_several_partitions_reads_as_it_is_written() -> None:
+    one, two = Cursor("e1", 0, 7), Cursor("f2", 3, 0)
+    cursors = Cursors([two, one])
+
+    assert str(cursors) == "e1:0:7,f2:3:0"
+    assert Cursors.parse(str(cursors)) == cursors
+    assert Cursors.parse("e1:0:7") == one
+    assert (cursors.of(0), cursors.of(3)) == (one, two)
+    with pytest.raises(Malformed, match="partition 1"):
+        cursors.of(1)
+
+
+@pytest.mark.parametrize(
+    "text", ["e1:0:7,", "e1:0:7,e1:0:8", ",", "e1:0:7, e1:1:8", ",".join(f"e:{p}:1" for p in range(1025))]
+)
+def test_what_is_no_place_in_several_partitions_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        Cursors.parse(text)

@@ -126,7 +126,7 @@ async def test_a_second_stack_on_the_same_data_is_refused_with_the_pid(data: Pat
         with pytest.raises(Misconfigured, match=str(os.getpid())):
             async with Stack(data):
                 pass
-        code, said = await run("up", "--data", data)
+        code, said = await run("up", "--backend", "process", "--data", data)
         assert code == 2
         assert f"already (pid {os.getpid()})" in said
         assert "Traceback" not in said
@@ -188,13 +188,13 @@ async def test_an_operators_mistake_is_one_line(data: Path) -> None:
     with pytest.raises(Misconfigured, match="did you mean SANDREEL_STACK_NATS_PORT"):
         async with Stack(data, environ={"SANDREEL_STACK_NATS_POTR": "3"}):
             pass
-    code, said = await run("up", "--data", "/proc/sandreel")
+    code, said = await run("up", "--backend", "process", "--data", "/proc/sandreel")
     assert (code, said.count("\n")) == (2, 1 + said.startswith("sandreel 0"))
     assert "give another with --data" in said
 
 
 async def test_up_that_is_killed_leaves_what_the_next_one_takes_over(data: Path) -> None:
-    code, said = await run("up", "--data", data, "--detach", "--json")
+    code, said = await run("up", "--backend", "process", "--data", data, "--detach", "--json")
     assert code == 0, said
     first = json.loads(said)["pid"]
     assert holder(data) == first
@@ -204,7 +204,7 @@ async def test_up_that_is_killed_leaves_what_the_next_one_takes_over(data: Path)
     try:
         code, said = await run("session", "create", "--data", data, "kept")
         assert code == 0, said  # everything goes on without it
-        code, said = await run("up", "--data", data, "--detach", "--json")
+        code, said = await run("up", "--backend", "process", "--data", data, "--detach", "--json")
         assert code == 0, said
         assert pidfile.started(role) is None
         code, said = await run("session", "show", "--data", data, "kept", "--json")
@@ -221,7 +221,7 @@ async def test_up_outlives_its_reader_and_a_hangup_that_it_was_started_to_ignore
     """`nohup sandreel up | head -20 &`, and then the terminal is closed."""
     reader, writer = os.pipe()
     up = await asyncio.create_subprocess_exec(
-        *("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *SANDREEL, "up", "--data", data),
+        *("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *SANDREEL, "up", "--backend", "process", "--data", data),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=writer,
         stderr=asyncio.subprocess.PIPE,
@@ -275,7 +275,7 @@ async def test_logs_that_cannot_be_cut_end_nothing(data: Path, monkeypatch: pyte
 
 
 async def test_down_ends_what_a_killed_up_has_left(data: Path) -> None:
-    code, said = await run("up", "--data", data, "--detach", "--json")
+    code, said = await run("up", "--backend", "process", "--data", data, "--detach", "--json")
     assert code == 0, said
     os.kill(json.loads(said)["pid"], signal.SIGKILL)
     pids = [pidfile.alive(data / "run" / f"{name}.pid") for name in ("spawner", "projector")]

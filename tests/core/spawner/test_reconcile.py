@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -232,3 +233,15 @@ def test_nothing_is_reaped_when_the_backend_cannot_be_asked(
     table = {} if known is None else {KEY: known}
     actions = reconcile(table, None, {} if heard is None else {KEY: heard}, NOW, RULES, heard_s=heard_s, sweep=sweep)
     assert all(isinstance(action, Degrade | Recover) for action in actions)
+
+
+@pytest.mark.parametrize(
+    "phase", ["requested", "resuming", "provisioning", "ready", "stopping", "destroying", "stopped", "failed"]
+)
+def test_nothing_is_concluded_of_what_is_with_another_backend(phase: Phase) -> None:
+    known = session(phase, backend="process", boot=2 if phase == "resuming" else 1)
+    actions = reconcile({KEY: known}, [], {}, NOW, dataclasses.replace(RULES, backend="docker"), sweep=True)
+    if phase == "resuming":
+        assert [(type(action), getattr(action, "code", "")) for action in actions] == [(Fail, "OTHER_BACKEND")]
+    else:
+        assert actions == []

@@ -85,6 +85,7 @@ async def _once(watch: Watch, order: Order, wanted: Filter, *, json: bool, wait_
     from sandreel_core.cli.top.columns import cells, layout
     from sandreel_core.cli.top.header import headline, health
     from sandreel_core.cli.top.order import arrange
+    from sandreel_core.json_line import json_text
 
     reading = asyncio.create_task(watch.run())
     try:
@@ -102,13 +103,9 @@ async def _once(watch: Watch, order: Order, wanted: Filter, *, json: bool, wait_
     rows = arrange(everything, order, wanted)
     if json:
         fields = msgspec.to_builtins(status) | {"left_out": watch.board.left_out}
-        print(msgspec.json.encode({"type": "status", **fields}).decode())
+        print(json_text({"type": "status", **fields}))
         for row in rows:
-            print(
-                msgspec.json.encode(
-                    {"type": "session" if row.is_session else "exec", **msgspec.to_builtins(row)}
-                ).decode()
-            )
+            print(json_text({"type": "session" if row.is_session else "exec", **msgspec.to_builtins(row)}))
         return 0
     width = shutil.get_terminal_size().columns
     rate = watch.board.lines_per_s(time.time_ns())

@@ -32,10 +32,14 @@ def headline(rows: Sequence[Row], lines_per_s: float, status: Status) -> list[Pi
     execs = [row for row in rows if not row.is_session]
     live = sum(row.state not in ENDED for row in execs)
     pieces = [connection(status)]
-    pieces.append(Piece(f"{len(sessions)} sessions, {ready} ready"))
-    pieces.append(Piece(f"{len(execs)} execs, {live} live"))
+    pieces.append(Piece(f"{_count(len(sessions), 'session')}, {ready} ready"))
+    pieces.append(Piece(f"{_count(len(execs), 'exec')}, {live} live"))
     pieces.append(Piece(f"{number(lines_per_s)} lines/s"))
     return pieces
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def health(status: Status, *, left_out: int) -> list[Piece]:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sandreel_core.cli.cells import plain
+from sandreel_core.cli.expression import matcher
 from sandreel_core.cli.top.columns import BY_NAME, state
 from sandreel_core.cli.top.row import Row
-from sandreel_core.errors import Malformed, Misconfigured
+from sandreel_core.errors import Malformed
 
 MAX_FILTER = 200
-# Of RE2's instructions: its time grows with them times the text's length, which is bounded (`row.MAX_LINE`).
-_MAX_PROGRAM = 1000
 Match = Callable[[str], bool]
 
 
@@ -70,22 +69,8 @@ def _match(word: str) -> Match:
 
 
 def _regex(pattern: str) -> Match:
-    try:
-        import re2
-    except ImportError as error:
-        raise Misconfigured("/regex/ needs RE2: pip install 'sandreel[cli]'") from error
-    options = re2.Options()
-    options.log_errors = False
-    options.case_sensitive = False
-    try:
-        compiled = re2.compile(pattern, options)
-    except re2.error as error:
-        raise Malformed(f"/{pattern[:80]}/ is no expression of RE2: {error}") from error
-    if compiled.programsize > _MAX_PROGRAM:
-        raise Malformed(
-            f"/{pattern[:80]}/ is too large: {compiled.programsize} instructions, the limit is {_MAX_PROGRAM}"
-        )
-    return lambda text: compiled.search(text) is not None
+    matches = matcher(pattern, ignore_case=True, of="/regex/")
+    return lambda text: matches(text.encode("utf-8", "replace"))
 
 
 def _text(row: Row, column: str) -> str:

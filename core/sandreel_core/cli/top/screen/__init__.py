@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from sandreel_core.cli.top.order import Filter, Order
 from sandreel_core.cli.top.screen.app import Top
@@ -12,6 +13,8 @@ from sandreel_core.client import Client
 
 async def show(client: Client, watch: Watch, order: Order, wanted: Filter) -> int:
     """Until the operator leaves; the exit code. Raises what ended the reading."""
+    for stale in ("COLUMNS", "LINES"):  # Textual would believe them, whatever the window's size becomes
+        os.environ.pop(stale, None)
     app = Top(client, watch, order, wanted)
     logging.disable()  # its lines would stand across the screen, whose header says what matters
     try:

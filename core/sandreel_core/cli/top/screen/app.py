@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from textual import events
 from textual.app import App
 from textual.binding import Binding
 
@@ -32,6 +33,13 @@ class Top(App[None]):
         self._reading = asyncio.create_task(self._watch.run())
         self._reading.add_done_callback(self._ended)
         await self.push_screen(self._table)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """At once, to every screen. Textual waits with it for a timer, which never comes if the machine stalls for 8 ms
+        while it is set (seen in 8.2.8: `Timer._run` skips what is late, and with it the only time), and then no
+        later resize comes either."""
+        for screen in self.screen_stack:
+            screen.post_message(events.Resize(event.size, event.virtual_size))
 
     async def on_unmount(self) -> None:
         if self._reading is not None:

@@ -16,7 +16,7 @@ from sandreel_core.cli.cells import fitted
 from sandreel_core.cli.top.columns import Column, cells, layout
 from sandreel_core.cli.top.order import Order
 from sandreel_core.cli.top.row import Row
-from sandreel_core.cli.top.screen.paint import MOODS, PLAIN, STATES
+from sandreel_core.cli.top.screen.paint import MOODS, PLAIN, style_of
 
 _TITLE = Style(bold=True, underline=True)
 _CHOSEN = Style(reverse=True)
@@ -133,7 +133,9 @@ class Grid(Widget, can_focus=True):
         base = Style(bold=True) if row.is_session else PLAIN if row.is_live else MOODS["dim"]
         segments = []
         for (column, _), text in zip(self._columns, cells(row, self._columns, tree=self._order.tree), strict=True):
-            style = base if column.name == "name" else STATES.get(row.state, PLAIN) if column.name == "state" else PLAIN
+            style = (
+                base if column.name == "name" else style_of(row.state, row.ending) if column.name == "state" else PLAIN
+            )
             if column.name == "last":
                 style = MOODS["bad"] if row.reason else MOODS["dim"] if row.is_session or not row.is_live else PLAIN
             if column.name in ("spool", "beat") and (row.held or (row.beat_age_s or 0.0) > _LATE_S):

@@ -19,13 +19,20 @@ MOODS = {
     "bad": Style(color="red", bold=True),
     "dim": Style(dim=True),
 }
-STATES = {
+_STATES = {
     **dict.fromkeys(("ready", "running"), MOODS["good"]),
     **dict.fromkeys(("degraded", "lost"), MOODS["warn"]),
     "failed": MOODS["bad"],
     **dict.fromkeys(("exited", "stopped", "destroyed", "none"), MOODS["dim"]),
 }
 _BETWEEN = "  "
+
+
+def style_of(state: str, ending: str) -> Style:
+    """An exec that failed stands out from those that went well."""
+    if state == "exited" and ending != "0":
+        return MOODS["warn"]
+    return _STATES.get(state, PLAIN)
 
 
 def strip_of(pieces: Sequence[Piece], width: int) -> Strip:

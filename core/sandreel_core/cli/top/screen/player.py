@@ -31,8 +31,8 @@ _MAX_HEIGHT = 1000
 _AGAIN_S = 0.5
 _BREATHE = 64
 _KEYS = keys(
-    *(("←→", "event"), ("↑↓", "line"), ("pgup/dn", "page"), ("[ ]", "5 %"), ("0-9", "×10 %"), ("g", "go to")),
-    *(("l", "live"), ("esc", "back")),
+    *(("esc", "back"), ("l", "live"), ("←→", "event"), ("↑↓", "line"), ("pgup/dn", "page"), ("g", "go to")),
+    *(("[ ]", "5 %"), ("0-9", "×10 %")),
 )
 _TYPING = keys(("↵", "go there"), ("esc", "stay"))
 

@@ -25,12 +25,12 @@ from sandreel_core.errors import SandreelError
 _KEYS = keys(
     *(
         ("↵", "open"),
+        ("q", "quit"),  # what a narrow window cuts off is not the way out
+        ("/", "filter"),
         ("s/S", "sort"),
         ("r", "reverse"),
-        ("/", "filter"),
         ("t", "tree"),
         ("a", "all/live"),
-        ("q", "quit"),
     )
 )
 _TYPING = keys(("↵", "keep the filter"), ("^u", "empty"), ("esc", "no filter"))
@@ -57,6 +57,9 @@ class Table(Screen[None]):
         self._order = order
         self._wanted = wanted
         self._wrong = ""
+        self._said_of: tuple[str, str, str] | None = (
+            None  # the session of which it is said that it has no exec, while chosen
+        )
         self._pace = Pace()
         self._head = Bar(((), ()))
         self._grid = Grid(order)
@@ -97,6 +100,11 @@ class Table(Screen[None]):
         if self._prompt.display:
             return _TYPING
         pieces = [Piece(self._grid.place)]
+        chosen = self._grid.chosen
+        if chosen is None or chosen.key != self._said_of:
+            self._said_of = None
+        else:
+            pieces.append(Piece(f"{chosen.session} has no exec to open", "warn"))
         if self._wanted.text:
             pieces.append(Piece(f"filter: {self._wanted.text}", "warn"))
         if self._order.live:
@@ -155,3 +163,6 @@ class Table(Screen[None]):
         opened = row.exec or self._watch.board.newest_exec(row.org, row.session)
         if opened:
             self.app.push_screen(Player(self._client, self._watch, (row.org, row.session, opened)))
+        else:
+            self._said_of = row.key
+            self.draw()

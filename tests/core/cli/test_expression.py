@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sandreel_core.cli.grep import MAX_PROGRAM, matcher
+from sandreel_core.cli.expression import MAX_PROGRAM, matcher
 from sandreel_core.errors import Malformed
 from sandreel_core.linewise import MAX_LINE_BYTES
 

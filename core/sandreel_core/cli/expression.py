@@ -1,13 +1,10 @@
-"""Lines that match a regular expression, in bounded time whatever the expression (docs/decisions/0012)."""
+"""Text that matches a regular expression, in bounded time whatever the expression (docs/decisions/0012). Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from sandreel_core.errors import Malformed, Misconfigured
-
-if TYPE_CHECKING:
-    from sandreel_core.client.tail import Judge
 
 # RE2 is linear in the line; what it multiplies with is the size of the compiled expression. With this limit (in its
 # instructions) the worst that was found took 0.3 s for a line of 64 KiB; what people type has a few dozen.
@@ -15,15 +12,15 @@ MAX_PROGRAM = 1000
 MAX_PATTERN_CHARACTERS = 1000
 
 
-def matcher(pattern: str, *, ignore_case: bool = False) -> Judge:
-    """Whether a line matches somewhere. Raises Malformed for what is no expression of RE2 or too large, Misconfigured
-    when RE2 is not installed."""
+def matcher(pattern: str, *, ignore_case: bool = False, of: str = "--grep") -> Callable[[bytes], bool]:
+    """Whether UTF-8 matches somewhere; `of` is what the person calls it. Raises Malformed for what is no expression of
+    RE2 or too large, Misconfigured when RE2 is not installed."""
     try:
         import re2
     except ImportError as error:
-        raise Misconfigured("--grep needs RE2: pip install 'sandreel[cli]'") from error
+        raise Misconfigured(f"{of} needs RE2: pip install 'sandreel[cli]'") from error
     if len(pattern) > MAX_PATTERN_CHARACTERS:
-        raise Malformed(f"--grep has {len(pattern)} characters; the limit is {MAX_PATTERN_CHARACTERS}")
+        raise Malformed(f"{of} has {len(pattern)} characters; the limit is {MAX_PATTERN_CHARACTERS}")
     options = re2.Options()
     options.log_errors = False
     options.case_sensitive = not ignore_case
@@ -32,10 +29,10 @@ def matcher(pattern: str, *, ignore_case: bool = False) -> Judge:
     except re2.error as error:
         said = error.args[0] if error.args else error
         text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-        raise Malformed(f"--grep {pattern[:80]!r} is no expression of RE2: {text}") from error
+        raise Malformed(f"{of} {pattern[:80]!r} is no expression of RE2: {text}") from error
     if compiled.programsize > MAX_PROGRAM:
         raise Malformed(
-            f"--grep {pattern[:80]!r} is too large: it compiles to {compiled.programsize} instructions, the limit is {MAX_PROGRAM}"
+            f"{of} {pattern[:80]!r} is too large: it compiles to {compiled.programsize} instructions, the limit is {MAX_PROGRAM}"
         )
     search = compiled.search
-    return lambda line: search(line) is not None
+    return lambda text: search(text) is not None

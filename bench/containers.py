@@ -1,0 +1,231 @@
+"""`python -m bench.containers`: what sessions in containers cost, beside bare Docker on the same engine in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+from bench.figure import Figure, keep, median, table
+from sandreel_core.client import Changed, Client, ClientSettings, Output
+from sandreel_core.contract.message import Owner
+from sandreel_core.embedded.stack import Stack
+from sandreel_core.images import image
+from sandreel_core.settings import load
+from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.docker_census import erase
+from sandreel_core.spawner.docker_plan import network_name
+
+ORG = "bench"
+LINES = 1_000_000
+ROUNDS, EXECS, CROWD = 5, 20, 20
+PRINT = f"import sys; sys.stdout.write(''.join(f'line {{n:07d}} of the job\\n' for n in range({LINES})))"
+# As little as a program in a container can do that reaches the bus: import the client, connect, be greeted.
+CONNECT = (
+    "import nats, msgspec, socket; s = socket.create_connection(('nats', 4222)); s.recv(64); print('up', flush=True);"
+    " import time; time.sleep(600)"
+)
+PYTHON = "/opt/sandreel/bin/python"
+# What a session is given, as far as it costs time.
+SHAPE = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "-m", "1500m", "--pids-limit", "128")  # fmt: skip
+
+
+class Yard:
+    """A stack whose sessions are containers, and the engine's own command line beside it."""
+
+    def __init__(self, client: Client, installation: str) -> None:
+        self.client = client
+        self.image = image("session-slim")
+        self.network = network_name(installation, ORG)
+        self._names = 0
+
+    async def session(self) -> str:
+        self._names += 1
+        name = f"bench-{self._names}"
+        await self.client.create_session(ORG, name, owner=Owner(type="bench", id=name), timeout_s=180)
+        return name
+
+    async def away(self, session: str) -> None:
+        await self.client.stop(ORG, session, wait="stopped")
+        await self.client.destroy(ORG, session, wait="destroyed")
+
+    async def bare(self, code: str = CONNECT, *, wait_for: bytes = b"up") -> str:
+        """`docker run` of a hardened container that does nothing else; its name, once it has said so."""
+        name = f"sandreel-bench-{uuid.uuid4().hex[:12]}"
+        words = (
+            "run",
+            "--name",
+            name,
+            "--network",
+            self.network,
+            *SHAPE,
+            "--entrypoint",
+            PYTHON,
+            self.image,
+            "-I",
+            "-c",
+            code,
+        )
+        child = await asyncio.create_subprocess_exec(
+            "docker", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert child.stdout is not None
+        while wait_for not in await child.stdout.readline():
+            pass
+        child.kill()  # the command line; the container goes on
+        await child.wait()
+        return name
+
+
+async def docker(*words: str) -> int:
+    """How many bytes the command line printed."""
+    child = await asyncio.create_subprocess_exec(
+        "docker", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert child.stdout is not None
+    count = 0
+    while body := await child.stdout.read(1 << 20):
+        count += len(body)
+    await child.wait()
+    return count
+
+
+async def lines(yard: Yard) -> list[Figure]:
+    """A million lines from a child to a viewer, all durable, beside an attached `docker exec` and `docker logs -f`."""
+    session, beside = await yard.session(), await yard.bare()
+    ours, attached, logged = [], [], []
+    size = LINES * len("line 0000000 of the job\n")
+    for _ in range(2):
+        began = time.perf_counter()
+        handle = await yard.client.exec(ORG, session, ["python3", "-c", PRINT])
+        seen = 0
+        async with aclosing(yard.client.follow(ORG, session, handle.id)) as items:
+            async for item in items:
+                if isinstance(item, Output):
+                    seen += len(item.data)
+                elif isinstance(item, Changed) and item.event.type == "exec.exited":
+                    break
+        ours.append(time.perf_counter() - began)
+        assert seen == size
+        began = time.perf_counter()
+        assert await docker("exec", beside, "python3", "-c", PRINT) == size
+        attached.append(time.perf_counter() - began)
+    name = f"sandreel-bench-{uuid.uuid4().hex[:12]}"
+    began = time.perf_counter()
+    await docker("run", "-d", "--name", name, "--network", "none", "--entrypoint", "python3", yard.image, "-c", PRINT)
+    assert await docker("logs", "-f", name) == size
+    logged.append(time.perf_counter() - began)
+    await asyncio.gather(docker("rm", "-f", name), docker("rm", "-f", beside), yard.away(session))
+    mine = min(ours)
+    return [
+        Figure("a million lines, child → viewer", "s", mine, 1.2, min(attached), "docker exec, attached"),
+        Figure("a million lines, child → viewer", "s", mine, 0.15, min(logged), "docker logs -f"),
+    ]
+
+
+async def life(yard: Yard) -> list[Figure]:
+    """Create → ready, and stop and destroy, one after the other with bare containers."""
+    first = await yard.session()  # keeps the org's network
+    born, bare_born, gone, bare_gone = [], [], [], []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        session = await yard.session()
+        born.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        name = await yard.bare()
+        bare_born.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        await yard.away(session)
+        gone.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        await docker("rm", "-f", name)
+        bare_gone.append(time.perf_counter() - began)
+    await yard.away(first)
+    return [
+        Figure(
+            "create → ready",
+            "ms",
+            median(born) * 1e3,
+            2,
+            median(bare_born) * 1e3,
+            "docker run of a Python that connects",
+        ),
+        Figure("stop and destroy", "ms", median(gone) * 1e3, 1.5, median(bare_gone) * 1e3, "docker rm -f"),
+    ]
+
+
+async def execs(yard: Yard) -> list[Figure]:
+    """`exec.start` → `exec.started` seen by a viewer, beside `docker exec` of true."""
+    session, beside = await yard.session(), await yard.bare()
+    ours, reference = [], []
+    for number in range(EXECS):
+        watcher = asyncio.ensure_future(_started(yard.client, session, f"true-{number}"))
+        await asyncio.sleep(0.05)
+        began = time.perf_counter()
+        await yard.client.exec(ORG, session, ["true"], exec=f"true-{number}")
+        ours.append(await watcher - began)
+        began = time.perf_counter()
+        await docker("exec", beside, "true")
+        reference.append(time.perf_counter() - began)
+    await asyncio.gather(docker("rm", "-f", beside), yard.away(session))
+    return [
+        Figure("exec.start → exec.started", "ms", median(ours) * 1e3, 0.25, median(reference) * 1e3, "docker exec true")
+    ]
+
+
+async def _started(client: Client, session: str, exec_id: str) -> float:
+    async with aclosing(client.follow(ORG, session, exec_id)) as items:
+        async for item in items:
+            if isinstance(item, Changed) and item.event.type == "exec.started":
+                return time.perf_counter()
+    raise AssertionError("no exec.started")
+
+
+async def crowd(yard: Yard) -> list[Figure]:
+    """Twenty at once, all ready."""
+    first = await yard.session()
+    began = time.perf_counter()
+    names = await asyncio.gather(*(yard.bare() for _ in range(CROWD)))
+    bare = time.perf_counter() - began
+    await docker("rm", "-f", *names)
+    began = time.perf_counter()
+    sessions = await asyncio.gather(*(yard.session() for _ in range(CROWD)))
+    ours = time.perf_counter() - began
+    await asyncio.gather(*(yard.away(session) for session in (*sessions, first)))
+    return [Figure(f"{CROWD} at once, all ready", "s", ours, 1.5, bare, f"{CROWD} × docker run")]
+
+
+@asynccontextmanager
+async def yard() -> AsyncIterator[Yard]:
+    many = {f"SANDREEL_SPAWNER_MAX_SESSIONS{suffix}": "400" for suffix in ("", "_PER_ORG")}
+    environ = dict(os.environ) | many | {"SANDREEL_STACK_BACKEND": "docker"}
+    with tempfile.TemporaryDirectory(prefix="sandreel-bench-") as folder:
+        Path(folder).chmod(0o711)
+        async with Stack(Path(folder), environ=environ) as stack:
+            installation = stack.place.keys().installation
+            found = load(ClientSettings, environ={}, path=stack.client)
+            async with Client.connect(found, actor="bench") as client:
+                yield Yard(client, installation)
+        async with Engine.open() as engine:
+            await erase(engine, installation)
+
+
+async def main(only: list[str]) -> int:
+    figures: list[Figure] = []
+    async with yard() as here:
+        for measure in (life, execs, lines, crowd):
+            if not only or measure.__name__ in only:
+                figures += await measure(here)
+                print(table(figures[-2:]), flush=True)
+    print(f"\n{table(figures)}\n\nkept as {keep(figures)}")
+    return int(not all(figure.reached for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1:])))

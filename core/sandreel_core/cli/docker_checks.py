@@ -1,0 +1,139 @@
+"""What `sandreel doctor` says of the container engine, and what of it nobody knows of any more (`--orphans`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from sandreel_core.cli.check import Check
+from sandreel_core.cli.connection import section, settings
+from sandreel_core.errors import Misconfigured, NotFound, Refused, SandreelError, Unavailable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from sandreel_core.session import Session
+    from sandreel_core.spawner.backend import Key
+    from sandreel_core.spawner.docker import Engine
+    from sandreel_core.spawner.docker_census import Object
+
+_ENGINE = "container engine"
+_WITHIN_S = 5.0
+_PROBE = "sandreel-doctor-probe"
+# As long as the spawner spares what may belong to an intent that it has not read yet ([spawner] create_timeout_s).
+_YOUNG = timedelta(seconds=180)
+
+
+class Orphan(Struct, frozen=True, kw_only=True):
+    """An object that no session has, and what becomes of it."""
+
+    sort: str
+    name: str
+    found: str
+    would: str
+
+
+async def checks() -> list[Check]:
+    """The engine, the images, and whether it keeps disk limits."""
+    from sandreel_core.embedded.choice import missing
+    from sandreel_core.embedded.wiring import Wiring
+
+    mend = "install Docker and run `make image`: without, sessions are processes of this machine"
+    try:
+        from sandreel_core.spawner.docker import Engine
+
+        wiring = Wiring.read(os.environ)
+        async with Engine.open(wiring.docker.host, timeout_s=_WITHIN_S) as engine:
+            info = await engine.info()
+            found = f"{info.get('ServerVersion', '?')}, storage {info.get('Driver', '?')}"
+            lacks = await missing(wiring)
+            image = (
+                Check(name="images", level="ok", found="the session's and the bus's are there")
+                if lacks is None
+                else Check(name="images", level="warn", found=lacks, mend="make image")
+            )
+            return [Check(name=_ENGINE, level="ok", found=found), image, await _disk_limits(engine)]
+    except ImportError:
+        mend = "pip install 'sandreel[docker]'"
+        return [Check(name=_ENGINE, level="warn", found="its SDK is not installed", mend=mend)]
+    except SandreelError as error:
+        return [Check(name=_ENGINE, level="warn", found=str(error), mend=mend)]
+
+
+async def _disk_limits(engine: Engine) -> Check:
+    name = "disk limits"
+    try:
+        await engine.make_volume(_PROBE, {}, {"size": "64m"})
+    except (Refused, Unavailable):
+        mend = "keep the engine's data on XFS with project quotas (mount option pquota), or watch the disk"
+        return Check(
+            name=name, level="warn", found="the engine's storage keeps none: a workspace may fill it", mend=mend
+        )
+    await engine.remove_volume(_PROBE)
+    return Check(name=name, level="ok", found="the engine's storage keeps them")
+
+
+async def orphans(args: argparse.Namespace) -> Sequence[Orphan]:
+    """What the engine has and no session, by the log. Nothing is touched. Raises Misconfigured, Unavailable."""
+    from sandreel_core.client import Client
+    from sandreel_core.spawner.docker import Engine
+    from sandreel_core.spawner.docker_census import objects
+    from sandreel_core.spawner.docker_settings import DockerSettings
+    from sandreel_core.spawner.settings import Settings
+
+    installation = section(args, Settings, operator=True).installation
+    if installation is None:
+        raise Misconfigured("whose objects? Give [spawner] installation, or --data of a stack")
+    async with Engine.open(section(args, DockerSettings, operator=True).host) as engine:
+        found = await objects(engine)
+    known: dict[Key, Session] = {}
+    async with Client.connect(settings(args), actor="doctor") as client:
+        for key in {each.key for each in found if each.key is not None and each.installation == installation}:
+            try:
+                known[key] = (await client.session(*key)).state
+            except NotFound:
+                continue
+    return [orphan for each in found if (orphan := judge(each, found, known, installation, datetime.now(UTC)))]
+
+
+def judge(
+    each: Object, found: Sequence[Object], known: Mapping[Key, Session], installation: str, now: datetime
+) -> Orphan | None:
+    """What becomes of an object; None: it is in use. Pure."""
+
+    def orphan(what: str, would: str) -> Orphan:
+        return Orphan(sort=each.sort, name=each.name, found=what, would=would)
+
+    if each.installation != installation:
+        return orphan(f"belongs to installation {each.installation}", "left alone")
+    if each.created_at is not None and now - each.created_at < _YOUNG:
+        return None
+    if each.key is not None:
+        session = known.get(each.key)
+        if session is not None and session.exists:
+            return None
+        if session is not None and session.phase == "destroyed":
+            return orphan(f"session {each.key} is destroyed", "would be deleted")
+        would = "would be ended, its files are kept" if each.kind == "session" else "kept: an empty log proves nothing"
+        return orphan(f"the log knows no session {each.key}", would)
+    if each.kind == "hand":
+        return orphan("is left of a create that was cut short", "would be removed")
+    sessions = any(other.org == each.org and other.key is not None for other in found)
+    if each.kind == "org" and not sessions:
+        return orphan(f"org {each.org} has no session", "would be removed")
+    if each.kind == "cache" and not sessions:
+        return orphan(f"org {each.org} has no session", "kept for its next one")
+    return None
+
+
+def lines(found: Sequence[Orphan]) -> list[str]:
+    from sandreel_core.cli.text import table
+
+    if not found:
+        return ["everything that the engine has belongs to a session"]
+    rows: list[Any] = [("OBJECT", "NAME", "WHAT", "WHAT BECOMES OF IT")]
+    return table([*rows, *((each.sort, each.name, each.found, each.would) for each in found)])

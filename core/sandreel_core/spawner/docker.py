@@ -1,0 +1,307 @@
+"""The container engine: the one file that knows the `docker` SDK. Its calls block, so each runs in a thread.
+
+Every exception of the SDK leaves this room as one of ours: NotFound (no such object), AlreadyExists (the name or the
+address is taken), Conflict (not in this state), Refused (the engine does not take what it was asked), Unavailable
+(it is not there, too slow, full, or broken).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import docker
+import docker.errors
+import docker.utils
+import requests
+import urllib3
+from docker.types import CancellableStream
+
+from sandreel_core.errors import AlreadyExists, Conflict, NotFound, Refused, SandreelError, Unavailable
+
+T = TypeVar("T")
+TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
+_UNIX = "unix://"
+_SOCKET = f"{_UNIX}/var/run/docker.sock"
+_THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
+_FAILURES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class Engine:
+    """A client of one engine, which need not answer yet. Made by `open`; its objects are what the API says of them."""
+
+    def __init__(self, url: str | None, timeout_s: float) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._client: docker.APIClient | None = None
+        self._connecting = threading.Lock()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str | None = None, *, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[Engine, None]:
+        """`url` None: what DOCKER_HOST and its like say, else the machine's own socket."""
+        engine = cls(url, timeout_s)
+        try:
+            yield engine
+        finally:
+            engine._threads.shutdown(wait=False, cancel_futures=True)
+            if engine._client is not None:
+                engine._client.close()
+
+    def _api(self) -> docker.APIClient:
+        with self._connecting:
+            if self._client is None:
+                given = {"base_url": self._url} if self._url else docker.utils.kwargs_from_env()
+                # The SDK forgets to close the socket with which it cannot connect: nobody is there, say it before.
+                url = given.get("base_url", _SOCKET)
+                if url.startswith(_UNIX):
+                    with socket.socket(socket.AF_UNIX) as knock:
+                        knock.connect(url.removeprefix(_UNIX))
+                self._client = docker.APIClient(
+                    version="auto", timeout=self._timeout_s, max_pool_size=_THREADS, **given
+                )
+            return self._client
+
+    async def _ask(self, question: Callable[[docker.APIClient], T]) -> T:
+        def ask() -> T:
+            try:
+                return question(self._api())
+            except _FAILURES as error:
+                raise _ours(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+
+    # -- the engine itself
+
+    async def info(self) -> dict[str, Any]:
+        return await self._ask(lambda api: dict(api.info()))
+
+    async def image(self, name: str) -> dict[str, Any]:
+        """Raises NotFound."""
+        return await self._ask(lambda api: dict(api.inspect_image(name)))
+
+    # -- containers
+
+    async def create(self, name: str, body: Mapping[str, Any]) -> str:
+        """The container's id. Raises AlreadyExists when the name is taken."""
+        return await self._ask(lambda api: str(api.create_container_from_config(dict(body), name)["Id"]))
+
+    async def start(self, id: str, stdin: bytes | None = None) -> None:
+        """`stdin` is all that its main process ever reads there (some KiB). The engine has it whole before it starts
+        anything: whoever dies in between leaves a container that was never started."""
+
+        def start(api: docker.APIClient) -> None:
+            if stdin is None:
+                api.start(id)
+                return
+            attached = api.attach_socket(id, {"stdin": 1, "stream": 1})
+            try:
+                # The SDK's object reads only; a second descriptor of the same connection writes.
+                with socket.socket(fileno=os.dup(attached.fileno())) as line:
+                    line.settimeout(self._timeout_s)
+                    line.sendall(stdin)
+                    line.shutdown(socket.SHUT_WR)
+                    api.start(id)
+            finally:
+                attached._response.close()  # the connection is its, and the SDK offers no other way to it
+
+        await self._ask(start)
+
+    async def container(self, id: str) -> dict[str, Any]:
+        """By id or name. Raises NotFound."""
+        return await self._ask(lambda api: dict(api.inspect_container(id)))
+
+    async def containers(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """In any state, with all of these labels."""
+        return await self._ask(lambda api: list(api.containers(all=True, filters={"label": _pairs(labels)})))
+
+    async def kill(self, id: str, signal: str) -> None:
+        """Raises Conflict when it does not run."""
+        await self._ask(lambda api: api.kill(id, signal))
+
+    async def ended(self, id: str, within_s: float) -> bool:
+        """Whether it does not run (any more), after `within_s` at the latest, which nobody can cut short. Raises NotFound."""
+
+        def wait(api: docker.APIClient) -> bool:
+            try:
+                api.wait(id, timeout=max(within_s, 0.01), condition="not-running")
+            except (requests.ReadTimeout, requests.ConnectionError) as error:
+                if not _is_late(error):
+                    raise
+                return False
+            return True
+
+        return await self._ask(wait)
+
+    async def remove(self, id: str, *, force: bool = False) -> None:
+        """What is not there is removed already. Raises Conflict when it runs, unless `force`."""
+        await self._gone(lambda api: api.remove_container(id, v=True, force=force))
+
+    async def unpack(self, id: str, path: str, archive: bytes) -> None:
+        """A tar archive into a container that need not run, or its mounts."""
+        await self._ask(lambda api: api.put_archive(id, path, archive))
+
+    async def logs(self, id: str, lines: int = 20) -> str:
+        """The end of what its main process printed."""
+        raw = await self._ask(lambda api: bytes(api.logs(id, tail=lines)))
+        return raw.decode(errors="replace").strip()
+
+    # -- volumes
+
+    async def make_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str] | None = None) -> None:
+        await self._ask(lambda api: api.create_volume(name, driver_opts=dict(options or {}), labels=dict(labels)))
+
+    async def volume(self, name: str) -> dict[str, Any]:
+        """Raises NotFound."""
+        return await self._ask(lambda api: dict(api.inspect_volume(name)))
+
+    async def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        return await self._ask(lambda api: list(api.volumes(filters={"label": _pairs(labels)})["Volumes"] or []))
+
+    async def remove_volume(self, name: str) -> None:
+        """Raises Conflict when a container has it."""
+        await self._gone(lambda api: api.remove_volume(name))
+
+    # -- networks
+
+    async def make_network(self, body: Mapping[str, Any]) -> None:
+        """Raises AlreadyExists when the name or an address of the subnet is taken."""
+
+        def make(api: docker.APIClient) -> None:
+            # The SDK's own call has no place for a bridge's name beside labels and addresses in one go.
+            url = api._url("/networks/create")
+            api._raise_for_status(api._post_json(url, data=dict(body)))
+
+        await self._ask(make)
+
+    async def network(self, name: str) -> dict[str, Any]:
+        """Raises NotFound."""
+        return await self._ask(lambda api: dict(api.inspect_network(name)))
+
+    async def networks(self, labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        return await self._ask(lambda api: list(api.networks(filters={"label": _pairs(labels or {})})))
+
+    async def join(self, network: str, container: str, alias: str) -> None:
+        """What has joined stays so. Raises NotFound."""
+        try:
+            await self._ask(lambda api: api.connect_container_to_network(container, network, aliases=[alias]))
+        except AlreadyExists:
+            return
+
+    async def leave(self, network: str, container: str) -> None:
+        await self._gone(lambda api: api.disconnect_container_from_network(container, network, force=True))
+
+    async def remove_network(self, name: str) -> None:
+        """Raises Conflict while something is in it."""
+        await self._gone(lambda api: api.remove_network(name))
+
+    async def _gone(self, question: Callable[[docker.APIClient], object]) -> None:
+        with suppress(NotFound):
+            await self._ask(question)
+
+    # -- what happens
+
+    async def history(self, id: str, *, until: float) -> tuple[list[dict[str, Any]], int]:
+        """What the engine still remembers of a container, oldest first, and how much it remembers at all, up to a time
+        by its own clock (seconds since 1970)."""
+
+        def read(api: docker.APIClient) -> tuple[list[dict[str, Any]], int]:
+            asked = {"since": 0, "until": f"{until:.6f}", "decode": True}
+            own = list(api.events(filters={"type": ["container"], "container": [id]}, **asked))
+            return own, sum(1 for _ in api.events(**asked))
+
+        return await self._ask(read)
+
+    @asynccontextmanager
+    async def events(
+        self, labels: Mapping[str, str], *, since: float
+    ) -> AsyncGenerator[AsyncIterator[dict[str, Any]], None]:
+        """What happens to these containers, from `since` (seconds since 1970) on. It ends with Unavailable, when the
+        engine goes."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue()
+        stream = await self._ask(lambda api: api.events(since=f"{since:.6f}", filters=_about(labels), decode=True))
+
+        def read() -> None:
+            ended: SandreelError = Unavailable("the engine's events have ended")
+            try:
+                for event in stream:
+                    loop.call_soon_threadsafe(queue.put_nowait, event)
+            except (*_FAILURES, ValueError) as error:  # ValueError: it was closed between two reads
+                ended = _ours(error)
+            finally:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(queue.put_nowait, ended)
+
+        async def heard() -> AsyncIterator[dict[str, Any]]:
+            while True:
+                found = await queue.get()
+                if isinstance(found, SandreelError):
+                    raise found
+                yield found
+
+        reader = threading.Thread(target=read, name="docker-events", daemon=True)
+        reader.start()
+        try:
+            yield heard()
+        finally:
+            _close(stream)
+            await asyncio.to_thread(reader.join)
+
+
+def _close(stream: CancellableStream) -> None:
+    with suppress(docker.errors.DockerException, requests.RequestException, OSError, ValueError):
+        stream.close()
+
+
+def _pairs(labels: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in labels.items()]
+
+
+def _about(labels: Mapping[str, str]) -> dict[str, Any]:
+    return {"type": ["container"], "event": ["start", "die", "oom", "kill", "destroy"], "label": _pairs(labels)}
+
+
+def _ours(error: BaseException) -> SandreelError:
+    """What the caller can do something about."""
+    if not isinstance(error, docker.errors.APIError):
+        return Unavailable(f"the container engine does not answer: {_cause(error)}", retry_after_s=1)
+    said = " ".join(str(error.explanation or error).split())[:400]
+    code = error.response.status_code if error.response is not None else 500
+    if code == 404:
+        return NotFound(said)
+    if any(words in said for words in _TAKEN):
+        return AlreadyExists(said)
+    if "no space left" in said.lower():
+        return Unavailable(f"the engine's disk is full: {said}", retry_after_s=30)
+    if code == 400:
+        return Refused("BAD_REQUEST", said)
+    if code in (304, 403, 409):  # 403: what is in use (networks) or not allowed in this state
+        return Conflict(said)
+    return Unavailable(f"the container engine failed: {said}", retry_after_s=5)
+
+
+# By their words: 20.10 says 403, 409 or 500 to these, depending on who in it found out.
+_TAKEN = ("is already in use by container", "Pool overlaps", "already exists in network", "network with name")
+
+
+def _is_late(error: requests.RequestException) -> bool:
+    """No answer in time: a body that does not come is no ReadTimeout to requests."""
+    return isinstance(error, requests.ReadTimeout) or any(
+        isinstance(inner, urllib3.exceptions.ReadTimeoutError) for inner in error.args
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, in a few words: the SDK wraps a refused connection four times."""
+    seen: BaseException = error
+    while (inner := seen.__cause__ or seen.__context__) is not None:
+        seen = inner
+    return " ".join((getattr(seen, "strerror", None) or str(seen) or type(seen).__name__).split())[:200]

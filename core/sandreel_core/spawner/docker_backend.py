@@ -1,0 +1,248 @@
+"""Sessions as containers of one engine. A boot is a container, found again by its labels; its record is the engine's.
+
+A container that ended is kept until the next boot or the session's end: it says why, and while it is there no
+clean-up of unused volumes takes the workspace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner.backend import BootSpec, Death, Fence, Key, Sandbox, boot_order
+from sandreel_core.spawner.docker import TIMEOUT_S, Engine
+from sandreel_core.spawner.docker_boots import Boots, Found
+from sandreel_core.spawner.docker_network import Networks, Service
+from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
+from sandreel_core.spawner.lock import Locks
+
+_DEATH_TIMEOUT_S = 10.0
+_AGAIN_S = 1.0
+_HAND_S = 600.0  # what it is made for takes some milliseconds
+
+
+class DockerBackend:
+    """Made by `open`."""
+
+    name = "docker"
+    single_node = True
+    # Nobody has proven yet that nothing gets out of an org's network.
+    fence: Fence = "unfenced"
+
+    def __init__(
+        self,
+        engine: Engine,
+        terms: plan.Terms,
+        *,
+        locks: Path,
+        workspaces: Workspaces,
+        networks: Networks,
+        disk_bytes: int | None,
+    ) -> None:
+        self.node = terms.node
+        self._engine = engine
+        self._terms = terms
+        self._workspaces = workspaces
+        self._networks = networks
+        self._disk_bytes = disk_bytes
+        self._sessions = Locks(locks / "session")
+        self._orgs = Locks(locks / "org")
+        self._boots = Boots(engine, terms.installation)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        terms: plan.Terms,
+        *,
+        locks: Path,
+        url: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        workspaces: Path | None = None,
+        pool: str,
+        services: Sequence[Service] = (),
+        disk_bytes: int | None = None,
+    ) -> AsyncGenerator[DockerBackend, None]:
+        """The engine need not answer yet.
+
+        locks       a directory that all spawners of this machine share
+        workspaces  a directory of the host for them; None: named volumes
+        pool        from which every org's network gets a range of its own
+        services    what every org's network has in it
+        Raises Misconfigured, OSError.
+        """
+        for profile in terms.users:
+            terms.user(profile)
+        async with Engine.open(url, timeout_s=timeout_s) as engine:
+            networks = Networks(engine, terms.installation, pool, services)
+            files: Workspaces = Volumes(engine, terms.installation)
+            if workspaces is not None:
+                files = Directories(workspaces, terms.installation)
+            yield cls(engine, terms, locks=locks, workspaces=files, networks=networks, disk_bytes=disk_bytes)
+
+    # -- create
+
+    async def create(self, spec: BootSpec) -> Sandbox:
+        async with self._sessions.held(str(spec.key)):
+            before = await self._boots.of(spec.key)
+            for boot in before:
+                # We hold the lock: whoever made one that was never started has died, and it knows nothing yet.
+                if boot.status == "starting":
+                    await self._engine.remove(boot.id, force=True)
+                elif boot.status != "dead":
+                    raise AlreadyExists(f"boot {boot.boot_id} of the session is there")
+            dead = [boot for boot in before if boot.status == "dead"]
+            life = Life(spec.settings.installation, spec.incarnation)
+            found = await self._workspaces.find(spec.key)
+            if spec.fresh and found is not None and found != life:
+                raise AlreadyExists("there is a workspace that is not this session's")
+            if not spec.fresh and found is None:
+                raise NotFound("the workspace is not there")
+            try:
+                await self._prepare(spec, life, make=found is None)
+                return await self._start(spec, dead)
+            except BaseException:
+                if spec.fresh:
+                    await asyncio.shield(self._undo(spec, dead))
+                raise
+
+    async def _prepare(self, spec: BootSpec, life: Life, *, make: bool) -> None:
+        """What the container needs: its image, its org's network and caches, its workspace."""
+        image = self._terms.image_of(spec)
+        try:
+            await self._engine.image(image)
+        except Refused as error:
+            raise Refused("BAD_IMAGE", f"{image} is no name of an image: {error.message}") from error
+        except NotFound as error:
+            raise Refused(
+                "NO_IMAGE", f"image {image} is not on this machine: `docker pull` it, or `make image`"
+            ) from error
+        works = [self._prepare_org(spec.key.org, image)]
+        if make:
+            user = self._terms.user(spec.profile)
+            limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
+            works.append(self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit))
+        # Each to its end, so that whoever cleans up behind a failure meets nothing that is still being made.
+        for result in await asyncio.gather(*works, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _prepare_org(self, org: str, image: str) -> None:
+        async with self._orgs.held(org):
+            await self._networks.ensure(org)
+            await ensure_cache(self._engine, self._terms.installation, org, image=image)
+
+    async def _start(self, spec: BootSpec, dead: Sequence[Found]) -> Sandbox:
+        body = plan.session_container(self._terms, spec, workspace=self._workspaces.mount(spec.key))
+        name = plan.container_name(self._terms.installation, spec.key, spec.boot_id)
+        for boot in dead:
+            if boot.boot_id == spec.boot_id:
+                await self._engine.remove(boot.id, force=True)
+        id = await self._engine.create(name, body)
+        settings = replace(spec.settings, workspace=plan.WORKSPACE)
+        try:
+            await self._engine.start(id, msgspec.json.encode(settings))
+        except (Refused, NotFound) as error:
+            # What cannot be started now can never be: the image has no such program, or the engine no such shape.
+            await self._engine.remove(id, force=True)
+            raise Refused("BAD_IMAGE", f"image {body['Image']} cannot be started: {error}") from error
+        except BaseException:
+            await asyncio.shield(self._engine.remove(id, force=True))
+            raise
+        for boot in dead:
+            with suppress(SandreelError):  # it is in nobody's way: the session's end removes it
+                await self._engine.remove(boot.id, force=True)
+        return await self._boots.sandbox(id)
+
+    async def _undo(self, spec: BootSpec, dead: Iterable[Found]) -> None:
+        """Nothing of a fresh boot is left. What cannot be undone now is `destroy`'s."""
+        with suppress(SandreelError):
+            for boot in dead:
+                await self._engine.remove(boot.id, force=True)
+            await self._workspaces.remove(spec.key)
+            async with self._orgs.held(spec.key.org):
+                await self._networks.drop(spec.key.org)
+
+    # -- stop and destroy
+
+    async def stop(self, key: Key, boot_id: str, *, grace_s: float) -> Death:
+        boot = await self._boots.one(key, boot_id)
+        if boot.status == "starting":
+            return await self._bury(key, boot_id)
+        if boot.status == "running":
+            await self._terminate(boot, grace_s)
+        return await self._boots.death(boot.id)
+
+    async def _terminate(self, boot: Found, grace_s: float) -> None:
+        with suppress(Conflict):  # it ended meanwhile
+            if await self._end(boot, "SIGTERM", grace_s) or await self._end(boot, "SIGKILL", _DEATH_TIMEOUT_S):
+                return
+            raise Unavailable("the container survives SIGKILL", retry_after_s=30)
+
+    async def _end(self, boot: Found, signal: str, within_s: float) -> bool:
+        """Whether it has ended by then. It is told again every second: what comes before PID 1 has a handler is lost."""
+        limit = time.monotonic() + within_s
+        while (left_s := limit - time.monotonic()) > 0:
+            await self._engine.kill(boot.id, signal)
+            if await self._engine.ended(boot.id, min(left_s, _AGAIN_S)):
+                return True
+        return False
+
+    async def _bury(self, key: Key, boot_id: str) -> Death:
+        """Remove a boot that was never started, unless somebody starts it just now."""
+        async with self._sessions.held(str(key)):
+            boot = await self._boots.one(key, boot_id)
+            if boot.status != "starting":
+                raise Unavailable("the boot was being started", retry_after_s=0.2)
+            await self._engine.remove(boot.id, force=True)
+        return Death("exited")
+
+    async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
+        if installation != self._terms.installation:
+            raise Denied("the session belongs to another installation")
+        async with self._sessions.held(str(key)):
+            boots = await self._boots.of(key)
+            for boot in boots:
+                if boot_order(boot.boot_id) > boot_order(boot_id):
+                    raise Conflict(f"boot {boot.boot_id} is later than {boot_id}")
+                if boot.status != "dead":
+                    raise Conflict(f"boot {boot.boot_id} is not dead")
+            life = await self._workspaces.find(key)
+            if life is not None and life.incarnation > boot_order(boot_id)[0]:
+                raise Conflict("the workspace is a later incarnation's")
+            for boot in boots:
+                await self._engine.remove(boot.id)
+            await self._workspaces.remove(key)
+        async with self._orgs.held(key.org):
+            await self._networks.drop(key.org)
+
+    # -- inspect, list, watch
+
+    async def inspect(self, key: Key) -> Sandbox | None:
+        return await self._boots.latest(key)
+
+    async def list(self) -> Sequence[Sandbox]:
+        """Of this installation alone: another one's names are others, so that nothing of it is ever in the way."""
+        await self._tidy()
+        return await self._boots.all()
+
+    async def _tidy(self) -> None:
+        """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
+        await self._networks.rejoin()
+        for org in await self._networks.orgs():
+            async with self._orgs.held(org):
+                await self._networks.drop(org)
+        for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: "hand"}):
+            if time.time() - float(body["Created"]) > _HAND_S:
+                await self._engine.remove(str(body["Id"]), force=True)
+
+    def watch(self) -> AsyncGenerator[Key, None]:
+        return self._boots.watch.ends()

@@ -1,0 +1,143 @@
+"""The boots that an engine has of an installation, read from containers: by their labels and the engine's own record."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sandreel_core.errors import NotFound, Unavailable
+from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner.backend import Death, Key, Sandbox, Status, boot_order
+from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.docker_death import MEMORY_EVENTS, death_of, happened, instant
+from sandreel_core.spawner.docker_watch import MAX_CONTAINERS, Watch
+
+_TOLD_WITHIN_S = 0.2  # the engine's event comes behind the time that it writes down
+_REF = 12  # as `docker ps` shows it
+_ENDED = ("exited", "dead", "removing")
+_STATUS: dict[str, Status] = {"created": "starting", **dict.fromkeys(_ENDED, "dead")}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A boot's container, as a listing or an inspection shows it."""
+
+    id: str
+    state: str
+    labels: Mapping[str, str]
+
+    @property
+    def boot_id(self) -> str:
+        return self.labels.get(plan.BOOT, "")
+
+    @property
+    def key(self) -> Key:
+        return Key(self.labels.get(plan.ORG, ""), self.labels.get(plan.SESSION, ""))
+
+    @property
+    def status(self) -> Status:
+        # Paused and restarting ones run: they have not ended.
+        return _STATUS.get(self.state, "running")
+
+
+class Boots:
+    """Of one installation. Every method raises Unavailable when the engine does not answer."""
+
+    def __init__(self, engine: Engine, installation: str) -> None:
+        self.watch = Watch(engine, installation, self.keys)
+        self._engine = engine
+        self._installation = installation
+        # By container: the engine forgets, and what was said once is said again.
+        self._deaths: OrderedDict[str, Death] = OrderedDict()
+
+    async def of(self, key: Key) -> Sequence[Found]:
+        """A session's, the latest first."""
+        boots = await self._listed({plan.ORG: key.org, plan.SESSION: key.session})
+        return sorted(boots, key=lambda boot: boot_order(boot.boot_id), reverse=True)
+
+    async def keys(self) -> Iterable[Key]:
+        return {boot.key for boot in await self._listed({})}
+
+    async def one(self, key: Key, boot_id: str) -> Found:
+        """Raises NotFound."""
+        try:
+            return _inspected(await self._engine.container(plan.container_name(self._installation, key, boot_id)))
+        except NotFound as error:
+            raise NotFound(f"there is no boot {boot_id}") from error
+
+    async def latest(self, key: Key) -> Sandbox | None:
+        for boot in await self.of(key):
+            with suppress(NotFound):  # removed meanwhile: the one before it, then
+                return await self.sandbox(boot.id)
+        return None
+
+    async def all(self) -> list[Sandbox]:
+        """The latest boot of every session."""
+        latest: dict[Key, Found] = {}
+        for boot in await self._listed({}):
+            if boot.key not in latest or boot_order(boot.boot_id) > boot_order(latest[boot.key].boot_id):
+                latest[boot.key] = boot
+        found = await asyncio.gather(*(self._still_there(boot.id) for boot in latest.values()))
+        return [sandbox for sandbox in found if sandbox is not None]
+
+    async def sandbox(self, id: str) -> Sandbox:
+        """Raises NotFound."""
+        body = await self._engine.container(id)
+        boot = _inspected(body)
+        sandbox = Sandbox(
+            key=boot.key,
+            installation=boot.labels.get(plan.INSTALLATION, ""),
+            incarnation=int(boot.labels.get(plan.INCARNATION, "0")),
+            boot_id=boot.boot_id,
+            profile=boot.labels.get(plan.PROFILE, ""),
+            status=boot.status,
+            ref=boot.id[:_REF],
+            node=boot.labels.get(plan.NODE, ""),
+            created_at=instant(str(body["Created"])) or datetime.now(UTC),
+        )
+        if sandbox.status != "dead":
+            return sandbox
+        return dataclasses.replace(sandbox, death=await self._death(boot.id, body["State"]))
+
+    async def death(self, id: str) -> Death:
+        """Of a container that has ended. Raises NotFound, and Unavailable when it has not."""
+        body = await self._engine.container(id)
+        if body["State"]["Status"] not in _ENDED:
+            raise Unavailable("the container has not ended", retry_after_s=1)
+        return await self._death(str(body["Id"]), body["State"])
+
+    async def _death(self, id: str, state: Mapping[str, Any]) -> Death:
+        if id not in self._deaths:
+            self._deaths[id] = await self._explain(id, state)
+            while len(self._deaths) > MAX_CONTAINERS:
+                self._deaths.popitem(last=False)
+        return self._deaths[id]
+
+    async def _explain(self, id: str, state: Mapping[str, Any]) -> Death:
+        events, forgetful = self.watch.seen(id), False
+        if not any(event.action == "start" for event in events):
+            ended = instant(str(state["FinishedAt"])) or datetime.now(UTC)
+            told, memory = await self._engine.history(id, until=ended.timestamp() + _TOLD_WITHIN_S)
+            events = [happened(event) for event in told] + events
+            forgetful = memory >= MEMORY_EVENTS
+        return death_of(state, events, forgetful=forgetful)
+
+    async def _listed(self, labels: Mapping[str, str]) -> Sequence[Found]:
+        asked = {plan.INSTALLATION: self._installation, plan.KIND: "session", **labels}
+        bodies = await self._engine.containers(asked)
+        return [Found(str(body["Id"]), str(body["State"]), body["Labels"] or {}) for body in bodies]
+
+    async def _still_there(self, id: str) -> Sandbox | None:
+        with suppress(NotFound):
+            return await self.sandbox(id)
+        return None
+
+
+def _inspected(body: Mapping[str, Any]) -> Found:
+    return Found(str(body["Id"]), str(body["State"]["Status"]), body["Config"]["Labels"] or {})

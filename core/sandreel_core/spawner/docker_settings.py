@@ -1,0 +1,37 @@
+"""Settings of the docker backend: `[docker]` and `SANDREEL_DOCKER_*`. The spawner's, and those of whoever runs the bus for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from sandreel_core.settings import Section
+
+# Under which name sessions find the bus in their org's network.
+BUS_ALIAS = "nats"
+Service = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(=[a-z0-9][a-z0-9-]*)?$")]
+Image = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class DockerSettings(Section, frozen=True, kw_only=True):
+    """
+    host        of the engine; absent: DOCKER_HOST, else the machine's own socket
+    image       for sessions that name none; absent: what `make image` builds of this version
+    nats_image  of the bus that `sandreel up` runs; absent: NATS_IMAGE, else what `make image` builds
+    workspaces  `volumes`, or a directory of the host that engine and spawner see at the same place
+    disk_bytes  how much a workspace may hold, where a session sets no limit of its own
+    pool        every org's network gets a /26 of this range
+    services    containers that every org reaches, as `container` or `container=alias`
+    proxy       by which sessions reach the world; absent: they do not
+    """
+
+    section: ClassVar[str] = "docker"
+    host: Annotated[str, Meta(pattern=r"^(unix|tcp|https?|ssh)://.+")] | None = None
+    image: Image | None = None
+    nats_image: Image | None = None
+    workspaces: Annotated[str, Meta(pattern=r"^(volumes|/.+)$")] = "volumes"
+    disk_bytes: Annotated[int, Meta(ge=1 << 20)] | None = None
+    pool: Annotated[str, Meta(pattern=r"^[0-9.]+/[0-9]+$")] = "10.231.0.0/16"
+    services: Annotated[tuple[Service, ...], Meta(max_length=16)] = ()
+    proxy: Annotated[str, Meta(pattern=r"^http://.+")] | None = None

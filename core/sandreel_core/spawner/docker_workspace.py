@@ -1,0 +1,197 @@
+"""Where a session's files are: a named volume, or a directory on the host; and the caches that an org's sessions share."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from sandreel_core.clock import new_token
+from sandreel_core.errors import Conflict, NotFound, Refused, Unavailable
+from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.workspace import delete
+
+_HAND_PREFIX = "sandreel-hand-"
+
+
+class Life(Struct, frozen=True):
+    """Whose a workspace is."""
+
+    installation: str
+    incarnation: int
+
+
+class Entry(NamedTuple):
+    """A directory to make in a volume."""
+
+    path: str
+    mode: int
+    user: tuple[int, int]
+
+
+class Workspaces(Protocol):
+    """Files of sessions. Any method raises Unavailable when it cannot be done now."""
+
+    async def find(self, key: Key) -> Life | None: ...
+
+    async def make(self, key: Key, life: Life, user: tuple[int, int], *, image: str, limit_bytes: int | None) -> None:
+        """Raises Refused when the storage does not take it."""
+
+    def mount(self, key: Key) -> dict[str, Any]: ...
+
+    async def remove(self, key: Key) -> None:
+        """What is not there is removed already. Raises Conflict when a container has it."""
+
+
+class Volumes:
+    """A named volume a session."""
+
+    def __init__(self, engine: Engine, installation: str) -> None:
+        self._engine = engine
+        self._installation = installation
+
+    async def find(self, key: Key) -> Life | None:
+        try:
+            labels = (await self._engine.volume(self._name(key)))["Labels"] or {}
+        except NotFound:
+            return None
+        return Life(labels.get(plan.INSTALLATION, ""), int(labels.get(plan.INCARNATION, "0")))
+
+    async def make(self, key: Key, life: Life, user: tuple[int, int], *, image: str, limit_bytes: int | None) -> None:
+        name = self._name(key)
+        labels = plan.key_labels(self._installation, key, "workspace") | {plan.INCARNATION: str(life.incarnation)}
+        options = {"size": str(limit_bytes)} if limit_bytes is not None else {}
+        try:
+            await self._engine.make_volume(name, labels, options)
+        except (Refused, Unavailable) as error:
+            if limit_bytes is not None and "quota" in str(error):
+                raise Refused(
+                    "NO_DISK_LIMIT", "the engine's storage keeps no disk limits: see `sandreel doctor`"
+                ) from error
+            raise
+        try:
+            entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
+            await fill(self._engine, self._installation, image, name, plan.WORKSPACE, entries)
+        except BaseException:
+            await asyncio.shield(self._engine.remove_volume(name))
+            raise
+
+    def mount(self, key: Key) -> dict[str, Any]:
+        return plan.volume_mount(self._name(key), plan.WORKSPACE)
+
+    async def remove(self, key: Key) -> None:
+        await self._engine.remove_volume(self._name(key))
+
+    def _name(self, key: Key) -> str:
+        return plan.volume_name(self._installation, key)
+
+
+class Directories:
+    """A directory a session below `root`, which spawner and engine see at the same place. The spawner is root."""
+
+    def __init__(self, root: Path, installation: str) -> None:
+        self._root = root
+        self._installation = installation
+
+    async def find(self, key: Key) -> Life | None:
+        return await asyncio.to_thread(self._find, key)
+
+    def _find(self, key: Key) -> Life | None:
+        path = self._path(key)
+        if not (path / "workspace").is_dir():
+            return None
+        try:
+            return msgspec.json.decode((path / "life.json").read_bytes(), type=Life)
+        except FileNotFoundError:
+            return Life("", 0)
+        except (OSError, msgspec.DecodeError) as error:
+            raise Unavailable(f"{path / 'life.json'} cannot be read: {error}", retry_after_s=60) from error
+
+    async def make(self, key: Key, life: Life, user: tuple[int, int], *, image: str, limit_bytes: int | None) -> None:
+        if limit_bytes is not None:
+            raise Refused("NO_DISK_LIMIT", "workspaces that are host directories have no disk limit")
+        await asyncio.to_thread(self._make, key, life, user)
+
+    def _make(self, key: Key, life: Life, user: tuple[int, int]) -> None:
+        path = self._path(key)
+        try:
+            path.mkdir(mode=0o711, parents=True, exist_ok=True)
+            (path / "life.json").write_bytes(msgspec.json.encode(life))
+            for directory in (path / "workspace", path / "workspace" / ".home"):
+                directory.mkdir(mode=0o700)
+                os.chown(directory, *user)
+        except OSError as error:
+            self._remove(key)
+            raise Unavailable(f"the workspace cannot be made: {error.strerror}", retry_after_s=30) from error
+
+    def mount(self, key: Key) -> dict[str, Any]:
+        return plan.bind_mount(str(self._path(key) / "workspace"), plan.WORKSPACE)
+
+    async def remove(self, key: Key) -> None:
+        await asyncio.to_thread(self._remove, key)
+
+    def _remove(self, key: Key) -> None:
+        doomed = self._root / f".trash-{new_token()}"
+        try:
+            self._path(key).rename(doomed)
+        except FileNotFoundError:
+            return
+        delete(doomed)
+
+    def _path(self, key: Key) -> Path:
+        return self._root / self._installation / key.org / key.session
+
+
+async def ensure_cache(engine: Engine, installation: str, org: str, *, image: str) -> None:
+    """The org's package caches, which all of its sessions may write, whatever user they are. Under the org's lock."""
+    name = plan.cache_name(installation, org)
+    try:
+        await engine.volume(name)
+        return
+    except NotFound:
+        await engine.make_volume(name, plan.org_labels(installation, org, "cache"))
+    root = plan.CACHE.strip("/")
+    entries = [Entry(path, 0o1777, (0, 0)) for path in (root, *(f"{root}/{kind}" for kind in plan.CACHES))]
+    try:
+        await fill(engine, installation, image, name, plan.CACHE, entries)
+    except BaseException:
+        await asyncio.shield(engine.remove_volume(name))
+        raise
+
+
+async def fill(
+    engine: Engine, installation: str, image: str, volume: str, target: str, entries: Sequence[Entry]
+) -> None:
+    """Directories in a volume, the first of which is its own root: by a container that is never started, because the
+    spawner may be no root, or on another machine than the engine."""
+    body = plan.hand_container(installation, image, [plan.volume_mount(volume, target)])
+    id = await engine.create(_HAND_PREFIX + new_token(), body)
+    try:
+        await engine.unpack(id, "/", await asyncio.to_thread(archive, entries))
+    finally:
+        try:
+            await asyncio.shield(engine.remove(id))
+        except Conflict:
+            await engine.remove(id, force=True)
+
+
+def archive(entries: Sequence[Entry]) -> bytes:
+    """A tar archive of empty directories."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for entry in entries:
+            info = tarfile.TarInfo(entry.path)
+            info.type = tarfile.DIRTYPE
+            info.mode = entry.mode
+            info.uid, info.gid = entry.user
+            tar.addfile(info)
+    return packed.getvalue()

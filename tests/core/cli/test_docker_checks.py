@@ -1,0 +1,69 @@
+"""What becomes of what an engine has: never of another installation's, never of what is young, never of files by mistake."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sandreel_core.cli.docker_checks import judge, lines
+from sandreel_core.session import Session
+from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.docker_census import Object, Sort
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+ONE = Key("acme", "one")
+
+
+def made(
+    kind: str, sort: Sort = "container", *, key: Key | None = None, installation: str = "ours", age_s: float = 1e4
+) -> Object:
+    created = NOW - timedelta(seconds=age_s)
+    return Object(
+        sort=sort,
+        name=f"a-{kind}",
+        kind=kind,
+        installation=installation,
+        org="acme",
+        key=key,
+        state="",
+        created_at=created,
+    )
+
+
+SESSION, WORKSPACE = made("session", key=ONE), made("workspace", "volume", key=ONE)
+
+
+@pytest.mark.parametrize(
+    ("each", "known", "would"),
+    [
+        (SESSION, Session(phase="ready", incarnation=1), None),
+        (SESSION, Session(phase="stopped", incarnation=1), None),
+        (SESSION, Session(phase="destroyed", incarnation=1), "would be deleted"),
+        (WORKSPACE, Session(phase="destroyed", incarnation=1), "would be deleted"),
+        (SESSION, None, "would be ended, its files are kept"),
+        (WORKSPACE, None, "kept: an empty log proves nothing"),
+        (made("session", key=ONE, age_s=1), None, None),
+        (made("session", key=ONE, installation="theirs"), None, "left alone"),
+        (made("hand"), None, "would be removed"),
+        (made("org", "network"), None, "would be removed"),
+        (made("cache", "volume"), None, "kept for its next one"),
+        (made("service"), None, None),
+        (made("front", "network"), None, None),
+    ],
+)
+def test_what_becomes_of_it(each: Object, known: Session | None, would: str | None) -> None:
+    found = judge(each, [each], {ONE: known} if known is not None else {}, "ours", NOW)
+    assert (found.would if found is not None else None) == would
+
+
+def test_the_network_of_an_org_with_a_session_is_in_use() -> None:
+    network = made("org", "network")
+    assert judge(network, [network, WORKSPACE], {}, "ours", NOW) is None
+
+
+def test_nothing_is_a_line_as_well() -> None:
+    assert lines([]) == ["everything that the engine has belongs to a session"]
+    found = judge(SESSION, [SESSION], {}, "ours", NOW)
+    assert found is not None
+    assert "the log knows no session acme/one" in lines([found])[1]

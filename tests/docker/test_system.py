@@ -1,0 +1,134 @@
+"""The whole system with its sessions in containers: what every other backend gives, and what only a container can."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+
+import pytest
+import pytest_asyncio
+
+from sandreel_core.contract import exec as x
+from sandreel_core.contract.session import Limits
+from sandreel_core.errors import NotFound, Refused
+from sandreel_core.images import image
+from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.docker_plan import container_name
+from sandreel_core.spawner.docker_services import service_name
+from tests.support import engine
+from tests.support.engine import docker
+from tests.support.system import ORG, Site, open_site, until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site() -> AsyncGenerator[Site, None]:
+    if why := engine.missing():
+        pytest.skip(why)
+    settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
+    settings |= {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")}
+    async with open_site(stop_sessions=True, **settings) as site:
+        installation = site.stack.place.keys().installation
+        yield site
+    await asyncio.to_thread(engine.sweep, installation)
+
+
+def container(site: Site, session: str, boot_id: str = "1-1") -> str:
+    return container_name(site.stack.place.keys().installation, Key(ORG, session), boot_id)
+
+
+async def test_an_exec_in_a_container_sees_its_workspace_and_no_recorder(site: Site) -> None:
+    session = await site.session()
+    info = await site.client.session(ORG, session)
+    assert info.state.backend == "docker"
+    look = "id -u; pwd; echo out; echo err >&2; cat /proc/1/environ /proc/1/mem; ls /proc/1/fd; kill -9 1; kill -9 -1"
+    result = await site.client.run(ORG, session, ["sh", "-c", look])
+    assert result.stdout.startswith(b"65534\n/workspace\nout\n")
+    assert result.stderr.startswith(b"err\n")
+    assert b"ermission denied" in result.stderr
+    again = await site.client.run(ORG, session, ["echo", "alive"])
+    assert (again.exit_code, again.stdout) == (0, b"alive\n")
+    shown = await asyncio.to_thread(docker, "inspect", container(site, session))
+    assert "BEGIN NATS USER JWT" not in shown
+    assert "nats://" not in shown
+    token = json.dumps(json.loads(shown)[0]["Config"]["Env"])
+    assert "TOKEN" not in token
+
+
+async def test_files_outlive_the_boot_and_end_with_the_session(site: Site) -> None:
+    session = await site.session()
+    await site.client.run(ORG, session, ["sh", "-c", "echo kept > file"])
+    await site.client.stop(ORG, session, wait="stopped")
+    await site.client.resume(ORG, session, wait="ready")
+    assert (await site.client.run(ORG, session, ["cat", "file"])).stdout == b"kept\n"
+    await site.client.destroy(ORG, session, wait="destroyed")
+    left = await asyncio.to_thread(engine.objects, site.stack.place.keys().installation)
+    assert not [name for name in left if f"-{session}-" in name]
+
+
+async def test_an_agent_that_takes_all_memory_ends_alone(site: Site) -> None:
+    session = await site.session(limits=Limits(memory_bytes=128 << 20))
+    hog = "b = []\nwhile True: b.append(bytearray(1 << 20))"
+    result = await site.client.run(ORG, session, ["python3", "-c", hog])
+    assert isinstance(result.end, x.Exited)
+    assert (result.signal, result.end.oom) == ("SIGKILL", True)
+    assert (await site.client.session(ORG, session)).phase == "ready"
+    assert (await site.client.run(ORG, session, ["echo", "alive"])).stdout == b"alive\n"
+
+
+async def test_a_container_that_is_killed_ends_its_execs(site: Site) -> None:
+    session = await site.session()
+    handle = await site.client.exec(ORG, session, ["sleep", "600"])
+    began = time.monotonic()
+    await asyncio.to_thread(docker, "kill", container(site, session))
+    result = await handle.collect()
+    took_s = time.monotonic() - began
+    assert isinstance(result.end, x.Lost)
+    assert (await site.client.session(ORG, session)).state.stop_reason == "killed"
+    assert took_s < 4, "promised is 2 s; this machine may be busy"
+
+
+async def test_the_bus_may_die_and_no_line_is_lost(site: Site) -> None:
+    session = await site.session()
+    count = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; [ $((i % 200)) -ne 0 ] || sleep 0.2; done"
+    handle = await site.client.exec(ORG, session, ["sh", "-c", count])
+    name = service_name(site.stack.place.keys().installation, "nats")
+    before = await asyncio.to_thread(docker, "inspect", "-f", "{{.State.StartedAt}}", name)
+    await asyncio.to_thread(docker, "kill", name)
+    result = await handle.collect()
+    assert result.exit_code == 0
+    assert result.stdout == b"".join(b"line %d\n" % n for n in range(1, 2001))
+    after = await asyncio.to_thread(docker, "inspect", "-f", "{{.State.StartedAt}}", name)
+    assert before != after
+    # And a bus that was made anew is in the orgs' networks again.
+    await asyncio.to_thread(docker, "rm", "-f", name)
+    await site.stack.parts["nats"].ready(after=site.stack.parts["nats"].starts)
+    await site.stack.parts["spawner"].restart()
+    assert (await site.client.run(ORG, session, ["echo", "back"])).stdout == b"back\n"
+
+
+async def test_an_image_that_is_none_fails_the_session_and_leaves_nothing(site: Site) -> None:
+    with pytest.raises((Refused, NotFound), match="NO_IMAGE"):
+        await site.client.create_session(ORG, "imageless", image="no-such-image:1", timeout_s=60)
+    info = await site.client.session(ORG, "imageless")
+    assert info.phase == "failed"
+    assert info.state.failure is not None
+    assert (info.state.failure.stage, info.state.failure.code) == ("provision", "NO_IMAGE")
+    left = await asyncio.to_thread(engine.objects, site.stack.place.keys().installation)
+    assert not [name for name in left if "imageless" in name]
+
+
+async def test_twenty_at_once_are_all_ready(site: Site) -> None:
+    sessions = await asyncio.gather(*(site.session("many") for _ in range(20)))
+    for session in sessions:
+        assert (await site.client.session(ORG, session)).phase == "ready"
+    await asyncio.gather(*(site.client.destroy(ORG, session, wait="destroyed") for session in sessions))
+
+    async def gone() -> bool:
+        left = await asyncio.to_thread(engine.objects, site.stack.place.keys().installation)
+        return not [name for name in left if "-many-" in name]
+
+    await until(gone, "every trace of them is away")
