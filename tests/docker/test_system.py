@@ -34,6 +34,7 @@ async def site() -> AsyncGenerator[Site, None]:
         installation = site.stack.place.keys().installation
         yield site
     await asyncio.to_thread(engine.sweep, installation)
+    await asyncio.to_thread(engine.unfence, installation)
 
 
 def container(site: Site, session: str, boot_id: str = "1-1") -> str:

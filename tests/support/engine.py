@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 
 from sandreel_core.images import image
+from sandreel_core.spawner import fence
 
 # What `make image-slim` builds of this tree; another one by SANDREEL_TEST_IMAGE.
 IMAGE = os.environ.get("SANDREEL_TEST_IMAGE") or image("session-slim")
@@ -92,6 +93,13 @@ def sweep(installation: str) -> None:
         found = docker(*listing, "--filter", label).split()
         if found:
             docker(*removal, *found)
+
+
+def unfence(installation: str) -> None:
+    """Away with its firewall rules, for a spawner that ended before it could see its last network go."""
+    shell, *argv = fence.taking_down(installation)
+    host = ("--network", "host", "--user", "0:0", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", "--tmpfs", "/run")
+    docker("run", "--rm", *host, "--entrypoint", shell, image("fence"), *argv)
 
 
 def volume_path(name: str) -> Path:

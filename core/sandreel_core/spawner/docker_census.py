@@ -3,16 +3,20 @@ whole installation."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sandreel_core.errors import Conflict
+from sandreel_core.errors import Conflict, Misconfigured
+from sandreel_core.images import image
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_death import instant
+from sandreel_core.spawner.fence_docker import Tools, take_down_fence
 
 Sort = Literal["container", "volume", "network"]
 
@@ -41,7 +45,8 @@ async def objects(engine: Engine, installation: str | None = None) -> Sequence[O
 
 
 async def erase(engine: Engine, installation: str) -> None:
-    """Away with all of them, whatever they hold. For an installation that nobody will start again. Raises Unavailable."""
+    """Away with all of them, whatever they hold, and with its fence. For an installation that nobody will start again.
+    Raises Unavailable."""
     found = await objects(engine, installation)
     for each in found:
         if each.sort == "container":
@@ -54,6 +59,9 @@ async def erase(engine: Engine, installation: str) -> None:
                 await engine.remove_network(each.name)
             except Conflict:
                 continue  # somebody else's container is in it
+    if any(each.kind == "org" for each in found):
+        with suppress(Misconfigured):  # no image to do it with: then nobody has raised one
+            await take_down_fence(Tools(engine, await asyncio.to_thread(image, "fence"), installation))
 
 
 def _object(sort: Sort, body: dict[str, Any], name: str) -> Object:

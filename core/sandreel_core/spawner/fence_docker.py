@@ -58,10 +58,13 @@ class OneShot:
 
 
 async def raise_fence(tools: Tools, networks: Sequence[OrgNetwork]) -> None:
-    """Make the installation's rules exactly those of these networks: all that there are. Idempotent.
+    """Make the installation's rules exactly those of these networks: all that there are; for none, none. Idempotent.
 
     Raises Misconfigured with what the firewall said; Unavailable when the engine cannot be asked.
     """
+    if not networks:
+        await take_down_fence(tools)
+        return
     await _privileged(tools, fence.raising(tools.installation, networks))
 
 

@@ -37,7 +37,7 @@ class Fencing:
     """The fences of one installation on one host.
 
     survey    all its networks with their doors, as they are now
-    raise_    makes the rules of all networks (`fence_docker.raise_fence`)
+    raise_    makes the rules of all networks, and takes them down for none (`fence_docker.raise_fence`)
     prove     one network (`fence_docker.prove`)
     """
 
@@ -108,7 +108,7 @@ class Fencing:
             for gone in self._proving.keys() - {network.name for network in networks}:
                 if not self._proving[gone].locked():
                     del self._proving[gone]
-            if not self._raised.issuperset(networks):
+            if not self._raised.issuperset(networks) or (self._raised and not networks):
                 await self._told(self._raise(networks))
                 self._raised = frozenset(networks)
                 self._proven = {known: at for known, at in self._proven.items() if known in self._raised}

@@ -69,6 +69,10 @@ async def test_sessions_that_start_at_once_share_one_proof() -> None:
     wall.there.remove(ONE)
     await fencing.admit(TWO.name)
     assert wall.raised == 2, "rules of a network that is gone are in nobody's way"
+    wall.there.clear()
+    with pytest.raises(Unavailable):
+        await fencing.admit(TWO.name)
+    assert wall.fenced == frozenset(), "but nothing is left behind the last one"
 
 
 async def test_two_first_sessions_at_once_leave_neither_network_without_rules() -> None:
