@@ -20,7 +20,7 @@ PROOF_LASTS_S = 600.0
 LOOK_S = 5.0
 # Of a proof's life, after which it is renewed while sessions may still start by it.
 RENEWED_AFTER = 0.7
-# What could not be raised or proven is tried again in the background so seldom; every create tries it anew.
+# Rules that could not be made are tried again in the background so seldom; every create tries anew.
 FAILED_S = 60.0
 # What a refusal names of the holes; the log has all.
 MAX_TOLD = 3
@@ -75,30 +75,29 @@ class Fencing:
         raise Unavailable(f"network {name} is not there (any more)", retry_after_s=1)
 
     async def keep(self) -> None:
-        """Rules follow the networks and proofs are renewed, for ever: so that creates need not wait for either."""
-        failed_at: dict[OrgNetwork, float] = {}
+        """Rules follow the networks and proofs are renewed, for ever: so that creates need not wait for either.
+
+        What is there at the start is proven as well. What cannot be proven is left to the next create.
+        """
+        first = True
         while True:
             pause_s = LOOK_S
             try:
-                networks = await self._up_to_date()
-                failed_at = {each: at for each, at in failed_at.items() if self._monotonic() - at < FAILED_S}
-                for network in networks:
-                    if network not in failed_at:
-                        failed_at |= await self._renew(network)
+                for network in await self._up_to_date():
+                    if first or network in self._proven:
+                        await self._renew(network)
+                first = False
             except Refused:
                 pause_s = FAILED_S  # it is in the log, and the next session is told
             except SandreelError as error:
                 self._log.warning("the fences cannot be looked after", problem=str(error))
             await asyncio.sleep(pause_s)
 
-    async def _renew(self, network: OrgNetwork) -> dict[OrgNetwork, float]:
-        """When it failed, if it did."""
+    async def _renew(self, network: OrgNetwork) -> None:
         try:
             await self._proof(network, self._lasts_s * RENEWED_AFTER)
         except SandreelError as error:
             self._log.warning("a proof was not renewed", network=network.name, problem=str(error))
-            return {network: self._monotonic()}
-        return {}
 
     async def _up_to_date(self) -> Sequence[OrgNetwork]:
         """All networks, each with its rules. One at a time, the looking included: rules that were made from an older
