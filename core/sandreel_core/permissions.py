@@ -130,6 +130,7 @@ SPAWNER = User(
     "decides about sessions, closes execs that were lost, makes runnerds' command feeds",
     publish=(
         *("evt.*.*.*.session", "evt.*.*.*.exec.*", "dead.>", "slot.>", "closed.*.*", "home", "req.runnerd.*.*.*"),
+        "egress.place.*",
         *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.SLOTS", "$JS.ACK.CMD.>"),
     ),
     subscribe=(INBOX, "req.spawner.*.*.*", "hb.*.*", f"{DOOR}.*.>"),
@@ -148,8 +149,19 @@ OPERATOR = User(
     "operator",
     "LOG",
     "a person at the command line: commands to every organisation, requests to every role, reads everything",
-    publish=("cmd.*.*.*.*", "req.*.*.*.*", *_READ),
+    publish=("cmd.*.*.*.*", "req.*.*.*.*", "egress.rules", "egress.rules.>", *_READ),
     subscribe=(INBOX, "hb.*.*"),
+)
+EGRESS = User(
+    "egress",
+    "LOG",
+    "the proxy by which sessions reach the world: says what it refused, and reads whose address is whose and what is allowed",
+    # Sandboxes talk to it, so it has neither the log nor a stream to change: the spawner makes the one that it reads.
+    publish=(
+        *("evt.*.*.*.egress", "$JS.API.STREAM.INFO.EGRESS", "$JS.API.STREAM.MSG.GET.EGRESS"),
+        *("$JS.API.CONSUMER.CREATE.EGRESS.*", "$JS.API.CONSUMER.INFO.EGRESS.*"),
+        *("$JS.API.CONSUMER.MSG.NEXT.EGRESS.*", "$JS.API.CONSUMER.DELETE.EGRESS.*"),
+    ),
 )
 BACKUP = User(
     "backup",
@@ -229,7 +241,7 @@ def platform(rights: Iterable[Right]) -> User:
     )
 
 
-USERS = (SPAWNER, PROJECTOR, BROKER, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
+USERS = (SPAWNER, PROJECTOR, BROKER, EGRESS, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
 """Those of an installation: one of each, with credentials of its own."""
 TEMPLATES = (BOOTSTRAP, SESSION, COMMAND, FOLLOW)
 """Those that are made for one session or one organisation."""

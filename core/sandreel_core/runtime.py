@@ -71,12 +71,13 @@ def notify(state: str) -> None:
             sender.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
-def run_role(name: str, settings: type[T], main: Callable[[Role[T]], Awaitable[None]]) -> int:
-    """Run a role until it ends or is told to; the exit code for `sys.exit`.
+def run_role(name: str, settings: type[T], main: Callable[[Role[T]], Awaitable[None]], *, ensures: bool = True) -> int:
+    """Run a role until it ends or is told to; the exit code for `sys.exit`. One that does not `ensure` the installation's
+    streams may neither make nor change any.
 
     SIGTERM and SIGINT cancel `main`, which cleans up and lets the cancellation pass.
     """
-    return run_process(name, lambda: _compose(name, settings, main))
+    return run_process(name, lambda: _compose(name, settings, main, ensures))
 
 
 def run_process(name: str, main: Callable[[], Awaitable[None]]) -> int:
@@ -100,7 +101,7 @@ def run_process(name: str, main: Callable[[], Awaitable[None]]) -> int:
     return 1
 
 
-async def _compose(name: str, type: type[T], main: Callable[[Role[T]], Awaitable[None]]) -> None:
+async def _compose(name: str, type: type[T], main: Callable[[Role[T]], Awaitable[None]], ensures: bool) -> None:
     installation, settings, listen = load(Installation), load(type), load(HealthListen).listen
     log, metrics = Log(name), Metrics()
     health = Health(name, version=__version__, pid=os.getpid(), monotonic=time.monotonic)
@@ -112,7 +113,8 @@ async def _compose(name: str, type: type[T], main: Callable[[Role[T]], Awaitable
         health.trouble("nats", "not connected to NATS yet")
         bus = await connect(installation, name, metrics)
         stack.push_async_callback(bus.close)
-        await _ensure(bus, installation, log)
+        if ensures:
+            await _ensure(bus, installation, log)
         crew = await stack.enter_async_context(Crew())
         crew.start(_watch(bus, health))
         log.info("role is up", urls=list(installation.nats_urls), health=listen)

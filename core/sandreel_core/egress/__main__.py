@@ -28,4 +28,4 @@ async def serve(role: Role[Settings]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_role("egress", Settings, serve))
+    sys.exit(run_role("egress", Settings, serve, ensures=False))

@@ -9,7 +9,7 @@ replica, and is still there after one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from ipaddress import ip_address
 
@@ -112,14 +112,15 @@ class Register:
             return
         raise Unavailable(f"{subject} is changed all the time")
 
-    async def settle(self, wanted: Mapping[Address, Place]) -> int:
-        """Make the places agree with what the backend has; how many were changed. What is written meanwhile stays."""
+    async def settle(self, look: Callable[[], Awaitable[Mapping[Address, Place]]]) -> int:
+        """Make the places agree with what the backend has; how many were changed. What is written meanwhile stays: so the
+        backend is looked at after the register, for what was written before that runs."""
         found: dict[Address, tuple[Place | None, int]] = {}
         async with aclosing(self._bus.follow(EGRESS, [f"{_PLACE}*"], live=False)) as items:
             async for item in items:
                 if not isinstance(item, CaughtUp | Missing):
                     found |= {_address(stored.subject): (_read(stored), stored.sequence) for stored in item}
-        changed = 0
+        wanted, changed = await look(), 0
         for address in found.keys() | wanted.keys():
             place, sequence = found.get(address, (None, 0))
             if place == wanted.get(address):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.account import account
 from sandreel_core.embedded.authority import Authority
+from sandreel_core.embedded.contained import STOP_S, Contained
 from sandreel_core.embedded.nats import NatsServer, greets
 from sandreel_core.embedded.place import Keys, Place, is_free
 from sandreel_core.embedded.servers import PortTaken
@@ -29,9 +30,7 @@ from sandreel_core.spawner.docker_network import make, pool_of
 from sandreel_core.spawner.docker_services import BUS_PORT
 
 _START_S = 60.0  # as long as the process has: it reads the same streams
-_STOP_S = 10.0
 _POLL_S = 0.02
-_WAIT_S = 1.0
 
 
 class NatsContainer(NatsServer):
@@ -45,20 +44,18 @@ class NatsContainer(NatsServer):
         self._installation = installation
         self._image = image
         self._pool = pool_of(pool)
-        self.name = services.service_name(installation, "nats")
-        self._id: str | None = None
-        self._host_pid: int | None = None
+        self._box = Contained(engine, services.service_name(installation, "nats"))
 
     @property
     def pid(self) -> int | None:
-        return self._host_pid
+        return self._box.pid
 
     async def start(self) -> None:
         """Until it takes connections on loopback. Raises PortTaken, Unavailable, Misconfigured."""
         user = account()
-        await pidfile.end(self._pid_file, grace_s=_STOP_S)  # of a stack before us, as a process or as a container
+        await pidfile.end(self._pid_file, grace_s=STOP_S)  # of a stack before us, as a process or as a container
         with suppress(NotFound):  # its port is free only when the engine has seen the end as well
-            await self._engine.ended(self.name, _STOP_S)
+            await self._engine.ended(self._box.name, STOP_S)
         if not is_free(self.port):
             raise PortTaken(f"port {self.port} is taken by another program")
         await asyncio.to_thread(self._prepare, None, user)
@@ -74,81 +71,50 @@ class NatsContainer(NatsServer):
         )
         try:
             await make_front(self._engine, self._installation, self._pool)
-            self._id = await self._made(body)
-            await self._engine.start(self._id)
+            await self._box.made(body)
+            await self._box.start()
         except (Refused, NotFound, Conflict) as error:
             raise Unavailable(f"the NATS container cannot be started: {error}", retry_after_s=5) from error
-        await self._await_ready(self._id)
+        await self._await_ready()
 
-    async def _made(self, body: Mapping[str, Any]) -> str:
-        """The container as it should be. One that is so already stays, with the networks that it has joined."""
-        try:
-            found = await self._engine.container(self.name)
-        except NotFound:
-            return await self._engine.create(self.name, body)
-        if found["Config"]["Labels"].get(services.CONFIG) == body["Labels"][services.CONFIG]:
-            return str(found["Id"])
-        await self._engine.remove(str(found["Id"]), force=True)
-        return await self._engine.create(self.name, body)
-
-    async def _await_ready(self, id: str) -> None:
+    async def _await_ready(self) -> None:
         limit = time.monotonic() + _START_S
         try:
             while True:
-                state = (await self._engine.container(id))["State"]
+                state = await self._box.state()
                 if state["Status"] != "running":
-                    raise Unavailable(f"nats-server did not start: {self._last_words() or await self._engine.logs(id)}")
-                self._host_pid = int(state["Pid"])
+                    said = self._last_words() or await self._engine.logs(self._box.name)
+                    raise Unavailable(f"nats-server did not start: {said}")
                 if await greets(self.port):
                     break
                 if time.monotonic() > limit:
                     raise Unavailable(f"nats-server was not ready within {_START_S:g} s (see {self.log_path})")
                 await asyncio.sleep(_POLL_S)
-            pidfile.write(self._pid_file, self._host_pid)
+            pidfile.write(self._pid_file, int(state["Pid"]))
         except BaseException:
             await asyncio.shield(self.stop())
             raise
 
     async def wait(self) -> int:
         """Its exit status, as soon as it has ended. An engine that does not answer is no end."""
-        while self._id is not None:
-            try:
-                if await self._engine.ended(self._id, _WAIT_S):
-                    code = int((await self._engine.container(self._id))["State"]["ExitCode"])
-                    self._host_pid = None
-                    return -(code - 128) if code > 128 else code
-            except NotFound:
-                self._host_pid = None
-                return -9
-            except Unavailable as error:
-                await asyncio.sleep(error.retry_after_s)
-        return 0
+        return await self._box.wait()
 
     async def stop(self) -> None:
         """Everything acknowledged is kept. The container stays, with its networks."""
-        if self._id is not None:
-            with suppress(NotFound, Conflict):
-                await self._engine.kill(self._id, "SIGTERM")
-                if not await self._engine.ended(self._id, _STOP_S):
-                    await self._engine.kill(self._id, "SIGKILL")
-                    await self._engine.ended(self._id, _STOP_S)
-        self._host_pid = None
+        await self._box.stop()
         self._pid_file.unlink(missing_ok=True)
-
-    async def remove(self) -> None:
-        """Nothing of it is left but the data. The next one is joined to the networks by the spawner."""
-        try:
-            await self._engine.remove(self.name, force=True)
-            await self._engine.remove_network(services.front_name(self._installation))
-        except SandreelError as error:
-            self._log.warning("the NATS container stays", problem=str(error))
 
     async def end(self) -> None:
         """SIGKILL; returns when it has ended."""
-        if self._id is not None:
-            with suppress(NotFound, Conflict):
-                await self._engine.kill(self._id, "SIGKILL")
-                await self._engine.ended(self._id, _STOP_S)
+        await self._box.end()
+
+    async def remove(self) -> None:
+        """Nothing of it is left but the data. The next one is joined to the networks by the spawner."""
+        await self._box.remove()
+        try:
+            await self._engine.remove_network(services.front_name(self._installation))
+        except SandreelError as error:
+            self._log.warning("the front network stays", problem=str(error))
 
 
 @asynccontextmanager

@@ -70,7 +70,7 @@ class Sandbox:
 
     `installation` is the owner; an object of another owner is never touched. `death` is set when `status`
     is dead. `created_at` is the time of the boot, by the backend's clock. `fence`: what keeps it from reaching other
-    machines.
+    machines. `address`: by which the egress proxy knows it, while it runs.
     """
 
     key: Key
@@ -84,6 +84,7 @@ class Sandbox:
     created_at: datetime
     death: Death | None = None
     fence: Fence = "none"
+    address: str | None = None
 
 
 class Backend(Protocol):

@@ -101,6 +101,7 @@ class Boots:
             ref=boot.id[:_REF],
             node=boot.labels.get(plan.NODE, ""),
             created_at=instant(str(body["Created"])) or datetime.now(UTC),
+            address=_address(body, plan.network_name(self._installation, boot.key.org)),
             fence=_FENCES.get(boot.labels.get(plan.FENCE, ""), "unfenced"),
         )
         if sandbox.status != "dead":
@@ -139,6 +140,11 @@ class Boots:
         with suppress(NotFound):
             return await self.sandbox(id)
         return None
+
+
+def _address(body: Mapping[str, Any], network: str) -> str | None:
+    joined = (body.get("NetworkSettings") or {}).get("Networks") or {}
+    return str(joined.get(network, {}).get("IPAddress") or "") or None
 
 
 def _inspected(body: Mapping[str, Any]) -> Found:

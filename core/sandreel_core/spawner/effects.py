@@ -28,6 +28,7 @@ from sandreel_core.spawner.backend import Backend, BootSpec, Death, Key, Sandbox
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_core.spawner.issuer import Issuer
 from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.places import Places
 from sandreel_core.spawner.quota import Claim, Quota
 from sandreel_core.spawner.sessions import Record
 
@@ -79,11 +80,15 @@ class BootTerms:
 class Effects:
     """Does actions. Raises Unavailable (and what the bus raises) when one has to be tried again."""
 
-    def __init__(self, backend: Backend, journal: Journal, quota: Quota, terms: BootTerms) -> None:
+    def __init__(
+        self, backend: Backend, journal: Journal, quota: Quota, terms: BootTerms, places: Places | None = None
+    ) -> None:
+        """places: of addresses, where an egress proxy is to know them."""
         self._backend = backend
         self._journal = journal
         self._quota = quota
         self._terms = terms
+        self._places = places
         self._log = Log("spawner.effects")
 
     async def perform(self, action: r.Action) -> None:
@@ -143,6 +148,9 @@ class Effects:
             await self._provisioned(key, sandbox)
 
     async def _provisioned(self, key: Key, sandbox: Sandbox) -> None:
+        if self._places is not None:
+            await self._places.give(sandbox)  # before the event: no bootstrap is answered without that, so nothing runs
+
         async def choose(record: Record, _: frozenset[str]) -> Event | None:
             session = record.session
             due = boot_id_of(session.incarnation, session.boot)
@@ -272,6 +280,8 @@ class Effects:
 
     async def _release(self, key: Key, session: Session) -> None:
         """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free."""
+        if self._places is not None:
+            await self._places.take(key, boot_id_of(session.incarnation, session.boot))
         claim = claim_of(key, session, self._backend.node)
         if claim is not None:
             await self._quota.release(claim)

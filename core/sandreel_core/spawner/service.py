@@ -13,6 +13,7 @@ from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS
 from sandreel_core.clock import now
+from sandreel_core.egress.register import documents
 from sandreel_core.errors import SandreelError, Unavailable
 from sandreel_core.health import Health
 from sandreel_core.log import Log
@@ -29,6 +30,7 @@ from sandreel_core.spawner.hold import TICK_S, Holding
 from sandreel_core.spawner.home import settle_at
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.measures import SpawnerMeasures
+from sandreel_core.spawner.places import Places
 from sandreel_core.spawner.pulse import Pulse
 from sandreel_core.spawner.quota import Claim, Quota, Quotas, claims, slots
 from sandreel_core.spawner.refusals import Refusals
@@ -43,7 +45,8 @@ MAX_RETRY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How this spawner works. `rules` names the node and the installation."""
+    """How this spawner works. `rules` names the node and the installation. `places`: an egress proxy is told whose
+    address is whose."""
 
     terms: BootTerms
     rules: r.Rules
@@ -51,6 +54,7 @@ class Plan:
     quotas: Quotas = field(default_factory=Quotas)
     replicas: int = 1
     sweep_s: float = 60
+    places: bool = False
 
 
 class Spawner:
@@ -75,7 +79,8 @@ class Spawner:
         self._heads = Heads(bus)
         self._quota = Quota(bus, plan.quotas)
         self._closing = Closing(bus, self._journal, self._heads, installation_key=plan.terms.key)
-        self._effects = Effects(backend, self._journal, self._quota, plan.terms)
+        self._places = Places(bus, plan.rules.installation) if plan.places else None
+        self._effects = Effects(backend, self._journal, self._quota, plan.terms, self._places)
         self._sweeper = Sweeper(bus, self._journal, self._heads, stop_within_s=plan.limits.stop_within_s)
         self._holding = Holding(bus, self._journal, self._sessions, partitions)
         self._pulse = Pulse(bus)
@@ -92,7 +97,7 @@ class Spawner:
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve for ever; `ready` is called when the log has been read and the first sweep is done."""
         plan = self._plan
-        await self._bus.ensure([slots(replicas=plan.replicas)])
+        await self._bus.ensure([slots(replicas=plan.replicas), documents(replicas=plan.replicas)])
         if self._backend.single_node:
             await settle_at(self._bus, plan.rules.node)
         reactor = commands(
@@ -247,6 +252,11 @@ class Spawner:
                 await self._quota.settle(self._claims(known), read_at)
             except SandreelError as error:
                 self._log.warning("the slots were not settled", problem=str(error))
+            if self._places is not None:
+                try:
+                    await self._places.settle(self._backend)
+                except SandreelError as error:
+                    self._log.warning("the places were not settled", problem=str(error))
             await asyncio.sleep(self._plan.sweep_s * random.uniform(0.9, 1.0))  # noqa: S311 - no secret hangs on it
 
     async def _sweep_once(self, group: asyncio.TaskGroup, known: Mapping[Key, Known]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.egress import service
+from sandreel_core.egress.address import Address
 from sandreel_core.egress.measures import EGRESS
 from sandreel_core.egress.register import Place, Register, Table, documents
 from sandreel_core.egress.rules import Scope
@@ -166,6 +167,10 @@ def test_what_an_operator_sets_wrongly_is_named(monkeypatch: pytest.MonkeyPatch)
         service.make_room(2176)
 
 
+async def found(places: dict[Address, Place]) -> dict[Address, Place]:
+    return places
+
+
 async def test_places_are_made_to_agree_with_what_there_is() -> None:
     bus = MemoryBus()
     await bus.ensure([documents()])
@@ -173,10 +178,10 @@ async def test_places_are_made_to_agree_with_what_there_is() -> None:
     one, two = Place("acme", "s1", "1-1"), Place("acme", "s2", "1-1")
     await register.place(HERE, one)
     await register.withdraw(HERE, two)
-    assert await register.settle({HERE: one}) == 0, "what is another's stays"
+    assert await register.settle(lambda: found({HERE: one})) == 0, "what is another's stays"
     other = ip_address("10.204.0.6")
-    assert await register.settle({other: two}) == 2
-    assert await register.settle({other: two}) == 0
+    assert await register.settle(lambda: found({other: two})) == 2
+    assert await register.settle(lambda: found({other: two})) == 0
     assert (await _table(bus)).places == {other: two}
     await register.withdraw(other, two)
     assert (await _table(bus)).places == {}
