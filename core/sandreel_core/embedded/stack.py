@@ -24,12 +24,12 @@ from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import Process, cut, tail
 from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
 from sandreel_core.embedded.wiring import Wiring, health_variable
-from sandreel_core.errors import Misconfigured, SandreelError, Unavailable
+from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
 # How each role is started. Bridge and broker come with later parts.
 ROLES = {"spawner": "sandreel_core.spawner", "projector": "sandreel_projections"}
-NATS, POSTGRES = "nats", "postgres"
+NATS, POSTGRES, EGRESS = "nats", "postgres", "egress"
 
 _PYTHON = (sys.executable, "-P", "-m")
 _MIGRATE_WITHIN_S = 120.0
@@ -94,6 +94,8 @@ class Stack:
             for name, module in ROLES.items():
                 self._add(name, self._role(name, module, wiring))
             await _together([self.parts[name].start() for name in ROLES])
+            if EGRESS in self.parts:
+                await self.parts[EGRESS].start()  # its documents are the spawner's to make
             self._keeper = asyncio.create_task(self._keep(), name="stack")
             exit.push_async_callback(self._stop_keeping)
             exit.push_async_callback(self._stop_sessions, wiring)
@@ -142,7 +144,19 @@ class Stack:
                 await self._start_at_port(NATS, nats, wiring.settings.nats_port is not None)
 
         dsn, _ = await _together([database(), bus()])
-        wiring.write(self.place, self.place.keys(), dsn)
+        if wiring.embeds_egress:
+            await self._prepare_egress(wiring, exit)
+        wiring.write(self.place, self.place.keys(), dsn, egress=EGRESS in self.parts)
+
+    async def _prepare_egress(self, wiring: Wiring, exit: AsyncExitStack) -> None:
+        from sandreel_core.embedded.egress_container import open_egress  # noqa: PLC0415 - it loads the engine's SDK
+
+        port = self._health_port(EGRESS)
+        try:
+            opened = open_egress(self.place, self.place.keys(), wiring, health_port=port)
+            self._add(EGRESS, await exit.enter_async_context(opened))
+        except NotFound as error:
+            self._report(Status(EGRESS, "stopped", None, str(error)))
 
     def _nats(self, keys: Keys, wiring: Wiring) -> NatsServer:
         port = wiring.settings.nats_port or keys.nats_port
@@ -258,7 +272,7 @@ class Stack:
     async def _stop_parts(self) -> None:
         """Roles first, so that no role complains of a server that is gone. One that fails leaves none running."""
         results: list[BaseException | None] = []
-        for names in (tuple(ROLES), (NATS, POSTGRES)):
+        for names in ((*ROLES, EGRESS), (NATS, POSTGRES)):
             stops = (self.parts[name].stop() for name in names if name in self.parts)
             results += await asyncio.gather(*stops, return_exceptions=True)
         for result in results:

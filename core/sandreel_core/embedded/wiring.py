@@ -11,13 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from sandreel_core.egress.settings import Settings as EgressSettings
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.place import Keys, Place, toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ADMINISTRATOR, OPERATOR
 from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load
-from sandreel_core.spawner.docker_services import BUS_PORT, service_name
-from sandreel_core.spawner.docker_settings import BUS_ALIAS, DockerSettings
+from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT, service_name
+from sandreel_core.spawner.docker_settings import BUS_ALIAS, EGRESS_ALIAS, DockerSettings
 
 _CREDS = "SANDREEL_BUS_CREDS_FILE"
 _HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
@@ -74,6 +75,18 @@ class Wiring:
         return self.settings.backend == "docker"
 
     @property
+    def embeds_egress(self) -> bool:
+        """Whether the stack runs the way out too, if it has its image."""
+        return self.in_docker and self.embeds_nats and self.docker.proxy is None
+
+    @property
+    def egress(self) -> dict[str, Any]:
+        """What the operator has set of `[egress]`."""
+        own = load(EgressSettings, environ=self.environ, path=self.path)
+        names = given(EgressSettings, environ=self.environ, path=self.path)
+        return {name: value for name, value in msgspec.to_builtins(own).items() if name in names}
+
+    @property
     def embeds_postgres(self) -> bool:
         return self.postgres.dsn is None
 
@@ -89,8 +102,8 @@ class Wiring:
         administrator, operator = (str(authority.creds_file(user.name)) for user in (ADMINISTRATOR, OPERATOR))
         return bus | {"creds_file": administrator}, bus | {"creds_file": operator}
 
-    def write(self, place: Place, keys: Keys, dsn: str) -> None:
-        """The two settings files."""
+    def write(self, place: Place, keys: Keys, dsn: str, *, egress: bool = False) -> None:
+        """The two settings files. `egress`: the stack's own proxy is there."""
         roles, clients = self.connection(place, keys)
         tables = self._own_tables()
         spawner: dict[str, Any] = {
@@ -108,7 +121,11 @@ class Wiring:
                 # Sessions reach the bus in their org's network, under a name; roles reach it on loopback.
                 spawner["runnerd_nats_urls"] = [f"nats://{BUS_ALIAS}:{BUS_PORT}"]
                 services = [f"{service_name(keys.installation, 'nats')}={BUS_ALIAS}:{BUS_PORT}", *self.docker.services]
-                tables["docker"] = tables.get("docker", {}) | {"services": services}
+                proxy = {}
+                if egress:
+                    services.append(f"{service_name(keys.installation, 'egress')}={EGRESS_ALIAS}:{EGRESS_PORT}")
+                    proxy = {"proxy": f"http://{EGRESS_ALIAS}:{EGRESS_PORT}"}
+                tables["docker"] = tables.get("docker", {}) | {"services": services} | proxy
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}
         own = tables.get("spawner", {})

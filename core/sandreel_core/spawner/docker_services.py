@@ -11,6 +11,10 @@ from sandreel_core.spawner import docker_plan as plan
 CONFIG = "sandreel.config"
 # Of the bus, in the networks of sandboxes: the same always, also when its port on the host has to move.
 BUS_PORT = 4222
+# Of the egress proxy, likewise; and where its settings are in its container.
+EGRESS_PORT = 3128
+EGRESS_SETTINGS = "/run/sandreel"
+HEALTH_PORT = 9400
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
 
@@ -36,28 +40,73 @@ def nats_container(
 
     memory  the soft limit of its heap (GOMEMLIMIT); what the kernel allows is four times as much
     """
+    return _service(
+        installation,
+        image,
+        user=user,
+        command=["-c", config],
+        env=[f"GOMEMLIMIT={memory}"],
+        mount=plan.bind_mount(data, data),
+        published={BUS_PORT: port},
+        limits={"Memory": 2048 * _MIB, "PidsLimit": 512, "Ulimits": [plan.ulimit("core", 0)]},
+    )
+
+
+def egress_container(
+    installation: str, image: str, *, user: tuple[int, int], settings: str, health_port: int
+) -> dict[str, Any]:
+    """The way out: `settings` is a directory of the host; its health is the host's own on loopback."""
+    files = 8192  # two a connection of which `[egress] max_connections` has 1024, and room for more
+    return _service(
+        installation,
+        image,
+        user=user,
+        command=["sandreel_core.egress"],
+        env=[f"SANDREEL_CONFIG={EGRESS_SETTINGS}/sandreel.toml", f"SANDREEL_HEALTH_LISTEN=0.0.0.0:{HEALTH_PORT}"],
+        mount=plan.bind_mount(settings, EGRESS_SETTINGS) | {"ReadOnly": True},
+        published={HEALTH_PORT: health_port},
+        limits={
+            "Memory": 256 * _MIB,
+            "PidsLimit": 128,
+            "Ulimits": [plan.ulimit("core", 0), plan.ulimit("nofile", files)],
+        },
+    )
+
+
+def _service(
+    installation: str,
+    image: str,
+    *,
+    user: tuple[int, int],
+    command: list[str],
+    env: list[str],
+    mount: dict[str, Any],
+    published: dict[int, int],
+    limits: dict[str, Any],
+) -> dict[str, Any]:
+    """published: its ports, and those of the host's loopback."""
     body: dict[str, Any] = {
         "Image": image,
-        "Cmd": ["-c", config],
+        "Cmd": command,
         "User": f"{user[0]}:{user[1]}",
-        "Env": [f"GOMEMLIMIT={memory}"],
+        "Env": env,
         "Labels": {plan.KIND: "service", plan.INSTALLATION: installation},
-        "ExposedPorts": {f"{BUS_PORT}/tcp": {}},
+        "ExposedPorts": {f"{port}/tcp": {} for port in published},
         "StopSignal": "SIGTERM",
         "Healthcheck": {"Test": ["NONE"]},  # whoever starts it asks it itself
         "HostConfig": {
             "NetworkMode": front_name(installation),
-            "Mounts": [plan.bind_mount(data, data)],
-            "PortBindings": {f"{BUS_PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]},
+            "Mounts": [mount],
+            "PortBindings": {
+                f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(at)}] for port, at in published.items()
+            },
             "ReadonlyRootfs": True,
             "Tmpfs": {_TMP: f"rw,nosuid,nodev,mode=1777,size={16 * _MIB}"},
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
-            "Memory": 2048 * _MIB,
-            "PidsLimit": 512,
-            "Ulimits": [plan.ulimit("core", 0)],
             "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "1", "compress": "false"}},
             "RestartPolicy": {"Name": "no"},  # whoever started it starts it again
+            **limits,
         },
     }
     body["Labels"][CONFIG] = hashlib.sha256(repr(body).encode()).hexdigest()[:16]

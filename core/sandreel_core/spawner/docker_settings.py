@@ -10,6 +10,7 @@ from sandreel_core.settings import Section
 
 # Under which name sessions find the bus in their org's network.
 BUS_ALIAS = "nats"
+EGRESS_ALIAS = "egress"
 Service = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(=[a-z0-9][a-z0-9-]*)?(:[1-9][0-9]{0,4})?$")]
 Image = Annotated[str, Meta(min_length=1, max_length=512)]
 
@@ -25,7 +26,8 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     services    containers that every org reaches, as `container[=alias][:port]`, at this port alone (4222)
     unfenced    sessions start without a proof that nothing gets out of their network
     fence_image of what raises and proves the fence; absent: what `make image` builds
-    proxy       by which sessions reach the world; absent: they do not
+    egress_image of the proxy that `sandreel up` runs; absent: what `make image` builds
+    proxy       by which sessions reach the world; absent: the one that `sandreel up` runs, else they do not
     """
 
     section: ClassVar[str] = "docker"
@@ -38,4 +40,5 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     services: Annotated[tuple[Service, ...], Meta(max_length=16)] = ()
     unfenced: bool = False
     fence_image: Image | None = None
+    egress_image: Image | None = None
     proxy: Annotated[str, Meta(pattern=r"^http://.+")] | None = None
