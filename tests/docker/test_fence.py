@@ -15,6 +15,7 @@ from sandreel_core.cli import main
 from sandreel_core.errors import Refused
 from sandreel_core.images import image
 from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.fence import OrgNetwork
 from sandreel_core.spawner.fence_docker import Tools
 from tests.support import engine, rigs
@@ -81,7 +82,7 @@ async def test_a_hole_is_named_and_nothing_starts(tmp_path: Path, monkeypatch: p
 async def test_sessions_that_start_at_once_share_a_proof_and_keep_it_over_a_resume(tmp_path: Path) -> None:
     try:
         async with rigs.docker(tmp_path, fence_image=image("fence")) as rig:
-            keys = [plan.Key("acme", f"s{number}") for number in range(4)]
+            keys = [Key("acme", f"s{number}") for number in range(4)]
             made = await asyncio.gather(*(rig.backend.create(spec(key)) for key in keys))
             assert {sandbox.fence for sandbox in made} == {"proven"}
             await seen(rig, keys[0])

@@ -1,0 +1,141 @@
+"""The way out of a container: through the stack's proxy, as its own session, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+import pytest_asyncio
+
+from sandreel_core.bus.port import CaughtUp, Missing
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.usage import EgressDenied
+from sandreel_core.egress.register import EGRESS, Register, Table
+from sandreel_core.egress.rules import Scope
+from sandreel_core.images import image
+from sandreel_core.permissions import OPERATOR
+from sandreel_core.spawner.docker_services import service_name
+from tests.support import engine
+from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
+
+LIMIT_S = 60
+# In a sandbox: what the proxy that is set says to CONNECT.
+CONNECT = """
+import os, socket, sys
+from urllib.parse import urlsplit
+proxy = urlsplit(os.environ["HTTPS_PROXY"])
+with socket.create_connection((proxy.hostname, proxy.port), 20) as s:
+    s.sendall(b"CONNECT " + sys.argv[1].encode() + b" HTTP/1.1\\r\\n\\r\\n")
+    s.settimeout(20)
+    while more := s.recv(4096):
+        sys.stdout.write(more.decode())
+"""
+
+
+def missing() -> str | None:
+    if why := engine.missing():
+        return why
+    done = subprocess.run(["docker", "image", "inspect", image("roles")], capture_output=True, timeout=20)
+    return f"image {image('roles')} is not built: make image" if done.returncode else None
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site() -> AsyncGenerator[Site, None]:
+    if why := missing():
+        pytest.skip(why)
+    settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
+    settings |= {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")}
+    async with open_site(stop_sessions=True, **settings) as site:
+        installation = site.stack.place.keys().installation
+        yield site
+    await asyncio.to_thread(engine.sweep, installation)
+    await asyncio.to_thread(engine.unfence, installation)
+
+
+async def refusal(site: Site, session: str, host: str) -> EgressDenied:
+    """What the session's own log says of it."""
+    subjects = site.client.subjects(ORG, session)
+    async with asyncio.timeout(LIMIT_S), aclosing(site.client.bus.follow(STREAM, [subjects.event("egress")])) as items:
+        async for item in items:
+            if isinstance(item, CaughtUp | Missing):
+                continue
+            for stored in item:
+                data = decode_event(stored.subject, stored.body).data
+                if isinstance(data, EgressDenied) and data.host == host:
+                    return data
+    raise AssertionError("the log ended")
+
+
+async def places(site: Site) -> dict[str, str]:
+    """The session by its address, as the register has it."""
+    table = Table()
+    async with bus_of(site.stack) as bus, aclosing(bus.follow(EGRESS, ["egress.>"], live=False)) as items:
+        async for item in items:
+            if not isinstance(item, CaughtUp | Missing):
+                for stored in item:
+                    table.apply(stored)
+    return {str(address): place.session for address, place in table.places.items()}
+
+
+async def test_what_the_proxy_refuses_is_told_to_the_session_that_asked(site: Site) -> None:
+    one, two = await site.session(), await site.session()
+    told = await site.client.run(ORG, one, ["python3", "-c", CONNECT, "169.254.169.254:443"])
+    assert b"403" in told.stdout, told
+    assert b"link-local, where clouds serve metadata" in told.stdout
+    assert (await refusal(site, one, "169.254.169.254")).port == 443
+    async with bus_of(site.stack, OPERATOR.name) as bus:
+        await Register(bus).allow(Scope(ORG, two), ["example.org"])
+    why = b""
+
+    async def refused() -> bool:
+        nonlocal why
+        why = (await site.client.run(ORG, two, ["python3", "-c", CONNECT, "nobody.invalid:443"])).stdout
+        return b"403" in why
+
+    await until(refused, "a list is followed without a restart")
+    assert (await refusal(site, two, "nobody.invalid")).count >= 1
+    # Beside the proxy there is no way: neither by address nor by asking for a name.
+    straight = "import socket; socket.create_connection(('1.1.1.1', 443), 5)"
+    told = await site.client.run(ORG, one, ["python3", "-c", straight])
+    assert told.exit_code == 1
+    assert b"No route to host" in told.stderr or b"Network is unreachable" in told.stderr
+
+
+async def test_an_address_is_its_sessions_until_the_boot_is_dead(site: Site) -> None:
+    session = await site.session()
+    assert session in (await places(site)).values()
+    await site.client.stop(ORG, session, wait="stopped")
+    assert session not in (await places(site)).values()
+    await site.client.resume(ORG, session, wait="ready")
+    assert session in (await places(site)).values()
+
+
+async def test_a_proxy_that_dies_is_there_again_and_new_sessions_wait_for_it(site: Site) -> None:
+    before = await site.session()
+    await site.kill("egress")
+    after = await site.session()
+    for session in (before, after):
+
+        async def answered(session: str = session) -> bool:
+            told = await site.client.run(ORG, session, ["python3", "-c", CONNECT, "10.0.0.1:443"])
+            return b"403" in told.stdout
+
+        await until(answered, "the proxy is reached, also at another address")
+
+
+async def test_its_container_has_nothing_that_it_does_not_need(site: Site) -> None:
+    name = service_name(site.stack.place.keys().installation, "egress")
+    shown = json.loads(engine.docker("inspect", name))[0]
+    host = shown["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert shown["Config"]["User"].split(":")[0] not in ("", "0")
+    assert [mount["RW"] for mount in shown["Mounts"]] == [False]
+    assert "BEGIN" not in json.dumps(shown)
