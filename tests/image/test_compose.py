@@ -19,6 +19,13 @@ from tests.support.mark import OURS
 
 TREE = Path(__file__).parents[2]
 PROJECT = f"sandreel-{OURS}"
+# In a sandbox: what the proxy says to who wants to get to a metadata service.
+CONNECT = """
+import socket
+with socket.create_connection(("egress", 3128), 20) as s:
+    s.sendall(b"CONNECT 169.254.169.254:443 HTTP/1.1\\r\\n\\r\\n")
+    while more := s.recv(4096): print(more.decode(), end="")
+"""
 KINDS: tuple[Kind, ...] = ("session-slim", "nats", "fence", "postgres", "roles")
 
 
@@ -95,6 +102,8 @@ def project() -> Iterator[Project]:
 def test_a_session_lives_in_a_container_beside_the_services(project: Project) -> None:
     assert project.cli("session", "create", "s1", "--org", "acme").strip() == "s1"
     assert project.cli("exec", "s1", "--org", "acme", "--", "sh", "-c", "echo in here; exit 3", code=3) == "in here\n"
+    refused = project.cli("exec", "s1", "--org", "acme", "--", "python3", "-c", CONNECT)
+    assert "link-local, where clouds serve metadata" in refused
     # Who is killed is there again, and the session has noticed nothing.
     project("kill", "--signal", "KILL", "spawner", "nats")
     project("up", "--wait")
@@ -109,7 +118,7 @@ def test_a_session_lives_in_a_container_beside_the_services(project: Project) ->
 
 def test_services_are_hardened(project: Project) -> None:
     found = project.services()
-    assert set(found) == {"keys", "nats", "postgres", "migrate", "spawner", "projector"}
+    assert set(found) == {"keys", "nats", "postgres", "migrate", "spawner", "projector", "egress"}
     for name, each in found.items():
         host = each["HostConfig"]
         assert host["ReadonlyRootfs"], name
@@ -121,7 +130,7 @@ def test_services_are_hardened(project: Project) -> None:
         assert has_socket == (name == "spawner")
         if name not in ("keys", "spawner"):
             assert each["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
-        if name in ("nats", "postgres", "spawner", "projector"):
+        if name in ("nats", "postgres", "spawner", "projector", "egress"):
             assert each["State"]["Health"]["Status"] == "healthy", name
 
 
@@ -153,6 +162,7 @@ def test_no_secret_stands_in_what_the_engine_shows(project: Project) -> None:
         "migrate": {f"{PROJECT}_projector-secrets"},
         "spawner": {f"{PROJECT}_spawner-secrets"},
         "projector": {f"{PROJECT}_projector-secrets"},
+        "egress": {f"{PROJECT}_egress-secrets"},
     }
 
 

@@ -24,12 +24,19 @@ from sandreel_core.embedded.nats import server_config
 from sandreel_core.embedded.place import toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ACCOUNTS
-from sandreel_core.spawner.docker_services import BUS_PORT
+from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT
 from sandreel_core.spawner.docker_settings import BUS_ALIAS
 
 # Of the images (image/*/Dockerfile) and, for Postgres, of the ordinary one. The spawner is root without a capability: the
 # engine's socket belongs to root, and whoever may use it can do anything anyway.
-USERS: Mapping[str, int] = {"nats": 10002, "postgres": 999, "spawner": 0, "projector": 10003, "operator": 10003}
+USERS: Mapping[str, int] = {
+    "nats": 10002,
+    "postgres": 999,
+    "spawner": 0,
+    "projector": 10003,
+    "egress": 10003,
+    "operator": 10003,
+}
 CONFIG = "sandreel.toml"
 POSTGRES_PORT = 5432
 MAX_PAYLOAD_BYTES = 1024 * 1024
@@ -96,6 +103,7 @@ def _files(authority: Authority, password: str, dsn: str) -> dict[str, dict[str,
             ),
         },
         "projector": bus("projector") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
+        "egress": bus("egress") | {CONFIG: _settings(egress={"listen": f"0.0.0.0:{EGRESS_PORT}"})},
         "operator": bus("operator") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
     }
 
