@@ -52,7 +52,7 @@ async def checks() -> list[Check]:
             found = f"{info.get('ServerVersion', '?')}, storage {info.get('Driver', '?')}"
             lacks = await missing(wiring)
             image = (
-                Check(name="images", level="ok", found="the session's and the bus's are there")
+                Check(name="images", level="ok", found="all that sessions need are there")
                 if lacks is None
                 else Check(name="images", level="warn", found=lacks, mend="make image")
             )

@@ -22,6 +22,8 @@ LOOK_S = 5.0
 RENEWED_AFTER = 0.7
 # Rules that could not be made are tried again in the background so seldom; every create tries anew.
 FAILED_S = 60.0
+# A proof is five containers for some seconds: no more at once, however many orgs begin.
+MAX_PROOFS = 4
 # What a refusal names of the holes; the log has all.
 MAX_TOLD = 3
 
@@ -59,6 +61,7 @@ class Fencing:
         self._proven: dict[OrgNetwork, float] = {}
         self._raised: frozenset[OrgNetwork] = frozenset()
         self._raising = asyncio.Lock()
+        self._room = asyncio.Semaphore(MAX_PROOFS)
         self._proving: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._log = Log("fence")
 
@@ -119,13 +122,13 @@ class Fencing:
             proven_at = self._proven.get(network)
             if proven_at is not None and self._monotonic() - proven_at < lasts_s:
                 return
-            proof = await self._told(self._prove(network))
+            proof = await self._try(network)
             if not proof.proven and proven_at is not None:
                 # It was proven once, so somebody has taken our rules away.
                 self._log.warning("a fence does not hold any more, and is raised again", network=network.name)
                 self._raised = frozenset()
                 await self._up_to_date()
-                proof = await self._told(self._prove(network))
+                proof = await self._try(network)
             self._proven.pop(network, None)
             if not proof.proven:
                 self._raised = frozenset()
@@ -133,6 +136,10 @@ class Fencing:
                 raise _refused("; ".join(proof.holes[:MAX_TOLD]), len(proof.holes) - MAX_TOLD)
             self._log.info("the fence is proven", network=network.name, tried=proof.tried, took_s=proof.took_s)
             self._proven[network] = self._monotonic()
+
+    async def _try(self, network: OrgNetwork) -> FenceProof:
+        async with self._room:
+            return await self._told(self._prove(network))
 
     async def _told(self, work: Awaitable[T]) -> T:
         try:

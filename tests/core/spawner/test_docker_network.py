@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from ipaddress import IPv4Network
 
+import pytest
+
 from sandreel_core.spawner.docker_network import Service, free_ranges, pool_of
 
 POOL = pool_of("10.231.0.0/24")
@@ -27,6 +29,14 @@ def test_a_large_pool_is_not_counted_out() -> None:
     assert len(list(itertools.islice(free_ranges(pool_of("10.0.0.0/8"), []), 3))) == 3
 
 
-def test_services() -> None:
-    assert Service.read("box=nats") == Service("box", "nats")
-    assert Service.read("nats") == Service("nats", "nats")
+@pytest.mark.parametrize(
+    ("text", "service"),
+    [
+        ("bus", Service("bus", "bus", 4222)),
+        ("bus=nats", Service("bus", "nats", 4222)),
+        ("my.egress-1=egress:3128", Service("my.egress-1", "egress", 3128)),
+        ("egress:3128", Service("egress", "egress", 3128)),
+    ],
+)
+def test_a_service_has_a_name_and_one_port(text: str, service: Service) -> None:
+    assert Service.read(text) == service
