@@ -20,6 +20,7 @@ from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle, stdin_fields
 from sandreel_core.client.history import History
 from sandreel_core.client.items import ExecItem
+from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.replay import Point, replay
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Result
 from sandreel_core.client.sessions import ExecInfo
@@ -157,11 +158,13 @@ class Client(History):
 
     def handle(self, org: str, session: str, exec: str, *, accepted: Outcome | None = None) -> ExecHandle:
         """A handle on an exec that is there already; nothing is asked."""
+        subjects = self.subjects(org, session)
         return ExecHandle(
             self.bus,
+            Recorder(self.bus, self._sessions, subjects),
             self._commands,
             self._reels,
-            self.subjects(org, session),
+            subjects,
             exec,
             answer_timeout_s=self.answer_timeout_s,
             accepted=accepted,
@@ -193,7 +196,8 @@ class Client(History):
 
     def files(self, org: str, session: str) -> Files:
         """The files of a session's workspace, while it is ready; nothing is asked yet."""
-        return Files(self.bus, self.subjects(org, session), actor=self.actor, answer_timeout_s=self.answer_timeout_s)
+        recorder = Recorder(self.bus, self._sessions, self.subjects(org, session))
+        return Files(recorder, actor=self.actor, answer_timeout_s=self.answer_timeout_s)
 
     def env(self, org: str, session: str) -> Environment:
         """The variables that a session's execs get."""
