@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
 from typing import Literal, TypeVar
 
@@ -38,8 +38,17 @@ class Files:
     NOT_A_FILE, NOT_A_DIRECTORY, NOT_PERMITTED, NO_SPACE, TOO_LARGE, …) and Unavailable.
     """
 
-    def __init__(self, recorder: Recorder, *, actor: str | None, answer_timeout_s: float) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        actor: str | None,
+        answer_timeout_s: float,
+        admit: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """admit: is told path and size in bytes of each file that is about to be read, and raises Refused to prevent it."""
         self._recorder = recorder
+        self._admit = admit
         self._actor = actor
         self._answer_timeout_s = answer_timeout_s
 
@@ -75,6 +84,8 @@ class Files:
     async def open(self, path: str) -> Download:
         """Begin to read a file of any size up to 4 GiB; its first piece has come."""
         first = await self.ask("read_file", r.ReadFile(path=path, pin=""), r.FileChunk)
+        if self._admit is not None:
+            self._admit(path, first.size)
         return Download(self, path, first)
 
     async def read(self, path: str, *, max_bytes: int = r.MAX_READ_BYTES) -> bytes:
