@@ -42,9 +42,9 @@ for name in OLDER_COMMANDS:
 requests.Bootstrapped = Bootstrapped  # type: ignore[misc, assignment]
 
 from sandreel_runnerd import __main__ as runnerd
-from sandreel_runnerd import daemon, service
+from sandreel_runnerd import daemon, service, vitals
 
-daemon.Heartbeat = heartbeat  # type: ignore[assignment, misc]
+vitals.Heartbeat = heartbeat  # type: ignore[assignment, misc]
 
 
 class Service(service.Service):
