@@ -24,7 +24,14 @@ from sandreel_core.images import Kind
 ORDINARY_BASE = "python:3.12-slim-bookworm"  # what the Dockerfiles name themselves
 OWN_BASE = "sandreel-base:trixie"
 # Megabytes of 10^6 bytes, all layers unpacked, the base's included.
-BUDGET_MB: dict[Kind, int] = {"session-slim": 200, "nats": 200}
+BUDGET_MB: dict[Kind, int] = {
+    "session-slim": 200,
+    "session": 2800,
+    "runnerd": 60,
+    "nats": 200,
+    "postgres": 250,
+    "roles": 300,
+}
 BASE_LABEL = "sandreel.base"
 _PULL_TIMEOUT_S = 600
 _SAID_LINES = 25

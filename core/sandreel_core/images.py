@@ -15,7 +15,7 @@ from typing import Literal
 
 from sandreel_core import __version__
 
-Kind = Literal["session", "session-slim", "nats", "postgres", "roles"]
+Kind = Literal["session", "session-slim", "runnerd", "nats", "postgres", "roles"]
 
 # What runnerd may import of core (the import rules forbid it the rest): a change of the command line is no new session image.
 _NOT_OF_RUNNERD = ("backup", "cli", "client", "embedded", "spawner")
@@ -37,12 +37,31 @@ class Recipe:
     target: str | None = None
 
 
-_RUNNERD = ("constraints.txt", "pyproject.toml", "LICENSE", "core", "runnerd", "image/session")
+_SESSION = (
+    "constraints.txt",
+    "pyproject.toml",
+    "LICENSE",
+    "core",
+    "runnerd",
+    "image/session",
+    "image/portable.py",
+    "image/sbom.py",
+)
 _FENCED = tuple(f"core/sandreel_core/{name}" for name in _NOT_OF_RUNNERD)
 
 RECIPES: dict[Kind, Recipe] = {
-    "session-slim": Recipe("image/Dockerfile", _RUNNERD, _FENCED, target="slim"),
+    "session-slim": Recipe("image/Dockerfile", _SESSION, _FENCED, target="slim"),
+    "runnerd": Recipe("image/Dockerfile", _SESSION, _FENCED, target="alone"),
+    "session": Recipe("image/Dockerfile", (*_SESSION, "image/full"), _FENCED, target="full"),
     "nats": Recipe("image/nats/Dockerfile", ("constraints.txt", "image/nats")),
+    "postgres": Recipe("image/postgres/Dockerfile", ("constraints.txt", "image/postgres")),
+    "roles": Recipe(
+        "image/roles/Dockerfile",
+        (
+            *("constraints.txt", "pyproject.toml", "LICENSE", "README.md", "image/roles"),
+            *("core", "runnerd", "projections", "bridge", "migrations"),
+        ),
+    ),
 }
 
 

@@ -11,6 +11,7 @@ from nats.aio.subscription import Subscription
 from sandreel_core.bus.jetstream_api import NS
 from sandreel_core.bus.jetstream_link import Headers, Link, status_of
 from sandreel_core.bus.port import Stored
+from sandreel_core.contract.subjects import JETSTREAM
 from sandreel_core.errors import Unavailable
 
 # A request lapses after this and is made again; the server says every _HEARTBEAT_S that it still has it.
@@ -41,6 +42,7 @@ class Pull:
     def __init__(self, link: Link, stream: str, consumer: str, *, batch: int) -> None:
         self._link = link
         self._subject = link.login.pull(stream, consumer)
+        self._is_imported = not self._subject.startswith(f"{JETSTREAM}.")
         self._inbox = link.new_inbox()
         self._batch = batch
         self._max_bytes = max(_MAX_BYTES, 2 * link.client.max_payload)
@@ -112,10 +114,15 @@ class Pull:
         return True
 
     def _on_message(self, subject: str, reply: str, headers: Headers, body: bytes) -> None:
+        if self._gone:
+            return  # what comes now has a hole before it
         code = status_of(headers, body)
         if not code or reply:
             self._outstanding -= 1
             self._ready.append((subject, reply, body))
+            if self._is_imported and not body and not headers:
+                # To the server an empty answer of an imported service is its last: what the consumer sends behind it is lost.
+                self._gone = "an empty message has ended the request"
         elif code != "100":
             if "Nats-Pending-Messages" in headers:
                 self._outstanding -= int(headers["Nats-Pending-Messages"])

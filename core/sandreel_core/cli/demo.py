@@ -39,7 +39,7 @@ _QUERIES = (
     ),
     (
         "lines that match a word",
-        "SELECT line, text FROM reel.exec_lines WHERE exec = 'job-1' AND text LIKE '%denied%' ORDER BY line LIMIT 8",
+        "SELECT line, text FROM reel.exec_lines WHERE exec = 'job-1' AND text LIKE '%burst 12345%' ORDER BY line LIMIT 8",
     ),
 )
 

@@ -81,9 +81,10 @@ async def _up(args: argparse.Namespace) -> int:
     environ["SANDREEL_STACK_BACKEND"] = choice.backend
     _log_to(data)
     stack = Stack(data, environ=environ, report=report, stop_sessions=not args.keep_sessions)
-    if not args.json:
-        _print(f"sandreel {__version__} · data in {data}")
-    report(Status("backend", "ready", None, f"{choice.backend}: {choice.why}"))
+    if args.json:
+        report(Status("backend", "ready", None, f"{choice.backend}: {choice.why}"))
+    else:
+        _print(f"sandreel {__version__} · data in {data} · {choice.why}")
     told = asyncio.Event()
     _on_signals(stack, told)
     try:
@@ -178,18 +179,20 @@ def _log_to(data: Path) -> None:
 
 
 def _detach(args: argparse.Namespace) -> int:
+    from sandreel_core.embedded.choice import last
     from sandreel_core.embedded.detached import start
 
     command = [sys.executable, "-P", "-m", "sandreel_core.cli", "up", "--data", str(data_of(args))]
     command += ["--backend", args.backend] if args.backend else []
     command += ["--keep-sessions"] if args.keep_sessions else []
     pid = start(command, data_of(args) / "logs" / "up.log", within_s=_DETACHED_WITHIN_S)
+    backend = last(data_of(args))
     if args.json:
         from sandreel_core.json_line import json_text
 
-        print(json_text({"pid": pid, "data": str(data_of(args))}))
+        print(json_text({"pid": pid, "data": str(data_of(args)), "backend": backend}))
     else:
-        print(f"sandreel is up (pid {pid}), data in {data_of(args)}; `sandreel down` stops it")
+        print(f"sandreel is up (pid {pid}, backend {backend}), data in {data_of(args)}; `sandreel down` stops it")
     return 0
 
 

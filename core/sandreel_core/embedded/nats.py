@@ -185,28 +185,14 @@ class NatsServer:
         return {"authorization": {"users": [u.config(self._passwords[u.name]) for u in self.users]}}
 
     def _write_config(self, user: Account | None) -> None:
-        config = {
-            "host": self._listen[0],
-            "port": self._listen[1] or self.port,
-            "server_name": "sandreel",
-            "max_payload": self._max_payload,
-            "max_connections": 65536,
-            # A viewer whose socket is full is cut off after this; what it has not read it pulls again.
-            "write_deadline": "10s",
-            "ping_interval": "20s",
-            "log_file": str(self.log_path),
-            "logfile_size_limit": _LOG_BYTES,
-            "logfile_max_num": 2,
-            **self._who(),
-            "jetstream": {
-                "store_dir": str(self.data / "store"),
-                "sync_interval": "always",
-                # Streams have their own limits; the disk's free space is the operator's to watch.
-                "max_file_store": 1 << 44,
-                "max_memory_store": 1 << 30,
-            },
-        }
-        _write_private(self._config, json.dumps(config, indent=1), user)
+        common = server_config(
+            self.data / "store",
+            host=self._listen[0],
+            port=self._listen[1] or self.port,
+            max_payload_bytes=self._max_payload,
+        )
+        own = {"log_file": str(self.log_path), "logfile_size_limit": _LOG_BYTES, "logfile_max_num": 2}
+        _write_private(self._config, json.dumps(common | own | self._who(), indent=1), user)
 
     async def _launch(self, binary: Path, user: Account | None) -> bool:
         """Whether it takes connections; False when it ended."""
@@ -246,6 +232,27 @@ class NatsServer:
         return next(
             (line for line in reversed(lines) if "[FTL]" in line or "[ERR]" in line), lines[-1] if lines else ""
         )
+
+
+def server_config(store: Path, *, host: str, port: int, max_payload_bytes: int) -> dict[str, Any]:
+    """What every server of an installation is told, beside its log and who its users are."""
+    return {
+        "host": host,
+        "port": port,
+        "server_name": "sandreel",
+        "max_payload": max_payload_bytes,
+        "max_connections": 65536,
+        # A viewer whose socket is full is cut off after this; what it has not read it pulls again.
+        "write_deadline": "10s",
+        "ping_interval": "20s",
+        "jetstream": {
+            "store_dir": str(store),
+            "sync_interval": "always",
+            # Streams have their own limits; the disk's free space is the operator's to watch.
+            "max_file_store": 1 << 44,
+            "max_memory_store": 1 << 30,
+        },
+    }
 
 
 def find_program() -> Path:

@@ -131,7 +131,8 @@ class Backend(Protocol):
         """The session's latest boot. None: the backend has nothing of the session, so nothing of it runs."""
 
     async def list(self) -> Sequence[Sandbox]:
-        """Everything that the backend has, complete, of every owner: what is missing here does not exist."""
+        """Everything that the backend has under the names of this installation's sessions, complete, whoever owns it:
+        what is missing here does not exist."""
 
     def watch(self) -> AsyncGenerator[Key, None]:
         """Sessions whose boot may have ended, as soon as the backend learns it, for ever. A hint: it may come

@@ -6,6 +6,7 @@ Every test looks at what is stored afterwards, in the administrator's name: it i
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import msgspec
@@ -14,8 +15,12 @@ from nats.aio.msg import Msg
 
 from sandreel_core import jwt
 from sandreel_core import permissions as p
+from sandreel_core.bus.credentials import Creds
+from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.clock import new_id
-from sandreel_core.contract.subjects import FEED
+from sandreel_core.contract.subjects import CMD, FEED, SessionSubjects
+from sandreel_core.errors import NotFound
+from sandreel_core.keys import Key
 from sandreel_core.spawner.bootstrap import feed_of
 from sandreel_core.spawner.issuer import Issuer
 from tests.support.town import KEY, LIMIT_S, NINE, ONE, TWO, Town, pull
@@ -31,6 +36,29 @@ async def test_a_session_writes_its_own_record_and_reads_its_own_commands(town: 
     assert (command.data, command.subject.split(".")[:4]) == (b"acme/s1", ["cmd", "runnerd", "acme", "s1"])
     for own in ("evt.0.acme.s1.workspace", "evt.0.acme.s1.command", "hb.acme.s1", "req.spawner.acme.s1.renew"):
         assert await session.publish(own), session.denied
+
+
+async def test_an_empty_command_holds_nothing_up(town: Town) -> None:
+    """To the server an empty answer of an imported service is its last: the feed is made again, at once, behind it."""
+    subjects, name = SessionSubjects(*ONE), feed_of(KEY, ONE, "1-1")
+    for body in (b"", b"behind it", b"", b"", b"last"):
+        await town.log.append(subjects.command("runnerd", new_id()), body)
+    token, seed = jwt.parse_creds(town.session_creds(ONE))
+    bus = await JetStreamBus.connect([town.server.url], name="t", identity=Creds(token, Key(seed)))
+    town.exit.push_async_callback(bus.close)
+    got: list[bytes] = []
+    after = 0
+    async with asyncio.timeout(10):  # less than three heartbeats of a pull
+        while not got or got[-1] != b"last":
+            await town.log.make_feed(CMD, name, [subjects.commands("runnerd")], after=after)
+            with suppress(NotFound):
+                async with aclosing(bus.feed(CMD, name)) as batches:
+                    async for batch in batches:
+                        got += [stored.body for stored in batch]
+                        after = batch[-1].sequence
+                        if got[-1] == b"last":
+                            break
+    assert got == [b"acme/s1", b"", b"behind it", b"", b"", b"last"]
 
 
 async def test_a_session_publishes_nothing_else(town: Town) -> None:
@@ -144,8 +172,6 @@ async def test_an_answer_of_a_runnerd_is_stored_nowhere(town: Town) -> None:
 
 
 async def test_a_bootstrap_user_may_only_ask(town: Town) -> None:
-    from sandreel_core.contract.subjects import SessionSubjects
-
     bootstrap = await town.connect(town.issuer.bootstrap(SessionSubjects(*ONE)))
     for subject in (
         *("evt.0.acme.s1.exec.e", "hb.acme.s1", "req.spawner.acme.s1.feed", "req.spawner.acme.s1.log"),
@@ -228,7 +254,6 @@ async def test_an_identity_that_was_revoked_is_none_at_once(town: Town) -> None:
 
 async def test_nobody_signs_who_has_not_the_key(town: Town) -> None:
     """A JWT signed by another installation, and one that is ours but presented by another's key."""
-    from sandreel_core.contract.subjects import SessionSubjects
     from sandreel_core.keys import new_key
 
     key = new_key("user")

@@ -1,0 +1,162 @@
+"""The whole system as separate services: up, a session with a job in it, a service that is killed, down with nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandreel_core.embedded.place import free_port
+from sandreel_core.images import Kind, image
+from tests.support import engine
+from tests.support.mark import OURS
+
+TREE = Path(__file__).parents[2]
+PROJECT = f"sandreel-{OURS}"
+KINDS: tuple[Kind, ...] = ("session-slim", "nats", "postgres", "roles")
+
+
+def missing() -> str | None:
+    if (reason := engine.missing()) is not None:
+        return reason
+    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        return "docker compose v2 is not installed"
+    for kind in KINDS:
+        if subprocess.run(["docker", "image", "inspect", image(kind)], capture_output=True).returncode:
+            return f"image {image(kind)} is not built: make image"
+    return None
+
+
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.timeout(400),
+    pytest.mark.xdist_group("compose"),
+]
+
+
+class Project:
+    """`docker compose` on a project, ports and addresses of its own."""
+
+    def __init__(self) -> None:
+        third = random.randrange(128, 200)
+        self._environ = os.environ | {
+            "SANDREEL_IMAGE": image("roles"),
+            "SANDREEL_SESSION_IMAGE": image("session-slim"),
+            "NATS_IMAGE": image("nats"),
+            "POSTGRES_IMAGE": image("postgres"),
+            "SANDREEL_NATS_PORT": str(free_port()),
+            "SANDREEL_INSIDE_SUBNET": f"10.201.{third}.0/26",
+            "SANDREEL_FRONT_SUBNET": f"10.201.{third}.64/26",
+            "SANDREEL_POOL": f"10.201.{third}.128/25",
+        }
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            ["docker", "compose", "-p", PROJECT, *words],
+            cwd=TREE,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == code, f"docker compose {' '.join(words)}: {done.stderr[-3000:]}"
+        return done.stdout
+
+    def cli(self, *words: str, code: int = 0) -> str:
+        return self("run", "--rm", "-T", "cli", *words, code=code)
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        """What the engine says of each container."""
+        ids = self("ps", "-aq").split()
+        return {
+            each["Config"]["Labels"]["com.docker.compose.service"]: each
+            for each in json.loads(engine.docker("inspect", *ids))
+        }
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[Project]:
+    compose = Project()
+    try:
+        compose("up", "--wait", "--quiet-pull")
+        yield compose
+    finally:
+        compose("down", "--volumes", "--remove-orphans", "--timeout", "30")
+
+
+def test_a_session_lives_in_a_container_beside_the_services(project: Project) -> None:
+    assert project.cli("session", "create", "s1", "--org", "acme").strip() == "s1"
+    assert project.cli("exec", "s1", "--org", "acme", "--", "sh", "-c", "echo in here; exit 3", code=3) == "in here\n"
+    # Who is killed is there again, and the session has noticed nothing.
+    project("kill", "--signal", "KILL", "spawner", "nats")
+    project("up", "--wait")
+    assert project.cli("exec", "s1", "--org", "acme", "--", "echo", "still here") == "still here\n"
+    rows = [
+        json.loads(line)
+        for line in project.cli("sql", "--json", "select session, phase from reel.sessions").splitlines()
+    ]
+    assert {"session": "s1", "phase": "ready"} in rows
+    project.cli("session", "destroy", "s1", "--org", "acme")
+
+
+def test_services_are_hardened(project: Project) -> None:
+    found = project.services()
+    assert set(found) == {"keys", "nats", "postgres", "migrate", "spawner", "projector"}
+    for name, each in found.items():
+        host = each["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+        assert host["Memory"] > 0, name
+        assert not host["Privileged"], name
+        has_socket = any(mount["Source"].endswith("docker.sock") for mount in each["Mounts"])
+        assert has_socket == (name == "spawner")
+        if name not in ("keys", "spawner"):
+            assert each["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
+        if name in ("nats", "postgres", "spawner", "projector"):
+            assert each["State"]["Health"]["Status"] == "healthy", name
+
+
+def test_no_secret_stands_in_what_the_engine_shows(project: Project) -> None:
+    found = project.services()
+    password = engine.docker(
+        "run",
+        "--rm",
+        "--user",
+        "0:0",
+        "-v",
+        f"{PROJECT}_postgres-secrets:/s",
+        "--entrypoint",
+        "cat",
+        image("roles"),
+        "/s/password",
+    )
+    assert len(password) > 20
+    assert password not in json.dumps(found)
+    # Each service sees its own secrets: two of them share a volume, which is the database's for both.
+    volumes = {
+        name: {m["Name"] for m in each["Mounts"] if m.get("Name", "").endswith("-secrets")}
+        for name, each in found.items()
+        if name != "keys"
+    }
+    assert volumes == {
+        "nats": {f"{PROJECT}_nats-secrets"},
+        "postgres": {f"{PROJECT}_postgres-secrets"},
+        "migrate": {f"{PROJECT}_projector-secrets"},
+        "spawner": {f"{PROJECT}_spawner-secrets"},
+        "projector": {f"{PROJECT}_projector-secrets"},
+    }
+
+
+def test_services_stop_in_order(project: Project) -> None:
+    project("stop", "--timeout", "30")
+    for name, each in project.services().items():
+        assert each["State"]["ExitCode"] == 0, name
+    project("up", "--wait")
