@@ -28,10 +28,10 @@ from sandreel_runnerd.execs import Execs
 from sandreel_runnerd.feed import Feed
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.heartbeat import beat
+from sandreel_runnerd.host import Host
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.root import Root
-from sandreel_runnerd.running import Host
 from sandreel_runnerd.secrets import Secrets
 from sandreel_runnerd.service import Service, keep_serving
 from sandreel_runnerd.settings import marker
