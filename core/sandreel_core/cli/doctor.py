@@ -73,10 +73,10 @@ async def _orphans(args: argparse.Namespace) -> int:
 
     found = await orphans(args)
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
         for each in found:
-            print(msgspec.json.encode(each).decode())
+            print(json_text(each))
     else:
         print("\n".join(lines(found)))
     return 0

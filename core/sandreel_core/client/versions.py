@@ -1,7 +1,7 @@
 """Whether a session's runnerd understands what is about to be asked of it, by what `session.ready` said.
 
 It is for the sender to judge: what stands in CMD for a living boot is that boot's alone to answer, and a runnerd that is
-too old cannot know that it is (decision 0020).
+too old cannot know that it is (decision 0021).
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from sandreel_core.errors import Denied, NotFound, Refused, Unavailable
 from sandreel_core.session import RUNNING
 
 _REMEMBERED = 1024
+# A runnerd's version changes when its session boots again on another release: what was looked at so recently is not asked
+# for again, which would cost every start a question.
+_FRESH_S = 10.0
 # While the bus is away the command waits for it, not we.
 _LOOK_WITHIN_S = 2.0
 
@@ -28,8 +31,8 @@ class Versions:
         self._bus = bus
         self._sessions = sessions
         self._ours = ours
-        # By the session's subject: its last sequence, and the version of the runnerd that is alive by then.
-        self._known: OrderedDict[str, tuple[int, int | None]] = OrderedDict()
+        # By the session's subject: its last sequence, the version of the runnerd that is alive by then, and when that was.
+        self._known: OrderedDict[str, tuple[int, int | None, float]] = OrderedDict()
 
     async def check(self, subjects: SessionSubjects) -> None:
         """Raises Refused (CONTRACT_VERSION). What cannot be read is not judged: the command finds out what is wrong."""
@@ -44,14 +47,18 @@ class Versions:
     async def _version(self, subjects: SessionSubjects) -> int | None:
         """None where no runnerd is alive. One question, unless the session has changed since the last time."""
         subject = subjects.event("session")
+        now_s = asyncio.get_running_loop().time()
+        known = self._known.get(subject)
+        if known is not None and known[1] == self._ours and now_s - known[2] < _FRESH_S:
+            return known[1]
         last = await self._bus.last(subjects.stream, subject)
         if last is None:
             return None
-        known = self._known.get(subject)
         if known is None or known[0] != last.sequence:
             info = await self._sessions.one(subjects)
-            known = (info.cursor.sequence, info.state.contract_version if info.state.phase in RUNNING else None)
-            self._known[subject] = known
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            version = info.state.contract_version if info.state.phase in RUNNING else None
+            known = (info.cursor.sequence, version, now_s)
+        self._known[subject] = (known[0], known[1], now_s)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
         return known[1]

@@ -9,7 +9,7 @@ VERSIONS_BACK = 1
 
 
 def understands(runnerd: int, ours: int = CONTRACT_VERSION) -> bool:
-    """Whether a runnerd of this version and somebody of `ours` may work together (docs/decisions/0020)."""
+    """Whether a runnerd of this version and somebody of `ours` may work together (docs/decisions/0021)."""
     return ours - VERSIONS_BACK <= runnerd <= ours
 
 
