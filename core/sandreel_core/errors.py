@@ -70,6 +70,10 @@ class NotFound(SandreelError):
     """What was named does not exist (any more)."""
 
 
+class Unserved(NotFound):
+    """Nobody listens to the subject of a request: it has reached no one."""
+
+
 class AlreadyExists(SandreelError):
     """What was to be made is there already and stays untouched."""
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sandreel_core import __version__
 from sandreel_core.bus.crew import Crew
-from sandreel_core.bus.port import Bus, Handler
+from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import MIN_PAYLOAD_BYTES
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.codec import prepare_for_commands
-from sandreel_core.contract.requests import Bootstrapped, Health, Heartbeat, KeysTaken, LogHead
+from sandreel_core.contract.requests import Bootstrapped, Health, KeysTaken, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Denied, Misconfigured, Over, Unavailable
+from sandreel_core.errors import Denied, Misconfigured, Over
 from sandreel_core.log import Log
 from sandreel_runnerd import bootstrap, init
 from sandreel_runnerd.activity import Activity
@@ -30,14 +28,15 @@ from sandreel_runnerd.execs import Execs
 from sandreel_runnerd.feed import Feed
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.heartbeat import beat
+from sandreel_runnerd.host import Host
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.root import Root
-from sandreel_runnerd.running import Host
 from sandreel_runnerd.secrets import Secrets
-from sandreel_runnerd.service import Service
+from sandreel_runnerd.service import Service, keep_serving
 from sandreel_runnerd.settings import marker
 from sandreel_runnerd.spool import Spool, open_spool
+from sandreel_runnerd.vitals import Vitals
 
 # Backends grant 20 s between SIGTERM and SIGKILL (design §5). Execs get most of it, their records the rest.
 STOP_WITHIN_S = 15.0
@@ -46,8 +45,6 @@ FLUSH_WITHIN_S = 2.0
 DEAD_WITHIN_S = 3.0
 
 HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
-
-_SERVE_AGAIN_S = 0.2
 
 ENDED = 0
 DECLARED_DEAD = 3
@@ -78,14 +75,12 @@ class Daemon:
         self._ended = asyncio.Event()
         self._dead = False
         self._leaving = False
-        self._booted_at = now()
-        # The connection's generation, and when it was first seen.
-        self._connected_since = (bus.generation, time.monotonic())
         self._lapse: asyncio.TimerHandle | None = None
         self._outbox: Outbox
         self._feed: Feed
         self._execs: Execs
         self._answers: Answers
+        self._vitals = Vitals(bus, settings, self._activity)
 
     def end(self) -> None:
         """Ask it to leave: execs get SIGTERM, then SIGKILL, and their ends are acknowledged first."""
@@ -201,6 +196,7 @@ class Daemon:
                 take=commands.take,
                 log=self._log,
             )
+            self._vitals.attach(outbox, execs, feed)
             service = Service(self, files, answers, self._activity, fetch_private=self._fetch_private)
             if boot.hold:
                 self.hold(True)
@@ -211,7 +207,7 @@ class Daemon:
                     beat(
                         self._bus,
                         subjects.heartbeat(),
-                        self._heartbeat,
+                        self._vitals.heartbeat,
                         every_s=settings.heartbeat_s,
                         on_beat=self._look,
                     )
@@ -220,7 +216,7 @@ class Daemon:
             if self._passport is not None:
                 tasks.append(group.create_task(self._passport.keep(self._die)))
             serving = [
-                group.create_task(self._answer(subjects.request("runnerd", verb), handler))
+                group.create_task(keep_serving(self._bus, subjects.request("runnerd", verb), handler, self._log))
                 for verb, handler in service.verbs.items()
             ]
             # Whoever waited for the session to be ready is about to send its first.
@@ -250,17 +246,6 @@ class Daemon:
             except TimeoutError:
                 self._log.error("answers could not be stored")
 
-    async def _answer(self, subject: str, handler: Handler) -> None:
-        """Serve one verb for ever: a connection that is lost before it was begun ends nothing."""
-        while True:
-            try:
-                async with self._bus.serve(subject, handler):
-                    await asyncio.get_running_loop().create_future()
-            except Unavailable as error:
-                self._log.info("not served yet", subject=subject, problem=str(error))
-            await asyncio.sleep(_SERVE_AGAIN_S)
-            await self._bus.wait_connected()
-
     async def _alive(self, work: Coroutine[Any, Any, None]) -> None:
         """A part of runnerd that learns when this boot was declared dead."""
         try:
@@ -281,43 +266,13 @@ class Daemon:
 
     def _look(self) -> None:
         """With every heartbeat, so that nothing else needs a timer."""
-        if self._connected_since[0] != self._bus.generation:
-            self._connected_since = (self._bus.generation, time.monotonic())
+        self._vitals.look()
         self._execs.look()
-
-    def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(
-            boot_id=self._settings.boot_id,
-            live_execs=len(self._execs.live),
-            idle_s=self._activity.idle_s,
-            spool_bytes=self._outbox.spool_bytes,
-            held=self._outbox.held,
-            commands_handled=self._feed.handled,
-            spool_capacity_bytes=self._settings.spool_bytes,
-            window_messages=self._outbox.window_messages,
-            sent_messages=self._outbox.pipeline.sent,
-            resends=self._outbox.pipeline.resends,
-            gaps=self._outbox.pipeline.gaps,
-        )
 
     # `Duties`: what others ask for.
 
     def health(self) -> Health:
-        return Health(
-            boot_id=self._settings.boot_id,
-            booted_at=self._booted_at,
-            runnerd_version=__version__,
-            live_execs=self._execs.live,
-            idle_s=self._activity.idle_s,
-            spool_bytes=self._outbox.spool_bytes,
-            spool_capacity_bytes=self._settings.spool_bytes,
-            window_messages=self._outbox.window_messages,
-            held=self._outbox.held,
-            draining=self._feed.draining,
-            connected_s=time.monotonic() - self._connected_since[1],
-            rss_bytes=_rss_bytes(),
-            pid1=init.is_init(),
-        )
+        return self._vitals.health()
 
     async def drain(self, commands_until: int) -> list[str]:
         await self._feed.drain(commands_until)
@@ -343,8 +298,3 @@ class Daemon:
 
     async def keys(self, exec_id: str, offset: int, data: bytes, writer: str | None) -> KeysTaken:
         return await self._execs.keys(exec_id, offset, data, writer)
-
-
-def _rss_bytes() -> int:
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - one read of a few bytes of /proc
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -13,9 +13,10 @@ from sandreel_core.errors import Denied, Over, Refused
 from sandreel_core.log import Log
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.answers import Answers
+from sandreel_runnerd.host import Host
 from sandreel_runnerd.process import input_bytes
 from sandreel_runnerd.recorder import Recorder
-from sandreel_runnerd.running import Host, RunningExec
+from sandreel_runnerd.running import RunningExec
 
 # Commands to one exec that have no outcome yet; more are refused, but for a first cancel.
 MAX_WAITING = 256

@@ -4,47 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from signal import Signals
 from typing import Any
-
-import msgspec
-from msgspec import Struct
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.requests import KeysTaken
 from sandreel_core.errors import Denied, Refused
-from sandreel_runnerd import process, terminal
-from sandreel_runnerd.children import Child, Children
+from sandreel_runnerd import process
+from sandreel_runnerd.children import Child
 from sandreel_runnerd.exec import Act, Life, Probe, Send, Timers
 from sandreel_runnerd.group import Group
-from sandreel_runnerd.input import Input
-from sandreel_runnerd.lines import Lines
+from sandreel_runnerd.host import Host
 from sandreel_runnerd.memory import oom_kills
-from sandreel_runnerd.output import Output
-from sandreel_runnerd.pipes import Sink, Source
-from sandreel_runnerd.rate import Rate
 from sandreel_runnerd.recorder import Recorder
-from sandreel_runnerd.secrets import Secrets
+from sandreel_runnerd.streams import Streams
 
-KEYS_NOTED_EVERY_S = 0.5
 STEP_BACK_AFTER_S = 0.01
 # Of the event loop, until what was recorded is on its socket: the record's, the pipeline's, the connection's.
 TURNS_TO_THE_SOCKET = 3
-
-
-class Host(Struct, frozen=True, kw_only=True):
-    """What all execs of one runnerd share. `boot_marker` is the value of BOOT_MARKER, `base_env` runnerd's own
-    environment (no SANDREEL_* of it reaches a child). `secrets`: None where no value can be sealed for this session."""
-
-    workspace: str
-    boot_marker: str
-    base_env: Mapping[str, str]
-    children: Children
-    secrets: Secrets | None = None
 
 
 class RunningExec:
@@ -90,41 +69,19 @@ class RunningExec:
             )
         )
         self._recipe: process.Recipe | None = None
-        self._spawned: process.Spawned | None = None
         self._child: Child | None = None
         self._group: Group | None = None
-        self._outputs: list[Output] = []
-        self._input: Input | None = None
+        self._streams = Streams(start, self._record)
         self._tasks: asyncio.TaskGroup | None = None
         self._begun = asyncio.Event()
-        self._typed = asyncio.Event()
         self._nudge = asyncio.Event()
         self._recording = asyncio.Lock()
         self._concluding = False
         self._probing = False
-        self._throttled = False
-        self._holding = False
 
     async def prepare(self, store: Mapping[str, str]) -> None:
         """Check what is asked for; `store` is the session's environment. Raises Refused; nothing has been recorded or started then."""
-        env = process.environment(
-            self._host.base_env,
-            store,
-            self.start.env,
-            boot_marker=self._host.boot_marker,
-            exec_id=self.start.exec,
-            tty=self.start.tty is not None,
-        )
-        plan = functools.partial(process.plan, self.start, workspace=self._host.workspace, env=env)
-        # Only a directory that was asked for is looked at, which may take as long as its file system likes.
-        recipe = plan() if self.start.cwd is None else await asyncio.to_thread(plan)
-        if self.start.secret_env:
-            if self._host.secrets is None:
-                raise Refused("SECRET_UNAVAILABLE", "this session has no key that a secret could be sealed for")
-            # Last, for whoever gives a value out writes down that it did.
-            values = await self._host.secrets.values(self.start.secret_env, self.start.exec)
-            recipe = msgspec.structs.replace(recipe, env=recipe.env | values)
-        self._recipe = recipe
+        self._recipe = await self._host.recipe(self.start, store)
 
     async def run(self) -> c.Exited:
         """Start it, record it, and conclude. See the class for what is raised."""
@@ -171,9 +128,7 @@ class RunningExec:
         """Raises Refused: EXEC_NOT_FOUND, BAD_REQUEST without a terminal."""
         await self._begun.wait()
         self._check_alive()
-        if self.start.tty is None or self._spawned is None:
-            raise Refused("BAD_REQUEST", "the exec has no terminal")
-        terminal.resize(self._spawned.stdout, cols, rows)
+        self._streams.resize(cols, rows)
         await self._record(c.Resized(cols=cols, rows=rows), command)
 
     async def write_stdin(self, data: bytes, eof: bool, command: Envelope | None = None) -> None:
@@ -182,9 +137,7 @@ class RunningExec:
         held, has ended or nobody reads it, STDIN_BUSY with 64 writes waiting, WRITE_FAILED, EXEC_NOT_FOUND."""
         await self._begun.wait()
         self._check_alive()
-        if self._input is None:
-            raise Refused("STDIN_CLOSED", "the exec's standard input is closed")
-        event = await self._input.write(data, eof)
+        event = await self._streams.write(data, eof)
         await self._record(event, command)
 
     async def keys(self, offset: int, data: bytes, writer: str | None = None) -> KeysTaken:
@@ -193,13 +146,7 @@ class RunningExec:
         without a terminal or when keys before `offset` are missing, WRITE_FAILED when it hung up, EXEC_NOT_FOUND."""
         await self._begun.wait()
         self._check_alive()
-        if self.start.tty is None or self._input is None:
-            raise Refused("BAD_REQUEST", "the exec has no terminal")
-        before = self._input.typed
-        taken = await self._input.keys(offset, data, writer)
-        if self._input.typed > before:
-            self._typed.set()
-        return taken
+        return await self._streams.keys(offset, data, writer)
 
     def keepalive(self) -> None:
         """Its owner still wants it: winds up the orphan timer."""
@@ -211,9 +158,7 @@ class RunningExec:
 
     def hold(self, hold: bool) -> None:
         """Do not read output for now, so that the child waits. What it left in its pipes is read all the same."""
-        self._holding = hold
-        for output in self._outputs:
-            output.hold(hold)
+        self._streams.hold(hold)
 
     # How it runs.
 
@@ -234,7 +179,7 @@ class RunningExec:
         )
         # Its start is told first.
         stepping_back = asyncio.get_running_loop().call_later(STEP_BACK_AFTER_S, self._step_back, child)
-        self._open(recipe)
+        self._streams.open(recipe, self._life.output, self._now())
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
@@ -242,20 +187,18 @@ class RunningExec:
                 await asyncio.sleep(0)
             oom_kills_before = oom_kills()
             self._apply(self._life.begin(begun_at))
-            pumps = [tasks.create_task(output.pump()) for output in self._outputs]
+            pumps = [tasks.create_task(output.pump()) for output in self._streams.outputs]
             tasks.create_task(self._await_pumps(pumps))
             left = tasks.create_task(self._await_child(child))
-            if self._input is not None:
-                tasks.create_task(self._input.begin())
-            noting = tasks.create_task(self._note_keys())
+            tasks.create_task(self._streams.begin_input())
+            noting = tasks.create_task(self._streams.note_keys())
             self._begun.set()
             await self._keep_time()
             noting.cancel()
             stepping_back.cancel()
             outcome = await group.clear(self.start.leftovers, oom_kills_before=oom_kills_before)
-            for output in self._outputs:
-                output.close_soon()
-        await self._note()
+            self._streams.close_soon()
+        await self._streams.note()
         ending = outcome.ending
         unknown = ending.exit_code is None and ending.signal is None
         return c.Exited(
@@ -265,8 +208,8 @@ class RunningExec:
             message="another process took its exit status" if unknown else None,
             oom=outcome.oom,
             duration_ms=round((left.result() - begun_at) * 1000),
-            lines={output.stream: output.lines.lines for output in self._outputs},
-            bytes={output.stream: output.lines.bytes for output in self._outputs},
+            lines={output.stream: output.lines.lines for output in self._streams.outputs},
+            bytes={output.stream: output.lines.bytes for output in self._streams.outputs},
             cpu_ms=ending.cpu_ms,
             max_rss_bytes=ending.max_rss_bytes,
             leftovers=outcome.leftovers,
@@ -274,36 +217,15 @@ class RunningExec:
 
     def _start(self) -> int:
         assert self._recipe is not None  # noqa: S101
-        self._spawned = process.spawn(self._recipe)
-        return self._spawned.pid
-
-    def _open(self, recipe: process.Recipe) -> None:
-        assert self._spawned is not None  # noqa: S101
-        spawned, start = self._spawned, self.start
-        limit = start.rate_limit_bytes_per_s
-        rate = Rate(limit, self._now()) if limit is not None else None
-        pipes: list[tuple[c.Stream, int | None, int | None]] = [
-            ("stdout", spawned.stdout, start.stdout_max_bytes),
-            ("stderr", spawned.stderr, start.stderr_max_bytes),
-        ]
-        for stream, fd, max_bytes in pipes:
-            if fd is not None:
-                lines = Lines(stream, hold=recipe.tty is None, max_bytes=max_bytes)
-                self._outputs.append(
-                    Output(stream, Source(fd), lines, self._record, self._life.output, rate, self._throttle)
-                )
-        self.hold(self._holding)
-        if spawned.stdin is not None:
-            self._input = Input(Sink(spawned.stdin), recipe.input, hold=recipe.hold, tty=recipe.tty is not None)
+        spawned = process.spawn(self._recipe)
+        self._streams.adopt(spawned)
+        return spawned.pid
 
     async def _await_child(self, child: Child) -> float:
         """When the leader's exit was seen."""
         await child.wait()
         now = self._now()
-        if self._input is not None:
-            self._input.close()
-        for output in self._outputs:
-            output.child_left()
+        self._streams.child_left()
         self._apply(self._life.leader_left(now))
         return now
 
@@ -319,7 +241,7 @@ class RunningExec:
                     await self._nudge.wait()
             now = self._now()
             self._life.attend(self._attended(), now)
-            self._apply(self._life.tick(now, silent=all(output.silent for output in self._outputs)))
+            self._apply(self._life.tick(now, silent=self._streams.silent))
             # After the tick, whose acts nudge too: what is due next is asked anew without waiting in between.
             self._nudge.clear()
 
@@ -367,8 +289,7 @@ class RunningExec:
 
     def _send(self, number: Signals) -> None:
         if self._group is not None:
-            front = self._outputs[0].foreground_group() if self.start.tty is not None and self._outputs else None
-            self._group.send(number, front)
+            self._group.send(number, self._streams.foreground_group())
 
     async def _record(self, event: c.ExecEvent, command: Envelope | None = None) -> None:
         async with self._recording:
@@ -379,24 +300,6 @@ class RunningExec:
     def _step_back(self, child: Child) -> None:
         if not child.released:
             process.lower_priority(child.pid)
-
-    async def _note_keys(self) -> None:
-        """Typed input is noted now and then, not key by key: a note costs an event, and would delay the echo."""
-        while True:
-            await self._typed.wait()
-            await asyncio.sleep(KEYS_NOTED_EVERY_S)
-            self._typed.clear()
-            await self._note()
-
-    async def _note(self) -> None:
-        event = self._input.note() if self._input is not None else None
-        if event is not None:
-            await self._record(event)
-
-    async def _throttle(self, bytes_per_s: int) -> None:
-        if not self._throttled:
-            self._throttled = True
-            await self._record(c.Throttled(bytes_per_s=bytes_per_s))
 
     def _alive(self) -> bool:
         return self._child is not None and self._life.leader_lives and not self._child.ended()
@@ -412,11 +315,4 @@ class RunningExec:
         self._begun.set()
         if self._group is not None:
             self._group.abandon()
-        if self._input is not None:
-            self._input.close()
-        for output in self._outputs:
-            output.close()
-        if self._spawned is not None and not self._outputs:
-            for fd in (self._spawned.stdin, self._spawned.stdout, self._spawned.stderr):
-                if fd is not None:
-                    os.close(fd)
+        self._streams.close()

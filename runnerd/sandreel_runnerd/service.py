@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.contract import requests as r
 from sandreel_core.contract.workspace import FileDeleted, FileWritten, WorkspaceEvent
-from sandreel_core.errors import Malformed, Refused
+from sandreel_core.errors import Malformed, Refused, Unavailable
+from sandreel_core.log import Log
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.answers import Answers
 from sandreel_runnerd.files import Files
@@ -22,6 +24,7 @@ _FILE_THREADS = 3
 _FETCH_THREADS = 2
 # A download's thread is awaited for so long after it was told to end.
 _ABORT_GRACE_S = 5.0
+_SERVE_AGAIN_S = 0.2
 
 
 class Duties(Protocol):
@@ -163,6 +166,18 @@ class Service:
         """The change is made; who asked hears so when it is in the log."""
         stored = await self._answers.changed(event, actor=actor)
         await asyncio.shield(stored)
+
+
+async def keep_serving(bus: Bus, subject: str, handler: Handler, log: Log) -> None:
+    """Serve one verb for ever: a connection that is lost before it was begun ends nothing."""
+    while True:
+        try:
+            async with bus.serve(subject, handler):
+                await asyncio.get_running_loop().create_future()
+        except Unavailable as error:
+            log.info("not served yet", subject=subject, problem=str(error))
+        await asyncio.sleep(_SERVE_AGAIN_S)
+        await bus.wait_connected()
 
 
 def _forget(work: asyncio.Future[Any]) -> None:

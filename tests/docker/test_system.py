@@ -133,3 +133,17 @@ async def test_twenty_at_once_are_all_ready(site: Site) -> None:
         return not [name for name in left if "-many-" in name]
 
     await until(gone, "every trace of them is away")
+
+
+async def test_one_shot_leaves_no_container_and_no_volume(site: Site) -> None:
+    installation = site.stack.place.keys().installation
+    async with site.client.one_shot(ORG) as shot:
+        await shot.files.write("in", b"b\na\n")
+        result = await (await shot.start(["sh", "-c", "sort in > out; exit 4"])).wait()
+        name = container_name(installation, Key(ORG, shot.session), "1-1")
+        volumes = await asyncio.to_thread(docker, "volume", "ls", "-q", "--filter", f"name={shot.session}")
+        assert await shot.files.read("out") == b"a\nb\n"
+    assert (result.exit_code, shot.left) == (4, None)
+    assert await asyncio.to_thread(docker, "ps", "-aq", "--filter", f"name={name}") == ""
+    if volumes:
+        assert await asyncio.to_thread(docker, "volume", "ls", "-q", "--filter", f"name={shot.session}") == ""

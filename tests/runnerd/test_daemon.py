@@ -352,7 +352,7 @@ async def test_heartbeat_and_health_say_what_is(boot: Boot) -> None:
     await boot.desk.until(lambda: boot.desk.output("e"))
     boot.bus.go_away()
     async with asyncio.timeout(20):
-        while boot.daemon._heartbeat().spool_bytes < 100_000:
+        while boot.daemon._vitals.heartbeat().spool_bytes < 100_000:
             await asyncio.sleep(0.01)
     health = boot.daemon.health()
     assert health.spool_capacity_bytes == 1024 * 1024 >= health.spool_bytes >= 100_000
@@ -375,12 +375,12 @@ async def test_health_says_for_how_long_it_is_connected(boot: Boot) -> None:
     first = await boot.desk.request("health", None, r.Health)
     second = await boot.desk.request("health", None, r.Health)
     assert 0 < first.connected_s < second.connected_s, "not since it was first asked"
-    since = boot.daemon._connected_since
+    since = boot.daemon._vitals._connected_since
     boot.bus.go_away()
     boot.bus.come_back()
     beats = len(boot.desk.beats)
     await boot.desk.until(lambda: len(boot.desk.beats) > beats + 1)
-    assert boot.daemon._connected_since > since
+    assert boot.daemon._vitals._connected_since > since
     assert (await boot.desk.request("health", None, r.Health)).connected_s > 0
 
 

@@ -21,7 +21,8 @@ from sandreel_runnerd import leftovers
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.execs import MAX_WAITING, Execs
-from sandreel_runnerd.running import Host, RunningExec
+from sandreel_runnerd.host import Host
+from sandreel_runnerd.running import RunningExec
 from tests.support.children import BOOT
 from tests.support.recorder import MemoryRecorder
 

@@ -16,6 +16,7 @@ import pytest
 
 from sandreel_core.contract.requests import DeleteFile, FileStored, ListFiles, ReadFile, WriteFile
 from sandreel_core.errors import NotFound, Refused
+from sandreel_runnerd import chunk as chunk_module
 from sandreel_runnerd import files as files_module
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.root import Root
@@ -353,8 +354,8 @@ def test_a_long_directory_comes_in_pages(files: Files, workspace: Path, monkeypa
 def test_a_pinned_file_of_any_size_is_read_in_one_state(
     files: Files, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_module, "MAX_READ_BYTES", 10)
-    monkeypatch.setattr(files_module, "MAX_COPY_BYTES", 30)
+    monkeypatch.setattr(chunk_module, "MAX_READ_BYTES", 10)
+    monkeypatch.setattr(chunk_module, "MAX_COPY_BYTES", 30)
     (workspace / "f").write_bytes(b"x" * 25)
     with refused("TOO_LARGE"):
         files.read(ReadFile(path="f"))

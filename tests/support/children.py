@@ -12,7 +12,8 @@ from typing import Any
 
 from sandreel_core.contract import exec as c
 from sandreel_runnerd.children import Children
-from sandreel_runnerd.running import Host, RunningExec
+from sandreel_runnerd.host import Host
+from sandreel_runnerd.running import RunningExec
 from tests.support.mark import OURS
 from tests.support.recorder import MemoryRecorder
 

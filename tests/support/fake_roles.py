@@ -36,7 +36,7 @@ EPOCH = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 class Roles:
-    """Both roles. `mute` makes them read commands without answering; `fail` makes boots fail."""
+    """Both roles. `mute` makes them read commands without answering; `fail` makes boots fail; `contract_version` is that of boots to come."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -45,6 +45,7 @@ class Roles:
         self.handled: list[str] = []
         self.mute = False
         self.fail = False
+        self.contract_version = 1
 
     async def run(self) -> None:
         async with aclosing(self._bus.follow(CMD, ["cmd.>"])) as items:
@@ -81,7 +82,9 @@ class Roles:
                 boot=1, boot_id=boot_id, backend="process", ref="1", node="here", commands_after=0
             )
             await self._evolve(subjects, provisioned)
-            await self._evolve(subjects, s.Ready(boot_id=boot_id, runnerd_version="0", contract_version=1))
+            await self._evolve(
+                subjects, s.Ready(boot_id=boot_id, runnerd_version="0", contract_version=self.contract_version)
+            )
         elif isinstance(decision, s.Stopping):
             await self._evolve(subjects, s.Stopped(reason="asked", commands_until=0))
         elif isinstance(decision, s.Destroying):

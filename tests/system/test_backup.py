@@ -50,6 +50,8 @@ class Drill:
         """(exit code, stdout, stderr) of a line of the document."""
         program, *words = line.replace("BACKUP", str(self.backup)).split()
         assert program == "sandreel"
+        if words[0] == "up":
+            words += ["--backend", "process"]  # the jobs are watched by their files
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sandreel_core.cli", *words, "--data", str(self.data)),
             stdin=asyncio.subprocess.DEVNULL,

@@ -216,7 +216,7 @@ def _laid_out(rows: int, *, quiet: bool) -> Callable[[str], bool]:
 async def test_a_session_without_an_exec_says_so(site: Site) -> None:
     name = await site.session("bare")
     async with Terminal(argv(site, "--filter", f"name:{name}"), ENVIRON) as terminal:
-        await terminal.shows(lambda text: name in text and "q quit" in text)
+        await terminal.shows("1/1")  # the filter below the table bears the name before the row is there
         await terminal.press("\r")
         await terminal.shows(f"{name} has no exec to open")
         await _filter(terminal, "name:nobody")

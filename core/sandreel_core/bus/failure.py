@@ -16,6 +16,8 @@ _KINDS: dict[str, type[errors.SandreelError]] = {
         *(errors.NotFound, errors.AlreadyExists, errors.Malformed, errors.Misconfigured),
     )
 }
+# Whoever gets this as an answer was served: it was the service that met nobody.
+_KINDS[errors.Unserved.__name__] = errors.NotFound
 
 
 def encode_failure(error: errors.SandreelError) -> bytes:

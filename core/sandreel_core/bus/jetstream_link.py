@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 from sandreel_core.bus.credentials import Login
 from sandreel_core.bus.jetstream_parser import Parser, Tap
 from sandreel_core.clock import new_token
-from sandreel_core.errors import Denied, NotFound, TooLarge, Unavailable
+from sandreel_core.errors import Denied, TooLarge, Unavailable, Unserved
 
 T = TypeVar("T")
 OnMessage = Callable[[Msg], Awaitable[None]]
@@ -98,7 +98,7 @@ class Link:
             raise TooLarge(f"{len(body)} bytes are over the server's limit of {self.client.max_payload}") from error
 
     async def request(self, subject: str, body: bytes, *, timeout_s: float, headers: Headers | None = None) -> Msg:
-        """The first answer. Raises Unavailable (time-out, lost), NotFound (nobody there), Denied, TooLarge."""
+        """The first answer. Raises Unavailable (time-out, lost), Unserved (nobody there), Denied, TooLarge."""
         self._count += 1
         token = str(self._count)
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
@@ -114,7 +114,7 @@ class Link:
             if answer.done() and not answer.cancelled():
                 answer.exception()  # when publishing lost the link nobody awaits what it was told
         if status(message) == NO_RESPONDERS:
-            raise NotFound(f"nobody serves {subject}")
+            raise Unserved(f"nobody serves {subject}")
         return message
 
     async def end(self) -> None:

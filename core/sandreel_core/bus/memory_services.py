@@ -12,7 +12,7 @@ from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
 from sandreel_core.bus.memory_store import matches
 from sandreel_core.bus.port import Handler
-from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
+from sandreel_core.errors import SandreelError, TooLarge, Unavailable, Unserved
 from sandreel_core.log import Log
 
 MAX_HANDLERS = 64
@@ -46,10 +46,10 @@ class MemoryServices:
         self._log = Log("bus.memory")
 
     async def request(self, subject: str, body: bytes, *, timeout_s: float) -> bytes:
-        """The first answer of one service of each group. Raises NotFound, Unavailable, and what the handler raised."""
+        """The first answer of one service of each group. Raises Unserved, Unavailable, and what the handler raised."""
         services = [each for each in self._services if each.peer.connected and matches(each.subject, subject)]
         if not services:
-            raise NotFound(f"nobody serves {subject}")
+            raise Unserved(f"nobody serves {subject}")
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         groups: set[str] = set()
         for service in services:

@@ -229,7 +229,7 @@ class Bus(Protocol):
         """To whoever listens now; stored nowhere, lost while disconnected."""
 
     async def request(self, subject: str, body: bytes, *, timeout_s: float = 5.0) -> bytes:
-        """The first answer. Raises NotFound when nobody serves the subject, Unavailable on time-out, and what
+        """The first answer. Raises Unserved when nobody serves the subject, Unavailable on time-out, and what
         the handler raised (Refused, NotFound, Denied, Malformed, Unavailable …) with its message."""
 
     def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:

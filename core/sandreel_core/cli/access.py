@@ -200,6 +200,6 @@ def _time(unix_s: int) -> str:
 
 
 def _print(args: argparse.Namespace, fields: dict[str, Any], line: str) -> None:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
-    print(msgspec.json.encode(fields).decode() if args.json else line, flush=True)
+    print(json_text(fields) if args.json else line, flush=True)

@@ -70,7 +70,7 @@ async def run(args: argparse.Namespace) -> int:
             async with aclosing(_steps(copying, source, target)) as steps:
                 async for step in steps:
                     progress.clear()
-                    failed = _tell(step, json=args.json, quiet=args.target == "-") or failed
+                    failed = tell(step, json=args.json, quiet=args.target == "-") or failed
     finally:
         progress.clear()
     return 2 if failed else 0
@@ -97,7 +97,7 @@ async def _steps(copying: Copying, source: Place, target: Place) -> AsyncGenerat
                 yield step
 
 
-def _tell(step: Step, *, json: bool, quiet: bool) -> bool:
+def tell(step: Step, *, json: bool, quiet: bool) -> bool:
     """One line; whether it is that something should have been copied and was not. stdout is the file's if `quiet`."""
     import msgspec
 

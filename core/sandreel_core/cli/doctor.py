@@ -17,6 +17,7 @@ from sandreel_core.cli.connection import data_of, dsn_of, options, settings
 from sandreel_core.cli.docker_checks import checks as docker_checks
 from sandreel_core.cli.role_checks import checks as checks_of_role
 from sandreel_core.cli.roles import add_option, ask, places
+from sandreel_core.cli.version_checks import checks as version_checks
 
 if TYPE_CHECKING:
     from sandreel_core.client import ClientSettings
@@ -72,10 +73,10 @@ async def _orphans(args: argparse.Namespace) -> int:
 
     found = await orphans(args)
     if args.json:
-        import msgspec
+        from sandreel_core.json_line import json_text
 
         for each in found:
-            print(msgspec.json.encode(each).decode())
+            print(json_text(each))
     else:
         print("\n".join(lines(found)))
     return 0
@@ -261,7 +262,7 @@ async def _nats(found: ClientSettings) -> list[Check]:
                     checks.append(Check(name=f"stream {name}", level="fail", found="does not exist", mend=mend))
                     continue
                 checks.append(_stream(name, state.messages, state.bytes, state.max_bytes))
-            return checks
+            return [*checks, *await version_checks(client)]
     except SandreelError as error:
         mend = "start it (`sandreel up`), or look at [bus] nats_urls and creds_file (or user and password)"
         return [Check(name="NATS", level="fail", found=f"{urls}: {error}", mend=mend)]

@@ -53,6 +53,7 @@ async def _ls(args: argparse.Namespace) -> int:
     import msgspec
 
     from sandreel_core.cli.text import plain, table
+    from sandreel_core.json_line import json_text
 
     async with _register(args) as (register, _):
         found = await register.rules()
@@ -62,7 +63,7 @@ async def _ls(args: argparse.Namespace) -> int:
         if args.json:
             fields: dict[str, Any] = {"org": scope.org, "session": scope.session}
             fields |= {"problem": document} if isinstance(document, str) else msgspec.to_builtins(document)
-            print(msgspec.json.encode(fields).decode())
+            print(json_text(fields))
             continue
         shown = f"cannot be read: {document}" if broken else ", ".join(document.allow or ()) or "nothing"  # type: ignore[union-attr]
         actor = "" if isinstance(document, str) else document.actor
@@ -87,13 +88,13 @@ async def _open(args: argparse.Namespace) -> int:
 
 
 async def _set(args: argparse.Namespace, patterns: list[str] | None) -> int:
-    import msgspec
+    from sandreel_core.json_line import json_text
 
     async with _register(args) as (register, actor):
         scope = _scope(args)
         await register.allow(scope, patterns, actor=actor)
     if args.json:
-        print(msgspec.json.encode({"org": scope.org, "session": scope.session, "allow": patterns}).decode())
+        print(json_text({"org": scope.org, "session": scope.session, "allow": patterns}))
     elif patterns is None:
         print(f"{scope}: no list")
     else:

@@ -22,7 +22,7 @@ from sandreel_core.log import for_people
 
 # Commands of this package, in the order in which help shows them; those of others are entry points.
 _COMMANDS = (
-    *("up", "demo", "session", "exec", "attach", "replay", "cancel", "cp", "files", "env"),
+    *("up", "demo", "session", "exec", "run", "attach", "replay", "cancel", "cp", "files", "env"),
     *(
         "state",
         "tail",
@@ -57,7 +57,7 @@ examples:
   sandreel attach demo x-1 --after CURSOR       see the rest of a job from where you left
   sandreel replay demo x-1 --speed 10           see it again, ten times as fast
 
-exit codes: the job's own (128 + n when signal n ended it) for `exec`, `attach` and `replay`;
+exit codes: the job's own (128 + n when signal n ended it) for `exec`, `run`, `attach` and `replay`;
   125 when it is not known how the job ended, 126 when it could not be started, 130 when you detached;
   2 when sandreel could not do what was asked, with one line that says why.
 """
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for_people()
     try:
         if rest is not None and not getattr(args, "takes_rest", False):
-            raise Malformed("only `exec` takes a command after --")
+            raise Malformed("only `exec` and `run` take a command after --")
         _check_utf8(args)
         return _run(args)
     except BrokenPipeError:

@@ -18,7 +18,7 @@ from sandreel_core.errors import Malformed, Unavailable
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ExecHandle
 
-_STDIN = 0
+STDIN = 0
 _SMALL_STDIN_BYTES = 48 * 1024  # goes with the command itself
 
 _DESCRIPTION = """\
@@ -70,7 +70,7 @@ async def run(args: argparse.Namespace) -> int:
         raise Malformed("give the job after --, or as --shell TEXT: sandreel exec SESSION -- CMD [ARG ...]")
     if args.tty and args.interactive and not args.detach:
         return await _in_terminal(args)
-    initial, piped = (b"", False) if args.no_stdin or args.detach else _stdin(terminal=args.interactive)
+    initial, piped = (b"", False) if args.no_stdin or args.detach else piped_in(terminal=args.interactive)
     async with connect(args) as client:
         from sandreel_core.cli.job import Job
 
@@ -79,7 +79,7 @@ async def run(args: argparse.Namespace) -> int:
         if args.detach:
             await job.announce()
             return 0
-        return await job.watch(stdin=_STDIN if piped else None, interruptible=True)
+        return await job.watch(stdin=STDIN if piped else None, interruptible=True)
 
 
 async def _in_terminal(args: argparse.Namespace) -> int:
@@ -126,19 +126,19 @@ async def _start(
         raise Unavailable(f"{error}; `sandreel attach {args.session} {exec_id}` shows it if it did start") from error
 
 
-def _stdin(*, terminal: bool) -> tuple[bytes, bool]:
+def piped_in(*, terminal: bool) -> tuple[bytes, bool]:
     """(what goes with the command, whether more has to be piped). A terminal is piped, line by line, only if asked for;
     a closed stdin never."""
     try:
-        mode = os.fstat(_STDIN)
+        mode = os.fstat(STDIN)
     except OSError:
         return b"", False
-    if os.isatty(_STDIN):
+    if os.isatty(STDIN):
         return b"", terminal
     if stat.S_ISREG(mode.st_mode):
-        left = mode.st_size - os.lseek(_STDIN, 0, os.SEEK_CUR)
+        left = mode.st_size - os.lseek(STDIN, 0, os.SEEK_CUR)
         if left <= _SMALL_STDIN_BYTES:
-            return os.read(_STDIN, max(0, left)), False
+            return os.read(STDIN, max(0, left)), False
     elif stat.S_ISCHR(mode.st_mode) and os.path.samestat(mode, os.stat(os.devnull)):  # noqa: PTH116
         return b"", False
     return b"", True

@@ -12,6 +12,7 @@ from sandreel_core.cli.pipes import read_chunks
 from sandreel_core.cli.screen import Screen
 from sandreel_core.client.handle import ExecHandle
 from sandreel_core.clock import new_id
+from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.errors import Refused, SandreelError, Unavailable
 
@@ -19,12 +20,21 @@ from sandreel_core.errors import Refused, SandreelError, Unavailable
 class Job:
     """`session` as the user named it, for the sentences that tell how to come back."""
 
-    def __init__(self, handle: ExecHandle, session: str, *, json: bool, after: Cursor | None = None) -> None:
+    def __init__(
+        self, handle: ExecHandle, session: str, *, json: bool, after: Cursor | None = None, lasting: bool = True
+    ) -> None:
+        """lasting: its session is there afterwards, so that somebody may come back to it."""
+        self._lasting = lasting
         self._handle = handle
         self._session = session
         self._json = json
         self._after = after
         self._screen = Screen(json=json, exec_id=handle.id, cursor=after or handle.cursor)
+
+    @property
+    def end(self) -> x.Exited | x.Lost | None:
+        """How it ended; None while that is not known."""
+        return self._screen.end
 
     async def announce(self) -> None:
         """For `--detach`: the id on stdout."""
@@ -54,12 +64,12 @@ class Job:
                 if task is not None:
                     task.cancel()
         if viewer.cancelled():
-            await self._say_how_to_return("detached; the job goes on")
+            await self._say_how_to_return("detached")
             return INTERRUPTED
         if (problem := viewer.result()) is not None:
             left = isinstance(problem, BrokenPipeError)
             why = "the reader of the output has left" if left else f"the output cannot be written ({problem.strerror})"
-            await self._say_how_to_return(f"{why}; the job goes on")
+            await self._say_how_to_return(why)
             return BROKEN_PIPE if left else OPERATOR_ERROR
         assert self._screen.end is not None  # noqa: S101 - a live view ends with the exec
         return exit_code(self._screen.end)
@@ -93,7 +103,8 @@ class Job:
             return
 
     async def _interrupt(self) -> None:
-        await self._screen.say("interrupting the job; press Ctrl-C again to leave it running")
+        second = "leave it running" if self._lasting else "end it with its session"
+        await self._screen.say(f"interrupting the job; press Ctrl-C again to {second}")
         try:
             await self._handle.signal("SIGINT")
         except SandreelError as error:
@@ -101,7 +112,8 @@ class Job:
 
     async def _say_how_to_return(self, what: str) -> None:
         after = f" --after {self._screen.cursor}" if self._screen.cursor else ""
+        goes_on = f"the job goes on: sandreel attach {self._session} {self._handle.id}{after}"
         try:
-            await self._screen.say(f"{what}: sandreel attach {self._session} {self._handle.id}{after}")
+            await self._screen.say(f"{what}; {goes_on if self._lasting else 'the job ends with its session'}")
         except OSError:
             return  # stderr is gone as well

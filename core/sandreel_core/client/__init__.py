@@ -11,6 +11,7 @@ from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle
 from sandreel_core.client.items import Changed, Ended, ExecItem, Gap, Output
 from sandreel_core.client.keyboard import Keyboard
+from sandreel_core.client.once import Once, OneShot
 from sandreel_core.client.result import Result
 from sandreel_core.client.sessions import ExecInfo, SessionInfo
 from sandreel_core.client.settings import ClientSettings
@@ -27,6 +28,8 @@ __all__ = [
     "Files",
     "Gap",
     "Keyboard",
+    "Once",
+    "OneShot",
     "Outcome",
     "Output",
     "Result",

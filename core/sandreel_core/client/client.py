@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Literal
 
@@ -13,13 +13,15 @@ from msgspec.structs import replace
 from sandreel_core import clock
 from sandreel_core.bus.credentials import identity_of
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Outcome
 from sandreel_core.client.env import Environment
 from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle, stdin_fields
 from sandreel_core.client.history import History
+from sandreel_core.client.installed import partitions_of
 from sandreel_core.client.items import ExecItem
+from sandreel_core.client.once import TIMEOUT_S, Once, OneShot, once, one_shot
+from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.replay import Point, replay
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Result
 from sandreel_core.client.sessions import ExecInfo
@@ -27,10 +29,8 @@ from sandreel_core.client.settings import ClientSettings
 from sandreel_core.client.viewer import view
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.subjects import CMD
-from sandreel_core.errors import Misconfigured, NotFound, Unavailable
-
-_AGAIN_S = 0.25
+from sandreel_core.contract.session import Profile
+from sandreel_core.errors import Misconfigured
 
 
 class Client(History):
@@ -76,7 +76,7 @@ class Client(History):
             connect_timeout_s=patience_s,
         )
         try:
-            made_with = await _partitions(bus, until)
+            made_with = await partitions_of(bus, until)
             if partitions and made_with and partitions != made_with:
                 raise Misconfigured(f"this installation was made with {made_with} partitions, not {partitions}")
             yield cls(
@@ -157,11 +157,13 @@ class Client(History):
 
     def handle(self, org: str, session: str, exec: str, *, accepted: Outcome | None = None) -> ExecHandle:
         """A handle on an exec that is there already; nothing is asked."""
+        subjects = self.subjects(org, session)
         return ExecHandle(
             self.bus,
+            Recorder(self.bus, self._sessions, subjects),
             self._commands,
             self._reels,
-            self.subjects(org, session),
+            subjects,
             exec,
             answer_timeout_s=self.answer_timeout_s,
             accepted=accepted,
@@ -184,6 +186,56 @@ class Client(History):
         handle = await self.exec(org, session, argv, shell=shell, cwd=cwd, env=env, stdin=stdin, timeout_s=timeout_s)
         return await handle.collect(max_bytes=max_bytes)
 
+    def one_shot(
+        self,
+        org: str,
+        *,
+        profile: Profile = "default",
+        image: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AbstractAsyncContextManager[OneShot]:
+        """A session for one exec: ready when the block begins, and destroyed at its end, however that comes.
+
+        If this process is killed, the spawner stops the session after 5 minutes without work. Raises what
+        `create_session` does; at the end nothing, `OneShot.left` says when the session could not be destroyed.
+        """
+        return one_shot(self, org, profile=profile, image=image, env=env)
+
+    async def once(
+        self,
+        org: str,
+        argv: Sequence[str] | None = None,
+        *,
+        shell: str | None = None,
+        profile: Profile = "default",
+        image: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | str = b"",
+        files: Mapping[str, bytes | AsyncIterable[bytes]] | None = None,
+        outputs: Sequence[str] = (),
+        timeout_s: float = TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Once:
+        """`run` in a session of its own (`one_shot`), with files for it by path, and the `outputs` that it has made.
+
+        At most 50 files each way, 50 MiB an output and 100 MiB in all, 300 s. Raises Refused (BAD_REQUEST) before
+        anything is made, and what `create_session`, `Files.write` and `exec` do.
+        """
+        return await once(
+            self,
+            org,
+            argv,
+            shell=shell,
+            profile=profile,
+            image=image,
+            env=env,
+            stdin=stdin,
+            files=files or {},
+            outputs=outputs,
+            timeout_s=timeout_s,
+            max_bytes=max_bytes,
+        )
+
     def follow(
         self, org: str, session: str, exec: str, *, after: Cursor | str | None = None, live: bool = True
     ) -> AsyncGenerator[ExecItem, None]:
@@ -191,9 +243,10 @@ class Client(History):
         accepted yet is waited for; `require_exec` says whether there is one."""
         return view(self.bus, self._reels, self.subjects(org, session), exec, after=_cursor(after), live=live)
 
-    def files(self, org: str, session: str) -> Files:
-        """The files of a session's workspace, while it is ready; nothing is asked yet."""
-        return Files(self.bus, self.subjects(org, session), actor=self.actor, answer_timeout_s=self.answer_timeout_s)
+    def files(self, org: str, session: str, *, admit: Callable[[str, int], None] | None = None) -> Files:
+        """The files of a session's workspace, while it is ready; nothing is asked yet. `admit`: see `Files`."""
+        recorder = Recorder(self.bus, self._sessions, self.subjects(org, session))
+        return Files(recorder, actor=self.actor, answer_timeout_s=self.answer_timeout_s, admit=admit)
 
     def env(self, org: str, session: str) -> Environment:
         """The variables that a session's execs get."""
@@ -244,20 +297,6 @@ class Client(History):
         async with aclosing(replay(items, speed=speed, start=start, end=end)) as shown:
             async for item in shown:
                 yield item
-
-
-async def _partitions(bus: Bus, until: float) -> int | None:
-    """As the installation says; None where it was not written down, or where nothing is installed yet. Asked until a
-    time of the loop's clock, because a server that has just started answers later than it connects."""
-    while True:
-        try:
-            return (await bus.state(CMD)).partitions
-        except NotFound:
-            return None
-        except Unavailable:
-            if asyncio.get_running_loop().time() > until:
-                raise
-            await asyncio.sleep(_AGAIN_S)
 
 
 def _cursor(after: Cursor | str | None) -> Cursor | None:

@@ -18,8 +18,8 @@ from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.exec import ExecCommand, Start
 from sandreel_core.contract.message import Command, Envelope
 from sandreel_core.contract.session import CommandRefused, CommandSettled
-from sandreel_core.contract.subjects import KEYED, SessionSubjects
-from sandreel_core.errors import AlreadyExists, Malformed, Refused, Unavailable
+from sandreel_core.contract.subjects import CMD, KEYED, SessionSubjects
+from sandreel_core.errors import AlreadyExists, Denied, Malformed, NotFound, Refused, Unavailable
 from sandreel_core.ids import check_command_id, uuid7_unix_ms
 
 # A command that somebody named long ago may have been answered, and dropped from CMD, before it is sent again.
@@ -103,6 +103,16 @@ class Commands:
             raise Unavailable(
                 f"no answer to {order.payload.type} within {timeout_s:g} s{why}; command {command_id} may still be carried out"
             ) from error
+
+    async def sent(self, order: Order) -> bool:
+        """Whether a command of this given id stands in CMD already: then to send it again only asks for its outcome."""
+        if order.command_id is None:
+            return False
+        subject = order.subjects.command(order.payload.role, check_command_id(order.command_id))
+        try:
+            return await self._bus.last(CMD, subject) is not None
+        except (Unavailable, NotFound, Denied):
+            return False
 
     async def _send(self, order: Order, command_id: str, troubles: list[Unavailable]) -> int:
         """Append until it is stored, however often; the sequence behind which the answer stands."""

@@ -8,17 +8,16 @@ import asyncio
 import base64
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
 from typing import Literal, TypeVar
 
 import msgspec
 
-from sandreel_core.bus.port import Bus
+from sandreel_core.client.recorder import Recorder
 from sandreel_core.clock import new_token
 from sandreel_core.contract import requests as r
-from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable, Unserved
 
 _R = TypeVar("_R", bound=r.Reply)
 # While the bus or runnerd is away in the middle of a file: a NATS server that starts again takes a few seconds.
@@ -35,13 +34,21 @@ _DIGEST_BYTES_PER_S = 50 * 1024 * 1024
 class Files:
     """Made by `Client.files`. A path is relative to the workspace, or absolute below it; none leads out of it.
 
-    Every method raises NotFound when there is no such file (or nobody serves the session), Refused (UNSAFE_PATH,
+    Every method raises NotFound when there is no such file, Unserved (a NotFound) when nobody serves the session, Refused (UNSAFE_PATH,
     NOT_A_FILE, NOT_A_DIRECTORY, NOT_PERMITTED, NO_SPACE, TOO_LARGE, …) and Unavailable.
     """
 
-    def __init__(self, bus: Bus, subjects: SessionSubjects, *, actor: str | None, answer_timeout_s: float) -> None:
-        self._bus = bus
-        self._subjects = subjects
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        actor: str | None,
+        answer_timeout_s: float,
+        admit: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """admit: is told path and size in bytes of each file that is about to be read, and raises Refused to prevent it."""
+        self._recorder = recorder
+        self._admit = admit
         self._actor = actor
         self._answer_timeout_s = answer_timeout_s
 
@@ -64,6 +71,8 @@ class Files:
         """What is there; None for nothing. What is no directory counts as a file."""
         try:
             await self.list(path)
+        except Unserved:
+            raise
         except NotFound:
             return None
         except Refused as refused:
@@ -75,6 +84,8 @@ class Files:
     async def open(self, path: str) -> Download:
         """Begin to read a file of any size up to 4 GiB; its first piece has come."""
         first = await self.ask("read_file", r.ReadFile(path=path, pin=""), r.FileChunk)
+        if self._admit is not None:
+            self._admit(path, first.size)
         return Download(self, path, first)
 
     async def read(self, path: str, *, max_bytes: int = r.MAX_READ_BYTES) -> bytes:
@@ -119,10 +130,8 @@ class Files:
 
     async def ask(self, verb: str, request: r.Request, reply: type[_R], *, timeout_s: float | None = None) -> _R:
         """One request of runnerd's, and its answer."""
-        body = await self._bus.request(
-            self._subjects.request("runnerd", verb),
-            msgspec.json.encode(request),
-            timeout_s=timeout_s or self._answer_timeout_s,
+        body = await self._recorder.ask(
+            verb, msgspec.json.encode(request), timeout_s=timeout_s or self._answer_timeout_s
         )
         try:
             return msgspec.json.decode(body, type=reply)

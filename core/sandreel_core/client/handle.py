@@ -12,6 +12,7 @@ from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Commands, Order, Outcome
 from sandreel_core.client.items import ExecItem
 from sandreel_core.client.keyboard import Keyboard
+from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.reels import Reels
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Collection, Result
 from sandreel_core.client.viewer import view
@@ -32,6 +33,7 @@ class ExecHandle:
     def __init__(
         self,
         bus: Bus,
+        recorder: Recorder,
         commands: Commands,
         reels: Reels,
         subjects: SessionSubjects,
@@ -41,6 +43,7 @@ class ExecHandle:
         accepted: Outcome | None = None,
     ) -> None:
         self._bus = bus
+        self._recorder = recorder
         self._commands = commands
         self._reels = reels
         self._subjects = subjects
@@ -121,9 +124,8 @@ class ExecHandle:
         if len(data) > MAX_KEYS_BYTES:
             raise Refused("BAD_REQUEST", f"at most {MAX_KEYS_BYTES} bytes are typed at once, not {len(data)}")
         request = Keys(exec=self.id, offset=offset, writer=writer, base64=base64.b64encode(data).decode())
-        subject = self._subjects.request("runnerd", "keys")
         body = msgspec.json.encode(request)
-        reply = await self._bus.request(subject, body, timeout_s=timeout_s or self._answer_timeout_s)
+        reply = await self._recorder.ask("keys", body, timeout_s=timeout_s or self._answer_timeout_s)
         try:
             return msgspec.json.decode(reply, type=KeysTaken)
         except msgspec.DecodeError as error:

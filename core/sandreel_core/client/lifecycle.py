@@ -106,8 +106,8 @@ class Lifecycle(Asking):
         """Raises NotFound."""
         return await self._sessions.one(self.subjects(org, session))
 
-    async def sessions(self, org: str) -> list[SessionInfo]:
-        """Every session of the org that the log knows, destroyed ones too, by id."""
+    async def sessions(self, org: str | None) -> list[SessionInfo]:
+        """Every session of the org (None: of every org, for operators) that the log knows, destroyed ones too, by id."""
         return await self._sessions.all(org)
 
     def follow_session(self, org: str, session: str) -> AsyncGenerator[SessionInfo, None]:

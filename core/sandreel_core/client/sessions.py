@@ -75,12 +75,12 @@ class Sessions:
             raise NotFound(f"there is no session {subjects.session} in org {subjects.org}")
         return found[0]
 
-    async def all(self, org: str) -> list[SessionInfo]:
-        """Every session of the org that the log knows, also destroyed ones, by id."""
-        check_org(org)
+    async def all(self, org: str | None) -> list[SessionInfo]:
+        """Every session of the org (None: of every org) that the log knows, also destroyed ones, by id."""
+        tokens = "*" if org is None else check_org(org)
         found: list[SessionInfo] = []
         for partition in range(self._partitions):
-            found += await self._fold(partition, f"evt.{partition}.{org}.*.session")
+            found += await self._fold(partition, f"evt.{partition}.{tokens}.*.session")
         return sorted(found, key=lambda info: info.session)
 
     async def _fold(self, partition: int, filter: str) -> list[SessionInfo]:
