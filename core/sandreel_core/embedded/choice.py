@@ -40,7 +40,7 @@ async def choose(environ: Mapping[str, str], data: Path, *, asked: str | None = 
         return Choice("process", "the sessions of this data are processes (--backend docker: new ones are containers)")
     lacks = await missing(wiring)
     if lacks is None:
-        return Choice("docker", "sessions are containers")
+        return Choice("docker", "sessions are containers" + (", unfenced" if wiring.docker.unfenced else ""))
     if asked == "docker":
         raise Misconfigured(f"sessions cannot be containers: {lacks}")
     return Choice("process", f"sessions are processes of this machine: {lacks}")
