@@ -40,3 +40,23 @@ def test_sessions_see_nothing_of_the_data_whatever_else_is_hidden(tmp_path: Path
         Authority(place.identity).open()
         environ = Wiring.read({"SANDREEL_SPAWNER_HIDDEN": "/a,/b"}).role_environment(place)
     assert load(Settings, environ=environ).hidden == (str(data), "/a", "/b")
+
+
+def test_sessions_go_out_by_the_stacks_own_proxy_if_it_runs_and_by_the_operators_if_he_names_one(
+    tmp_path: Path,
+) -> None:
+    contained = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_EGRESS_PLAIN_HTTP": "true"}
+    wiring = Wiring.read(contained)
+    assert (wiring.embeds_egress, wiring.egress) == (True, {"plain_http": True})
+    assert not Wiring.read(contained | {"SANDREEL_DOCKER_PROXY": "http://mine:3128"}).embeds_egress
+    assert not Wiring.read({}).embeds_egress
+    with open_place(tmp_path) as place:
+        Authority(place.identity).open()
+        for egress, proxy in ((True, "http://egress:3128"), (False, None)):
+            wiring.write(place, place.keys(), DSN, egress=egress)
+            told = load(Settings, environ={}, path=place.roles).docker
+            assert told.proxy == proxy
+            assert [service.partition("=")[2] for service in told.services] == [
+                "nats:4222",
+                *(["egress:3128"] if egress else []),
+            ]
