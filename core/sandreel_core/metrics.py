@@ -7,6 +7,7 @@ hold an id of an org, a session or an exec; docs/decisions/0014 says why this is
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -50,14 +51,15 @@ class Family(Struct, frozen=True):
             raise ValueError(f"{self.name}: has no help")
 
 
-class Instrument:
+class Instrument(ABC):
     """The series of one family. One without labels is there from the beginning, with 0."""
 
     def __init__(self, family: Family) -> None:
         self.family = family
 
+    @abstractmethod
     def lines(self) -> list[str]:
-        raise NotImplementedError
+        """One line of the exposition format for each series."""
 
 
 class Counter(Instrument):

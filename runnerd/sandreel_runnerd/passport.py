@@ -42,7 +42,6 @@ class Passport:
         self._bus: JetStreamBus | None = None
         self._session: Creds | None = None
         self._ends_at = self._life_s = 0.0
-        self._over = asyncio.Event()
         self._on_over: Callable[[Over], None] = lambda error: None
         self._log = log
 
@@ -107,8 +106,7 @@ class Passport:
             token = await self._ask(bus, until=lambda: False)
         except Over as error:
             self._on_over(error)
-            await self._over.wait()
-            return
+            await asyncio.get_running_loop().create_future()
         finally:
             await bus.close()
         if token is not None:

@@ -165,6 +165,8 @@ class RunningExec:
     async def _run(self) -> c.Exited:
         recipe = self._recipe
         assert recipe is not None  # noqa: S101 - prepare has set it
+        # Before it starts: a hog may be killed before this process gets its next turn.
+        oom_kills_before = oom_kills()
         try:
             child = self._child = self._host.children.start(self._start)
         except (OSError, ValueError) as error:
@@ -185,7 +187,6 @@ class RunningExec:
             tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
             for _ in range(TURNS_TO_THE_SOCKET):
                 await asyncio.sleep(0)
-            oom_kills_before = oom_kills()
             self._apply(self._life.begin(begun_at))
             pumps = [tasks.create_task(output.pump()) for output in self._streams.outputs]
             tasks.create_task(self._await_pumps(pumps))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
-import pytest_asyncio
 
 from sandreel_core.bus.port import CaughtUp, Missing
 from sandreel_core.contract.codec import decode_event
@@ -20,7 +18,7 @@ from sandreel_core.images import image
 from sandreel_core.permissions import OPERATOR
 from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
-from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
+from tests.support.system import ORG, STREAM, Site, bus_of, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 
@@ -45,17 +43,7 @@ def missing() -> str | None:
     return f"image {image('roles')} is not built: make image" if done.returncode else None
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncGenerator[Site, None]:
-    if why := missing():
-        pytest.skip(why)
-    settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
-    settings |= {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")}
-    async with open_site(stop_sessions=True, **settings) as site:
-        installation = site.stack.place.keys().installation
-        yield site
-    await asyncio.to_thread(engine.sweep, installation)
-    await asyncio.to_thread(engine.unfence, installation)
+pytestmark = [*pytestmark, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
 
 async def refusal(site: Site, session: str, host: str) -> EgressDenied:

@@ -5,36 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
 
 import pytest
-import pytest_asyncio
 
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.session import Limits
 from sandreel_core.errors import NotFound, Refused
-from sandreel_core.images import image
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker_plan import container_name
 from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
 from tests.support.engine import docker
-from tests.support.system import ORG, Site, open_site, until
+from tests.support.system import ORG, Site, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncGenerator[Site, None]:
-    if why := engine.missing():
-        pytest.skip(why)
-    settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
-    settings |= {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")}
-    async with open_site(stop_sessions=True, **settings) as site:
-        installation = site.stack.place.keys().installation
-        yield site
-    await asyncio.to_thread(engine.sweep, installation)
-    await asyncio.to_thread(engine.unfence, installation)
 
 
 def container(site: Site, session: str, boot_id: str = "1-1") -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sandreel_runnerd import process
+from tests.support import children
 from tests.support.cgroups import cgroup
 
 LIMIT_BYTES = 128 * 1024 * 1024
@@ -47,3 +49,24 @@ def test_an_exec_that_is_out_of_memory_says_so_and_only_that_one(tmp_path: Path)
             timeout=60,
         )
     assert done.stdout.splitlines() == ["SIGKILL None True", "None 137 False", "None 0 False"], done.stderr
+
+
+async def test_the_count_of_before_is_taken_before_the_exec_can_add_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = 0
+    spawn = process.spawn
+
+    def spawn_and_kill(recipe: process.Recipe) -> process.Spawned:
+        nonlocal kills
+        spawned = spawn(recipe)
+        kills += 1  # it was the one, before this process got another turn
+        return spawned
+
+    monkeypatch.setattr(process, "spawn", spawn_and_kill)
+    for module in ("running", "group"):
+        monkeypatch.setattr(f"sandreel_runnerd.{module}.oom_kills", lambda: kills)
+
+    exited, _ = await children.ran(tmp_path, argv=children.python("raise SystemExit(137)"))
+
+    assert exited.oom

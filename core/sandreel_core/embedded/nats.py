@@ -111,6 +111,11 @@ class NatsServer:
             with contextlib.suppress(ProcessLookupError):
                 self._child.kill()
 
+    async def end(self) -> None:
+        """SIGKILL; returns when it has ended."""
+        self.kill()
+        await self.wait()
+
     async def stop(self) -> None:
         """Everything acknowledged is kept. Returns when it has ended."""
         child = self._child

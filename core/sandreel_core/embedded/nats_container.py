@@ -20,7 +20,7 @@ from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.contained import STOP_S, Contained
 from sandreel_core.embedded.nats import NatsServer, greets
 from sandreel_core.embedded.place import Keys, Place, is_free
-from sandreel_core.embedded.servers import PortTaken
+from sandreel_core.embedded.servers import NatsPart, PortTaken
 from sandreel_core.embedded.wiring import Wiring
 from sandreel_core.errors import Conflict, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.images import image
@@ -105,7 +105,6 @@ class NatsContainer(NatsServer):
         self._pid_file.unlink(missing_ok=True)
 
     async def end(self) -> None:
-        """SIGKILL; returns when it has ended."""
         await self._box.end()
 
     async def remove(self) -> None:
@@ -138,27 +137,11 @@ async def open_container(place: Place, keys: Keys, wiring: Wiring, port: int) ->
             await container.remove()
 
 
-class NatsContainerPart:
-    """`Server` over NatsContainer, whose `kill` waits for the end."""
-
-    def __init__(self, server: NatsContainer) -> None:
-        self.server = server
-
-    @property
-    def pid(self) -> int | None:
-        return self.server.pid
+class NatsContainerPart(NatsPart):
+    """`Server` over NatsContainer, which looks itself whether its port is free: the engine gives it back a little later."""
 
     async def start(self) -> None:
         await self.server.start()
-
-    async def wait(self) -> int:
-        return await self.server.wait()
-
-    async def stop(self) -> None:
-        await self.server.stop()
-
-    async def kill(self) -> None:
-        await self.server.end()
 
 
 async def make_front(engine: Engine, installation: str, pool: Any) -> None:

@@ -40,8 +40,7 @@ class NatsPart:
         await self.server.stop()
 
     async def kill(self) -> None:
-        self.server.kill()
-        await self.server.wait()
+        await self.server.end()
 
 
 class PostgresPart:

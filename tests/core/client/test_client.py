@@ -345,6 +345,21 @@ async def test_input_that_comes_with_the_command(client: Client) -> None:
     assert (await client.run(ORG, SESSION, ["cat"], stdin=b"\xff\n")).stdout == b"\xff\n"
 
 
+async def test_the_answer_to_a_start_costs_one_question_and_no_reader(
+    client: Client, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.exec(ORG, SESSION, ["cat"], hold_stdin=True)  # what is known of the session from now on
+
+    def follow(*_: object, **__: object) -> None:
+        raise AssertionError("a reader was made")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bus, "follow", follow)
+        handle = await client.exec(ORG, SESSION, ["print", "x"], exec="x9")
+
+    assert (await handle.collect()).stdout == b"x"
+
+
 async def test_an_exec_can_be_steered_by_its_names(client: Client) -> None:
     await client.exec(ORG, SESSION, ["cat"], exec="x1", hold_stdin=True)
 
