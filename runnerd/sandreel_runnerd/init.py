@@ -18,7 +18,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 from sandreel_core.errors import Unavailable
 from sandreel_core.log import Log
@@ -68,6 +69,7 @@ class Init:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._init = is_init()
+        self._before: dict[signal.Signals, Any] = {}
         self._closing = threading.Event()
         self._ignored = 0
         self._tell_at = 1
@@ -76,6 +78,9 @@ class Init:
     def __enter__(self) -> Init:
         """Raises Unavailable when there is no thread to be had."""
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        # asyncio is woken by a byte for every signal. When an exec leaves thousands of orphans its buffer is full, which
+        # CPython tells on standard error each time: an agent must not fill the log. A wake-up more is not needed then.
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
         if self._init:
             try:
                 self._reader.start()
@@ -84,7 +89,7 @@ class Init:
         else:
             _prctl(_PR_SET_CHILD_SUBREAPER, 1)
             for number in ENDING:
-                self._loop.add_signal_handler(number, self._end)
+                self._before[number] = signal.signal(number, self._ending)
         self._reap()  # what ended before anybody listened
         return self
 
@@ -93,12 +98,15 @@ class Init:
     ) -> None:
         self._closing.set()
         self._loop.remove_signal_handler(signal.SIGCHLD)
-        if not self._init:
-            for number in ENDING:
-                self._loop.remove_signal_handler(number)
-        elif self._reader.ident is not None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._reader.ident is not None:
             signal.pthread_kill(self._reader.ident, _WAKE)
             self._reader.join()
+
+    def _ending(self, number: int, frame: FrameType | None) -> None:
+        """Not by add_signal_handler(): the byte that tells asyncio which signal it was is lost in a full buffer."""
+        self._loop.call_soon_threadsafe(self._end)
 
     def _read(self) -> None:
         """In a thread of its own: waits in the kernel, costs nothing."""

@@ -67,6 +67,8 @@ def test_a_plain_child_ends_at_a_signal_and_reaps_what_is_left_to_it() -> None:
         process.send_signal(signal.SIGTERM)
         assert line(process) == "ended"
         assert process.wait(10) == 3
+        assert process.stderr is not None
+        assert process.stderr.read() == b"", "asyncio's full buffer of signals is nobody's business"
 
 
 def test_memory_and_environment_are_closed_to_the_same_user() -> None:
