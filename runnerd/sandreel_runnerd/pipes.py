@@ -25,6 +25,7 @@ class Source:
         os.set_blocking(fd, False)
         self.fd = fd
         self._waiter: asyncio.Future[None] | None = None
+        self._watched = False
         self.closed = False
 
     def read(self, limit: int = READ_BYTES) -> bytes | None:
@@ -54,12 +55,13 @@ class Source:
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until, self.wake)
-        loop.add_reader(self.fd, self.wake)
+        if not self._watched:
+            self._watched = True
+            loop.add_reader(self.fd, self._readable)
         try:
             await waiter
         finally:
             self._waiter = None
-            loop.remove_reader(self.fd)
             if timer is not None:
                 timer.cancel()
 
@@ -70,7 +72,19 @@ class Source:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self._ignore()
             os.close(self.fd)
+
+    def _readable(self) -> None:
+        # Watched until it is found readable while nobody waits: two calls of the kernel for every block are not made.
+        if self._waiter is None:
+            self._ignore()
+        self.wake()
+
+    def _ignore(self) -> None:
+        if self._watched:
+            self._watched = False
+            asyncio.get_running_loop().remove_reader(self.fd)
 
 
 class Sink:

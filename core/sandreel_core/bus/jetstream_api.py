@@ -103,16 +103,26 @@ async def append(
     return answer
 
 
+class _Ack(msgspec.Struct):
+    seq: int | None = None
+    error: dict[str, Any] | None = None
+
+
+_ACK = msgspec.json.Decoder(_Ack)
+
+
 def parse_ack(body: bytes, about: str) -> int | SandreelError:
     """The sequence in a publish acknowledgement, or what the server said instead."""
     try:
-        answer: dict[str, Any] = msgspec.json.decode(body)
+        answer = _ACK.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Unavailable(f"{about}: an acknowledgement that is none")
-    if "error" in answer:
-        error = answer["error"]
+        answer = _Ack()
+    if answer.error is not None:
+        error = answer.error
         return to_error(error.get("code", 0), error.get("err_code", 0), error.get("description", ""), about)
-    return int(answer["seq"])
+    if answer.seq is None:
+        return Unavailable(f"{about}: an acknowledgement that is none")
+    return answer.seq
 
 
 def stream_config(stream: Stream, metadata: dict[str, str]) -> dict[str, Any]:

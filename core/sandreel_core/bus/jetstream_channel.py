@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from sandreel_core.bus.jetstream_api import parse_ack
 from sandreel_core.bus.jetstream_connection import Connection
-from sandreel_core.bus.jetstream_link import Link, status
+from sandreel_core.bus.jetstream_link import Headers, Link, status
 from sandreel_core.bus.port import OnAck
 from sandreel_core.errors import Denied, TooLarge, Unavailable
 
@@ -53,19 +52,18 @@ class JetStreamChannel:
         self._sent.clear()
         link.on_denial.add(self._on_denial)
 
-        async def on_message(message: Msg) -> None:
+        def on_message(subject: str, reply: str, headers: Headers, body: bytes) -> None:
             if self._link is link:
-                self._hear(message)
+                self._hear(int(subject.rpartition(".")[2]), headers, body)
 
-        self._subscription = await link.subscribe(f"{self._inbox}.*", on_message)
+        self._subscription = await link.tap(f"{self._inbox}.*", on_message)
 
-    def _hear(self, message: Msg) -> None:
-        token = int(message.subject.rpartition(".")[2])
+    def _hear(self, token: int, headers: Headers, body: bytes) -> None:
         subject = self._sent.pop(token, "")
-        if status(message):
+        if status(headers, body):
             self._on_ack(token, Unavailable(f"no stream keeps {subject}, or none can now"))
         else:
-            self._on_ack(token, parse_ack(message.data, subject))
+            self._on_ack(token, parse_ack(body, subject))
 
     def _on_denial(self, denied: str) -> None:
         for token in [token for token, subject in self._sent.items() if subject.lower() == denied]:

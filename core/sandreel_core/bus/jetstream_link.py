@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
@@ -25,6 +25,11 @@ _LOOK_S = 0.5
 _FLUSH_S = 5
 
 
+class Answer(NamedTuple):
+    headers: Headers
+    data: bytes
+
+
 class Link:
     """One living connection. `lost` is set when it is over; every answer that is still awaited then fails."""
 
@@ -42,7 +47,7 @@ class Link:
         self.on_denial: set[Callable[[str], None]] = {self._deny}
         self._inbox = f"{login.inbox_prefix}.{new_token()}"
         self._count = 0
-        self._answers: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._answers: dict[str, tuple[str, asyncio.Future[Answer]]] = {}
 
     def new_inbox(self) -> str:
         """A subject that nobody has used; for a subscription of its own."""
@@ -50,7 +55,7 @@ class Link:
         return f"{self._inbox}.i{self._count}"
 
     async def open(self) -> None:
-        await self.subscribe(f"{self._inbox}.r.*", self._on_answer)
+        await self.tap(f"{self._inbox}.r.*", self._on_answer)
 
     async def subscribe(self, subject: str, on_message: OnMessage, *, group: str = "") -> Subscription:
         """Without nats-py's pending limits, which drop messages: whoever subscribes bounds what can come.
@@ -97,25 +102,25 @@ class Link:
         except nats.errors.MaxPayloadError as error:
             raise TooLarge(f"{len(body)} bytes are over the server's limit of {self.client.max_payload}") from error
 
-    async def request(self, subject: str, body: bytes, *, timeout_s: float, headers: Headers | None = None) -> Msg:
+    async def request(self, subject: str, body: bytes, *, timeout_s: float, headers: Headers | None = None) -> Answer:
         """The first answer. Raises Unavailable (time-out, lost), Unserved (nobody there), Denied, TooLarge."""
         self._count += 1
         token = str(self._count)
-        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answers[token] = (subject, answer)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.publish(subject, body, f"{self._inbox}.r.{token}", headers)
-                message = await answer
+                said = await answer
         except TimeoutError as error:
             raise Unavailable(f"no answer on {subject} within {timeout_s:g} s") from error
         finally:
             self._answers.pop(token, None)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # when publishing lost the link nobody awaits what it was told
-        if status(message) == NO_RESPONDERS:
+        if status(said.headers, said.data) == NO_RESPONDERS:
             raise Unserved(f"nobody serves {subject}")
-        return message
+        return said
 
     async def end(self) -> None:
         """Returns when the link is lost. Also asks the client: nats-py calls nobody back when the socket
@@ -140,10 +145,10 @@ class Link:
             if subject.lower() == denied and not answer.done():
                 answer.set_exception(Denied(f"this user may not publish to {subject[:200]}"))
 
-    async def _on_answer(self, message: Msg) -> None:
-        _, answer = self._answers.get(message.subject.rpartition(".")[2], ("", None))
+    def _on_answer(self, subject: str, reply: str, headers: Headers, body: bytes) -> None:
+        _, answer = self._answers.get(subject.rpartition(".")[2], ("", None))
         if answer is not None and not answer.done():
-            answer.set_result(message)
+            answer.set_result(Answer(headers, body))
 
     async def _calm(self, call: Awaitable[T]) -> T:
         """Await a call of nats-py, which swallows a cancellation while it flushes: raise it again."""
@@ -160,11 +165,6 @@ class Link:
         return result
 
 
-def status(message: Msg) -> str:
+def status(headers: Headers, body: bytes) -> str:
     """The status of a message that the server itself sent, "" for any other."""
-    return status_of(message.headers or {}, message.data)
-
-
-def status_of(headers: Headers, body: bytes) -> str:
-    """As `status`."""
     return headers.get("Status", "") if not body else ""

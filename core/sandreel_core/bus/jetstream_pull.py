@@ -9,7 +9,7 @@ from msgspec import Struct
 from nats.aio.subscription import Subscription
 
 from sandreel_core.bus.jetstream_api import NS
-from sandreel_core.bus.jetstream_link import Headers, Link, status_of
+from sandreel_core.bus.jetstream_link import Headers, Link, status
 from sandreel_core.bus.port import Stored
 from sandreel_core.contract.subjects import JETSTREAM
 from sandreel_core.errors import Unavailable
@@ -116,7 +116,7 @@ class Pull:
     def _on_message(self, subject: str, reply: str, headers: Headers, body: bytes) -> None:
         if self._gone:
             return  # what comes now has a hole before it
-        code = status_of(headers, body)
+        code = status(headers, body)
         if not code or reply:
             self._outstanding -= 1
             self._ready.append((subject, reply, body))

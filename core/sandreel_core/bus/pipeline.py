@@ -23,7 +23,7 @@ Greet = Callable[[], Awaitable[None]]
 
 # Few enough that a child which prints faster than the disk syncs meets a full window soon: its next read then takes
 # more at once, instead of standing in a long queue (docs/decisions/0006). Enough to keep the server busy.
-WINDOW_MESSAGES = 12
+WINDOW_MESSAGES = 4
 WINDOW_BYTES = 4 * 1024 * 1024  # one subject's window
 TOTAL_BYTES = 32 * 1024 * 1024  # all windows of a process, so that many busy subjects stay bounded too
 ACK_TIMEOUT_S = 5.0  # longer than an fsync on a busy disk; a needless resend costs only a repeat
