@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from sandreel_core.contract import exec as c
@@ -16,13 +18,15 @@ from sandreel_runnerd.answers import Answers
 from sandreel_runnerd.host import Host
 from sandreel_runnerd.process import input_bytes
 from sandreel_runnerd.recorder import Recorder
-from sandreel_runnerd.running import RunningExec
+from sandreel_runnerd.running import TURNS_TO_THE_SOCKET, RunningExec
 
 # Commands to one exec that have no outcome yet; more are refused, but for a first cancel.
 MAX_WAITING = 256
 # A write waits for as long as the program does not read, and every outcome for room in the log; what is asked later goes
 # by them so long after it came, for otherwise a cancel could never end a program that does not read.
 OVERTAKE_AFTER_S = 0.25
+# Of its acceptance: a start is on its socket by then, and no exec has ended.
+LOG_AFTER_S = 0.002
 # What was asked of an exec that has just ended is answered within this.
 LEAVE_WITHIN_S = 2.0
 
@@ -196,7 +200,7 @@ class Execs:
     async def _accept(self, lane: Lane, start: c.Start, store: Mapping[str, str]) -> bool:
         try:
             await lane.running.prepare(store)
-            await lane.record.accept(c.Accepted(boot_id=self._boot_id), command=lane.start)
+            await self._record(lane)
         except Over:
             raise  # the spawner, who said so, answers for this boot
         except (Refused, Denied) as error:
@@ -206,10 +210,25 @@ class Execs:
             )
             await self._answers.refuse(lane.start.id, refusal, lane.start)
             return False
-        self._log.info("exec accepted", exec=start.exec)
-        lane.accepted = True
+        finally:
+            if not lane.accepted:
+                lane.running.give_up()
+        asyncio.get_running_loop().call_later(LOG_AFTER_S, partial(self._log.info, "exec accepted", exec=start.exec))
         lane.decided.set()
         return True
+
+    async def _record(self, lane: Lane) -> None:
+        """That it is accepted. It is made ready while the log stores that."""
+        recording = asyncio.ensure_future(lane.record.accept(c.Accepted(boot_id=self._boot_id), command=lane.start))
+        try:
+            for _ in range(TURNS_TO_THE_SOCKET):
+                await asyncio.sleep(0)
+            with contextlib.suppress(OSError):  # it is told by the start, which will meet it too
+                lane.running.make_ready()
+            await recording
+            lane.accepted = True
+        finally:
+            recording.cancel()
 
     async def _leave(self, lane: Lane, commands: asyncio.Task[None] | None) -> None:
         """Whoever still waits gets an answer: nobody can join, for the lane is not in the list any more."""

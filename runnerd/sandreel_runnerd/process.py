@@ -134,42 +134,70 @@ def environment(
     return env
 
 
-def spawn(recipe: Recipe) -> Spawned:
-    """Start it, in a session and process group of its own. Blocks for the half millisecond that it takes; to be
-    called from one thread only. Raises OSError, whose text says what is wrong, and leaves nothing open then."""
-    return _spawn_in_terminal(recipe, recipe.tty) if recipe.tty is not None else _spawn_with_pipes(recipe)
+class Ends:
+    """Both ends of what a child's standard streams will be. They are opened before it may start, in the time that the log
+    takes to accept it; `close` closes what `spawn` has not given to somebody."""
 
+    def __init__(self, recipe: Recipe) -> None:
+        """Raises OSError, and leaves nothing open then."""
+        self.stdin: int | None = None
+        self.stdout = -1
+        self.stderr: int | None = None
+        self.file_actions: list[tuple[Any, ...]] = []
+        self.mine, self.theirs = contextlib.ExitStack(), contextlib.ExitStack()
+        try:
+            if recipe.tty is not None:
+                self._open_terminal(recipe.tty)
+            else:
+                self._open_pipes(recipe)
+            self.file_actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()]
+        except BaseException:
+            self.close()
+            raise
 
-def _spawn_with_pipes(recipe: Recipe) -> Spawned:
-    size = THROTTLED_PIPE_BYTES if recipe.throttled else PIPE_BYTES
-    with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
-        stdin: int | None = None
+    def close(self) -> None:
+        self.mine.close()
+        self.theirs.close()
+
+    def _open_pipes(self, recipe: Recipe) -> None:
+        size = THROTTLED_PIPE_BYTES if recipe.throttled else PIPE_BYTES
         if recipe.hold or recipe.input:
-            child_stdin, stdin = _pipe(theirs, mine, size=None)
+            child_stdin, self.stdin = self._pipe(self.theirs, self.mine, size=None)
         else:
             child_stdin = os.open(os.devnull, os.O_RDONLY)
-            theirs.callback(os.close, child_stdin)
-        child_stdout, stdout = _output_pipe(theirs, mine, size)
-        child_stderr, stderr = _output_pipe(theirs, mine, size)
-        pid = _start(
-            recipe, [(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((child_stdin, child_stdout, child_stderr))]
-        )
-        mine.pop_all()
-        return Spawned(pid=pid, stdin=stdin, stdout=stdout, stderr=stderr)
+            self.theirs.callback(os.close, child_stdin)
+        self.stdout, child_stdout = self._pipe(self.mine, self.theirs, size)
+        self.stderr, child_stderr = self._pipe(self.mine, self.theirs, size)
+        for at, fd in enumerate((child_stdin, child_stdout, child_stderr)):
+            self.file_actions.append((os.POSIX_SPAWN_DUP2, fd, at))
 
-
-def _spawn_in_terminal(recipe: Recipe, size: c.Terminal) -> Spawned:
-    with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
-        master, slave = terminal.open_terminal(size.cols, size.rows)
-        mine.callback(os.close, master)
-        theirs.callback(os.close, slave)
-        writer = os.dup(master)
-        mine.callback(os.close, writer)
+    def _open_terminal(self, size: c.Terminal) -> None:
+        self.stdout, slave = terminal.open_terminal(size.cols, size.rows)
+        self.mine.callback(os.close, self.stdout)
+        self.theirs.callback(os.close, slave)
+        self.stdin = os.dup(self.stdout)
+        self.mine.callback(os.close, self.stdin)
         # The leader of a new session that opens a terminal has it as its controlling one, so that Ctrl-C works.
-        opened = (os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)
-        pid = _start(recipe, [opened, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)])
-        mine.pop_all()
-        return Spawned(pid=pid, stdin=writer, stdout=master, stderr=None)
+        self.file_actions.append((os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0))
+        self.file_actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+
+    @staticmethod
+    def _pipe(readers: contextlib.ExitStack, writers: contextlib.ExitStack, size: int | None) -> tuple[int, int]:
+        reader, writer = pipe(size)
+        readers.callback(os.close, reader)
+        writers.callback(os.close, writer)
+        return reader, writer
+
+
+def spawn(recipe: Recipe, ends: Ends) -> Spawned:
+    """Start it, in a session and process group of its own. Blocks for the half millisecond that it takes; to be
+    called from one thread only. Raises OSError, whose text says what is wrong, and leaves nothing open then."""
+    try:
+        pid = _start(recipe, ends.file_actions)
+        ends.mine.pop_all()
+    finally:
+        ends.close()
+    return Spawned(pid=pid, stdin=ends.stdin, stdout=ends.stdout, stderr=ends.stderr)
 
 
 def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
@@ -178,7 +206,6 @@ def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
     the directory, so runnerd does for as long as it takes; nothing of runnerd goes by a relative path. A thread
     would gain nothing: CPython holds its lock over this call.
     """
-    closed = [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()]
     here = os.open(".", os.O_PATH | os.O_DIRECTORY)
     try:
         os.chdir(recipe.cwd)
@@ -186,7 +213,7 @@ def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
             recipe.argv[0],
             recipe.argv,
             recipe.env,
-            file_actions=[*file_actions, *closed],
+            file_actions=file_actions,
             setsid=True,
             setsigmask=(),
             setsigdef=_DEFAULT_SIGNALS,
@@ -195,7 +222,6 @@ def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
         with contextlib.suppress(OSError):  # it may be closed to us by now; what was started runs all the same
             os.fchdir(here)
         os.close(here)
-    raise_oom_score(pid)
     return pid
 
 
@@ -207,20 +233,6 @@ def _inheritable() -> list[int]:
             if int(name) > 2 and os.get_inheritable(int(name)):
                 found.append(int(name))
     return found
-
-
-def _pipe(theirs: contextlib.ExitStack, mine: contextlib.ExitStack, size: int | None) -> tuple[int, int]:
-    reader, writer = pipe(size)
-    theirs.callback(os.close, reader)
-    mine.callback(os.close, writer)
-    return reader, writer
-
-
-def _output_pipe(theirs: contextlib.ExitStack, mine: contextlib.ExitStack, size: int) -> tuple[int, int]:
-    reader, writer = pipe(size)
-    mine.callback(os.close, reader)
-    theirs.callback(os.close, writer)
-    return writer, reader
 
 
 def started(start: c.Start, recipe: Recipe, pid: int) -> c.Started:
@@ -243,8 +255,8 @@ def started(start: c.Start, recipe: Recipe, pid: int) -> c.Started:
 
 
 def raise_oom_score(pid: int) -> None:
-    """So that the kernel ends the new process, or what it starts, before it ends runnerd. A system that forbids it is
-    left as it is."""
+    """So that the kernel ends the new process, or what it starts from now on, before it ends runnerd. A system that
+    forbids it is left as it is."""
     with contextlib.suppress(OSError, ValueError):
         score = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR)
         try:

@@ -31,8 +31,10 @@ class RunningExec:
 
         running = RunningExec(start, host=…, recorder=…, attended=…)
         await running.prepare(<session's environment>)      # Refused: BAD_REQUEST, INVALID_CWD, SECRET_UNAVAILABLE
-        await recorder.accept(Accepted(…), command=…)
+        await recorder.accept(Accepted(…), command=…)       # while it waits: running.make_ready()
         exited = await running.run()               # as a task of its own; returns when the end is acknowledged
+
+    or, when it was not accepted, `running.give_up()`.
 
     The id, its uniqueness and the limit of live execs are the handler's to check, before `prepare`.
 
@@ -69,6 +71,9 @@ class RunningExec:
             )
         )
         self._recipe: process.Recipe | None = None
+        self._ends: process.Ends | None = None
+        # Counted before it starts: a hog may be killed before this process gets its next turn.
+        self._oom_kills_before: int | None = None
         self._child: Child | None = None
         self._group: Group | None = None
         self._streams = Streams(start, self._record)
@@ -82,6 +87,17 @@ class RunningExec:
     async def prepare(self, store: Mapping[str, str]) -> None:
         """Check what is asked for; `store` is the session's environment. Raises Refused; nothing has been recorded or started then."""
         self._recipe = await self._host.recipe(self.start, store)
+
+    def make_ready(self) -> None:
+        """What a start needs and can be had before: so much less stands between acceptance and start. Once; `run` does it
+        when nobody has."""
+        if self._ends is None and self._recipe is not None:
+            self._oom_kills_before = oom_kills()
+            self._ends = process.Ends(self._recipe)
+
+    def give_up(self) -> None:
+        """It will not run."""
+        self._tear_down()
 
     async def run(self) -> c.Exited:
         """Start it, record it, and conclude. See the class for what is raised."""
@@ -165,9 +181,8 @@ class RunningExec:
     async def _run(self) -> c.Exited:
         recipe = self._recipe
         assert recipe is not None  # noqa: S101 - prepare has set it
-        # Before it starts: a hog may be killed before this process gets its next turn.
-        oom_kills_before = oom_kills()
         try:
+            self.make_ready()
             child = self._child = self._host.children.start(self._start)
         except (OSError, ValueError) as error:
             self._begun.set()
@@ -187,6 +202,7 @@ class RunningExec:
             tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
             for _ in range(TURNS_TO_THE_SOCKET):
                 await asyncio.sleep(0)
+            process.raise_oom_score(child.pid)
             self._apply(self._life.begin(begun_at))
             pumps = [tasks.create_task(output.pump()) for output in self._streams.outputs]
             tasks.create_task(self._await_pumps(pumps))
@@ -197,7 +213,7 @@ class RunningExec:
             await self._keep_time()
             noting.cancel()
             stepping_back.cancel()
-            outcome = await group.clear(self.start.leftovers, oom_kills_before=oom_kills_before)
+            outcome = await group.clear(self.start.leftovers, oom_kills_before=self._oom_kills_before)
             self._streams.close_soon()
         await self._streams.note()
         ending = outcome.ending
@@ -218,7 +234,8 @@ class RunningExec:
 
     def _start(self) -> int:
         assert self._recipe is not None  # noqa: S101
-        spawned = process.spawn(self._recipe)
+        assert self._ends is not None  # noqa: S101
+        spawned = process.spawn(self._recipe, self._ends)
         self._streams.adopt(spawned)
         return spawned.pid
 
@@ -316,4 +333,6 @@ class RunningExec:
         self._begun.set()
         if self._group is not None:
             self._group.abandon()
+        if self._ends is not None:
+            self._ends.close()
         self._streams.close()

@@ -57,9 +57,9 @@ async def test_the_count_of_before_is_taken_before_the_exec_can_add_to_it(
     kills = 0
     spawn = process.spawn
 
-    def spawn_and_kill(recipe: process.Recipe) -> process.Spawned:
+    def spawn_and_kill(recipe: process.Recipe, ends: process.Ends) -> process.Spawned:
         nonlocal kills
-        spawned = spawn(recipe)
+        spawned = spawn(recipe, ends)
         kills += 1  # it was the one, before this process got another turn
         return spawned
 
