@@ -40,6 +40,17 @@ def chatter(lines: int) -> list[str]:
     return [sys.executable, "-I", "-c", CHATTER, str(lines)]
 
 
+def stamped(burst: int) -> str:
+    """`burst` lines of 100 bytes that say what time it is."""
+    return (f"{time.time():.6f}".ljust(99, ".") + "\n") * burst
+
+
+def ages(text: str | bytes) -> list[float]:
+    """How old each line of `stamped` is, seconds."""
+    now = time.time()
+    return [now - float(line[:17]) for line in text.splitlines()]
+
+
 class Block(msgspec.Struct):
     stream: str
     line: int
@@ -200,8 +211,8 @@ async def _publish_alone(lines: int, subject: str) -> None:
     await client.close()
 
 
-async def _tick_alone(rate: int, count: int, subject: str) -> None:
-    """Publish `count` timestamps at `rate` a second, each in a block of its own."""
+async def _tick_alone(rate: int, count: int, burst: int, subject: str) -> None:
+    """Publish `count` blocks at `rate` a second, each of `burst` lines that say when it was made."""
     netloc, creds = json.loads(sys.stdin.read())
     client = await nats.connect(f"nats://{netloc}", user_credentials=creds)
     publisher = await Publisher(client).start()
@@ -209,7 +220,8 @@ async def _tick_alone(rate: int, count: int, subject: str) -> None:
     for _ in range(count):
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        await publisher.publish(subject, msgspec.json.encode(Block("stdout", 1, 1, repr(time.time()))))
+        text = stamped(burst)
+        await publisher.publish(subject, msgspec.json.encode(Block("stdout", 1, burst, text)))
     await publisher.drain()
     await client.close()
 
@@ -236,4 +248,5 @@ if __name__ == "__main__":
     elif sys.argv[1] == "echo":
         asyncio.run(_echo_alone(sys.argv[2], sys.argv[3]))
     else:
-        asyncio.run(_tick_alone(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+        rate, count, burst = map(int, sys.argv[2:5])
+        asyncio.run(_tick_alone(rate, count, burst, sys.argv[5]))

@@ -25,7 +25,7 @@ for _ in range(count):
     os.write(1, (f'{time.time():.6f}'.ljust(99, '.') + chr(10)).encode() * burst)
 """
 ECHOES = 200
-ROUNDS = 3
+ROUNDS = 5
 
 
 async def _ours(rig: Rig, session: str, rate: int, count: int, burst: int) -> tuple[list[float], float]:
@@ -33,27 +33,29 @@ async def _ours(rig: Rig, session: str, rate: int, count: int, burst: int) -> tu
     handle = await rig.client.exec(
         ORG, session, [sys.executable, "-I", "-c", TICKER, str(rate), str(count), str(burst)]
     )
-    ages, began = [], 0.0
+    ages: list[float] = []
+    began = 0.0
     async with aclosing(handle.follow()) as items:
         async for item in items:
             if isinstance(item, Output):
-                now = time.time()
-                began = began or now
-                ages += [now - float(line[:17]) for line in item.data.splitlines()]
+                began = began or time.time()
+                ages += bare.ages(item.data)
     assert len(ages) == count * burst
     return ages, len(ages) / (time.time() - began)
 
 
-async def _bare(rig: Rig, rate: int, count: int, subject: str) -> list[float]:
+async def _bare(rig: Rig, rate: int, count: int, burst: int, subject: str) -> list[float]:
+    """The same lines, in blocks of the same size."""
     ages: list[float] = []
     decoder = msgspec.json.Decoder(bare.Block)
 
     def on_body(body: bytes) -> bool:
-        ages.append(time.time() - float(decoder.decode(body).text))
-        return len(ages) >= count
+        ages.extend(bare.ages(decoder.decode(body).text))
+        return len(ages) >= count * burst
 
     ticker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.bare", "tick", str(rate), str(count), subject), stdin=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "bench.bare", "tick", str(rate), str(count), str(burst), subject),
+        stdin=asyncio.subprocess.PIPE,
     )
     assert ticker.stdin is not None
     ticker.stdin.write(bare.address(rig.bare))
@@ -92,7 +94,7 @@ async def lines(rig: Rig) -> list[Figure]:
             for turn in range(ROUNDS):
                 ages, reached = await _ours(rig, session, rate, count, burst)
                 ours.append(ages)
-                reference.append(await _bare(rig, rate, count, f"bench.tick.{rate}.{turn}"))
+                reference.append(await _bare(rig, rate, count, burst, f"bench.tick.{rate}.{turn}"))
             figures += _figures(name, ours, reference, {"lines/s reached": reached})
         figures += await _echo(rig, session)
     return figures
