@@ -128,15 +128,20 @@ class Engine:
 
     async def ended(self, id: str, within_s: float) -> bool:
         """Whether it does not run (any more), after `within_s` at the latest, which nobody can cut short. Raises NotFound."""
+        return await self.exit_code(id, within_s) is not None
 
-        def wait(api: docker.APIClient) -> bool:
+    async def exit_code(self, id: str, within_s: float) -> int | None:
+        """Of its main process, as in a shell, as soon as the engine knows that it has ended: what held it together (its
+        network) may be taken down later than that, and a listing tell later of it. None after `within_s`, which nobody
+        can cut short. Raises NotFound."""
+
+        def wait(api: docker.APIClient) -> int | None:
             try:
-                api.wait(id, timeout=max(within_s, 0.01), condition="not-running")
+                return int(api.wait(id, timeout=max(within_s, 0.01), condition="not-running")["StatusCode"])
             except (requests.ReadTimeout, requests.ConnectionError) as error:
                 if not _is_late(error):
                     raise
-                return False
-            return True
+                return None
 
         return await self._ask(wait)
 

@@ -5,6 +5,7 @@ Every effect loads the session anew and does nothing where the log has moved on.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -185,23 +186,24 @@ class Effects:
             session = record.session
             if session.phase not in BOOTING or boot_id_of(session.incarnation, session.boot) != boot_id:
                 return None
-            await self._release(key, session)
+            commands_until = await self._let_go(key, session)
             where = stage or ("resume" if session.phase == "resuming" else "provision")
             return Failed(
                 stage="boot" if where == "boot" else "resume" if where == "resume" else "provision",
                 code=code,
                 message=message[:4096],
-                commands_until=await self._journal.commands_last(),
+                commands_until=commands_until,
             )
 
         await self._journal.decide(key, choose)
 
     async def _halt(self, action: r.Halt) -> None:
-        session = await self._session(action.key)
+        known = await self._journal.load(action.key)
+        session = known.record.session
         if session.phase not in (*RUNNING, "stopping"):
             return
         boot_id = boot_id_of(session.incarnation, session.boot)
-        death = await self._confirm(action.key, action.boot_id, session)
+        death = action.death or await self._confirm(action.key, action.boot_id, session)
         if death is None:
             return
 
@@ -210,14 +212,16 @@ class Effects:
             if current.phase not in (*RUNNING, "stopping") or boot_id_of(current.incarnation, current.boot) != boot_id:
                 return None
             reason = (current.stop_reason or "asked") if current.phase == "stopping" else death.cause
-            await self._release(action.key, current)
-            return Stopped(reason=reason, commands_until=await self._journal.commands_last())
+            return Stopped(reason=reason, commands_until=await self._let_go(action.key, current))
 
-        await self._journal.decide(action.key, choose)
+        await self._journal.decide(action.key, choose, known=known)
 
     async def _remove(self, action: r.Remove) -> None:
-        session = await self._session(action.key)
-        if session.phase != "destroying" or await self._confirm(action.key, action.boot_id, session) is None:
+        known = await self._journal.load(action.key)
+        session = known.record.session
+        if session.phase != "destroying":
+            return
+        if (action.death or await self._confirm(action.key, action.boot_id, session)) is None:
             return
         with suppress(Denied):  # another installation's: nothing of ours is there to be deleted
             await self._destroy(action.key, session)
@@ -225,10 +229,9 @@ class Effects:
         async def choose(record: Record, _: frozenset[str]) -> Event | None:
             if record.session.phase != "destroying" or record.session.incarnation != session.incarnation:
                 return None
-            await self._release(action.key, record.session)
-            return Destroyed(commands_until=await self._journal.commands_last())
+            return Destroyed(commands_until=await self._let_go(action.key, record.session))
 
-        await self._journal.decide(action.key, choose)
+        await self._journal.decide(action.key, choose, known=known)
 
     async def _quell(self, action: r.Quell) -> None:
         session = await self._session(action.key)
@@ -278,8 +281,14 @@ class Effects:
             return Death("killed")  # somebody has removed it: nothing that ends by itself leaves no trace
         return Death("exited") if foreign or found.status == "dead" else None
 
+    async def _let_go(self, key: Key, session: Session) -> int:
+        """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free. CMD's last
+        sequence, up to which commands were the boot's."""
+        # Asked for behind the load whose revision the append expects, as `choose` is.
+        commands_last, _ = await asyncio.gather(self._journal.commands_last(), self._release(key, session))
+        return commands_last
+
     async def _release(self, key: Key, session: Session) -> None:
-        """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free."""
         if self._places is not None:
             await self._places.take(key, boot_id_of(session.incarnation, session.boot))
         claim = claim_of(key, session, self._backend.node)
@@ -293,8 +302,7 @@ class Effects:
         await self._journal.decide(key, choose)
 
     async def _session(self, key: Key) -> Session:
-        record, _, _ = await self._journal.load(key)
-        return record.session
+        return (await self._journal.load(key)).record.session
 
 
 def claim_of(key: Key, session: Session, node: str) -> Claim | None:

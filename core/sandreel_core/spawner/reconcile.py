@@ -14,7 +14,7 @@ from typing import Literal
 
 from sandreel_core.contract.session import StopReason
 from sandreel_core.session import RUNNING, Session
-from sandreel_core.spawner.backend import Key, Sandbox, boot_id_of, boot_order
+from sandreel_core.spawner.backend import Death, Key, Sandbox, boot_id_of, boot_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +45,22 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Confirm the boot's death (None: there is none), then append `session.stopped`. `reason` None: its cause."""
+    """Confirm the boot's death (None: there is none), then append `session.stopped`. `reason` None: its cause.
+    `death`: the backend has confirmed it already."""
 
     key: Key
     boot_id: str | None
     reason: StopReason | None
+    death: Death | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Confirm the boot's death, delete the workspace, then append `session.destroyed`."""
+    """Confirm the boot's death, delete the workspace, then append `session.destroyed`. `death`: as of `Halt`."""
 
     key: Key
     boot_id: str | None
+    death: Death | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
     status = sandbox.status if sandbox is not None and boot_id else "absent"
     waited_s = (now - session.changed_at).total_seconds() if session.changed_at else 0.0
     late = waited_s > rules.boot_within_s
+    found_id, death = (sandbox.boot_id, sandbox.death) if sandbox is not None else (None, None)
     match session.phase:
         case "requested" | "resuming":
             if status == "running" and sandbox is not None:
@@ -193,12 +197,11 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
                 return _fail(key, boot_id, session, "BOOT_TIMEOUT", "runnerd was not ready in time")
         case "ready" | "degraded":
             if status != "running":
-                return Halt(key, boot_id, None)
+                return Halt(key, boot_id, None, sandbox.death if sandbox is not None and boot_id else None)
         case "stopping":
-            live = sandbox.boot_id if sandbox is not None else None
-            return Halt(key, live, session.stop_reason or "asked")
+            return Halt(key, found_id, session.stop_reason or "asked", death)
         case "destroying":
-            return Remove(key, sandbox.boot_id if sandbox is not None else None)
+            return Remove(key, found_id, death)
         case "stopped" | "failed":
             if sandbox is None:
                 return None
