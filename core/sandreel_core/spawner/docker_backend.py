@@ -41,6 +41,7 @@ class DockerBackend:
 
     name = "docker"
     single_node = True
+    exclusive_names = True  # `docker_plan.mark`
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """What reconcile asks for, done: first the backend, then the one event that says so (design §3, outbox).
 
-Every effect loads the session anew and does nothing where the log has moved on.
+Every effect loads the session anew and does nothing where the log has moved on; what is hastened does what never
+becomes wrong, and finds out before it writes.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, BootSpec, Death, Key, Sandbox, boot_id_of, boot_order
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_core.spawner.issuer import Issuer
-from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.journal import Journal, Loaded
 from sandreel_core.spawner.places import Places
 from sandreel_core.spawner.quota import Claim, Quota
-from sandreel_core.spawner.sessions import Record
+from sandreel_core.spawner.sessions import Known, Record
 
 # Backends grant a runnerd so long after SIGTERM (design §5); one that was never ready has nothing to end.
 GRACE_S = 20.0
@@ -101,9 +102,9 @@ class Effects:
             case r.Fail():
                 await self._fail(action)
             case r.Halt():
-                await self._halt(action)
+                await self._halt(action, await self._journal.load(action.key))
             case r.Remove():
-                await self._remove(action)
+                await self._remove(action, await self._journal.load(action.key))
             case r.Quell():
                 await self._quell(action)
             case r.Discard():
@@ -114,6 +115,14 @@ class Effects:
                 await self._turn(action.key, action.boot_id, "degraded", Recovered(reason="its heartbeat is back"))
             case r.Sweep():
                 raise TypeError("a sweep is done by Sweeper")
+
+    async def hasten(self, action: r.Halt | r.Remove, known: Known) -> bool:
+        """As `perform`, by what is known of the session. False: there is something else, look at it first."""
+        loaded = Loaded(known.record, known.revision, frozenset())
+        try:
+            return await (self._halt(action, loaded) if isinstance(action, r.Halt) else self._remove(action, loaded))
+        except Conflict:
+            return False
 
     # -- starting
 
@@ -197,15 +206,15 @@ class Effects:
 
         await self._journal.decide(key, choose)
 
-    async def _halt(self, action: r.Halt) -> None:
-        known = await self._journal.load(action.key)
+    async def _halt(self, action: r.Halt, known: Loaded) -> bool:
+        """False: something is there that the caller did not know of."""
         session = known.record.session
         if session.phase not in (*RUNNING, "stopping"):
-            return
+            return True
         boot_id = boot_id_of(session.incarnation, session.boot)
         death = action.death or await self._confirm(action.key, action.boot_id, session)
         if death is None:
-            return
+            return False
 
         async def choose(record: Record, _: frozenset[str]) -> Event | None:
             current = record.session
@@ -215,14 +224,15 @@ class Effects:
             return Stopped(reason=reason, commands_until=await self._let_go(action.key, current))
 
         await self._journal.decide(action.key, choose, known=known)
+        return True
 
-    async def _remove(self, action: r.Remove) -> None:
-        known = await self._journal.load(action.key)
+    async def _remove(self, action: r.Remove, known: Loaded) -> bool:
+        """False: as of `_halt`. Raises Conflict."""
         session = known.record.session
         if session.phase != "destroying":
-            return
+            return True
         if (action.death or await self._confirm(action.key, action.boot_id, session)) is None:
-            return
+            return False
         with suppress(Denied):  # another installation's: nothing of ours is there to be deleted
             await self._destroy(action.key, session)
 
@@ -232,6 +242,7 @@ class Effects:
             return Destroyed(commands_until=await self._let_go(action.key, record.session))
 
         await self._journal.decide(action.key, choose, known=known)
+        return True
 
     async def _quell(self, action: r.Quell) -> None:
         session = await self._session(action.key)

@@ -29,9 +29,18 @@ class Loaded(NamedTuple):
 class Journal:
     """The spawner's pen. `source` names this spawner in what it writes."""
 
-    def __init__(self, bus: Bus, *, source: str, partitions: int) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        source: str,
+        partitions: int,
+        appended: Callable[[str, Envelope, int, int], None] = lambda *_: None,
+    ) -> None:
+        """appended: told of every event: its subject, itself, the revision that it was expected behind, its own."""
         self._bus = bus
         self._source = source
+        self._appended = appended
         self._partitions = partitions
 
     def subjects(self, key: Key) -> SessionSubjects:
@@ -65,7 +74,9 @@ class Journal:
         elif cause is not None:
             attributes = {"causationid": cause, "correlationid": cause}
         envelope = seal(event, id=new_id(), source=self._source, subject=subject, time=now(), n=n, **attributes)
-        return await self._bus.append(subject, encode(envelope), expected=expected)
+        sequence = await self._bus.append(subject, encode(envelope), expected=expected)
+        self._appended(subject, envelope, expected, sequence)
+        return sequence
 
     async def decide(
         self,

@@ -158,6 +158,22 @@ def reconcile(
     return actions
 
 
+def hasten(key: Key, session: Session, rules: Rules) -> Halt | Remove | None:
+    """What the log alone asks for, before anybody has looked at what the backend has: that the boot which it knows ends, or
+    that what is left of one goes whose end it knows. Neither is ever taken back, and both name the boot, so that
+    a session that is older than the log does no harm. Where they meet something else it is for `reconcile`."""
+    due = boot_id_of(session.incarnation, session.boot)
+    if session.unreadable or session.boot_id != due or session.node != rules.node:
+        return None
+    if rules.backend and session.backend != rules.backend:
+        return None
+    if session.phase == "stopping" and session.commands_after is not None:
+        return Halt(key, due, session.stop_reason or "asked")
+    if session.phase == "destroying":
+        return Remove(key, due, Death("exited") if session.commands_after is None else None)
+    return None
+
+
 def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, rules: Rules) -> Action | None:
     """What log and backend together ask for."""
     if session.unreadable or session.node not in ("", rules.node):
