@@ -21,10 +21,11 @@ from sandreel_core.metrics import Metrics
 from sandreel_core.session import ACTIVE, Session
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, Key, Sandbox
+from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.bootstrap import Desk
 from sandreel_core.spawner.closing import Closing
 from sandreel_core.spawner.commands import Limits, commands
-from sandreel_core.spawner.effects import BootTerms, Effects, claim_of
+from sandreel_core.spawner.effects import Effects, claim_of
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.hold import TICK_S, Holding
 from sandreel_core.spawner.home import settle_at

@@ -55,7 +55,7 @@ def sandbox(status: Status = "running", *, boot_id: str = "1-1", age_s: float = 
 
 
 def test_what_the_log_alone_asks_for_is_hastened() -> None:
-    known = {"boot_id": "1-1", "node": "here", "contract_version": 1}
+    known: dict[str, Any] = {"boot_id": "1-1", "node": "here", "contract_version": 1}
     over = {**known, "commands_after": None, "commands_until": 7}
     for found, due in (
         (session("stopping", stop_reason="idle"), Halt(KEY, "1-1", "idle")),
