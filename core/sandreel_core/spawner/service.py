@@ -210,7 +210,9 @@ class Spawner:
             return
 
         async def close() -> bool:
-            await self._closing.close(key, self._sessions.get(key).record)
+            # The next boot may be over as well by then.
+            while self._closing.is_due(key, record := self._sessions.get(key).record):
+                await self._closing.close(key, record)
             return False
 
         self._being_closed.add(key)
