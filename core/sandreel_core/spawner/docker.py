@@ -293,12 +293,13 @@ def _ours(error: BaseException) -> SandreelError:
         return Unavailable(f"the engine's disk is full: {said}", retry_after_s=30)
     if code == 400:
         return Refused("BAD_REQUEST", said)
-    if code in (304, 403, 409):  # 403: what is in use (networks) or not allowed in this state
+    if code in (304, 403, 409) or _APART in said:  # 403: what is in use (networks) or not allowed in this state
         return Conflict(said)
     return Unavailable(f"the container engine failed: {said}", retry_after_s=5)
 
 
 # By their words: 20.10 says 403, 409 or 500 to these, depending on who in it found out.
+_APART = "is not connected to the network"  # also when there is no such network (any more)
 _TAKEN = ("is already in use by container", "Pool overlaps", "already exists in network", "network with name")
 
 
