@@ -7,6 +7,7 @@ becomes wrong, and finds out before it writes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 
 from sandreel_core.contract.message import Event
@@ -250,16 +251,15 @@ class Effects:
     async def _let_go(self, key: Key, session: Session) -> int:
         """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free. CMD's last
         sequence, up to which commands were the boot's."""
-        # Asked for behind the load whose revision the append expects, as `choose` is.
-        commands_last, _ = await asyncio.gather(self._journal.commands_last(), self._release(key, session))
-        return commands_last
-
-    async def _release(self, key: Key, session: Session) -> None:
+        releases: list[Awaitable[None]] = []
         if self._places is not None:
-            await self._places.take(key, boot_id_of(session.incarnation, session.boot))
+            releases.append(self._places.take(key, boot_id_of(session.incarnation, session.boot)))
         claim = claim_of(key, session, self._backend.node)
         if claim is not None:
-            await self._quota.release(claim)
+            releases.append(self._quota.release(claim))
+        # Asked for behind the load whose revision the append expects, as `choose` is.
+        commands_last, _ = await asyncio.gather(self._journal.commands_last(), asyncio.gather(*releases))
+        return commands_last
 
     async def _turn(self, key: Key, boot_id: str, phase: str, event: Event) -> None:
         def choose(record: Record, _: frozenset[str]) -> Event | None:
