@@ -51,7 +51,8 @@ class RunSpec(Struct, frozen=True, kw_only=True):
 
 class Launch(Struct, frozen=True, kw_only=True):
     """How a program is started: what `Client.exec` takes under the same names. `stdin` is its first input, of any length
-    (`exec.start` takes 64 KiB, the rest is written behind it)."""
+    (`exec.start` takes 64 KiB, the rest is written behind it); `files` are written before it starts, by their absolute paths in
+    the workspace."""
 
     argv: list[str]
     cwd: str
@@ -59,6 +60,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     secret_env: dict[str, SecretRef]
     stdin: bytes = b""
     hold_stdin: bool = False
+    files: dict[str, bytes] = {}
 
 
 class Adapter(Struct, frozen=True, kw_only=True):

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sandreel_bridge.adapters.adapter import Adapter, Launch, RunSpec, with_instructions
+from sandreel_bridge.adapters.adapter import BROWSER, HOME, Adapter, Launch, RunSpec, with_instructions
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
 
 NAME = "gemini-cli"
+_HOME = f"{HOME}/.gemini-cli"
 _SENTENCE = 4096
 # A text that grows longer than this comes as several.
 _MAX_TEXT_CHARACTERS = 64 * 1024
@@ -23,8 +24,16 @@ _APPROVAL_MODES = {"plan": "plan", "execute": "yolo"}
 
 
 def launch(spec: RunSpec) -> Launch:
-    """The prompt is its input. It takes a limit of turns and MCP servers from files alone, so that both are what the session's
-    settings say."""
+    """The prompt is its input. What has no option goes into the settings of a home of its own: a file of settings for the
+    whole system it takes only from root."""
+    settings: dict[str, Any] = {
+        # Asked for in so many words: with a base URL of another host it would guess one that it then refuses.
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "privacy": {"usageStatisticsEnabled": False},
+        "model": {"maxSessionTurns": spec.max_turns},
+    }
+    if spec.mcp:
+        settings["mcpServers"] = {"playwright": {"command": BROWSER}}
     argv = ["gemini", "-o", "stream-json", "--approval-mode", _APPROVAL_MODES[spec.permission_mode], "--skip-trust"]
     argv += ["-m", spec.model] if spec.model else []
     argv += ["--resume", spec.resume] if spec.resume else []
@@ -35,9 +44,11 @@ def launch(spec: RunSpec) -> Launch:
             "GOOGLE_GEMINI_BASE_URL": f"{spec.gateway.base_url}/genai",
             # Without it the program is a launcher, which ignores signals.
             "GEMINI_CLI_NO_RELAUNCH": "true",
+            "GEMINI_CLI_HOME": _HOME,
         },
         secret_env={"GEMINI_API_KEY": spec.gateway.key},
         stdin=with_instructions(spec).encode(),
+        files={f"{_HOME}/.gemini/settings.json": msgspec.json.encode(settings)},
     )
 
 
@@ -135,10 +146,12 @@ class GeminiLines(Struct):
     def _result(self, said: _Line, n: int) -> t.AgentResult:
         self.answered = True
         failed = said.status != "success"
+        # By its name in the program's source: no recording has one.
+        limited = said.error is not None and said.error.type == "FatalTurnLimitedError"
         stats = said.stats
         return t.AgentResult(
             source_n=n,
-            status="error" if failed else "completed",
+            status="max_turns" if limited else "error" if failed else "completed",
             agent_session_id=self.session_id,
             final_text=None if failed else self.last_text,
             error=said.error.message[:_SENTENCE] if failed and said.error is not None else None,
