@@ -57,7 +57,7 @@ def test_a_failure_and_a_long_output_are_said() -> None:
 
 def test_nothing_steers_the_terminal() -> None:
     evil = "a\x1b]0;title\x07\x9b2J\rb\u202e"
-    everything = [
+    everything: list[AgentItem] = [
         *(Typed(evil), text(evil + "\n" + evil), use(evil, evil, command=evil), use("b", evil, x=evil)),
         *(result("b", evil, is_error=True), result("c", [{"type": "text", "text": evil}]), result("d", {"x": evil})),
         t.RunStarted(source_n=1, agent=evil, agent_session_id=evil, model=evil),
