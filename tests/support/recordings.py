@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +23,12 @@ class Recording(NamedTuple):
 
     @property
     def stdout(self) -> bytes:
-        return (HOME / self.agent / f"{self.name}.jsonl").read_bytes()
+        return _read(HOME / self.agent / f"{self.name}.jsonl")
 
     @property
     def exit_code(self) -> int | None:
         """None after a signal."""
-        code: int = json.loads((HOME / self.agent / "exits.json").read_text())[self.name]
+        code: int = json.loads(_read(HOME / self.agent / "exits.json"))[self.name]
         return code if code >= 0 else None
 
     def reader(self) -> Reader:
@@ -43,6 +44,11 @@ class Recording(NamedTuple):
         data = self.stdout
         places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
         return [data[begin:end] for begin, end in pairwise(places)]
+
+
+@cache
+def _read(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 RECORDINGS = [

@@ -87,6 +87,11 @@ def micro_usd(usd: float | None) -> int | None:
     return round(usd * 1_000_000) if usd is not None and 0 < usd < _MAX_USD else None
 
 
+def sentence(text: str) -> str:
+    """As much of it as a sentence of the contract holds."""
+    return text[:4096]
+
+
 def summed(usages: Iterable[Usage]) -> Usage:
     """Of usages that do not overlap. The sum has no price as soon as one of them has none; of none it is zero."""
     total = Usage(cost_micro_usd=0)

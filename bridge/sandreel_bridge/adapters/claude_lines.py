@@ -1,25 +1,23 @@
 """What Claude Code prints with `--output-format stream-json`, as agent events. Pure.
 
-Observed with 2.1.330 (`tests/bridge/recordings/claude_code`). The shapes name only what is used: a line of another shape is
-passed on as it came.
+Observed with 2.1.330 (`tests/bridge/recordings/claude-code`). The shapes of its lines are in `claude_shapes`.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from sandreel_bridge.adapters.adapter import micro_usd, summed
+from sandreel_bridge.adapters.adapter import sentence, summed
+from sandreel_bridge.adapters.claude_shapes import Assistant, Block, Line, Result, Streamed, System, Tokens, User
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
-from sandreel_core.contract.message import Count
 
 NAME = "claude-code"
 # Ids of messages whose usage was told. A message's lines come together, except that sub-agents' come between them.
 _REMEMBERED = 256
-_SENTENCE = 4096
 # Of the model name: texts that the program made up itself.
 _SYNTHETIC = "<synthetic>"
 # `system` lines that say nothing that another line does not say as well.
@@ -27,123 +25,8 @@ _SILENT = frozenset(
     {"status", "thinking_tokens", "background_tasks_changed", "task_progress", "task_updated", "ui_invalidate"}
 )
 
-
-class _Tokens(Struct):
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
-
-    def usage(self) -> t.Usage:
-        read, created = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
-        return t.Usage(
-            input_tokens=(self.input_tokens or 0) + read + created,
-            output_tokens=self.output_tokens or 0,
-            cache_read_input_tokens=read,
-            cache_creation_input_tokens=created,
-        )
-
-
-class _ModelTokens(Struct, frozen=True, rename="camel"):
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cache_read_input_tokens: Count = 0
-    cache_creation_input_tokens: Count = 0
-    cost_usd: float | None = msgspec.field(name="costUSD", default=None)
-
-    def usage(self) -> t.Usage:
-        read, created = self.cache_read_input_tokens, self.cache_creation_input_tokens
-        return t.Usage(
-            input_tokens=self.input_tokens + read + created,
-            output_tokens=self.output_tokens,
-            cache_read_input_tokens=read,
-            cache_creation_input_tokens=created,
-            cost_micro_usd=micro_usd(self.cost_usd),
-        )
-
-
-class _Message(Struct, frozen=True):
-    content: str | list[Raw] = ""
-    id: str | None = None
-    model: str | None = None
-    usage: _Tokens | None = None
-
-
-class _Block(Struct, frozen=True):
-    type: str
-    text: str = ""
-    id: str = ""
-    name: str = ""
-    input: Any = None
-    tool_use_id: str = ""
-    content: Any = None
-    is_error: bool | None = None
-
-
-class _Delta(Struct, frozen=True):
-    type: str | None = None
-    text: str | None = None
-
-
-class _Event(Struct, frozen=True):
-    type: str
-    message: _Message | None = None
-    delta: _Delta | None = None
-    usage: _Tokens | None = None
-
-
-class _Streamed(Struct, frozen=True, tag_field="type", tag="stream_event"):
-    event: _Event
-    parent_tool_use_id: str | None = None
-
-
-class _Assistant(Struct, frozen=True, tag_field="type", tag="assistant"):
-    message: _Message
-    parent_tool_use_id: str | None = None
-    error: Any = None
-
-
-class _User(Struct, frozen=True, tag_field="type", tag="user"):
-    message: _Message
-    parent_tool_use_id: str | None = None
-    isReplay: bool = False  # noqa: N815 - the wire's
-
-
-class _System(Struct, frozen=True, tag_field="type", tag="system"):
-    subtype: str = ""
-    session_id: str | None = None
-    model: str | None = None
-    task_id: str | None = None
-    tool_use_id: str | None = None
-    description: str | None = None
-    status: str | None = None
-    attempt: int | None = None
-    max_retries: int | None = None
-    retry_delay_ms: float | None = None
-    error_status: int | None = None
-    error: Any = None
-
-
-class _Result(Struct, frozen=True, tag_field="type", tag="result"):
-    subtype: str = ""
-    is_error: bool = False
-    terminal_reason: str | None = None
-    api_error_status: int | None = None
-    session_id: str | None = None
-    result: str | None = None
-    errors: list[Any] = []
-    duration_ms: Count | None = None
-    usage: _Tokens | None = None
-    model_usage_since_last_result: dict[str, _ModelTokens] | None = None
-
-
-class _Lifecycle(Struct, frozen=True, tag_field="type", tag="command_lifecycle"):
-    """Of a message that was sent under a UUID. Passed on, as every unknown line is, without the price of an exception."""
-
-
-_Line: TypeAlias = _Streamed | _Assistant | _User | _System | _Result | _Lifecycle
-_line = msgspec.json.Decoder(_Line).decode
-_block = msgspec.json.Decoder(_Block).decode
+_line = msgspec.json.Decoder(Line).decode
+_block = msgspec.json.Decoder(Block).decode
 _any = msgspec.json.Decoder().decode
 
 
@@ -152,31 +35,32 @@ class _Streaming(Struct):
 
     id: str | None
     model: str | None
-    tokens: _Tokens
+    tokens: Tokens
     whole: bool = False
 
 
 class ClaudeLines(Struct):
-    """`answering`: something was said that no result has ended yet. `told`: messages whose usage was told."""
+    """`answering`: something was said that no result has ended yet. `told`: messages whose usage was told,
+    in that order."""
 
     session_id: str | None = None
     answering: bool = False
     ended_once: bool = False
     streaming: _Streaming | None = None
-    told: list[str] = []
+    told: dict[str, None] = {}
 
     def line(self, line: bytes, n: int) -> list[AgentItem] | None:
         """See Parser."""
-        said: _Line = _line(line)
-        if isinstance(said, _Streamed):
+        said: Line = _line(line)
+        if isinstance(said, Streamed):
             return self._streamed(said, n)
-        if isinstance(said, _Assistant):
+        if isinstance(said, Assistant):
             return self._assistant(said, n)
-        if isinstance(said, _User):
+        if isinstance(said, User):
             return self._user(said, n)
-        if isinstance(said, _System):
+        if isinstance(said, System):
             return self._system(said, n)
-        return self._result(said, n) if isinstance(said, _Result) else None
+        return self._result(said, n) if isinstance(said, Result) else None
 
     def end(self, n: int, exit_code: int | None) -> list[AgentItem]:
         """See Parser. The exit code says nothing: it is 0 after SIGINT, and 1 after an answer that was whole."""
@@ -185,7 +69,7 @@ class ClaudeLines(Struct):
         unfinished = t.AgentResult(source_n=n, status="interrupted", agent_session_id=self.session_id)
         return [*self._unstreamed(n), unfinished]
 
-    def _streamed(self, said: _Streamed, n: int) -> list[AgentItem]:
+    def _streamed(self, said: Streamed, n: int) -> list[AgentItem]:
         event = said.event
         if event.delta is not None and event.delta.type == "text_delta":
             return [Typed(event.delta.text or "", said.parent_tool_use_id)]
@@ -193,11 +77,11 @@ class ClaudeLines(Struct):
         if event.type == "message_start" and event.message is not None:
             before = self._unstreamed(n)
             message = event.message
-            self.streaming = _Streaming(message.id, message.model, message.usage or _Tokens())
+            self.streaming = _Streaming(message.id, message.model, message.usage or Tokens())
             return before
         if event.type == "message_delta" and event.usage is not None and self.streaming is not None:
             # Names that it leaves out, or says null of, keep what the start of the message said.
-            for name in _Tokens.__struct_fields__:
+            for name in Tokens.__struct_fields__:
                 if (count := getattr(event.usage, name)) is not None:
                     setattr(self.streaming.tokens, name, count)
             self.streaming.whole = True
@@ -216,9 +100,11 @@ class ClaudeLines(Struct):
 
     def _tell(self, id: str | None) -> None:
         if id is not None:
-            self.told = [*self.told[1 - _REMEMBERED :], id]
+            self.told[id] = None
+            if len(self.told) > _REMEMBERED:
+                del self.told[next(iter(self.told))]
 
-    def _assistant(self, said: _Assistant, n: int) -> list[AgentItem]:
+    def _assistant(self, said: Assistant, n: int) -> list[AgentItem]:
         self.answering = True
         message, parent = said.message, said.parent_tool_use_id
         made_up = message.model == _SYNTHETIC
@@ -226,7 +112,7 @@ class ClaudeLines(Struct):
             items: list[AgentItem] = [t.AgentText(source_n=n, parent=parent, text=message.content)]
         elif made_up and said.error is not None:
             texts = " ".join(_block(raw).text for raw in message.content)
-            return [t.AgentError(source_n=n, parent=parent, message=texts[:_SENTENCE])]
+            return [t.AgentError(source_n=n, parent=parent, message=sentence(texts))]
         else:
             items = [self._said(raw, parent, n) for raw in message.content]
         streamed = self.streaming is not None and self.streaming.id == message.id
@@ -245,7 +131,7 @@ class ClaudeLines(Struct):
             return t.ToolUse(source_n=n, parent=parent, tool_use_id=block.id, tool_name=block.name, input=block.input)
         return t.AgentRaw(source_n=n, parent=parent, payload=_any(raw))
 
-    def _user(self, said: _User, n: int) -> list[AgentItem] | None:
+    def _user(self, said: User, n: int) -> list[AgentItem] | None:
         if said.isReplay:
             return []  # an echo of what was sent
         if isinstance(said.message.content, str):
@@ -265,7 +151,7 @@ class ClaudeLines(Struct):
             is_error=bool(block.is_error),
         )
 
-    def _system(self, said: _System, n: int) -> list[AgentItem] | None:
+    def _system(self, said: System, n: int) -> list[AgentItem] | None:
         match said.subtype:
             case "init":
                 self.answering = True
@@ -278,10 +164,10 @@ class ClaudeLines(Struct):
                 how = said.status
                 return [t.TaskSettled(source_n=n, parent=said.tool_use_id, task_id=said.task_id, status=how)]
             case "api_retry":
-                return [t.AgentError(source_n=n, message=_retry(said)[:_SENTENCE])]
+                return [t.AgentError(source_n=n, message=sentence(_retry(said)))]
         return [] if said.subtype in _SILENT else None
 
-    def _result(self, said: _Result, n: int) -> list[AgentItem]:
+    def _result(self, said: Result, n: int) -> list[AgentItem]:
         self.answering, self.ended_once = False, True
         self.session_id = said.session_id or self.session_id
         status = _status(said)
@@ -294,7 +180,7 @@ class ClaudeLines(Struct):
                 status=status,
                 agent_session_id=self.session_id,
                 final_text=None if failed else said.result,
-                error="; ".join(errors)[:_SENTENCE] or None if failed else None,
+                error=sentence("; ".join(errors)) or None if failed else None,
                 http_status=said.api_error_status,
                 duration_ms=said.duration_ms,
                 usage=_used(said),
@@ -302,7 +188,7 @@ class ClaudeLines(Struct):
         ]
 
 
-def _status(said: _Result) -> Any:
+def _status(said: Result) -> Any:
     """By `is_error` and `terminal_reason`: an error of the model's API is of the subtype "success"."""
     reason = said.terminal_reason or ""
     if said.subtype == "error_max_turns" or reason == "max_turns":
@@ -312,7 +198,7 @@ def _status(said: _Result) -> Any:
     return "error" if said.is_error or said.subtype.startswith("error") else "completed"
 
 
-def _used(said: _Result) -> t.Usage | None:
+def _used(said: Result) -> t.Usage | None:
     """The delta that counts sub-agents and streams that were cut off; `result.usage` counts neither."""
     models = said.model_usage_since_last_result
     if models is None:
@@ -320,7 +206,7 @@ def _used(said: _Result) -> t.Usage | None:
     return summed(each.usage() for each in models.values())
 
 
-def _retry(said: _System) -> str:
+def _retry(said: System) -> str:
     answer = f"answered {said.error_status}" if said.error_status is not None else "did not answer"
     why = f" ({said.error})" if isinstance(said.error, str) else ""
     wait = f", again in {(said.retry_delay_ms or 0) / 1000:.1f} s"

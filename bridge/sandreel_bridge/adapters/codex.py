@@ -19,6 +19,7 @@ from sandreel_bridge.adapters.adapter import (
     Launch,
     RunSpec,
     refuse,
+    sentence,
     with_instructions,
 )
 from sandreel_core.agent import AgentItem
@@ -27,7 +28,6 @@ from sandreel_core.contract.message import Count
 
 NAME = "codex"
 _PROVIDER = "gateway"
-_SENTENCE = 4096
 # Tools whose end was not told yet; more at once than this, and one that ends without a beginning is told with both.
 _REMEMBERED = 256
 
@@ -123,11 +123,11 @@ class CodexLines(Struct):
             case "item.started" | "item.completed" if bytes(said.item):
                 return self._item(said.item, done=said.type == "item.completed", n=n)
             case "error":  # one that it tries again after, or the one that turn.failed repeats
-                return [t.AgentError(source_n=n, message=said.message[:_SENTENCE])]
+                return [t.AgentError(source_n=n, message=sentence(said.message))]
             case "turn.completed":
                 return [self._completed(said.usage, n)]
             case "turn.failed":
-                return [self._result(n, "error", error=said.error.message[:_SENTENCE] if said.error else None)]
+                return [self._result(n, "error", error=sentence(said.error.message) if said.error else None)]
         return None
 
     def end(self, n: int, exit_code: int | None) -> list[AgentItem]:
@@ -144,7 +144,7 @@ class CodexLines(Struct):
             self.last_text = item.text
             return [t.AgentText(source_n=n, text=item.text)]
         if item.type == "error":
-            return [t.AgentError(source_n=n, message=item.message[:_SENTENCE])]
+            return [t.AgentError(source_n=n, message=sentence(item.message))]
         return None
 
     def _tool(self, item: _Item, fields: dict[str, Any], *, done: bool, n: int) -> list[AgentItem]:

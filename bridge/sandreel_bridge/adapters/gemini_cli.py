@@ -1,6 +1,6 @@
 """Gemini CLI: `gemini -o stream-json`, one prompt a run. Pure.
 
-Observed with 0.61.0 (`tests/bridge/recordings/gemini`). Texts come in pieces only: whole ones end where something else comes.
+Observed with 0.61.0 (`tests/bridge/recordings/gemini-cli`). Texts come in pieces only: whole ones end where something else comes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sandreel_bridge.adapters.adapter import BROWSER, HOME, Adapter, Launch, RunSpec, with_instructions
+from sandreel_bridge.adapters.adapter import BROWSER, HOME, Adapter, Launch, RunSpec, sentence, with_instructions
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
 
 NAME = "gemini-cli"
 _HOME = f"{HOME}/.gemini-cli"
-_SENTENCE = 4096
 # A text that grows longer than this comes as several.
 _MAX_TEXT_CHARACTERS = 64 * 1024
 _APPROVAL_MODES = {"plan": "plan", "execute": "yolo"}
@@ -138,7 +137,7 @@ class GeminiLines(Struct):
                 output = said.error.message if said.output is None and said.error is not None else said.output
                 return [t.ToolResult(source_n=n, tool_use_id=said.tool_id, output=output, is_error=failed)]
             case "error":
-                return [t.AgentError(source_n=n, message=said.message[:_SENTENCE])]
+                return [t.AgentError(source_n=n, message=sentence(said.message))]
             case "result":
                 return [self._result(said, n)]
         return None
@@ -154,7 +153,7 @@ class GeminiLines(Struct):
             status="max_turns" if limited else "error" if failed else "completed",
             agent_session_id=self.session_id,
             final_text=None if failed else self.last_text,
-            error=said.error.message[:_SENTENCE] if failed and said.error is not None else None,
+            error=sentence(said.error.message) if failed and said.error is not None else None,
             duration_ms=stats.duration_ms if stats is not None else None,
             usage=_used(stats) if stats is not None else None,
         )

@@ -18,6 +18,7 @@ from sandreel_bridge.adapters.adapter import (
     Launch,
     RunSpec,
     micro_usd,
+    sentence,
     summed,
     with_instructions,
 )
@@ -27,7 +28,6 @@ from sandreel_core.contract.message import Count
 
 NAME = "opencode"
 _PROVIDER = "gateway"
-_SENTENCE = 4096
 _DISABLED = ("AUTOUPDATE", "MODELS_FETCH", "LSP_DOWNLOAD", "SHARE", "DEFAULT_PLUGINS")
 _AGENTS = {"plan": "plan", "execute": "build"}
 
@@ -152,7 +152,7 @@ class OpenCodeLines(Struct):
             case "step_finish":
                 return self._step(part, n)
             case "error" if said.error is not None:
-                self.error = (said.error.data.message or said.error.name)[:_SENTENCE]
+                self.error = sentence(said.error.data.message or said.error.name)
                 self.http_status = said.error.data.status_code
                 return [t.AgentError(source_n=n, message=self.error)]
         return None

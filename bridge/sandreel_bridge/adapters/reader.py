@@ -12,7 +12,7 @@ from sandreel_bridge.adapters.shortened import MAX_EVENT_BYTES, shortened
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract.turn import AgentError, AgentRaw
 
-_decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 # What is said of a line that is no JSON object in UTF-8, or nested deeper than the interpreter, or the contract, takes.
 _SKIPPED = (msgspec.DecodeError, ValueError, RecursionError)
 
@@ -75,27 +75,23 @@ class Reader:
 
     def _items(self, lines: list[bytes | None], n: int) -> list[AgentItem]:
         items: list[AgentItem] = []
+        parse = self._parser.line
         for line in lines:
             if line is None:
                 items.append(AgentError(source_n=n, message=f"a line of over {MAX_LINE_BYTES} bytes was left out"))
-            elif line and not line.isspace():
-                items += self._line(line, n)
-        return items
-
-    def _line(self, line: bytes, n: int) -> list[AgentItem]:
-        try:
+                continue
             try:
-                items = self._parser.line(line, n)
-            except msgspec.ValidationError:
-                items = None  # JSON, and not of the shape that we know: passed on
-            if items is None:
-                payload = _decode(line)
-                if not isinstance(payload, dict):
-                    raise ValueError("no object")
-                items = [AgentRaw(source_n=n, payload=payload)]
-        except _SKIPPED:
-            self.malformed_lines += 1
-            return []
-        if len(line) > MAX_EVENT_BYTES:
-            items = [item if isinstance(item, Typed) else shortened(item) for item in items]
+                try:
+                    found = parse(line, n)
+                except msgspec.ValidationError:
+                    found = None  # JSON, and not of the shape that we know: passed on
+                if found is None:
+                    found = [AgentRaw(source_n=n, payload=_decode(line))]
+            except _SKIPPED:
+                if line and not line.isspace():
+                    self.malformed_lines += 1
+                continue
+            if len(line) > MAX_EVENT_BYTES:
+                found = [item if isinstance(item, Typed) else shortened(item) for item in found]
+            items += found
         return items

@@ -41,7 +41,7 @@ class AgentScreen(Screen):
         found: list[AgentItem] = []
         if isinstance(item, Output) and item.stream == "stdout":
             found = self._reader.feed(item.data, item.n)
-        elif isinstance(item, Ended):
+        elif isinstance(item, Ended) and not (item.exited and item.exited.reason == "spawn_failed"):
             found = self._reader.end(item.n, item.exit_code)
         if not self._is_new(item.cursor):
             return

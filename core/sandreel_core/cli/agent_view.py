@@ -31,14 +31,19 @@ class AgentView:
         # What was shown of the text that is coming, by the tool use that it belongs to; only the last can be gone on with.
         self._open: tuple[str | None, str] | None = None
         self._tools: dict[str, tuple[str, int]] = {}
+        # The tool whose beginning nothing but remarks have followed: its end needs no name.
         self._last_tool: str | None = None
+        # What has just been said, and need not be said again at once: of the run, and of what went wrong.
+        self._run: str | None = None
+        self._wrong: str | None = None
 
     def text(self, item: AgentItem) -> str:
         """What to write for it; it may end within a line."""
-        if isinstance(item, Typed):
+        if isinstance(item, Typed | t.AgentText):
+            self._last_tool = None
+            if isinstance(item, t.AgentText):
+                return self._said(item)
             return self._piece(item) if self._typed else ""
-        if isinstance(item, t.AgentText):
-            return self._said(item)
         lines = self._lines(item)
         return self.closed() + "".join(f"{line}\n" for line in lines) if lines else ""
 
@@ -71,12 +76,7 @@ class AgentView:
         margin = self._margin(item.parent)
         match item:
             case t.RunStarted():
-                words = [
-                    item.agent,
-                    item.model,
-                    f"conversation {item.agent_session_id}" if item.agent_session_id else "",
-                ]
-                return [self._dim(f"{margin}· {_plain(', '.join(word for word in words if word))}")]
+                return self._began(item)
             case t.ToolUse():
                 return self._tool(item, margin)
             case t.ToolResult():
@@ -86,12 +86,20 @@ class AgentView:
             case t.TaskSettled():
                 return [self._dim(f"{margin}· task {_plain(item.status or 'ended')}")]
             case t.AgentError():
+                self._wrong = item.message
                 return [self._red(f"{margin}! {_plain(item.message)}")]
             case t.AgentUsage() if not item.provisional:
                 return [self._dim(f"{margin}· {_usage(item.usage)}")]
             case t.AgentResult():
                 return self._end(item)
         return []
+
+    def _began(self, item: t.RunStarted) -> list[str]:
+        """Claude Code says it again for every answer."""
+        words = [item.agent, item.model, f"conversation {item.agent_session_id}" if item.agent_session_id else ""]
+        run = _plain(", ".join(word for word in words if word))
+        again, self._run = run == self._run, run
+        return [] if again else [self._dim(f"· {run}")]
 
     def _tool(self, item: t.ToolUse, margin: str) -> list[str]:
         depth = self._depth(item.parent)
@@ -122,13 +130,13 @@ class AgentView:
     def _end(self, item: t.AgentResult) -> list[str]:
         words = [item.status.replace("_", " ")]
         words += [f"in {item.duration_ms / 1000:.1f} s"] if item.duration_ms is not None else []
-        if item.usage is not None:
+        if item.usage is not None and (item.usage.input_tokens or item.usage.output_tokens):
             words.append(f"· {_usage(item.usage)}")
         elif item.thread_usage is not None:
             words.append(f"· the conversation so far: {_usage(item.thread_usage)}")
         line = f"■ {' '.join(words)}"
         good = item.status == "completed"
-        why = [f"  {_plain(item.error)}"] if item.error else []
+        why = [f"  {_plain(item.error)}"] if item.error and item.error != self._wrong else []
         return [self._bold(line) if good else self._red(line), *(self._red(each) for each in why)]
 
     def _depth(self, parent: str | None) -> int:

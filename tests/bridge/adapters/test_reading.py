@@ -32,7 +32,7 @@ def events(items: list[AgentItem]) -> list[t.AgentEvent]:
 
 
 @recordings
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cuts=_CUTS)
 def test_any_chunking_gives_the_same_events(recording: Recording, cuts: list[int]) -> None:
     assert recording.items(cuts) == recording.items()
@@ -44,7 +44,7 @@ def test_byte_by_byte_gives_the_same_events(recording: Recording) -> None:
 
 
 @recordings
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(cuts=_CUTS)
 def test_another_reader_goes_on_from_its_state(recording: Recording, cuts: list[int]) -> None:
     """As a bridge does that takes over from a checkpoint, which is JSON in an event."""

@@ -6,9 +6,19 @@ import os
 import pty
 import re
 import subprocess
+from collections.abc import AsyncGenerator
 
+import msgspec
+import pytest
+
+from sandreel_bridge.adapters.table import ADAPTERS
 from sandreel_core.agent import Typed
+from sandreel_core.cli.agent_screen import AgentScreen
+from sandreel_core.client.items import Ended, ExecItem
+from sandreel_core.contract import exec as x
+from sandreel_core.contract.cursor import Cursor
 from tests.core.cli.test_completion import offered
+from tests.support import samples
 from tests.support.recordings import Recording
 from tests.support.shell import Shell
 
@@ -110,6 +120,20 @@ async def test_lines_that_are_no_json_are_counted_and_an_end_without_a_result_is
 
     assert (shown.code, shown.out.decode()) == (0, "■ interrupted\n")
     assert shown.err == "sandreel: lines of its stdout that were no JSON, and are not shown: 1\n"
+
+
+async def test_a_program_that_was_not_started_is_no_run_of_an_agent(capfd: pytest.CaptureFixture[str]) -> None:
+    """Nobody was interrupted: nothing ran."""
+
+    async def items() -> AsyncGenerator[ExecItem, None]:
+        failed = x.Exited(exit_code=None, reason="spawn_failed", message="no such file", duration_ms=1)
+        yield Ended(Cursor("e1", 0, 7), 1, msgspec.structs.replace(samples.ALL["exec.exited"], data=failed))
+
+    await AgentScreen(ADAPTERS["codex"].reader(), json=False).show(items())
+
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err == "sandreel: the job could not be started: no such file\n"
 
 
 async def test_mistakes_are_one_line(shell: Shell) -> None:

@@ -49,6 +49,19 @@ def test_tools_that_run_at_once_are_named_at_their_end() -> None:
     ]
 
 
+def test_a_tool_is_named_at_its_end_when_something_was_said_meanwhile() -> None:
+    lines = shown(use("a", command="one"), text("Meanwhile."), result("a", "1")).splitlines()
+    assert lines == ["▸ Bash one", "Meanwhile.", "◂ Bash done", "  1"]
+
+
+def test_what_was_just_said_is_not_said_again() -> None:
+    run = t.RunStarted(source_n=1, agent="claude-code", model="m")
+    nothing = t.AgentResult(source_n=1, status="completed", usage=t.Usage(cost_micro_usd=0))
+    assert shown(run, nothing, run) == "· claude-code, m\n■ completed\n"
+    failed = t.AgentResult(source_n=1, status="error", error="API Error: 402")
+    assert shown(t.AgentError(source_n=1, message="API Error: 402"), failed) == "! API Error: 402\n■ error\n"
+
+
 def test_a_failure_and_a_long_output_are_said() -> None:
     lines = shown(use("a", command="seq 100"), result("a", "\n".join(map(str, range(100))), is_error=True)).splitlines()
     assert lines[1] == "✗ Bash failed"
