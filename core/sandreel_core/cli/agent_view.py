@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.cli.agent_diff import diff
 from sandreel_core.cli.text import cut, plain
 from sandreel_core.contract import turn as t
 from sandreel_core.json_line import json_text
@@ -29,7 +30,7 @@ class AgentView:
         self._colours = colours
         self._typed = typed
         # What was shown of the text that is coming, by the tool use that it belongs to; only the last can be gone on with.
-        self._open: tuple[str | None, str] | None = None
+        self._open: tuple[str | None, list[str]] | None = None
         self._tools: dict[str, tuple[str, int]] = {}
         # The tool whose beginning nothing but remarks have followed: its end needs no name.
         self._last_tool: str | None = None
@@ -57,13 +58,16 @@ class AgentView:
     def _piece(self, item: Typed) -> str:
         margin = self._margin(item.parent)
         before = self.closed() if self._open is not None and self._open[0] != item.parent else ""
-        shown = self._open[1] if self._open is not None else ""
-        self._open = (item.parent, shown + item.text)
-        return before + ("" if shown else margin) + f"\n{margin}".join(_plain_lines(item.text))
+        text = f"\n{margin}".join(_plain_lines(item.text))
+        if self._open is None:
+            self._open = (item.parent, [item.text])
+            return before + margin + text
+        self._open[1].append(item.text)
+        return text
 
     def _said(self, item: t.AgentText) -> str:
         """All of it, or the rest of what was shown as it was typed."""
-        shown = self._open[1] if self._open is not None and self._open[0] == item.parent else ""
+        shown = "".join(self._open[1]) if self._open is not None and self._open[0] == item.parent else ""
         if not shown or not item.text.startswith(shown):
             before = self.closed()
             margin = self._margin(item.parent)
@@ -108,7 +112,14 @@ class AgentView:
         self._tools[item.tool_use_id] = (item.tool_name, depth)
         self._last_tool = item.tool_use_id
         name = _plain(item.tool_name)
-        return [f"{margin}▸ {self._bold(name)} {cut(_telling(item.input), _COLUMNS)}".rstrip()]
+        head = f"{margin}▸ {self._bold(name)} {cut(_telling(item.input), _COLUMNS)}".rstrip()
+        changes = _plain_lines("\n".join(diff(item.input)))
+        return [head, *(f"{margin}  {self._changed(cut(line, _COLUMNS))}" for line in changes if line)]
+
+    def _changed(self, line: str) -> str:
+        if line.startswith("-"):
+            return self._red(line)
+        return self._green(line) if line.startswith("+") else self._dim(line)
 
     def _result(self, item: t.ToolResult, margin: str) -> list[str]:
         name, _ = self._tools.get(item.tool_use_id, ("", 0))
@@ -150,6 +161,9 @@ class AgentView:
 
     def _bold(self, text: str) -> str:
         return f"\x1b[1m{text}\x1b[0m" if self._colours else text
+
+    def _green(self, text: str) -> str:
+        return f"\x1b[32m{text}\x1b[0m" if self._colours else text
 
     def _red(self, text: str) -> str:
         return f"\x1b[31m{text}\x1b[0m" if self._colours else text

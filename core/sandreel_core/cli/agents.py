@@ -34,5 +34,12 @@ def reader_of(args: argparse.Namespace) -> AgentReader | None:
 
 
 def agents() -> Mapping[str, Callable[[], AgentReader]]:
-    """Of all packages that are installed."""
-    return {name: make for point in entry_points(group=GROUP) for name, make in point.load()().items()}
+    """Of all packages that are installed whole."""
+    found: dict[str, Callable[[], AgentReader]] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            readers = point.load()
+        except ImportError:
+            continue  # what it needs is not installed
+        found |= readers()
+    return found

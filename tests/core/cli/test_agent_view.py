@@ -62,6 +62,26 @@ def test_what_was_just_said_is_not_said_again() -> None:
     assert shown(t.AgentError(source_n=1, message="API Error: 402"), failed) == "! API Error: 402\n■ error\n"
 
 
+def test_what_changes_in_a_file_is_a_diff() -> None:
+    edit = {"file_path": "a.py", "old_string": "one\ntwo\nthree", "new_string": "one\n2\nthree"}
+    assert shown(use("a", "Edit", **edit)).splitlines() == [
+        *("▸ Edit a.py", "    one", "  - two", "  + 2", "    three"),
+    ]
+    assert shown(use("a", "edit", filePath="a.py", oldString="x", newString="y")).splitlines() == [
+        *("▸ edit a.py", "  - x", "  + y"),
+    ]
+    several = [{"old_string": "x", "new_string": "y"}, {"old_string": "", "new_string": "z"}]
+    assert shown(use("a", "MultiEdit", file_path="a.py", edits=several)).splitlines() == [
+        *("▸ MultiEdit a.py", "  - x", "  + y", "  + z"),
+    ]
+    # A whole file, cut, and one that is too long to be compared, within the time of a test.
+    whole = shown(use("a", "Write", "p", file_path="b.py", content="\n".join(map(str, range(99))))).splitlines()
+    assert (whole[1], whole[-2:]) == ("│   + 0", ["│   + 19", "│   … 79 more lines"])
+    long = {"old_string": "x\n" * 100_000, "new_string": "y\n" * 100_000}
+    assert shown(use("a", "Edit", file_path="c.py", **long)).endswith("… 199980 more lines\n")
+    assert "+" not in shown(use("a", "Search", content="no file", pattern="x"))
+
+
 def test_a_failure_and_a_long_output_are_said() -> None:
     lines = shown(use("a", command="seq 100"), result("a", "\n".join(map(str, range(100))), is_error=True)).splitlines()
     assert lines[1] == "✗ Bash failed"
