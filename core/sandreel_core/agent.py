@@ -26,8 +26,11 @@ AgentItem: TypeAlias = AgentEvent | Typed
 
 
 class AgentReader(Protocol):
-    """One run of an agent's program, as it is read. `malformed_lines` counts lines of its stdout that were no JSON
-    object and were skipped."""
+    """One run of an agent's program, as it is read. `agent` is the agent's name; `malformed_lines` counts lines of its
+    stdout that were no JSON object and were skipped."""
+
+    @property
+    def agent(self) -> str: ...
 
     @property
     def malformed_lines(self) -> int: ...

@@ -74,7 +74,7 @@ class Adapter(Struct, frozen=True, kw_only=True):
     def reader(self, thread_usage: Usage | None = None) -> Reader:
         """For one run. `thread_usage`: what the last `agent.result` of the conversation said under that name, `Usage()` for
         a conversation that begins; without it a program that counts by conversation cannot say what this run used."""
-        return Reader(self.parser(thread_usage))
+        return Reader(self.name, self.parser(thread_usage))
 
 
 def refuse(agent: str, what: str) -> Malformed:

@@ -47,9 +47,10 @@ class Reader:
     line ended.
     """
 
-    __slots__ = ("_lines", "_parser", "malformed_lines")
+    __slots__ = ("_lines", "_parser", "agent", "malformed_lines")
 
-    def __init__(self, parser: Parser) -> None:
+    def __init__(self, agent: str, parser: Parser) -> None:
+        self.agent = agent
         self._parser = parser
         self._lines = JsonLines()
         self.malformed_lines = 0

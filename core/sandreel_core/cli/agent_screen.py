@@ -49,11 +49,20 @@ class AgentScreen(Screen):
             await self._show(each, item)
         if isinstance(item, Output) and item.stream == "stdout":
             return
-        if not self._json:
-            await write_all(_OUT, self._view.closed().encode())
+        if isinstance(item, Output):
+            await self._close_line()
         await super().item(item)
         if isinstance(item, Ended) and self._reader.malformed_lines:
             await self.say(f"lines of its stdout that were no JSON, and are not shown: {self._reader.malformed_lines}")
+
+    async def say(self, sentence: str) -> None:
+        """On a line of its own, also when a text is being typed."""
+        await self._close_line()
+        await super().say(sentence)
+
+    async def _close_line(self) -> None:
+        if not self._json:
+            await write_all(_OUT, self._view.closed().encode())
 
     def _is_new(self, cursor: Cursor) -> bool:
         if self._after is None:

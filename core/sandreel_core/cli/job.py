@@ -38,6 +38,7 @@ class Job:
         self._handle = handle
         self._session = session
         self._json = json
+        self._agent = agent
         self._after = after if agent is None else None
         cursor = after or handle.cursor
         if agent is None:
@@ -126,7 +127,8 @@ class Job:
 
     async def _say_how_to_return(self, what: str) -> None:
         after = f" --after {self._screen.cursor}" if self._screen.cursor else ""
-        goes_on = f"the job goes on: sandreel attach {self._session} {self._handle.id}{after}"
+        agent = f" --agent {self._agent.agent}" if self._agent is not None else ""
+        goes_on = f"the job goes on: sandreel attach {self._session} {self._handle.id}{agent}{after}"
         try:
             await self._screen.say(f"{what}; {goes_on if self._lasting else 'the job ends with its session'}")
         except OSError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -111,6 +114,40 @@ async def test_text_is_shown_on_a_terminal_as_it_is_typed(shell: Shell) -> None:
     assert "w4 \n· 420 tokens in (300 from cache), 0 out" not in text  # provisional: not told
     assert "■ cancelled" in text
     assert "after interrupt\n" in text
+
+
+async def test_who_leaves_in_the_middle_of_a_text_is_told_how_to_come_back(shell: Shell) -> None:
+    data = Recording("claude-code", "text_partial").stdout
+    half = data[: data.index(b'"text":"fake ')].rpartition(b"\n")[0] + b"\n"
+    ours, theirs = pty.openpty()
+    argv = shell.argv("exec", "s1", "--id", "x1", "--", "cat")
+    seen = b""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=shell.environ) as job:
+        try:
+            assert job.stdin is not None
+            assert job.stdout is not None
+            job.stdin.write(half)
+            job.stdin.flush()
+            assert await asyncio.to_thread(job.stdout.read, 1)  # it has begun
+            argv = shell.argv("attach", "s1", "x1", "--agent", "claude-code")
+            with subprocess.Popen(argv, stdout=theirs, stderr=theirs, env=shell.environ) as viewer:
+                os.close(theirs)
+                give_up = threading.Timer(60, viewer.kill)  # then the terminal is at its end, and reading it fails
+                give_up.start()
+                try:
+                    while not seen.endswith(b"Hello from the "):
+                        seen += await asyncio.to_thread(os.read, ours, 65536)
+                    viewer.send_signal(signal.SIGINT)
+                    while b"\n" not in seen.partition(b"sandreel: ")[2]:
+                        seen += await asyncio.to_thread(os.read, ours, 65536)
+                finally:
+                    give_up.cancel()
+            assert viewer.returncode == 130
+        finally:
+            job.kill()
+            os.close(ours)
+
+    assert b"Hello from the \r\nsandreel: detached; the job goes on: sandreel attach s1 x1 --agent claude-code" in seen
 
 
 async def test_lines_that_are_no_json_are_counted_and_an_end_without_a_result_is_said(shell: Shell) -> None:
