@@ -24,15 +24,18 @@ from sandreel_core.spawner import fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
+from sandreel_core.spawner.docker_joining import Joining
 from sandreel_core.spawner.docker_network import Networks, Service
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
 from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
 from sandreel_core.spawner.lock import Locks
+from sandreel_core.spawner.workspace import UNWRITABLE
 
 _DEATH_TIMEOUT_S = 10.0
 _AGAIN_S = 1.0
 _HAND_S = 600.0  # what it is made for takes some milliseconds
+_CLOSED = f'chdir to cwd ("{plan.WORKSPACE}")'
 
 
 class DockerBackend:
@@ -47,6 +50,7 @@ class DockerBackend:
         terms: plan.Terms,
         *,
         locks: Path,
+        orgs: Locks,
         workspaces: Workspaces,
         networks: Networks,
         fencing: Fencing | None,
@@ -60,7 +64,7 @@ class DockerBackend:
         self._fencing = fencing
         self._disk_bytes = disk_bytes
         self._sessions = Locks(locks / "session")
-        self._orgs = Locks(locks / "org")
+        self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
 
     @classmethod
@@ -101,10 +105,16 @@ class DockerBackend:
                     tools = Tools(engine, fence_image, terms.installation)
                     fencing = Fencing(networks.fenced, partial(raise_fence, tools), partial(prove, tools))
                     crew.start(fencing.keep())
+                orgs = Locks(locks / "org")
+                if services:
+                    look = fencing.look if fencing is not None else _nothing
+                    names = [service.container for service in services]
+                    crew.start(Joining(engine, networks, orgs, names, look).keep())
                 yield cls(
                     engine,
                     terms,
                     locks=locks,
+                    orgs=orgs,
                     workspaces=files,
                     networks=networks,
                     fencing=fencing,
@@ -179,6 +189,8 @@ class DockerBackend:
             await self._engine.remove(id, force=True)
             if isinstance(error, Refused) and error.code == NOT_PROVEN:
                 raise
+            if _CLOSED in str(error):  # the engine enters the workspace as the session's user, before runnerd can try
+                raise Refused(UNWRITABLE, "the session's user cannot enter its workspace: mend its owner") from error
             # What cannot be started now can never be: the image has no such program, or the engine no such shape.
             raise Refused("BAD_IMAGE", f"image {body['Image']} cannot be started: {error}") from error
         except BaseException:
@@ -208,9 +220,10 @@ class DockerBackend:
         boot = await self._boots.one(key, boot_id)
         if boot.status == "starting":
             return await self._bury(key, boot_id)
-        if boot.status == "running":
+        asked = boot.status == "running"
+        if asked:
             await self._terminate(boot, grace_s)
-        return await self._boots.death(boot.id)
+        return await self._boots.death(boot.id, asked=asked)
 
     async def _terminate(self, boot: Found, grace_s: float) -> None:
         with suppress(Conflict):  # it ended meanwhile
@@ -267,10 +280,11 @@ class DockerBackend:
 
     async def _tidy(self) -> None:
         """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
-        await self._networks.rejoin()
         for org in await self._networks.orgs():
             async with self._orgs.held(org):
-                await self._networks.drop(org)
+                if not await self._networks.drop(org):
+                    with suppress(Unavailable):  # it is joined when it starts
+                        await self._networks.rejoin(org)
         for kind in ("hand", fence_docker.KIND):
             for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
                 if time.time() - float(body["Created"]) > _HAND_S:
@@ -278,3 +292,7 @@ class DockerBackend:
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()
+
+
+def _nothing() -> None:
+    """Nobody keeps rules that follow addresses."""

@@ -12,7 +12,7 @@ from sandreel_core.errors import Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.docker import Engine, label_pairs
 from sandreel_core.spawner.docker_death import Happened, happened
 
 # Containers of which events are kept: the engine's own memory is all that there is behind them.
@@ -28,7 +28,8 @@ class Watch:
 
     def __init__(self, engine: Engine, installation: str, everything: Callable[[], Awaitable[Iterable[Key]]]) -> None:
         self._engine = engine
-        self._labels = {plan.INSTALLATION: installation, plan.KIND: "session"}
+        labels = label_pairs({plan.INSTALLATION: installation, plan.KIND: "session"})
+        self._about = {"event": ["start", "die", "oom", "kill", "destroy"], "label": labels}
         self._everything = everything
         self._seen: OrderedDict[str, list[Happened]] = OrderedDict()
         # By the engine's clock: behind an interruption, what it still remembers of it is heard as well.
@@ -44,7 +45,7 @@ class Watch:
         pause_s, complained = _FIRST_PAUSE_S, 0.0
         while True:
             try:
-                async with self._engine.events(self._labels, since=self._since) as events:
+                async with self._engine.events(self._about, since=self._since) as events:
                     # Listening first, then asking what is there: what ends in between is told twice, not missed.
                     for key in await self._everything():
                         yield key
