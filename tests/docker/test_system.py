@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract.session import Limits
 from sandreel_core.errors import NotFound, Refused
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.docker_plan import container_name
+from sandreel_core.spawner.docker_plan import container_name, volume_name
 from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
 from tests.support.engine import docker
@@ -91,8 +92,24 @@ async def test_the_bus_may_die_and_no_line_is_lost(site: Site) -> None:
     # And a bus that was made anew is in the orgs' networks again.
     await asyncio.to_thread(docker, "rm", "-f", name)
     await site.stack.parts["nats"].ready(after=site.stack.parts["nats"].starts)
-    await site.stack.parts["spawner"].restart()
     assert (await site.client.run(ORG, session, ["echo", "back"])).stdout == b"back\n"
+
+
+async def test_a_workspace_that_cannot_be_written_fails_the_resume_and_keeps_the_files(site: Site) -> None:
+    session = await site.session()
+    await site.client.run(ORG, session, ["sh", "-c", "echo kept > file"])
+    await site.client.stop(ORG, session, wait="stopped")
+    workspace = engine.volume_path(volume_name(site.stack.place.keys().installation, Key(ORG, session)))
+    kept = workspace.stat()
+    os.chown(workspace, 0, 0)
+    with pytest.raises(Refused, match="WORKSPACE_UNWRITABLE"):
+        await site.client.resume(ORG, session, wait="ready", timeout_s=60)
+    failure = (await site.client.session(ORG, session)).state.failure
+    assert failure is not None
+    assert (failure.stage, failure.code) == ("boot", "WORKSPACE_UNWRITABLE")
+    os.chown(workspace, kept.st_uid, kept.st_gid)
+    await site.client.resume(ORG, session, wait="ready", timeout_s=60)
+    assert (await site.client.run(ORG, session, ["cat", "file"])).stdout == b"kept\n"
 
 
 async def test_an_image_that_is_none_fails_the_session_and_leaves_nothing(site: Site) -> None:
