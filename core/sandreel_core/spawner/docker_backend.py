@@ -30,12 +30,10 @@ from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, W
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
 from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
 from sandreel_core.spawner.lock import Locks
-from sandreel_core.spawner.workspace import UNWRITABLE
 
 _DEATH_TIMEOUT_S = 10.0
 _AGAIN_S = 1.0
 _HAND_S = 600.0  # what it is made for takes some milliseconds
-_CLOSED = f'chdir to cwd ("{plan.WORKSPACE}")'
 
 
 class DockerBackend:
@@ -189,8 +187,6 @@ class DockerBackend:
             await self._engine.remove(id, force=True)
             if isinstance(error, Refused) and error.code == NOT_PROVEN:
                 raise
-            if _CLOSED in str(error):  # the engine enters the workspace as the session's user, before runnerd can try
-                raise Refused(UNWRITABLE, "the session's user cannot enter its workspace: mend its owner") from error
             # What cannot be started now can never be: the image has no such program, or the engine no such shape.
             raise Refused("BAD_IMAGE", f"image {body['Image']} cannot be started: {error}") from error
         except BaseException:
