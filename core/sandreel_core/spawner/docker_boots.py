@@ -15,7 +15,7 @@ from sandreel_core.errors import NotFound, Unavailable
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import Death, Fence, Key, Sandbox, Status, boot_order
 from sandreel_core.spawner.docker import Engine
-from sandreel_core.spawner.docker_death import MEMORY_EVENTS, Happened, death_of, happened, instant
+from sandreel_core.spawner.docker_death import MEMORY_EVENTS, death_of, happened, instant
 from sandreel_core.spawner.docker_watch import MAX_CONTAINERS, Watch
 
 _TOLD_WITHIN_S = 0.2  # the engine's event comes behind the time that it writes down
@@ -128,14 +128,14 @@ class Boots:
     async def _explain(self, id: str, state: Mapping[str, Any], *, asked: bool) -> Death:
         events, restarted = self.watch.seen(id), False
         signalled = any(event.action == "kill" for event in events)
-        if not _started(events) or (signalled and not asked):
+        if not self.watch.witnessed(id) or (signalled and not asked):
             # Somebody has sent it a signal: the engine itself, maybe, which is being stopped. Then we learn it from its
-            # successor, which remembers nothing.
+            # successor, which does not remember the start.
             await self._engine.ping()
             ended = instant(str(state["FinishedAt"])) or datetime.now(UTC)
             found, memory = await self._engine.history(id, until=ended.timestamp() + _TOLD_WITHIN_S)
             told = [happened(event) for event in found]
-            restarted = not _started(told) and memory < MEMORY_EVENTS
+            restarted = not any(event.action == "start" for event in told) and memory < MEMORY_EVENTS
             events = told + events
         return death_of(state, events, restarted=restarted)
 
@@ -148,10 +148,6 @@ class Boots:
         with suppress(NotFound):
             return await self.sandbox(id)
         return None
-
-
-def _started(events: Iterable[Happened]) -> bool:
-    return any(event.action == "start" for event in events)
 
 
 def _address(body: Mapping[str, Any], network: str) -> str | None:
