@@ -24,6 +24,7 @@ from sandreel_core.spawner import fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
+from sandreel_core.spawner.docker_joining import Joining
 from sandreel_core.spawner.docker_network import Networks, Service
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
@@ -47,6 +48,7 @@ class DockerBackend:
         terms: plan.Terms,
         *,
         locks: Path,
+        orgs: Locks,
         workspaces: Workspaces,
         networks: Networks,
         fencing: Fencing | None,
@@ -60,7 +62,7 @@ class DockerBackend:
         self._fencing = fencing
         self._disk_bytes = disk_bytes
         self._sessions = Locks(locks / "session")
-        self._orgs = Locks(locks / "org")
+        self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
 
     @classmethod
@@ -101,10 +103,16 @@ class DockerBackend:
                     tools = Tools(engine, fence_image, terms.installation)
                     fencing = Fencing(networks.fenced, partial(raise_fence, tools), partial(prove, tools))
                     crew.start(fencing.keep())
+                orgs = Locks(locks / "org")
+                if services:
+                    look = fencing.look if fencing is not None else _nothing
+                    names = [service.container for service in services]
+                    crew.start(Joining(engine, networks, orgs, names, look).keep())
                 yield cls(
                     engine,
                     terms,
                     locks=locks,
+                    orgs=orgs,
                     workspaces=files,
                     networks=networks,
                     fencing=fencing,
@@ -208,9 +216,10 @@ class DockerBackend:
         boot = await self._boots.one(key, boot_id)
         if boot.status == "starting":
             return await self._bury(key, boot_id)
-        if boot.status == "running":
+        asked = boot.status == "running"
+        if asked:
             await self._terminate(boot, grace_s)
-        return await self._boots.death(boot.id)
+        return await self._boots.death(boot.id, asked=asked)
 
     async def _terminate(self, boot: Found, grace_s: float) -> None:
         with suppress(Conflict):  # it ended meanwhile
@@ -267,10 +276,11 @@ class DockerBackend:
 
     async def _tidy(self) -> None:
         """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
-        await self._networks.rejoin()
         for org in await self._networks.orgs():
             async with self._orgs.held(org):
-                await self._networks.drop(org)
+                if not await self._networks.drop(org):
+                    with suppress(Unavailable):  # it is joined when it starts
+                        await self._networks.rejoin(org)
         for kind in ("hand", fence_docker.KIND):
             for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
                 if time.time() - float(body["Created"]) > _HAND_S:
@@ -278,3 +288,7 @@ class DockerBackend:
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()
+
+
+def _nothing() -> None:
+    """Nobody keeps rules that follow addresses."""

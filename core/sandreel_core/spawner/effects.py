@@ -20,7 +20,7 @@ from sandreel_core.contract.session import (
     Stopped,
 )
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused
+from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
 from sandreel_core.spawner import reconcile as r
@@ -89,6 +89,8 @@ class Effects:
         self._quota = quota
         self._terms = terms
         self._places = places
+        # Of sessions that wait for their boot: why the last attempt came to nothing.
+        self._waiting: dict[Key, str] = {}
         self._log = Log("spawner.effects")
 
     async def perform(self, action: r.Action) -> None:
@@ -144,6 +146,9 @@ class Effects:
             await self._failed(key, boot_id, "WORKSPACE_MISSING", str(error))
         except Refused as error:
             await self._failed(key, boot_id, error.code, error.message)
+        except Unavailable as error:
+            self._waiting[key] = str(error)
+            raise
         else:
             await self._provisioned(key, sandbox)
 
@@ -168,15 +173,20 @@ class Effects:
             )
 
         await self._journal.decide(key, choose)
+        self._waiting.pop(key, None)
 
     # -- ending
 
     async def _fail(self, action: r.Fail) -> None:
         session = await self._session(action.key)
-        if session.phase not in BOOTING or await self._confirm(action.key, action.boot_id, session) is None:
+        if session.phase not in BOOTING:
+            return
+        death = await self._confirm(action.key, action.boot_id, session)
+        if death is None:
             return
         boot_id = boot_id_of(session.incarnation, session.boot)
-        await self._failed(action.key, boot_id, action.code, action.message, stage=action.stage)
+        code, message = r.why_failed(action, death.exit_code, self._waiting.get(action.key))
+        await self._failed(action.key, boot_id, code, message, stage=action.stage)
         if action.boot_id is not None and r.never_ready(session):
             await self._discard(action.key)
 
@@ -195,6 +205,7 @@ class Effects:
             )
 
         await self._journal.decide(key, choose)
+        self._waiting.pop(key, None)
 
     async def _halt(self, action: r.Halt) -> None:
         session = await self._session(action.key)
@@ -229,6 +240,7 @@ class Effects:
             return Destroyed(commands_until=await self._journal.commands_last())
 
         await self._journal.decide(action.key, choose)
+        self._waiting.pop(action.key, None)
 
     async def _quell(self, action: r.Quell) -> None:
         session = await self._session(action.key)
