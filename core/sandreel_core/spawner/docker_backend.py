@@ -25,6 +25,7 @@ from sandreel_core.spawner import fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
+from sandreel_core.spawner.docker_joining import Joining
 from sandreel_core.spawner.docker_network import Networks, Service
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
@@ -49,6 +50,7 @@ class DockerBackend:
         terms: plan.Terms,
         *,
         locks: Path,
+        orgs: Locks,
         workspaces: Workspaces,
         networks: Networks,
         fencing: Fencing | None,
@@ -62,7 +64,7 @@ class DockerBackend:
         self._fencing = fencing
         self._disk_bytes = disk_bytes
         self._sessions = Locks(locks / "session")
-        self._orgs = Locks(locks / "org")
+        self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
 
     @classmethod
@@ -103,10 +105,16 @@ class DockerBackend:
                     tools = Tools(engine, fence_image, terms.installation)
                     fencing = Fencing(networks.fenced, partial(raise_fence, tools), partial(prove, tools))
                     crew.start(fencing.keep())
+                orgs = Locks(locks / "org")
+                if services:
+                    look = fencing.look if fencing is not None else _nothing
+                    names = [service.container for service in services]
+                    crew.start(Joining(engine, networks, orgs, names, look).keep())
                 yield cls(
                     engine,
                     terms,
                     locks=locks,
+                    orgs=orgs,
                     workspaces=files,
                     networks=networks,
                     fencing=fencing,
@@ -203,7 +211,7 @@ class DockerBackend:
     # -- stop and destroy
 
     async def stop(self, key: Key, boot_id: str, *, grace_s: float) -> Death:
-        name = plan.container_name(self._terms.installation, key, boot_id)
+        name, asked = plan.container_name(self._terms.installation, key, boot_id), False
         try:
             for signal, within_s in (("SIGTERM", grace_s), ("SIGKILL", _DEATH_TIMEOUT_S)):
                 code = await self._end(name, signal, within_s)
@@ -211,21 +219,29 @@ class DockerBackend:
                     # It was told to end, and did so by itself. To ask for more would be to wait until the engine has
                     # taken its network down as well, with which nothing can run any more that could be waited for.
                     return Death("exited", 0)
+                asked = True
                 if code is not None:
-                    return await self._boots.death(name)
+                    return await self._boots.death(name, asked=True)
         except NotFound as error:
             raise NotFound(f"there is no boot {boot_id}") from error
         except Conflict:  # it does not run: any more, or not yet
             boot = await self._boots.one(key, boot_id)
-            return await (self._bury(key, boot_id) if boot.status == "starting" else self._boots.death(boot.id))
+            if boot.status == "starting":
+                return await self._bury(key, boot_id)
+            return await self._boots.death(boot.id, asked=asked)
         raise Unavailable("the container survives SIGKILL", retry_after_s=30)
 
     async def _end(self, name: str, signal: str, within_s: float) -> int | None:
         """Its exit code, if it has ended by then. It is told again every second: what comes before PID 1 has a handler is
         lost. Raises Conflict when it does not run."""
-        limit = time.monotonic() + within_s
+        limit, told = time.monotonic() + within_s, False
         while (left_s := limit - time.monotonic()) > 0:
-            await self._engine.kill(name, signal)
+            try:
+                await self._engine.kill(name, signal)
+            except Conflict:
+                if not told:
+                    raise
+            told = True
             code = await self._engine.exit_code(name, min(left_s, _AGAIN_S))
             if code is not None:
                 return code
@@ -272,9 +288,11 @@ class DockerBackend:
 
     async def _tidy(self) -> None:
         """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
-        await self._networks.rejoin()
         for org in await self._networks.orgs():
-            await self._drop_org(org)
+            async with self._orgs.held(org):
+                if not await self._networks.drop(org):
+                    with suppress(Unavailable):  # it is joined when it starts
+                        await self._networks.rejoin(org)
         for kind in ("hand", fence_docker.KIND):
             for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
                 if time.time() - float(body["Created"]) > _HAND_S:
@@ -284,8 +302,12 @@ class DockerBackend:
         return self._boots.watch.ends()
 
 
-async def _each_to_its_end(*works: Coroutine[Any, Any, None]) -> None:
+async def _each_to_its_end(*works: Coroutine[Any, Any, object]) -> None:
     """All at once. Whoever cleans up behind a failure meets nothing that is still being done. Raises the first failure."""
     for result in await asyncio.gather(*works, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
+
+
+def _nothing() -> None:
+    """Nobody keeps rules that follow addresses."""

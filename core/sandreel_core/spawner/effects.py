@@ -19,7 +19,7 @@ from sandreel_core.contract.session import (
     Recovered,
     Stopped,
 )
-from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused
+from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
 from sandreel_core.spawner import reconcile as r
@@ -47,6 +47,8 @@ class Effects:
         self._quota = quota
         self._terms = terms
         self._places = places
+        # Of sessions that wait for their boot: why the last attempt came to nothing.
+        self._waiting: dict[Key, str] = {}
         self._log = Log("spawner.effects")
 
     async def perform(self, action: r.Action) -> None:
@@ -110,6 +112,9 @@ class Effects:
             await self._failed(key, boot_id, "WORKSPACE_MISSING", str(error))
         except Refused as error:
             await self._failed(key, boot_id, error.code, error.message)
+        except Unavailable as error:
+            self._waiting[key] = str(error)
+            raise
         else:
             await self._provisioned(key, sandbox)
 
@@ -134,15 +139,20 @@ class Effects:
             )
 
         await self._journal.decide(key, choose)
+        self._waiting.pop(key, None)
 
     # -- ending
 
     async def _fail(self, action: r.Fail) -> None:
         session = await self._session(action.key)
-        if session.phase not in BOOTING or await self._confirm(action.key, action.boot_id, session) is None:
+        if session.phase not in BOOTING:
+            return
+        death = await self._confirm(action.key, action.boot_id, session)
+        if death is None:
             return
         boot_id = boot_id_of(session.incarnation, session.boot)
-        await self._failed(action.key, boot_id, action.code, action.message, stage=action.stage)
+        code, message = r.why_failed(action, death.exit_code, self._waiting.get(action.key))
+        await self._failed(action.key, boot_id, code, message, stage=action.stage)
         if action.boot_id is not None and r.never_ready(session):
             await self._discard(action.key)
 
@@ -161,6 +171,7 @@ class Effects:
             )
 
         await self._journal.decide(key, choose)
+        self._waiting.pop(key, None)
 
     async def _halt(self, action: r.Halt, known: Loaded) -> bool:
         """False: something is there that the caller did not know of."""
@@ -198,6 +209,7 @@ class Effects:
             return Destroyed(commands_until=await self._let_go(action.key, record.session))
 
         await self._journal.decide(action.key, choose, known=known)
+        self._waiting.pop(action.key, None)
         return True
 
     async def _quell(self, action: r.Quell) -> None:

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from sandreel_core.contract.boot import NO_ROOM, UNWRITABLE
 from sandreel_core.contract.session import StopReason
 from sandreel_core.session import RUNNING, Session
 from sandreel_core.spawner.backend import Death, Key, Sandbox, boot_id_of, boot_order
+
+RUNNERD_EXITED, BOOT_TIMEOUT = "RUNNERD_EXITED", "BOOT_TIMEOUT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +205,15 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
             if status == "running" and sandbox is not None:
                 return Adopt(key, sandbox)
             if status in ("exited", "dead"):
-                return _fail(key, boot_id, session, "RUNNERD_EXITED", "runnerd ended before it was ready")
+                return _fail(key, boot_id, session, RUNNERD_EXITED, "runnerd ended before it was ready")
             if late:
-                return _fail(key, boot_id, session, "BOOT_TIMEOUT", "the session could not be started in time")
+                return _fail(key, boot_id, session, BOOT_TIMEOUT, "the session could not be started in time")
             return Start(key)
         case "provisioning":
             if status != "running":
-                return _fail(key, boot_id, session, "RUNNERD_EXITED", "runnerd ended before it was ready")
+                return _fail(key, boot_id, session, RUNNERD_EXITED, "runnerd ended before it was ready")
             if late:
-                return _fail(key, boot_id, session, "BOOT_TIMEOUT", "runnerd was not ready in time")
+                return _fail(key, boot_id, session, BOOT_TIMEOUT, "runnerd was not ready in time")
         case "ready" | "degraded":
             if status != "running":
                 return Halt(key, boot_id, None, sandbox.death if sandbox is not None and boot_id else None)
@@ -261,6 +264,26 @@ def _fail(key: Key, boot_id: str | None, session: Session, code: str, message: s
     elif session.phase == "resuming":
         stage = "resume"
     return Fail(key, boot_id, stage, code, message)
+
+
+# What a runnerd that could not begin said by its exit code: (code, message) of `session.failed`.
+_BEGINNINGS = {
+    UNWRITABLE: ("WORKSPACE_UNWRITABLE", "the session's user cannot write its workspace: mend its owner, or how it is mounted"),
+    NO_ROOM: ("NO_SPACE", "there is no room for runnerd's spool beside the workspace's files: make room on its disk"),
+}  # fmt: skip
+
+
+def why_failed(action: Fail, exit_code: int | None, waited_for: str | None) -> tuple[str, str]:
+    """(code, message) of a boot that was never ready.
+
+    exit_code   of its runnerd, where it is known
+    waited_for  what the last attempt to start it met
+    """
+    if action.code == RUNNERD_EXITED and exit_code in _BEGINNINGS:
+        return _BEGINNINGS[exit_code]
+    if action.code == BOOT_TIMEOUT and waited_for is not None:
+        return action.code, f"{action.message}: {waited_for}"
+    return action.code, action.message
 
 
 def _orphan(key: Key, session: Session, sandbox: Sandbox, now: datetime, rules: Rules) -> Action | None:

@@ -18,6 +18,7 @@ from sandreel_core.clock import new_id
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
+from sandreel_core.contract.boot import NO_ROOM, UNWRITABLE
 from sandreel_core.contract.credential import Grant
 from sandreel_core.contract.message import Command, Owner
 from sandreel_core.contract.turn import Interrupt
@@ -444,11 +445,32 @@ async def test_a_backend_that_fails_to_create_is_asked_again_and_then_the_sessio
         await hand.create()
         failed = await hand.until(s.Failed)
         assert (failed.stage, failed.code) == ("provision", "BOOT_TIMEOUT")
+        assert failed.message.endswith("in time: no memory"), "what it waited for is told"
         assert backend.calls.count("create 1-1") >= 2
         backend.create_error = None
         await hand.send(s.Resume())
         await hand.until(s.Provisioned, where=lambda event: event.boot == 2)
         assert backend.specs[-1].fresh, "it has never had a workspace"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "code", "says"),
+    [
+        (UNWRITABLE, "WORKSPACE_UNWRITABLE", "cannot write its workspace"),
+        (NO_ROOM, "NO_SPACE", "no room"),
+        (1, "RUNNERD_EXITED", "before it was ready"),
+        (None, "RUNNERD_EXITED", "before it was ready"),
+    ],
+)
+async def test_a_runnerd_that_could_not_begin_says_why_by_its_exit_code(
+    hand: Hand, backend: FakeBackend, spawner: None, exit_code: int | None, code: str, says: str
+) -> None:
+    await hand.create()
+    await hand.until(s.Provisioned)
+    backend.die(ONE, "exited", exit_code)
+    failed = await hand.until(s.Failed)
+    assert (failed.stage, failed.code) == ("boot", code)
+    assert says in failed.message
 
 
 async def test_a_boot_that_is_not_ready_in_time_fails_and_leaves_nothing(hand: Hand, backend: FakeBackend) -> None:
