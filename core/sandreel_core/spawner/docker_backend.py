@@ -219,7 +219,7 @@ class DockerBackend:
                     # It was told to end, and did so by itself. To ask for more would be to wait until the engine has
                     # taken its network down as well, with which nothing can run any more that could be waited for.
                     return Death("exited", 0)
-                asked = True
+                asked = within_s > 0
                 if code is not None:
                     return await self._boots.death(name, asked=True)
         except NotFound as error:
