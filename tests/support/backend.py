@@ -14,6 +14,7 @@ from sandreel_core.spawner.backend import BootSpec, Cause, Death, Key, Sandbox, 
 class FakeBackend:
     name = "fake"
     single_node = True
+    exclusive_names = False
     node = "here"
 
     def __init__(self) -> None:

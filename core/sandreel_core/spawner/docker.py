@@ -138,15 +138,20 @@ class Engine:
 
     async def ended(self, id: str, within_s: float) -> bool:
         """Whether it does not run (any more), after `within_s` at the latest, which nobody can cut short. Raises NotFound."""
+        return await self.exit_code(id, within_s) is not None
 
-        def wait(api: docker.APIClient) -> bool:
+    async def exit_code(self, id: str, within_s: float) -> int | None:
+        """Of its main process, as in a shell, as soon as the engine knows that it has ended: what held it together (its
+        network) may be taken down later than that, and a listing tell later of it. None after `within_s`, which nobody
+        can cut short. Raises NotFound."""
+
+        def wait(api: docker.APIClient) -> int | None:
             try:
-                api.wait(id, timeout=max(within_s, 0.01), condition="not-running")
+                return int(api.wait(id, timeout=max(within_s, 0.01), condition="not-running")["StatusCode"])
             except (requests.ReadTimeout, requests.ConnectionError) as error:
                 if not _is_late(error):
                     raise
-                return False
-            return True
+                return None
 
         return await self._ask(wait)
 
@@ -298,12 +303,13 @@ def _ours(error: BaseException) -> SandreelError:
         return Unavailable(f"the engine's disk is full: {said}", retry_after_s=30)
     if code == 400:
         return Refused("BAD_REQUEST", said)
-    if code in (304, 403, 409):  # 403: what is in use (networks) or not allowed in this state
+    if code in (304, 403, 409) or _APART in said:  # 403: what is in use (networks) or not allowed in this state
         return Conflict(said)
     return Unavailable(f"the container engine failed: {said}", retry_after_s=5)
 
 
 # By their words: 20.10 says 403, 409 or 500 to these, depending on who in it found out.
+_APART = "is not connected to the network"  # also when there is no such network (any more)
 _TAKEN = ("is already in use by container", "Pool overlaps", "already exists in network", "network with name")
 
 

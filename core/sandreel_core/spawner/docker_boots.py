@@ -62,6 +62,16 @@ class Boots:
         boots = await self._listed({plan.ORG: key.org, plan.SESSION: key.session})
         return sorted(boots, key=lambda boot: boot_order(boot.boot_id), reverse=True)
 
+    async def settled(self, key: Key) -> Sequence[Found]:
+        """As `of`, but that nothing is told to run which the engine has just seen the end of."""
+        return [await self._looked_at(boot) if boot.status == "running" else boot for boot in await self.of(key)]
+
+    async def _looked_at(self, boot: Found) -> Found:
+        try:
+            return _inspected(await self._engine.container(boot.id))
+        except NotFound:
+            return dataclasses.replace(boot, state="removing")
+
     async def keys(self) -> Iterable[Key]:
         return {boot.key for boot in await self._listed({})}
 

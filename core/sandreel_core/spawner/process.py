@@ -35,6 +35,7 @@ class ProcessBackend:
 
     name = "process"
     single_node = True
+    exclusive_names = False
 
     def __init__(
         self,

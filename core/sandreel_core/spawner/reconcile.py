@@ -15,7 +15,7 @@ from typing import Literal
 from sandreel_core.contract.boot import NO_ROOM, UNWRITABLE
 from sandreel_core.contract.session import StopReason
 from sandreel_core.session import RUNNING, Session
-from sandreel_core.spawner.backend import Key, Sandbox, boot_id_of, boot_order
+from sandreel_core.spawner.backend import Death, Key, Sandbox, boot_id_of, boot_order
 
 RUNNERD_EXITED, BOOT_TIMEOUT = "RUNNERD_EXITED", "BOOT_TIMEOUT"
 
@@ -48,19 +48,22 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Confirm the boot's death (None: there is none), then append `session.stopped`. `reason` None: its cause."""
+    """Confirm the boot's death (None: there is none), then append `session.stopped`. `reason` None: its cause.
+    `death`: the backend has confirmed it already."""
 
     key: Key
     boot_id: str | None
     reason: StopReason | None
+    death: Death | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Confirm the boot's death, delete the workspace, then append `session.destroyed`."""
+    """Confirm the boot's death, delete the workspace, then append `session.destroyed`. `death`: as of `Halt`."""
 
     key: Key
     boot_id: str | None
+    death: Death | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,22 @@ def reconcile(
     return actions
 
 
+def hasten(key: Key, session: Session, rules: Rules) -> Halt | Remove | None:
+    """What the log alone asks for, before anybody has looked at what the backend has: that the boot which it knows ends, or
+    that what is left of one goes whose end it knows. Neither is ever taken back, and both name the boot, so that
+    a session that is older than the log does no harm. Where they meet something else it is for `reconcile`."""
+    due = boot_id_of(session.incarnation, session.boot)
+    if session.unreadable or session.boot_id != due or session.node != rules.node:
+        return None
+    if rules.backend and session.backend != rules.backend:
+        return None
+    if session.phase == "stopping" and session.commands_after is not None:
+        return Halt(key, due, session.stop_reason or "asked")
+    if session.phase == "destroying":
+        return Remove(key, due, Death("exited") if session.commands_after is None else None)
+    return None
+
+
 def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, rules: Rules) -> Action | None:
     """What log and backend together ask for."""
     if session.unreadable or session.node not in ("", rules.node):
@@ -180,6 +199,7 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
     status = sandbox.status if sandbox is not None and boot_id else "absent"
     waited_s = (now - session.changed_at).total_seconds() if session.changed_at else 0.0
     late = waited_s > rules.boot_within_s
+    found_id, death = (sandbox.boot_id, sandbox.death) if sandbox is not None else (None, None)
     match session.phase:
         case "requested" | "resuming":
             if status == "running" and sandbox is not None:
@@ -196,12 +216,11 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
                 return _fail(key, boot_id, session, BOOT_TIMEOUT, "runnerd was not ready in time")
         case "ready" | "degraded":
             if status != "running":
-                return Halt(key, boot_id, None)
+                return Halt(key, boot_id, None, sandbox.death if sandbox is not None and boot_id else None)
         case "stopping":
-            live = sandbox.boot_id if sandbox is not None else None
-            return Halt(key, live, session.stop_reason or "asked")
+            return Halt(key, found_id, session.stop_reason or "asked", death)
         case "destroying":
-            return Remove(key, sandbox.boot_id if sandbox is not None else None)
+            return Remove(key, found_id, death)
         case "stopped" | "failed":
             if sandbox is None:
                 return None

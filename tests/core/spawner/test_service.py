@@ -27,8 +27,9 @@ from sandreel_core.contract.turn import Interrupt
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
 from sandreel_core.errors import Denied, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.metrics import Metrics
+from sandreel_core.session import Session
 from sandreel_core.spawner import reconcile as r
-from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.backend import Death, Key, Sandbox
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.quota import SLOTS, Quota, Quotas
@@ -128,6 +129,51 @@ async def test_stop_and_resume(hand: Hand, backend: FakeBackend, spawner: None) 
     assert await hand.types() == (
         ["requested", "provisioned", "ready", "stopping", "stopped", "resuming", "provisioned", "ready"]
     )
+
+
+async def test_what_ends_is_not_looked_at_first_where_names_are_exclusive(
+    hand: Hand, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    inspect = backend.inspect
+
+    async def look(key: Key) -> Sandbox | None:
+        looked.append((await hand.types())[-1])
+        return await inspect(key)
+
+    backend.exclusive_names = True
+    monkeypatch.setattr(backend, "inspect", look)
+    async with running(hand.bus, backend, plan()):
+        await ready(hand)
+        await hand.send(s.Stop())
+        assert (await hand.until(s.Stopped)).reason == "asked"
+        await hand.send(s.Destroy())
+        await hand.until(s.Destroyed)
+    assert backend.calls == ["create 1-1", "stop 1-1", "destroy"], "what the log has of its end is not asked again"
+    assert not {"stopping", "destroying"} & set(looked)
+
+
+async def test_what_is_hastened_and_meets_something_else_is_looked_at(hand: Hand, backend: FakeBackend) -> None:
+    backend.exclusive_names = True
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand)
+        await hand.send(s.Stop())
+        await hand.until(s.Stopped)
+        old = spawner._sessions.get(ONE)
+        # Somebody has started it behind the spawner's back.
+        backend.sandboxes[ONE] = replace(backend.sandboxes[ONE], status="running", death=None)
+        await hand.send(s.Destroy())
+        await hand.until(s.Destroyed)
+        assert backend.calls[-3:] == ["destroy", "stop 1-1", "destroy"]
+        await ready(hand, boot_id="2-1")
+        going = replace(old, record=msgspec.structs.replace(old.record, session=destroying(old.session)))
+        assert not await spawner._effects.hasten(r.Remove(ONE, "1-1", Death("exited")), going)
+        assert backend.sandboxes[ONE].status == "running", "the next incarnation is not that one's to delete"
+        assert (await hand.types())[-1] == "ready"
+
+
+def destroying(session: Session) -> Session:
+    return msgspec.structs.replace(session, phase="destroying")
 
 
 async def test_destroy_deletes_and_the_id_can_be_used_again(hand: Hand, backend: FakeBackend, spawner: None) -> None:
