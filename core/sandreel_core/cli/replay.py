@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import instant, seconds
+from sandreel_core.cli.hangup import ends_with_terminal
+from sandreel_core.cli.pipes import STDOUT
 from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@ends_with_terminal(STDOUT)
 async def run(args: argparse.Namespace) -> int:
     """Raises NotFound, Malformed, Unavailable, Misconfigured."""
     from sandreel_core.cli.ending import exit_code
