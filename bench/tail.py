@@ -106,6 +106,7 @@ async def _tail(rig: Rig) -> Figure:
         100,
         detail={
             "lines": float(len(ages)),
+            "partitions": str(rig.client.partitions),
             "lines lost": float(SESSIONS * count * burst - len(ages)),
             "p50 ms": percentile(ages, 0.5) * 1e3,
             "written → stored, p50 ms": percentile(before_log, 0.5) * 1e3,
