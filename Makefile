@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gate format contract metrics permissions views image image-slim bench soak clean
+.PHONY: help install demo test gate format contract metrics permissions views image image-slim bench growth soak clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -55,6 +55,10 @@ image-slim: $(STAMP) ## only what sessions need at least: the slim session, the 
 bench: $(STAMP) ## the figures, each beside its reference in the same run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(BIN)/python -m bench
+
+growth: $(STAMP) ## how the figures move with ten times the lines and viewers, four times the sessions
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m bench.growth
 
 soak: $(STAMP) ## random kills for SECONDS (600), then a verdict
 	@$(BIN)/python -m tests.system.soak --seconds $(or $(SECONDS),600)

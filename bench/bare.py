@@ -160,7 +160,7 @@ async def pull(
     async def on_message(message: Msg) -> None:
         nonlocal outstanding
         if message.headers and "Status" in message.headers:
-            outstanding = 0
+            outstanding -= int(message.headers.get("Nats-Pending-Messages", "0"))
         else:
             outstanding -= 1
             ready.append(message.data)

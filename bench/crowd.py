@@ -51,15 +51,15 @@ async def _view(handle: ExecHandle, lines: int, *, breaks: bool) -> None:
                     break
 
 
-async def crowd(rig: Rig, sessions: int = SESSIONS) -> list[Figure]:
-    count = int(sessions * max(1.0, min(4.0, rig.scale)))
+async def crowd(rig: Rig, sessions: int = SESSIONS, viewers: int = VIEWERS) -> list[Figure]:
+    count = sessions
     lines = LINES_EACH
     began = time.perf_counter()
     limit = asyncio.Semaphore(8)
 
     async def make(number: int) -> str:
         async with limit:
-            return await rig.session(f"crowd-{number}")
+            return await rig.session(f"crowd-{count}-{viewers}-{number}")
 
     names = await asyncio.gather(*(make(number) for number in range(count)))
     created_s = time.perf_counter() - began
@@ -71,7 +71,7 @@ async def crowd(rig: Rig, sessions: int = SESSIONS) -> list[Figure]:
         return await rig.client.exec(ORG, session, argv, exec=exec_id)
 
     handles = await asyncio.gather(*(start(s, n) for s in names for n in range(EXECS_EACH)))
-    viewed = handles[:: max(1, len(handles) // VIEWERS)][:VIEWERS]
+    viewed = [handles[number * len(handles) // viewers] for number in range(viewers)]
     await asyncio.gather(*(_view(h, lines, breaks=number % 2 == 0) for number, h in enumerate(viewed)))
     # Whoever comes later sees the same.
     for handle in handles:

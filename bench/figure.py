@@ -67,7 +67,12 @@ def table(figures: Sequence[Figure]) -> str:
         rows += [
             ("", f"  {k}: {number(v) if isinstance(v, float) else v}", "", "", "", "") for k, v in f.detail.items()
         ]
-    widths = [max(len(r[i]) for r in rows if i != 1 or r[0]) for i in range(6)]
+    return columns(rows)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligned. What stands in the second column of a row without a name is a remark, and may be longer."""
+    widths = [max(len(r[i]) for r in rows if i != 1 or r[0]) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
 
 

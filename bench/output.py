@@ -25,7 +25,7 @@ async def acknowledged(rig: Rig) -> Figure:
     session = await rig.session("output")
     ours, reference = [], []
     async with rig.without("projector"):
-        for _ in range(ROUNDS):
+        for _ in range(rig.rounds(ROUNDS)):
             began, ended = await rig.ended(await rig.start(session, lines))
             ours.append(lines / ((ended - began) / 1e9))
             reference.append(lines / await bare.pipe_to_acked(rig.bare, lines))
@@ -56,7 +56,7 @@ async def viewed(rig: Rig) -> list[Figure]:
     ours, bared, plain = [], [], []
     decoder = msgspec.json.Decoder(bare.Block)
     async with rig.without("projector"):
-        for number in range(ROUNDS):
+        for number in range(rig.rounds(ROUNDS)):
             began = time.perf_counter()
             await count_lines(await rig.start(session, lines), lines)
             ours.append(time.perf_counter() - began)

@@ -32,7 +32,7 @@ async def replayed(rig: Rig) -> list[Figure]:
         handle = await finished(rig, session, lines)
         subject = subjects.exec(handle.id)
         ours, reference = [], []
-        for _ in range(ROUNDS):
+        for _ in range(rig.rounds(ROUNDS)):
             began = time.perf_counter()
             await count_lines(handle, lines)
             ours.append(lines / (time.perf_counter() - began))

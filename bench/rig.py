@@ -38,7 +38,14 @@ class Rig:
     def lines(self, count: int) -> int:
         return max(1000, int(count * self.scale))
 
+    def rounds(self, count: int) -> int:
+        """How often a measurement is repeated: less when each takes longer."""
+        return count if self.scale <= 1 else 1
+
     async def session(self, name: str) -> str:
+        """Its id, which says how much the loads are multiplied: `growth` measures twice."""
+        if self.scale != 1.0:
+            name = f"{name}-by-{self.scale:g}"
         await self.client.create_session(ORG, name, owner=Owner(type="bench", id=name))
         return name
 

@@ -39,7 +39,7 @@ async def copied(rig: Rig) -> Figure:
     bus = await bus_of(rig.stack)
     try:
         async with rig.without("projector"):
-            for _ in range(ROUNDS):
+            for _ in range(rig.rounds(ROUNDS)):
                 handle = await rig.start(session, lines)
                 await rig.ended(handle)
                 last = (await bus.state(subjects.stream)).last_sequence

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
-from sandreel_core.bus.pipeline import WINDOW_MESSAGES
+from sandreel_core.bus.pipeline import SMALL_MESSAGES
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.message import Envelope
@@ -116,7 +116,7 @@ async def test_law_3_an_outage_of_any_length_loses_nothing() -> None:
             await record.record(line(number))
             await other.record(line(number - 1))
         assert here.outbox.spool_bytes > 0
-        assert here.outbox.window_messages >= WINDOW_MESSAGES
+        assert here.outbox.window_messages >= SMALL_MESSAGES
         assert not here.asked
         here.runnerd.come_back()
         await asyncio.gather(record.conclude(END), other.conclude(END))
@@ -160,7 +160,7 @@ async def test_law_9_a_full_spool_makes_the_child_wait_and_loses_nothing() -> No
             for _ in range(50):
                 await asyncio.sleep(0)
             stuck = recorded
-            assert WINDOW_MESSAGES < stuck < 200
+            assert SMALL_MESSAGES < stuck < 200
             assert not job.done()
             here.runnerd.come_back()
         await record.conclude(END)

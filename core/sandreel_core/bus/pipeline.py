@@ -21,9 +21,11 @@ from sandreel_core.log import Log
 
 Greet = Callable[[], Awaitable[None]]
 
-# Few enough that a child which prints faster than the disk syncs meets a full window soon: its next read then takes
-# more at once, instead of standing in a long queue (docs/decisions/0006). Enough to keep the server busy.
-WINDOW_MESSAGES = 4
+# Enough to keep the server busy (docs/decisions/0006).
+WINDOW_MESSAGES = 12
+# Of small messages so few that a child which prints faster than the disk syncs meets a full window soon: its next read then
+# takes more at once, instead of standing in a long queue of which each message costs a sync.
+SMALL_MESSAGES, SMALL_BYTES = 4, 32 * 1024
 WINDOW_BYTES = 4 * 1024 * 1024  # one subject's window
 TOTAL_BYTES = 32 * 1024 * 1024  # all windows of a process, so that many busy subjects stay bounded too
 ACK_TIMEOUT_S = 5.0  # longer than an fsync on a busy disk; a needless resend costs only a repeat
@@ -46,6 +48,7 @@ class Pipeline:
         *,
         greet: Greet | None = None,
         window_messages: int = WINDOW_MESSAGES,
+        small_messages: int = SMALL_MESSAGES,
         window_bytes: int = WINDOW_BYTES,
         total_bytes: int = TOTAL_BYTES,
         ack_timeout_s: float = ACK_TIMEOUT_S,
@@ -54,6 +57,7 @@ class Pipeline:
         self._bus = bus
         self._greet = greet
         self._window_messages = window_messages
+        self._small_messages = small_messages
         self._window_bytes = window_bytes
         self._total_bytes = total_bytes
         self._ack_timeout_s = ack_timeout_s
@@ -126,8 +130,11 @@ class Pipeline:
     def has_room(self, window: Window) -> bool:
         if not window.entries:
             return True
-        roomy = window.bytes < self._window_bytes and self._bytes < self._total_bytes
-        return roomy and len(window.entries) < self._window_messages
+        count = len(window.entries)
+        if count >= self._window_messages:
+            return False
+        few = count < self._small_messages or window.bytes >= count * SMALL_BYTES
+        return few and window.bytes < self._window_bytes and self._bytes < self._total_bytes
 
     def put(self, lane: Lane, body: bytes, n: int, keep: bool) -> None:
         before = lane.window.bytes

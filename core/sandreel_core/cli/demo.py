@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandreel_core.cli.demo_job import BURST_LINES, COPY, environment, package, shell
+from sandreel_core.cli.demo_job import COPY, PACKAGE, Job
 from sandreel_core.cli.demo_viewer import Account, Viewer
 from sandreel_core.cli.interrupts import ending_signals
 from sandreel_core.cli.stage import JsonStage, Stage
@@ -135,9 +135,9 @@ async def _play(stage: Stage, stack: Stack, *, contained: bool) -> bool:
         info = await client.create_session(ORG, SESSION)
         stage.say(f"  session {SESSION} is {info.phase} after {time.monotonic() - began:.2f} s")
 
-        tests = "" if contained else "the project's own tests, then "
-        stage.title(f"A chatty job: {tests}{BURST_LINES:,} lines")
-        account = await _job(stage, stack, client, contained=contained)
+        job = Job(sys.executable, contained=contained)
+        stage.title(job.title)
+        account = await _run(stage, stack, client, job)
         produced = await client.run(ORG, SESSION, ["bash", "-c", f"sha256sum < {COPY}; wc -lc < {COPY}"])
         if not produced.ok:
             raise Unavailable(f"the job's own copy cannot be read: {produced.stderr.decode(errors='replace')}")
@@ -155,10 +155,10 @@ async def _play(stage: Stage, stack: Stack, *, contained: bool) -> bool:
     return all(good)
 
 
-async def _job(stage: Stage, stack: Stack, client: Client, *, contained: bool) -> Account:
+async def _run(stage: Stage, stack: Stack, client: Client, job: Job) -> Account:
     """Run it, and kill everything but its recorder on the way."""
-    env = environment("python3" if contained else sys.executable)
-    handle = await client.exec(ORG, SESSION, shell=shell(contained=contained), exec=EXEC, env=env, stdin=package())
+    await client.files(ORG, SESSION).write(PACKAGE, await asyncio.to_thread(job.package))
+    handle = await client.exec(ORG, SESSION, shell=job.shell, exec=EXEC, env=job.environment)
     try:
         with (stack.data / "logs" / "viewer.log").open("w") as complaints:
             viewer = Viewer(stack.data, SESSION, handle.id, show=stage.output, complaints=complaints)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandreel_core.bus.lane import Lane
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.memory_parts import Fate
-from sandreel_core.bus.pipeline import Pipeline
+from sandreel_core.bus.pipeline import SMALL_BYTES, SMALL_MESSAGES, WINDOW_MESSAGES, Pipeline
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.errors import Denied, Full, SandreelError, TooLarge, Unavailable
@@ -53,7 +54,12 @@ class Trouble:
 
 def pipeline(bus: MemoryBus, *, window_messages: int = 64, window_bytes: int = 1 << 20) -> Pipeline:
     return Pipeline(
-        bus, ack_timeout_s=0.02, first_retry_s=0.001, window_messages=window_messages, window_bytes=window_bytes
+        bus,
+        ack_timeout_s=0.02,
+        first_retry_s=0.001,
+        window_messages=window_messages,
+        small_messages=window_messages,
+        window_bytes=window_bytes,
     )
 
 
@@ -79,7 +85,9 @@ async def record(trouble: Trouble, count: int, window: int) -> Pipeline:
         for lane in lanes:
             lane.reconcile(stored_up_to(bus, lane.subject), "the log has a hole")
 
-    pipe = Pipeline(bus, greet=greet, ack_timeout_s=0.02, first_retry_s=0.001, window_messages=window)
+    pipe = Pipeline(
+        bus, greet=greet, ack_timeout_s=0.02, first_retry_s=0.001, window_messages=window, small_messages=window
+    )
     async with asyncio.timeout(30), pipe.running():
         lane = pipe.lane(writer.subject, writer)
         lanes.append(lane)
@@ -192,6 +200,20 @@ async def test_law_9_the_window_is_bounded_by_messages_and_bytes() -> None:
         other = pipe.lane("evt.0.acme.s1.exec.e2", writer)
         other.put(b"x" * 1001, 1)
         assert not other.has_room
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [(1, SMALL_MESSAGES), (SMALL_BYTES - 1, SMALL_MESSAGES), (SMALL_BYTES, WINDOW_MESSAGES)]
+)
+async def test_small_messages_wait_for_their_acknowledgement_sooner(size: int, most: int) -> None:
+    bus = MemoryBus()
+    bus.go_away()
+    writer = Writer()
+    async with Pipeline(bus).running() as pipe:
+        lane = pipe.lane(writer.subject, writer)
+        while lane.has_room:
+            lane.put(b"x" * size, lane.next_n)
+        assert pipe.messages == most
 
 
 async def test_nothing_is_sent_before_the_greeting_and_denied_keeps_it_closed() -> None:
