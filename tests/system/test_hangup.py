@@ -46,8 +46,10 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("hangup", ["default", "ignored"])
-@pytest.mark.parametrize("name", COMMANDS)
+# By default SIGHUP is the end of what does not take it itself.
+@pytest.mark.parametrize(
+    ("name", "hangup"), [*((name, "ignored") for name in COMMANDS), ("top", "default"), ("exec -it", "default")]
+)
 async def test_what_is_shown_ends_with_its_terminal(site: Site, name: str, hangup: str) -> None:
     command, shows = COMMANDS[name]
     mine = f"mine-{list(COMMANDS).index(name)}-{hangup}"
