@@ -35,8 +35,6 @@ def main() -> int:
         init.guard()
         boot = _settings(sys.argv[1:])
         log.set_up("runnerd", boot.log_level)
-        if not fence.close():
-            log.Log("runnerd").info("execs may change this process's limits: no_new_privs is not set")
         with asyncio.Runner(loop_factory=threads.Loop) as runner:
             return runner.run(_run(boot))
     except Misconfigured as error:
@@ -80,7 +78,7 @@ async def _run(boot: BootSettings) -> int:
         if passport is not None:
             passport.attach(bus)
         try:
-            daemon = Daemon(boot, bus, children, logger, passport=passport)
+            daemon = Daemon(boot, bus, children, logger, passport=passport, fence=fence.close)
             daemons.append(daemon)
             return await daemon.run()
         finally:

@@ -26,6 +26,7 @@ class Source:
         self.fd = fd
         self._waiter: asyncio.Future[None] | None = None
         self._watched = False
+        self._idle = False
         self.closed = False
 
     def read(self, limit: int = READ_BYTES) -> bytes | None:
@@ -55,6 +56,7 @@ class Source:
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until, self.wake)
+        self._idle = False
         if not self._watched:
             self._watched = True
             loop.add_reader(self.fd, self._readable)
@@ -76,10 +78,14 @@ class Source:
             os.close(self.fd)
 
     def _readable(self) -> None:
-        # Watched until it is found readable while nobody waits: two calls of the kernel for every block are not made.
-        if self._waiter is None:
+        # Watched until it is found readable twice while nobody waits: two calls of the kernel for every block are not made.
+        # Once says nothing: the loop has asked before who waited could read.
+        if self._waiter is not None:
+            self.wake()
+        elif self._idle:
             self._ignore()
-        self.wake()
+        else:
+            self._idle = True
 
     def _ignore(self) -> None:
         if self._watched:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import pty
+import signal
 import struct
 import termios
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,7 @@ class Terminal:
         self._before = termios.tcgetattr(slave)
         self._set_size(*self._size)
         self._process = await asyncio.create_subprocess_exec(
-            *self._argv, stdin=slave, stdout=slave, stderr=slave, env=self._environ, preexec_fn=lambda: os.login_tty(0)
+            *self._argv, stdin=slave, stdout=slave, stderr=slave, env=self._environ, preexec_fn=_begin
         )
         self._slave = slave
         asyncio.get_running_loop().add_reader(self._keyboard, self._read)
@@ -151,3 +152,9 @@ class Terminal:
         """The program's exit code."""
         async with asyncio.timeout(timeout_s):
             return await self._process.wait()
+
+
+def _begin() -> None:
+    """In the program's process. As a login does it: the tests may have been started by nohup, which has SIGHUP ignored."""
+    os.login_tty(0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

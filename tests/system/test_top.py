@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 
@@ -235,11 +236,15 @@ async def test_without_colour_there_is_none(site: Site, session: str) -> None:
         assert coloured == []
 
 
-async def test_a_vanished_terminal_ends_it(site: Site, session: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_gives_the_terminal_back(site: Site, session: str, number: int, code: int) -> None:
+    """(A terminal that vanishes: test_hangup.py.)"""
     async with Terminal(argv(site), ENVIRON) as terminal:
         await terminal.shows("● live")
-        terminal.hang_up()
-        assert await terminal.wait(timeout_s=30) != 0
+        terminal.kill(number)
+        assert await terminal.wait() == code
+        assert terminal.as_before
+        assert LEFT_ALTERNATE_SCREEN in terminal.printed
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from sandreel_core.bus.jetstream_api import NS, ask, filters_config, stream_state
 from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_link import Link
-from sandreel_core.bus.jetstream_pull import Gone, Pull, Pulled
+from sandreel_core.bus.jetstream_pull import Batch, Gone, Pull
 from sandreel_core.bus.port import CaughtUp, Item, Missing, Stored, StreamState
 from sandreel_core.clock import new_token
 from sandreel_core.contract.subjects import READER
@@ -58,13 +58,13 @@ class Reader:
                     yield self._catch_up()
                 ordinal = 0
                 while self._live or not self._caught_up:
-                    batch = await pull.take(None if self._caught_up else _LOOK_S)
+                    batch = await pull.read(None if self._caught_up else _LOOK_S)
                     failures = 0
-                    if not batch and await self._nothing_left(link, name, ordinal):
+                    if batch is None and await self._nothing_left(link, name, ordinal):
                         yield self._catch_up()
-                    if batch:
+                    if batch is not None:
                         self._check(batch, ordinal)
-                        ordinal = batch[-1].ordinal
+                        ordinal = batch.last
                         for item in self._sort(batch):
                             yield item
                 return
@@ -115,17 +115,19 @@ class Reader:
             raise Unavailable(said)
         raise Malformed(f"{said}: it was restored or replaced; read it from the beginning")
 
-    def _check(self, batch: list[Pulled], ordinal: int) -> None:
-        if batch[0].ordinal != ordinal + 1 or batch[-1].ordinal != ordinal + len(batch):
+    def _check(self, batch: Batch, ordinal: int) -> None:
+        if batch.first != ordinal + 1 or batch.last != ordinal + len(batch.stored):
             raise Gone(f"a delivery is missing behind {ordinal}")
 
-    def _sort(self, batch: list[Pulled]) -> list[Item]:
+    def _sort(self, batch: Batch) -> list[Item]:
         """The batch without what was had already, with the marker where it belongs."""
-        news = [pulled.stored for pulled in batch if pulled.stored.sequence > self._position]
-        self._position = max(self._position, batch[-1].stored.sequence)
-        self._reached = max(self._reached, batch[-1].stored.sequence)
+        news, newest = batch.stored, batch.stored[-1].sequence
+        if news[0].sequence <= self._position:
+            news = [stored for stored in news if stored.sequence > self._position]
+        self._position = max(self._position, newest)
+        self._reached = max(self._reached, newest)
         until = self._until or 0
-        if self._caught_up or (batch[-1].pending and batch[-1].stored.sequence < until):
+        if self._caught_up or (batch.pending and newest < until):
             return [news] if news else []
         older = [stored for stored in news if stored.sequence <= until]
         newer = news[len(older) :] if self._live else []
@@ -161,11 +163,13 @@ async def read_feed(connection: Connection, stream: str, name: str) -> AsyncGene
     try:
         await pull.open()
         while True:
-            batch = await pull.take()
-            if (ordinal and batch[0].ordinal != ordinal + 1) or batch[-1].ordinal - batch[0].ordinal != len(batch) - 1:
+            batch = await pull.read()
+            if batch is None:
+                continue
+            if (ordinal and batch.first != ordinal + 1) or batch.last - batch.first != len(batch.stored) - 1:
                 raise Gone(f"a delivery is missing behind {ordinal}")
-            ordinal = batch[-1].ordinal
-            yield [pulled.stored for pulled in batch]
+            ordinal = batch.last
+            yield batch.stored
     except Gone as error:
         raise NotFound(f"the feed {name} of {stream} is gone: {error}") from error
     finally:

@@ -26,7 +26,9 @@ class Parser(parser.Parser):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self.taps: dict[int, Tap] = {}
-        self._held = bytearray()
+        # Pieces of what has come and was not parsed, and their size.
+        self._pieces: list[bytes] = []
+        self._size = 0
         # Of a size that a message has to reach before it is worth looking at again.
         self._wanted = 0
 
@@ -41,18 +43,21 @@ class Parser(parser.Parser):
 
     def reset(self) -> None:
         super().reset()
-        self._held, self._wanted = bytearray(), 0
+        self._pieces, self._size, self._wanted = [], 0, 0
 
     async def parse(self, data: bytes = b"") -> None:
         """Raises what nats-py's does: ProtocolError for what is no line of the protocol."""
-        held, at = self._held, 0
-        held += data
-        if len(held) < self._wanted:
+        pieces = self._pieces
+        pieces.append(bytes(data))
+        self._size += len(data)
+        if self._size < self._wanted:
             return
+        # Bytes, of which a piece is one copy; of a bytearray it would be two.
+        held, at = b"".join(pieces) if len(pieces) > 1 else pieces[0], 0
         self._wanted = 0
         try:
             while (end := held.find(_CRLF, at)) >= 0:
-                line = bytes(held[at:end])
+                line = held[at:end]
                 words = line.split()
                 kind, behind = words[0] if words else b"", end + 2
                 if kind not in (b"MSG", b"HMSG"):
@@ -70,8 +75,8 @@ class Parser(parser.Parser):
                 at, body_at, headers = behind + size + 2, behind, b""
                 if kind == b"HMSG":
                     body_at = behind + int(words[-2])
-                    headers = bytes(held[behind:body_at])
-                body = bytes(held[body_at : behind + size])
+                    headers = held[behind:body_at]
+                body = held[body_at : behind + size]
                 reply = words[3] if len(words) == most else b""
                 tap = self.taps.get(sid)
                 if tap is None:
@@ -82,4 +87,6 @@ class Parser(parser.Parser):
         except (ValueError, IndexError) as error:
             raise parser.ErrProtocol(f"nats: malformed message: {error}") from error
         finally:
-            del held[:at]
+            if self._pieces is pieces:  # else what is left belongs to a connection that is over (`reset`)
+                rest = held[at:]
+                self._pieces, self._size = [rest] if rest else [], len(rest)

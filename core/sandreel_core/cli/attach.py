@@ -7,7 +7,9 @@ from typing import Any
 
 from sandreel_core.cli.agents import agent_option, reader_of
 from sandreel_core.cli.connection import connect, options
+from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.interactive import opened, terminal_options
+from sandreel_core.cli.pipes import STDOUT
 from sandreel_core.errors import Malformed
 
 _DESCRIPTION = """\
@@ -41,6 +43,7 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@ends_with_terminal(STDOUT)
 async def run(args: argparse.Namespace) -> int:
     """Raises NotFound, Malformed, Unavailable, Misconfigured."""
     from sandreel_core.cli.job import Job

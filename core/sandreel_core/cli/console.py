@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import termios
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from enum import IntEnum
 
 from sandreel_core.cli.detach import DetachKeys
 from sandreel_core.cli.ending import exit_code, remark
 from sandreel_core.cli.entry import INTERRUPTED
+from sandreel_core.cli.hangup import HUNG_UP
 from sandreel_core.cli.modes import Modes
 from sandreel_core.cli.picture import Picture, Size
 from sandreel_core.cli.tty import Tty, Vanished
@@ -39,7 +41,7 @@ class Left(IntEnum):
     """Why somebody left a terminal that goes on; the exit code."""
 
     DETACHED = INTERRUPTED
-    HUNG_UP = 128 + signal.SIGHUP
+    HUNG_UP = HUNG_UP
     TERMINATED = 128 + signal.SIGTERM
 
 
@@ -71,11 +73,14 @@ class Console:
         Raises Refused (BAD_REQUEST: the exec has no terminal), NotFound, Unavailable, Malformed.
         """
         self._size = self._told = size
-        with diverted(self._hear), self._signals(), self._tty.raw():
-            try:
-                await self._together(redraw=size is None)
-            finally:
-                await self._tty.farewell(self._modes.switch_off())
+        try:
+            with diverted(self._hear), self._signals(), self._tty.raw():
+                try:
+                    await self._together(redraw=size is None)
+                finally:
+                    await self._tty.farewell(self._modes.switch_off())
+        except Vanished:
+            self._leave(Left.HUNG_UP)
         what = remark(self._end) if self._end is not None else self._way_back()
         if what is not None:
             await self._tty.farewell(f"\nsandreel: {what}\n".encode())
@@ -115,7 +120,8 @@ class Console:
                 loop.remove_signal_handler(number)
 
     def _come_back(self) -> None:
-        self._tty.make_raw()
+        with suppress(termios.error):  # it has vanished, which who reads it is told
+            self._tty.make_raw()
         self._again.set()
 
     def _leave(self, left: Left) -> None:

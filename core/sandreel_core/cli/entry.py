@@ -16,6 +16,7 @@ from typing import NoReturn
 from sandreel_core import __version__
 from sandreel_core.cli.completion import ASKED, complete
 from sandreel_core.cli.moment import joined
+from sandreel_core.cli.pipes import forsake
 from sandreel_core.cli.text import is_utf8
 from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import for_people
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_utf8(args)
         return _run(args)
     except BrokenPipeError:
-        _forsake_stdout()
+        forsake(sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -125,13 +126,8 @@ def _complain_of_machine(error: OSError) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _forsake_stdout()
+        forsake(sys.stdout.fileno())
     return OPERATOR_ERROR
-
-
-def _forsake_stdout() -> None:
-    """Nobody takes it any more. Python would complain once more when it flushes stdout at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain_group(group: BaseExceptionGroup[BaseException]) -> int:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli import scope
 from sandreel_core.cli.connection import connect, options
+from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.moment import HELP, METAVAR, moment
+from sandreel_core.cli.pipes import STDOUT, write_all
 from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
     from sandreel_core.client.log import LogItem
 
-_OUT = 1
 _DESCRIPTION = """\
 Print every event that the log holds of an org (or of everything, or of some sessions or execs), as it is stored, with
 its cursor and the time at which the stream's server stored it. Repeats of output that a lost connection left in
@@ -50,19 +51,19 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@ends_with_terminal(STDOUT)
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, NotFound, Misconfigured, Unavailable; BrokenPipeError when nobody reads any more."""
     import os
     import sys
     from contextlib import aclosing
 
-    from sandreel_core.cli.pipes import write_all
     from sandreel_core.json_line import harmless_bytes
 
     scope.check(args)
     if args.all and args.session:
         raise Malformed("sessions belong to an org: name it with --org instead of --all")
-    seen = os.isatty(_OUT)
+    seen = os.isatty(STDOUT)
     async with connect(args) as client:
         items = client.log(
             scope.org_of(args), args.session, execs=args.exec, since=args.since, until=args.until, live=args.follow
@@ -75,7 +76,7 @@ async def run(args: argparse.Namespace) -> int:
                 if args.raw and not line.startswith(b"{"):
                     print(f"sandreel: {line.decode()}", file=sys.stderr)
                 else:
-                    await write_all(_OUT, (harmless_bytes(line) if seen else line) + b"\n")
+                    await write_all(STDOUT, (harmless_bytes(line) if seen else line) + b"\n")
     return 0
 
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from sandreel_core.cli.agents import agent_option, reader_of
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import seconds, size, variable
+from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.interactive import opened, terminal_options, terminal_type, window_size
+from sandreel_core.cli.pipes import STDIN, STDOUT
 from sandreel_core.errors import Malformed, Unavailable
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ExecHandle
 
-STDIN = 0
 _SMALL_STDIN_BYTES = 48 * 1024  # goes with the command itself
 
 _DESCRIPTION = """\
@@ -66,6 +67,7 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run, takes_rest=True)
 
 
+@ends_with_terminal(STDOUT)
 async def run(args: argparse.Namespace) -> int:
     """Raises Refused, Unavailable, Misconfigured, Malformed."""
     if (args.shell is None) is not bool(args.rest):

@@ -11,6 +11,7 @@ import os
 import select
 from collections.abc import AsyncGenerator
 
+STDIN, STDOUT, STDERR = 0, 1, 2
 _PIECE_BYTES = select.PIPE_BUF
 _PIECES_A_TURN = 64
 _READ_BYTES = 64 * 1024  # one `exec.write_stdin`
@@ -27,6 +28,13 @@ async def write_all(fd: int, data: bytes) -> None:
         pieces += 1
         if pieces % _PIECES_A_TURN == 0:
             await asyncio.sleep(0)
+
+
+def forsake(fd: int) -> None:
+    """Nobody takes what is written there any more. Python would complain once more when it flushes at the end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 async def read_chunks(fd: int) -> AsyncGenerator[bytes, None]:

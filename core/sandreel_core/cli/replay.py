@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sandreel_core.cli.agents import agent_option, reader_of
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import instant, seconds
+from sandreel_core.cli.hangup import ends_with_terminal
+from sandreel_core.cli.pipes import STDOUT
 from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@ends_with_terminal(STDOUT)
 async def run(args: argparse.Namespace) -> int:
     """Raises NotFound, Malformed, Unavailable, Misconfigured."""
     from sandreel_core.cli.agent_screen import AgentScreen

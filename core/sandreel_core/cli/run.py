@@ -114,8 +114,9 @@ async def _in_session(
     client: Client, args: argparse.Namespace, inputs: list[Pair], outputs: list[Pair], ending: Any
 ) -> int:
     from sandreel_core.cli.copying import Copying
-    from sandreel_core.cli.exec import STDIN, piped_in
+    from sandreel_core.cli.exec import piped_in
     from sandreel_core.cli.job import Job
+    from sandreel_core.cli.pipes import STDIN
     from sandreel_core.cli.progress import Progress
     from sandreel_core.contract.exec import Exited
 

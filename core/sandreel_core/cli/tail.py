@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli import scope
 from sandreel_core.cli.connection import connect, options, section
+from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.moment import HELP, METAVAR, moment
+from sandreel_core.cli.pipes import STDOUT, write_all
 from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from sandreel_core.client import Client
     from sandreel_core.contract.cursors import Cursors
 
-_OUT = 1
 _DESCRIPTION = """\
 Show what the named sessions print, or all of an org (--org), or everything (--all): what is stored first, from the
 beginning or --since, then what comes, without a seam, in whole lines. Each begins with its session and exec, `!` marks
@@ -53,6 +54,7 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@ends_with_terminal(STDOUT)
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, NotFound, Unavailable; BrokenPipeError when nobody reads any more."""
     from sandreel_core.cli.entry import INTERRUPTED
@@ -90,7 +92,6 @@ async def _show(
     from contextlib import aclosing
     from functools import partial
 
-    from sandreel_core.cli.pipes import write_all
     from sandreel_core.cli.snapshots import snapshot
     from sandreel_core.settings import Postgres
 
@@ -107,7 +108,7 @@ async def _show(
     )
     async with aclosing(items):
         async for batch in items:
-            await write_all(_OUT, shown.text(batch))
+            await write_all(STDOUT, shown.text(batch))
 
 
 def _say_how_to_go_on(args: argparse.Namespace, cursors: Cursors) -> None:

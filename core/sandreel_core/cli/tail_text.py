@@ -12,7 +12,7 @@ from sandreel_core.client.tailing import TailCaughtUp, TailEvent, TailGap, TailI
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.cursors import Cursors
 from sandreel_core.contract.subjects import EventSubject
-from sandreel_core.json_line import json_line
+from sandreel_core.json_line import json_line, json_lines
 
 
 class _LineObject(msgspec.Struct, frozen=True):
@@ -44,8 +44,9 @@ class TailText:
         self._colours = colours
         self._with_org = with_org
         # Lines of one block come together.
-        self._block: tuple[EventSubject, str, Cursor] | None = None
-        self._place = ""
+        self._block: Cursor | None = None
+        self._place = b""
+        self._cursor = ""
         self._cursors = {cursor.partition: cursor for cursor in begins.each}
 
     @property
@@ -54,50 +55,64 @@ class TailText:
 
     def text(self, batch: Sequence[TailItem]) -> bytes:
         """What to print for these items; empty for what only programs are told."""
-        texts = [self._line(item) if isinstance(item, TailLine) else self._other(item) for item in batch]
-        return b"".join(texts)
+        if self._json:
+            return json_lines(
+                [self._line_object(item) if isinstance(item, TailLine) else self._object(item) for item in batch]
+            )
+        return b"".join([self._line(item) if isinstance(item, TailLine) else self._other(item) for item in batch])
+
+    def _begin(self, item: TailLine) -> None:
+        """The first line of a block, whose cursor no other has."""
+        self._block = item.cursor
+        self._reached(item.cursor)
+        self._cursor = str(item.cursor)
+        self._place = self._shown(item.where, item.stream).encode()
+
+    def _line_object(self, item: TailLine) -> _LineObject:
+        if item.cursor is not self._block:
+            self._begin(item)
+        where, line = item.where, item.line
+        return _LineObject(
+            "line",
+            where.org,
+            where.session,
+            where.key,
+            item.stream,
+            line.number,
+            line.data.decode("utf-8", "replace"),
+            line.begun,
+            line.ended,
+            self._cursor,
+            item.stored_ns,
+        )
 
     def _line(self, item: TailLine) -> bytes:
+        if item.cursor is not self._block:
+            self._begin(item)
         line = item.line
-        block = (item.where, item.stream, item.cursor)
-        if block != self._block:
-            self._block = block
-            self._reached(item.cursor)
-            self._place = str(item.cursor) if self._json else self._shown(item.where, item.stream)
-        if self._json:
-            where = item.where
-            said = _LineObject(
-                "line",
-                where.org,
-                where.session,
-                where.key,
-                item.stream,
-                line.number,
-                line.data.decode("utf-8", "replace"),
-                line.begun,
-                line.ended,
-                self._place,
-                item.stored_ns,
-            )
-            return json_line(said) + b"\n"
         data = plain(line.data).encode() if self._colours else line.data
         begin, end = b"" if line.begun else "…".encode(), b"\n" if line.ended else "…\n".encode()
-        return b"%s: %s%s%s" % (self._place.encode(), begin, data, end)
+        return b"%s: %s%s%s" % (self._place, begin, data, end)
+
+    def _object(self, item: TailEvent | TailGap | TailCaughtUp) -> dict[str, Any]:
+        self._go_on(item)
+        return _object(item)
 
     def _other(self, item: TailEvent | TailGap | TailCaughtUp) -> bytes:
-        if isinstance(item, TailEvent):
-            self._reached(item.cursor)
-        if isinstance(item, TailCaughtUp):
-            for cursor in item.cursors:
-                self._reached(cursor)
-        if self._json:
-            return json_line(_object(item)) + b"\n"
+        self._go_on(item)
         if isinstance(item, TailEvent):
             said = plain(b"%s %s" % (item.event.type.encode(), json_line(item.event.data)))
             return f"{self._shown(item.where)}: {dimmed(said) if self._colours else said}\n".encode()
         if isinstance(item, TailGap):
             return f"{self._shown(item.where) if item.where else 'sandreel'}: missing: {item.why}\n".encode()
         return b""
+
+    def _go_on(self, item: TailEvent | TailGap | TailCaughtUp) -> None:
+        if isinstance(item, TailEvent):
+            self._reached(item.cursor)
+        if isinstance(item, TailCaughtUp):
+            for cursor in item.cursors:
+                self._reached(cursor)
 
     def _reached(self, cursor: Cursor) -> None:
         """A line that was waited for comes behind newer ones."""

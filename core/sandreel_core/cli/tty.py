@@ -56,9 +56,12 @@ class Tty:
 
     @contextmanager
     def raw(self) -> Iterator[None]:
-        """Every key is a byte for the job, also Ctrl-C."""
-        before = termios.tcgetattr(self._fd)
-        self.make_raw()
+        """Every key is a byte for the job, also Ctrl-C. Raises Vanished."""
+        try:
+            before = termios.tcgetattr(self._fd)
+            self.make_raw()
+        except termios.error as error:
+            raise Vanished from error
         try:
             yield
         finally:

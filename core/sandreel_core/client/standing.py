@@ -118,10 +118,12 @@ class _Reading:
         last = await self._bus.last(self._stream, subject)
         if last is None or last.sequence > self._cursor.sequence:
             return False
+        end = end_of(last, count)
+        if not isinstance(end, Exited):
+            return False
         accepted = await self._bus.next(self._stream, subject)
         started = await self._bus.next(self._stream, subject, after=accepted.sequence) if accepted else None
-        end = end_of(last, count)
-        if accepted is None or started is None or not isinstance(end, Exited):
+        if accepted is None or started is None:
             return False
         first = [event for stored in (accepted, started) if (event := _event(stored)) is not None]
         if any(_says_more_in_between(event) for event in first):

@@ -80,7 +80,7 @@ async def test_in_any_chunking_the_same_is_told(wire: bytes, data: st.DataObject
         await parser.parse(chunk)
         await own.parse(chunk)
         assert ours.said == reference.said
-    assert not parser._held
+    assert not parser._pieces
 
 
 @pytest.mark.parametrize("line", [b"HELLO\r\n", b"MSG a 7\r\n", b"MSG a b 3\r\nabc\r\n", b"\r\n"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,11 +15,12 @@ from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS, ensure_installation
 from sandreel_core.client import Client
-from sandreel_core.clock import new_id
+from sandreel_core.clock import new_id, now
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
 from sandreel_core.contract.boot import NO_ROOM, UNWRITABLE
+from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.credential import Grant
 from sandreel_core.contract.message import Command, Owner
 from sandreel_core.contract.turn import Interrupt
@@ -349,6 +351,45 @@ async def test_a_command_that_cannot_be_refused_is_buried_after_five_failures(ha
         assert await bus.subjects("DEAD", ">") == {f"dead.runnerd.acme.one.{id}": 1}
         bus.fate = lambda subject, body: None
         assert await hand.refusal(await hand.send(x.Cancel(exec="e"))) == "SESSION_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("named", "id"),
+    [
+        ("cmd.spawner.umbra.one.{id}", None),
+        ("cmd.spawner.acme.two.{id}", None),
+        ("cmd.runnerd.acme.one.{id}", None),
+        ("cmd.spawner.acme.one.{id}", "another"),
+    ],
+    ids=["another organisation", "another session", "another role", "another id"],
+)
+async def test_a_command_that_says_another_name_than_where_it_was_sent_is_refused(
+    hand: Hand, backend: FakeBackend, spawner: None, named: str, id: str | None
+) -> None:
+    """The server lets a service of one organisation send to its own sessions alone: what is written inside counts for
+    nothing, and if it is something else neither the one nor the other is touched."""
+    theirs = Key("umbra", "one")
+    for key in (ONE, TWO, theirs):
+        await ready(hand, key)
+    command_id = new_id()
+    sent = hand.subjects(ONE).command("spawner", command_id)
+    said: dict[str, Any] = {
+        "id": id or command_id,
+        "source": "/test",
+        "subject": named.format(id=command_id),
+        "time": now(),
+    }
+    await hand.bus.append(sent, encode(seal(s.Destroy(), **said)))
+    assert await hand.refusal(command_id) == "BAD_REQUEST"
+    for key in (ONE, TWO, theirs):
+        assert "destroying" not in await hand.types(key)
+    # Nor can an owner or an organisation be slipped in beside the ones that count.
+    for field, value in (("org", "umbra"), ("right", "operator")):
+        body = msgspec.json.decode(encode(seal(s.Stop(), **said | {"id": command_id, "subject": sent})))
+        body |= {"id": (again := new_id()), "subject": hand.subjects(ONE).command("spawner", again)}
+        body["data"][field] = value
+        await hand.bus.append(body["subject"], msgspec.json.encode(body))
+        assert await hand.refusal(again) == "BAD_REQUEST"
 
 
 @pytest.mark.parametrize(

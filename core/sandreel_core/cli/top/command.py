@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, dsn_of, options
 from sandreel_core.cli.duration import seconds
+from sandreel_core.cli.hangup import ends_with_terminal
+from sandreel_core.cli.pipes import STDERR, STDIN, STDOUT
 from sandreel_core.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@ends_with_terminal(STDIN, STDOUT, STDERR)
 async def run(args: argparse.Namespace) -> int:
     """Raises Malformed, Misconfigured, NotFound, Unavailable."""
     from sandreel_core.cli.top.board import Board
