@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from bench import analyst, as_of, crowd, egress, latency, output, reading, rebuild, starting, tail, views
+from bench import adapter, analyst, as_of, crowd, egress, latency, output, reading, rebuild, starting, tail, views
 from bench.figure import Figure, keep, table
 from bench.rig import Rig, rig
 
@@ -30,6 +30,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "rebuild-lag": rebuild.lag_meanwhile,
     "crowd": crowd.crowd,
     "egress": egress.egress,
+    "adapter": adapter.adapter,
 }
 
 

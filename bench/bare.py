@@ -35,9 +35,9 @@ while n > 0:
 """
 
 
-def chatter(lines: int) -> list[str]:
+def chatter(lines: int, python: str = sys.executable) -> list[str]:
     """argv of a child that prints so many lines of 100 bytes."""
-    return [sys.executable, "-I", "-c", CHATTER, str(lines)]
+    return [python, "-I", "-c", CHATTER, str(lines)]
 
 
 def stamped(burst: int) -> str:

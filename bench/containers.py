@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from bench.bare import chatter
 from bench.figure import Figure, keep, median, table
+from bench.rig import ORG, ended, rig, without
 from sandreel_core.client import Changed, Client, ClientSettings, Output
 from sandreel_core.contract.message import Owner
+from sandreel_core.contract.session import Profile
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.images import image
 from sandreel_core.settings import load
@@ -22,7 +25,6 @@ from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_census import erase
 from sandreel_core.spawner.docker_plan import network_name
 
-ORG = "bench"
 LINES = 1_000_000
 ROUNDS, EXECS, CROWD = 5, 20, 20
 PRINT = f"import sys; sys.stdout.write(''.join(f'line {{n:07d}} of the job\\n' for n in range({LINES})))"
@@ -32,23 +34,30 @@ CONNECT = (
     " import time; time.sleep(600)"
 )
 PYTHON = "/opt/sandreel/bin/python"
-# What a session is given, as far as it costs time.
-SHAPE = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "-m", "1500m", "--pids-limit", "128")  # fmt: skip
+# What a session is given, as far as it costs time: also its share of the processor and a volume of its own, which
+# `docker rm -f -v` takes away with it. Its network is the org's, which stays.
+SHAPE = (
+    *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+    *("-m", "1500m", "--cpus", "1", "--pids-limit", "128", "-v", "/workspace"),
+)
+AWAY = ("rm", "-f", "-v")
 
 
 class Yard:
     """A stack whose sessions are containers, and the engine's own command line beside it."""
 
-    def __init__(self, client: Client, installation: str) -> None:
+    def __init__(self, stack: Stack, client: Client) -> None:
+        self.stack = stack
         self.client = client
         self.image = image("session-slim")
-        self.network = network_name(installation, ORG)
+        self.network = network_name(stack.place.keys().installation, ORG)
         self._names = 0
 
-    async def session(self) -> str:
+    async def session(self, profile: Profile = "default") -> str:
         self._names += 1
         name = f"bench-{self._names}"
-        await self.client.create_session(ORG, name, owner=Owner(type="bench", id=name), timeout_s=180)
+        owner = Owner(type="bench", id=name)
+        await self.client.create_session(ORG, name, owner=owner, profile=profile, timeout_s=180)
         return name
 
     async def away(self, session: str) -> None:
@@ -97,42 +106,75 @@ async def docker(*words: str) -> int:
 
 
 async def lines(yard: Yard) -> list[Figure]:
-    """A million lines from a child to a viewer, all durable, beside an attached `docker exec` and `docker logs -f`."""
+    """A million lines from a child to a viewer, all durable, beside an attached `docker exec` and `docker logs -f`: which have
+    no views in Postgres, so the projector is down meanwhile, as in `bench.output`; how it is with it is in the details."""
     session, beside = await yard.session(), await yard.bare()
     ours, attached, logged = [], [], []
     size = LINES * len("line 0000000 of the job\n")
-    for _ in range(2):
-        began = time.perf_counter()
-        handle = await yard.client.exec(ORG, session, ["python3", "-c", PRINT])
-        seen = 0
-        async with aclosing(yard.client.follow(ORG, session, handle.id)) as items:
-            async for item in items:
-                if isinstance(item, Output):
-                    seen += len(item.data)
-                elif isinstance(item, Changed) and item.event.type == "exec.exited":
-                    break
-        ours.append(time.perf_counter() - began)
-        assert seen == size
-        began = time.perf_counter()
-        assert await docker("exec", beside, "python3", "-c", PRINT) == size
-        attached.append(time.perf_counter() - began)
+    async with without(yard.stack, "projector"):
+        for _ in range(ROUNDS):
+            ours.append(await _viewed(yard, session, size))
+            began = time.perf_counter()
+            assert await docker("exec", beside, "python3", "-c", PRINT) == size
+            attached.append(time.perf_counter() - began)
+    projected = [await _viewed(yard, session, size) for _ in range(2)]
     name = f"sandreel-bench-{uuid.uuid4().hex[:12]}"
     began = time.perf_counter()
     await docker("run", "-d", "--name", name, "--network", "none", "--entrypoint", "python3", yard.image, "-c", PRINT)
     assert await docker("logs", "-f", name) == size
     logged.append(time.perf_counter() - began)
-    await asyncio.gather(docker("rm", "-f", name), docker("rm", "-f", beside), yard.away(session))
-    mine = min(ours)
+    await asyncio.gather(docker(*AWAY, name), docker(*AWAY, beside), yard.away(session))
     return [
-        Figure("a million lines, child → viewer", "s", mine, 1.2, min(attached), "docker exec, attached"),
-        Figure("a million lines, child → viewer", "s", mine, 0.15, min(logged), "docker logs -f"),
+        Figure(
+            *("a million lines, child → viewer", "s", median(ours), 1.2, median(attached), "docker exec, attached"),
+            detail={"with the projector, s": median(projected)},
+        ),
+        Figure("a million lines, child → viewer", "s", median(ours), 0.15, median(logged), "docker logs -f"),
+    ]
+
+
+async def _viewed(yard: Yard, session: str, size: int) -> float:
+    """Seconds from the command to the end of what it printed, `size` bytes."""
+    began = time.perf_counter()
+    handle = await yard.client.exec(ORG, session, ["python3", "-c", PRINT])
+    seen = 0
+    async with aclosing(yard.client.follow(ORG, session, handle.id)) as items:
+        async for item in items:
+            if isinstance(item, Output):
+                seen += len(item.data)
+            elif isinstance(item, Changed) and item.event.type == "exec.exited":
+                break
+    assert seen == size
+    return time.perf_counter() - began
+
+
+async def output(yard: Yard) -> list[Figure]:
+    """A chatty child → acknowledged, in turn with a session of the process backend, which has no limits: so beside it the
+    profile with as many processors as this machine has, and the other one in the details."""
+    sessions: dict[Profile, str] = {profile: await yard.session(profile) for profile in ("agent", "default")}
+    rates: dict[str, list[float]] = {name: [] for name in (*sessions, "process")}
+    async with rig(1, lambda _: None) as beside, without(yard.stack, "projector"), beside.without("projector"):
+        plain = await beside.session("output")
+        for _ in range(ROUNDS):
+            for profile, session in sessions.items():
+                began, end = await ended(yard.client, await yard.client.exec(ORG, session, chatter(LINES, PYTHON)))
+                rates[profile].append(LINES / ((end - began) / 1e9))
+            began, end = await beside.ended(await beside.start(plain, LINES))
+            rates["process"].append(LINES / ((end - began) / 1e9))
+    await asyncio.gather(*(yard.away(session) for session in sessions.values()))
+    return [
+        Figure(
+            *("child → acknowledged", "lines/s", median(rates["agent"]), 0.85, median(rates["process"])),
+            *("process backend", True),
+            detail={"default profile (1 cpu)": median(rates["default"])},
+        )
     ]
 
 
 async def life(yard: Yard) -> list[Figure]:
     """Create → ready, and stop and destroy, one after the other with bare containers."""
     first = await yard.session()  # keeps the org's network
-    born, bare_born, gone, bare_gone = [], [], [], []
+    born, bare_born, gone, bare_gone, stopped = [], [], [], [], []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         session = await yard.session()
@@ -141,10 +183,12 @@ async def life(yard: Yard) -> list[Figure]:
         name = await yard.bare()
         bare_born.append(time.perf_counter() - began)
         began = time.perf_counter()
-        await yard.away(session)
+        await yard.client.stop(ORG, session, wait="stopped")
+        stopped.append(time.perf_counter() - began)
+        await yard.client.destroy(ORG, session, wait="destroyed")
         gone.append(time.perf_counter() - began)
         began = time.perf_counter()
-        await docker("rm", "-f", name)
+        await docker(*AWAY, name)
         bare_gone.append(time.perf_counter() - began)
     await yard.away(first)
     return [
@@ -156,7 +200,11 @@ async def life(yard: Yard) -> list[Figure]:
             median(bare_born) * 1e3,
             "docker run of a Python that connects",
         ),
-        Figure("stop and destroy", "ms", median(gone) * 1e3, 1.5, median(bare_gone) * 1e3, "docker rm -f"),
+        Figure(
+            *("stop and destroy", "ms", median(gone) * 1e3, 1.5, median(bare_gone) * 1e3),
+            "docker rm -f -v: container, volume, endpoint",
+            detail={"of which stop ms": median(stopped) * 1e3},
+        ),
     ]
 
 
@@ -173,7 +221,7 @@ async def execs(yard: Yard) -> list[Figure]:
         began = time.perf_counter()
         await docker("exec", beside, "true")
         reference.append(time.perf_counter() - began)
-    await asyncio.gather(docker("rm", "-f", beside), yard.away(session))
+    await asyncio.gather(docker(*AWAY, beside), yard.away(session))
     return [
         Figure("exec.start → exec.started", "ms", median(ours) * 1e3, 0.25, median(reference) * 1e3, "docker exec true")
     ]
@@ -193,7 +241,7 @@ async def crowd(yard: Yard) -> list[Figure]:
     began = time.perf_counter()
     names = await asyncio.gather(*(yard.bare() for _ in range(CROWD)))
     bare = time.perf_counter() - began
-    await docker("rm", "-f", *names)
+    await docker(*AWAY, *names)
     began = time.perf_counter()
     sessions = await asyncio.gather(*(yard.session() for _ in range(CROWD)))
     ours = time.perf_counter() - began
@@ -211,7 +259,7 @@ async def yard() -> AsyncIterator[Yard]:
             installation = stack.place.keys().installation
             found = load(ClientSettings, environ={}, path=stack.client)
             async with Client.connect(found, actor="bench") as client:
-                yield Yard(client, installation)
+                yield Yard(stack, client)
         async with Engine.open() as engine:
             await erase(engine, installation)
 
@@ -219,7 +267,7 @@ async def yard() -> AsyncIterator[Yard]:
 async def main(only: list[str]) -> int:
     figures: list[Figure] = []
     async with yard() as here:
-        for measure in (life, execs, lines, crowd):
+        for measure in (life, execs, lines, output, crowd):
             if not only or measure.__name__ in only:
                 figures += await measure(here)
                 print(table(figures[-2:]), flush=True)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from nats.aio.client import Client as Bare
@@ -53,34 +53,42 @@ class Rig:
         return await self.client.exec(ORG, session, bare.chatter(lines))
 
     async def ended(self, handle: ExecHandle) -> tuple[int, int]:
-        """(accepted, ended) by the server's clock, nanoseconds, without reading what is between."""
-        subject = self.client.subjects(ORG, handle.session).exec(handle.id)
-        stream = self.client.subjects(ORG, handle.session).stream
-        assert handle.cursor is not None
-        first = await self.client.bus.get(stream, handle.cursor.sequence)
-        assert first is not None
-        while True:
-            last = await self.client.bus.last(stream, subject)
-            if last is not None and isinstance(decode_event(subject, last.body).data, Exited | Lost):
-                return first.time_ns, last.time_ns
-            await asyncio.sleep(0.05)
+        return await ended(self.client, handle)
 
-    @asynccontextmanager
-    async def without(self, *parts: str) -> AsyncIterator[None]:
-        """The parts are down meanwhile: a reference that has no projector is measured against none."""
-        for part in parts:
-            await self.stack.parts[part].hold()
-        try:
-            yield
-        finally:
-            for part in parts:
-                self.stack.parts[part].release()
-                await self.stack.parts[part].ready()
+    def without(self, *parts: str) -> AbstractAsyncContextManager[None]:
+        return without(self.stack, *parts)
 
     def pid(self, part: str) -> int:
         pid = self.stack.parts[part].pid
         assert pid is not None
         return pid
+
+
+async def ended(client: Client, handle: ExecHandle) -> tuple[int, int]:
+    """(accepted, ended) by the server's clock, nanoseconds, without reading what is between."""
+    subjects = client.subjects(ORG, handle.session)
+    stream, subject = subjects.stream, subjects.exec(handle.id)
+    assert handle.cursor is not None
+    first = await client.bus.get(stream, handle.cursor.sequence)
+    assert first is not None
+    while True:
+        last = await client.bus.last(stream, subject)
+        if last is not None and isinstance(decode_event(subject, last.body).data, Exited | Lost):
+            return first.time_ns, last.time_ns
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def without(stack: Stack, *parts: str) -> AsyncIterator[None]:
+    """The parts are down meanwhile: a reference that has no projector is measured against none."""
+    for part in parts:
+        await stack.parts[part].hold()
+    try:
+        yield
+    finally:
+        for part in parts:
+            stack.parts[part].release()
+            await stack.parts[part].ready()
 
 
 def administrator(stack: Stack) -> Path:

@@ -34,6 +34,7 @@ _ENFORCED = """\
 | an identity has ended or was revoked | the server, which closes the connection |
 | the subject inside a message is the one that it was stored on; org and session exist; quotas per owner | every role that reads it |
 | `actor` in a command | nobody: a service says in whose name it asks. Which organisation it acts for is the server's word |
+| that somebody asked for what arrives where a runnerd takes requests | that runnerd: what a stream delivers there, because a pull named it as its reply, bears the subject that it was stored on |
 | that processes of one session are kept apart | nobody: they are one user. A secret that one exec has is readable in its environment by the others of that session |
 """
 

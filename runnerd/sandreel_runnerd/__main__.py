@@ -13,12 +13,13 @@ import sys
 
 from sandreel_core import log
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
+from sandreel_core.contract.boot import BOOT_MARKER, NO_ROOM, UNWRITABLE, BootSettings
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_runnerd import fence, init, settings, threads
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.daemon import Daemon
 from sandreel_runnerd.passport import Passport
+from sandreel_runnerd.spool import NoRoom, Unwritable
 
 USAGE = 64  # sysexits.h, EX_USAGE
 CONFIG = 78  # sysexits.h, EX_CONFIG
@@ -26,7 +27,7 @@ UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
 
 
 def main() -> int:
-    """The exit code: 0 told to end, 3 declared dead, 64, 69 or 78 with one line on stderr that says why."""
+    """The exit code: 0 told to end, 3 declared dead, 64, 69, 73, 74 or 78 with one line on stderr that says why."""
     lean.imported()
     init.block()
     try:
@@ -34,12 +35,14 @@ def main() -> int:
         init.guard()
         boot = _settings(sys.argv[1:])
         log.set_up("runnerd", boot.log_level)
-        if not fence.close():
-            log.Log("runnerd").info("execs may change this process's limits: no_new_privs is not set")
         with asyncio.Runner(loop_factory=threads.Loop) as runner:
             return runner.run(_run(boot))
     except Misconfigured as error:
         return _complain(str(error), CONFIG)
+    except Unwritable as error:
+        return _complain(str(error), UNWRITABLE)
+    except NoRoom as error:
+        return _complain(str(error), NO_ROOM)
     except Unavailable as error:
         return _complain(str(error), UNAVAILABLE)
     except OSError as error:
@@ -75,7 +78,7 @@ async def _run(boot: BootSettings) -> int:
         if passport is not None:
             passport.attach(bus)
         try:
-            daemon = Daemon(boot, bus, children, logger, passport=passport)
+            daemon = Daemon(boot, bus, children, logger, passport=passport, fence=fence.close)
             daemons.append(daemon)
             return await daemon.run()
         finally:
@@ -116,4 +119,8 @@ def _complain(sentence: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is said, stored and closed. Taking the interpreter apart would be a third of what its end takes.
+    os._exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -61,14 +61,16 @@ class Daemon:
         log: Log,
         *,
         passport: Passport | None = None,
+        fence: Callable[[], bool] = lambda: False,
         fetch_private: bool = False,
     ) -> None:
-        """passport: who it is on a NATS that knows its users by JWTs."""
+        """passport: who it is on a NATS that knows its users by JWTs. fence: see `fence.close`."""
         self._settings = settings
         self._bus = bus
         self._children = children
         self._log = log
         self._passport = passport
+        self._fence = fence
         self._fetch_private = fetch_private
         self._subjects = SessionSubjects(settings.org, settings.session, settings.partitions)
         self._activity = Activity()
@@ -99,6 +101,8 @@ class Daemon:
             raise Misconfigured(f"there is no workspace at {self._settings.workspace}: {error.strerror}") from error
         try:
             async with self._spool() as spool:
+                if not self._fence():
+                    self._log.info("execs may do to this process what its user may: no_new_privs is not set")
                 boot = await self._present()
                 if boot is None:
                     return DECLARED_DEAD if self._dead else ENDED

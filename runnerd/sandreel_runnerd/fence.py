@@ -1,8 +1,14 @@
-"""Keeps an exec from changing the limits of its recorder.
+"""Keeps an exec from reaching its recorder by calls that ask for the same user alone, also of a process that is closed
+otherwise (`init.guard`):
 
-prlimit(2) asks for the same user alone, also of a process that is closed otherwise (`init.guard`): RLIMIT_NOFILE 0
-takes runnerd's next connection, RLIMIT_CPU its life. So nothing that runnerd starts may set the limits of another
-process. Its own it may, by pid 0, as every C library and shell does; reading is free.
+limits      prlimit(2): RLIMIT_NOFILE 0 takes runnerd's next connection, RLIMIT_CPU its life
+signals     by all but kill(2). Of a signal whose sender says himself who he is, the kernel forgets that when the user has
+            queued more than it keeps: what is left looks as if it came from outside (`init`). kill(2) is always told
+scheduling  an idle, low or narrow class cannot be left again, and a busy exec then starves runnerd
+
+So nothing that runnerd starts may do these to runnerd's threads; limits of no other process at all. To itself it may do
+everything, and so it may to others but for limits, and but for the one call that names nobody by a number
+(pidfd_send_signal(2) with a sender of its own making, which no program is known to use).
 
 Only where privileges cannot grow any more (no_new_privs, which every container backend and bubblewrap set): elsewhere
 a filter would need it, and with it sudo would cease to work, by which an exec gets past any fence.
@@ -10,65 +16,114 @@ a filter would need it, and with it sudo would cease to work, by which an exec g
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
+from collections.abc import Sequence
 
-_PR_GET_NO_NEW_PRIVS = 39  # linux/prctl.h
-# Where this works, with the number of seccomp(2).
-MACHINES = {"x86_64": 317, "aarch64": 277}
-_SET_MODE_FILTER = 1  # linux/seccomp.h
-# Without it kernels before 5.16 slow down everything that is filtered (SECCOMP_FILTER_FLAG_SPEC_ALLOW).
-_SPEC_ALLOW = 1 << 2
-# prlimit64 by the AUDIT_ARCH of whoever calls: a 64-bit kernel also takes 32-bit calls, and x86-64 those of x32.
-_PRLIMIT_CALLS = (
-    (0xC000003E, 302),
-    (0xC000003E, 302 | 0x40000000),
-    (0x40000003, 340),
-    (0xC00000B7, 261),
-    (0x40000028, 369),
-)
-# Classic BPF (linux/bpf_common.h): load a word, jump if equal, jump, return.
-_LOAD, _EQUAL, _JUMP, _RETURN = 0x20, 0x15, 0x05, 0x06
-# Where struct seccomp_data has them, on a little-endian machine.
-_NUMBER, _ARCH, _PID, _LIMIT_LOW, _LIMIT_HIGH = 0, 4, 16, 32, 36
-_ALLOW, _FORBID = 0x7FFF0000, 0x00050000 | 1  # SECCOMP_RET_ERRNO | EPERM
+from sandreel_runnerd.seccomp import ALLOW, ARGUMENTS, FORBID, Machine, Program, install, is_possible
+
+# Their numbers, by the AUDIT_ARCH of whoever calls: a 64-bit kernel also takes 32-bit calls, and x86-64 those of x32.
+_X32 = 0x40000000
+_CALLS: dict[int, dict[str, tuple[int, ...]]] = {
+    0xC000003E: {  # x86-64
+        "prlimit64": (302, 302 | _X32),
+        "rt_sigqueueinfo": (129, 524 | _X32),
+        "rt_tgsigqueueinfo": (297, 536 | _X32),
+        "tgkill": (234, 234 | _X32),
+        "tkill": (200, 200 | _X32),
+        "pidfd_send_signal": (424, 424 | _X32),
+        "setpriority": (141, 141 | _X32),
+        "sched_setparam": (142, 142 | _X32),
+        "sched_setscheduler": (144, 144 | _X32),
+        "sched_setaffinity": (203, 203 | _X32),
+        "sched_setattr": (314, 314 | _X32),
+        "ioprio_set": (251, 251 | _X32),
+    },
+    0x40000003: {  # i386
+        "prlimit64": (340,),
+        "rt_sigqueueinfo": (178,),
+        "rt_tgsigqueueinfo": (335,),
+        "tgkill": (270,),
+        "tkill": (238,),
+        "pidfd_send_signal": (424,),
+        "setpriority": (97,),
+        "sched_setparam": (154,),
+        "sched_setscheduler": (156,),
+        "sched_setaffinity": (241,),
+        "sched_setattr": (351,),
+        "ioprio_set": (289,),
+    },
+    0xC00000B7: {  # aarch64
+        "prlimit64": (261,),
+        "rt_sigqueueinfo": (138,),
+        "rt_tgsigqueueinfo": (240,),
+        "tgkill": (131,),
+        "tkill": (130,),
+        "pidfd_send_signal": (424,),
+        "setpriority": (140,),
+        "sched_setparam": (118,),
+        "sched_setscheduler": (119,),
+        "sched_setaffinity": (122,),
+        "sched_setattr": (274,),
+        "ioprio_set": (30,),
+    },
+    0x40000028: {  # arm
+        "prlimit64": (369,),
+        "rt_sigqueueinfo": (178,),
+        "rt_tgsigqueueinfo": (363,),
+        "tgkill": (268,),
+        "tkill": (238,),
+        "pidfd_send_signal": (424,),
+        "setpriority": (97,),
+        "sched_setparam": (154,),
+        "sched_setscheduler": (156,),
+        "sched_setaffinity": (241,),
+        "sched_setattr": (380,),
+        "ioprio_set": (314,),
+    },
+}
+# What is asked of each: a label of `_checks`.
+_CHECKS = {
+    "prlimit64": "limits",
+    **dict.fromkeys(("rt_sigqueueinfo", "rt_tgsigqueueinfo", "tgkill"), "process"),
+    **dict.fromkeys(("tkill", "sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"), "thread"),
+    "pidfd_send_signal": "sender",
+    "setpriority": "priority",
+    "ioprio_set": "ioprio",
+}
+# PRIO_PROCESS, PRIO_PGRP, PRIO_USER (sys/resource.h); IOPRIO_WHO_… are one more each (linux/ioprio.h).
+_PROCESS, _GROUP, _USER = 0, 1, 2
 
 
 def close() -> bool:
-    """For this thread and whatever it starts, threads and programs, for ever; whether it could be done. To be called
-    before there is another thread."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    call = MACHINES.get(os.uname().machine)
-    if call is None or libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
+    """For this thread and whatever it starts, for ever; whether it could be done. To be called by the thread that starts
+    execs, before the first, and after the last thread of this process was started: each is named in it."""
+    if not is_possible():
         return False
-    program = _program()
-    code = ctypes.create_string_buffer(program, len(program))
-    head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
-    return bool(libc.syscall(call, _SET_MODE_FILTER, _SPEC_ALLOW, head) == 0)
+    threads = sorted(int(name) for name in os.listdir("/proc/self/task"))  # noqa: PTH208 - names are all that is wanted
+    return install(_program(os.getpid(), os.getpgrp(), threads))
 
 
-def _program() -> bytes:
-    """Instructions of 8 bytes: code, how many to skip if true and if false, operand."""
-    found: list[tuple[int, int, int, int]] = []
-    for index, (arch, number) in enumerate(_PRLIMIT_CALLS):
-        to_check = (len(_PRLIMIT_CALLS) - index - 1) * 5 + 1
-        found += [
-            (_LOAD, 0, 0, _ARCH),
-            (_EQUAL, 0, 3, arch),
-            (_LOAD, 0, 0, _NUMBER),
-            (_EQUAL, 0, 1, number),
-            (_JUMP, 0, 0, to_check),
-        ]
-    found += [
-        (_RETURN, 0, 0, _ALLOW),
-        (_LOAD, 0, 0, _PID),
-        (_EQUAL, 5, 0, 0),
-        (_LOAD, 0, 0, _LIMIT_LOW),
-        (_EQUAL, 0, 2, 0),
-        (_LOAD, 0, 0, _LIMIT_HIGH),
-        (_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _FORBID),
-        (_RETURN, 0, 0, _ALLOW),
+def _program(process: int, group: int, threads: Sequence[int]) -> Program:
+    machines = [
+        Machine(arch, {number: _CHECKS[name] for name, numbers in calls.items() for number in numbers})
+        for arch, calls in _CALLS.items()
     ]
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in found)
+    program = Program(machines)
+    pointer = ARGUMENTS[2], ARGUMENTS[2] + 4  # low and high half: all of these machines are little-endian
+    program.label("limits").load(ARGUMENTS[0]).equal(0, then=ALLOW)
+    program.label("sender")
+    for half in pointer:
+        program.load(half).equal(0, otherwise=FORBID)
+    program.give(ALLOW)
+    program.label("process").load(ARGUMENTS[0]).equal(process, then=FORBID, otherwise=ALLOW)
+    for label, first in (("priority", _PROCESS), ("ioprio", _PROCESS + 1)):
+        shift = first - _PROCESS
+        program.label(label).load(ARGUMENTS[0]).equal(_USER + shift, then=FORBID)
+        program.equal(_PROCESS + shift, then="second").equal(_GROUP + shift, otherwise=ALLOW)
+        program.load(ARGUMENTS[1]).equal(group, then=FORBID, otherwise=ALLOW)
+    for label, argument in (("thread", 0), ("second", 1)):
+        program.label(label).load(ARGUMENTS[argument])
+        for thread in threads:
+            program.equal(thread, then=FORBID)
+        program.give(ALLOW)
+    return program

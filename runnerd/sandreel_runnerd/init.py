@@ -4,7 +4,8 @@ As PID 1 the signals that end a boot are blocked in every thread and read in one
 sent them. A sender inside the container has a pid here, one outside has none (`si_pid` 0), so an agent's
 `kill -TERM 1` is ignored; the kernel itself drops SIGKILL and SIGSTOP that come from inside. Who sent it is the
 kernel's word only where `si_code` says so: with rt_sigqueueinfo(2) a sender writes both himself, and may write any
-code below 0. Whatever runnerd starts must therefore get an empty signal mask (`process.py`).
+code below 0; and what the kernel has no room to write down has neither, as if it came from outside. `fence` leaves
+execs no call of which that is true. Whatever runnerd starts must get an empty signal mask (`process.py`).
 
 As a plain child (process backend) runnerd takes signals as anybody does, and becomes the parent of what its execs
 leave behind.
@@ -101,7 +102,7 @@ class Init:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._reader.ident is not None:
-            signal.pthread_kill(self._reader.ident, _WAKE)
+            os.kill(os.getpid(), _WAKE)  # no pthread_kill: the fence leaves that to nobody
             self._reader.join()
 
     def _ending(self, number: int, frame: FrameType | None) -> None:

@@ -8,11 +8,13 @@ thread, which exists before the first exec.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from struct import Struct
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +23,16 @@ from sandreel_core.errors import Unavailable
 T = TypeVar("T")
 _HEADER = Struct("<IQI")  # whose it is, its ordinal, the length of its body
 MAX_TAKE_BYTES = 1024 * 1024
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Unwritable(Unavailable):
+    """The directory takes no file of ours, however much room there is."""
+
+
+class NoRoom(Unavailable):
+    """There is no space for the file."""
 
 
 class Record(NamedTuple):
@@ -114,7 +126,7 @@ class Spool:
 @asynccontextmanager
 async def open_spool(capacity_bytes: int, directory: str | None = None) -> AsyncGenerator[Spool, None]:
     """A spool of exactly so many bytes, in `directory` (the system's temporary one if absent).
-    Raises Unavailable when the space cannot be had."""
+    Raises NoRoom or Unwritable, or Unavailable for what else keeps it from being had."""
     with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread:
         loop = asyncio.get_running_loop()
         file = await loop.run_in_executor(thread, _reserve, capacity_bytes, directory or tempfile.gettempdir())
@@ -126,6 +138,7 @@ async def open_spool(capacity_bytes: int, directory: str | None = None) -> Async
 
 def _reserve(capacity_bytes: int, directory: str) -> int:
     try:
+        _open_ours(directory)
         try:
             file = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | os.O_EXCL, 0o600)
         except OSError:  # not every file system can: then made and unlinked
@@ -137,8 +150,17 @@ def _reserve(capacity_bytes: int, directory: str) -> int:
             os.close(file)
             raise
     except OSError as error:
-        raise Unavailable(f"no {capacity_bytes} bytes for the spool in {directory}: {error.strerror}") from error
+        kind = NoRoom if error.errno in _NO_ROOM else Unwritable if error.errno in _UNWRITABLE else Unavailable
+        raise kind(f"no {capacity_bytes} bytes for the spool in {directory}: {error.strerror}") from error
     return file
+
+
+def _open_ours(directory: str) -> None:
+    """A session that has closed its own workspace (`chmod`) would never boot again: what is ours is opened."""
+    found = os.stat(directory)  # noqa: PTH116 - beside os.chmod
+    if found.st_uid == os.geteuid() and (found.st_mode & stat.S_IRWXU) != stat.S_IRWXU:
+        with suppress(OSError):  # then it is the file that cannot be made
+            os.chmod(directory, stat.S_IMODE(found.st_mode) | stat.S_IRWXU)  # noqa: PTH101
 
 
 def _write_all(file: int, data: bytes, place: int) -> None:

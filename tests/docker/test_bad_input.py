@@ -64,6 +64,14 @@ async def test_addresses_that_are_used_up(tmp_path: Path) -> None:
         assert not any("one" in name and "umbrella" in name for name in rig.left())
 
 
+async def test_workspaces_where_nothing_can_be_written(tmp_path: Path) -> None:
+    async with rigs.docker(tmp_path, workspaces=Path("/sys/sandreel")) as rig:  # nobody makes files there, root neither
+        with pytest.raises(Refused, match=r"/sys/sandreel \(\[docker\] workspaces\) cannot be written") as refused:
+            await rig.backend.create(spec())
+        assert refused.value.code == "WORKSPACE_UNWRITABLE"
+        assert rig.left() == []
+
+
 async def test_a_service_that_is_not_there(tmp_path: Path) -> None:
     async with rigs.docker(tmp_path, services=[Service("no-such-container", "nats")]) as rig:
         with pytest.raises(Unavailable, match="no-such-container"):

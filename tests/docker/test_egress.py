@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -115,6 +120,124 @@ async def test_a_proxy_that_dies_is_there_again_and_new_sessions_wait_for_it(sit
             return b"403" in told.stdout
 
         await until(answered, "the proxy is reached, also at another address")
+
+
+# Outside: says who it is, tells of every line that it gets, and sends it back in capitals.
+OUTSIDE = """
+import socketserver, sys
+class Hall(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(sys.argv[1].encode() + b"\\n")
+        for line in self.rfile:
+            print("heard", line, flush=True)
+            self.wfile.write(line.upper())
+socketserver.ThreadingTCPServer(("", 443), Hall).serve_forever()
+"""
+# In a sandbox: through the proxy to argv[1], a line there, and what comes back.
+THROUGH = (
+    CONNECT.split("with ", maxsplit=1)[0]
+    + """
+with socket.create_connection((proxy.hostname, proxy.port), 20) as s:
+    s.settimeout(20)
+    s.sendall(b"CONNECT " + sys.argv[1].encode() + b" HTTP/1.1\\r\\n\\r\\n")
+    answer = s.makefile("rb")
+    print(answer.readline().decode().strip())
+    if answer.readline() == b"\\r\\n":
+        print(answer.readline().decode().strip())
+        s.sendall(b"bytes of a session\\n")
+        print(answer.readline().decode().strip())
+"""
+)
+
+
+@pytest.fixture
+def outside(site: Site) -> Iterator[tuple[str, str]]:
+    """Two machines outside, by address, on a network with a public range, to which the proxy's container has a way."""
+    name = f"sandreel-outside-{os.getpid()}"
+    first = f"11.203.{random.randrange(1, 255)}"  # no private range: `egress/address.py` takes it for the internet
+    here = [f"{first}.10", f"{first}.11"]
+    engine.docker("network", "create", "--subnet", f"{first}.0/24", name)
+    try:
+        for address in here:
+            known = ("--name", f"{name}-{address}", "--network", name, "--ip", address, "--user", "0:0")
+            python = ("--entrypoint", "/opt/sandreel/bin/python", engine.IMAGE, "-I", "-c", OUTSIDE, address)
+            engine.docker("run", "-d", *known, *python)
+        engine.docker("network", "connect", name, service_name(site.stack.place.keys().installation, "egress"))
+        yield here[0], here[1]
+    finally:
+        for address in here:
+            engine.docker("rm", "-f", "-v", f"{name}-{address}")
+        engine.docker("network", "disconnect", "-f", name, service_name(site.stack.place.keys().installation, "egress"))
+        engine.docker("network", "rm", name)
+
+
+async def test_a_session_reaches_whom_its_list_names_and_nobody_else(site: Site, outside: tuple[str, str]) -> None:
+    allowed, other = outside
+    session = await site.session()
+    async with bus_of(site.stack, OPERATOR.name) as bus:
+        await Register(bus).allow(Scope(ORG, session), [allowed])
+
+    async def tried(address: str) -> list[str]:
+        return (
+            (await site.client.run(ORG, session, ["python3", "-c", THROUGH, f"{address}:443"]))
+            .stdout.decode()
+            .splitlines()
+        )
+
+    said: list[str] = []
+
+    async def refused() -> bool:
+        nonlocal said
+        said = await tried(other)
+        return "403" in said[0]
+
+    await until(refused, "the list is followed")
+    assert (await refusal(site, session, other)).port == 443
+    status, who, echo = await tried(allowed)
+    assert "200" in status
+    assert (who, echo) == (allowed, "BYTES OF A SESSION")
+    name = f"sandreel-outside-{os.getpid()}"
+    assert "heard" in engine.docker("logs", f"{name}-{allowed}")
+    # There without the proxy is no way, although somebody listens.
+    straight = f"import socket; socket.create_connection(({allowed!r}, 443), 5)"
+    assert (await site.client.run(ORG, session, ["python3", "-c", straight])).exit_code == 1
+
+
+async def health(site: Site) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Exit code, and what `sandreel health` says by part."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "sandreel_core.cli", "health", "--json", "--data", str(site.data)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(LIMIT_S):
+        output, _ = await child.communicate()
+    return child.returncode or 0, {each["role"]: each for each in map(json.loads, output.splitlines())}
+
+
+async def test_health_says_how_the_containers_are_and_why_one_is_down(site: Site) -> None:
+    code, shown = await health(site)
+    assert {name: each["status"] for name, each in shown.items()} == {
+        **dict.fromkeys(("spawner", "projections", "egress", "nats", "postgres"), "ok")
+    }
+    assert code == 0
+    assert shown["nats"]["pid"] == site.stack.parts["nats"].pid
+    await site.kill_and_hold("egress")
+    try:
+        await until(lambda: site.stack.parts["egress"].state == "died", "it is noticed")
+        code, shown = await health(site)
+        assert (code, shown["egress"]["status"]) == (1, "absent")
+        assert "killed by signal 9" in shown["egress"]["problem"]
+        # A server that is there and does not answer is not well.
+        name = service_name(site.stack.place.keys().installation, "nats")
+        engine.docker("pause", name)
+        try:
+            code, shown = await health(site)
+            assert (code, shown["nats"]["status"]) == (1, "absent")
+            assert "does not answer" in shown["nats"]["problem"]
+        finally:
+            engine.docker("unpause", name)
+    finally:
+        await site.release("egress")
 
 
 async def test_its_container_has_nothing_that_it_does_not_need(site: Site) -> None:

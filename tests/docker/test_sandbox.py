@@ -9,8 +9,9 @@ from pathlib import Path
 from sandreel_core.contract.session import Limits
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.docker_network import Service
 from tests.support import rigs
-from tests.support.engine import docker
+from tests.support.engine import IMAGE, docker
 from tests.support.mark import OURS
 from tests.support.rigs import KEY, Rig, seen, spec
 
@@ -97,6 +98,23 @@ async def test_an_orgs_network_comes_and_goes_with_its_sessions(rig: Rig) -> Non
     assert network in rig.left()
     await rig.backend.destroy(two, installation=OURS, boot_id="1-1")
     assert rig.left() == []
+
+
+async def test_the_last_sessions_of_an_org_are_destroyed_at_once(tmp_path: Path) -> None:
+    """The network goes with the first of them: to whoever comes next the service is not in it any more."""
+    service = f"sandreel-test-{OURS}-service"
+    docker("create", "--name", service, IMAGE)
+    try:
+        async with rigs.docker(tmp_path, services=[Service(service, "bus")]) as rig:
+            keys = [Key("acme", name) for name in ("one", "two", "three")]
+            for key in keys:
+                await rig.backend.create(spec(key))
+                await seen(rig, key)
+            await asyncio.gather(*(rig.backend.stop(key, "1-1", grace_s=5) for key in keys))
+            await asyncio.gather(*(rig.backend.destroy(key, installation=OURS, boot_id="1-1") for key in keys))
+            assert rig.left() == []
+    finally:
+        docker("rm", "-f", service)
 
 
 async def test_files_of_one_org_share_caches_whoever_wrote_them(rig: Rig) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import os
 import time
+from datetime import timedelta
 
 import pytest
 
+from sandreel_core.cli.docker_checks import CACHE_STAYS, drop_caches, orphans
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.session import Limits
 from sandreel_core.errors import NotFound, Refused
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.docker_plan import container_name
+from sandreel_core.spawner.docker_plan import cache_name, container_name, volume_name
 from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
 from tests.support.engine import docker
@@ -91,8 +95,44 @@ async def test_the_bus_may_die_and_no_line_is_lost(site: Site) -> None:
     # And a bus that was made anew is in the orgs' networks again.
     await asyncio.to_thread(docker, "rm", "-f", name)
     await site.stack.parts["nats"].ready(after=site.stack.parts["nats"].starts)
-    await site.stack.parts["spawner"].restart()
     assert (await site.client.run(ORG, session, ["echo", "back"])).stdout == b"back\n"
+
+
+async def test_a_workspace_that_cannot_be_written_fails_the_resume_and_keeps_the_files(site: Site) -> None:
+    session = await site.session()
+    await site.client.run(ORG, session, ["sh", "-c", "echo kept > file"])
+    await site.client.stop(ORG, session, wait="stopped")
+    workspace = engine.volume_path(volume_name(site.stack.place.keys().installation, Key(ORG, session)))
+    kept = workspace.stat()
+    os.chown(workspace, 0, 0)
+    with pytest.raises(Refused, match="WORKSPACE_UNWRITABLE"):
+        await site.client.resume(ORG, session, wait="ready", timeout_s=60)
+    failure = (await site.client.session(ORG, session)).state.failure
+    assert failure is not None
+    assert (failure.stage, failure.code) == ("boot", "WORKSPACE_UNWRITABLE")
+    os.chown(workspace, kept.st_uid, kept.st_gid)
+    await site.client.resume(ORG, session, wait="ready", timeout_s=60)
+    assert (await site.client.run(ORG, session, ["cat", "file"])).stdout == b"kept\n"
+
+
+async def test_caches_of_an_org_without_sessions_are_listed_and_removed_only_when_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, installation = argparse.Namespace(data=site.data), site.stack.place.keys().installation
+    monkeypatch.setattr("sandreel_core.cli.docker_checks._YOUNG", timedelta(0))
+    await site.session()  # the org of these has one
+    await site.client.create_session("gone", "one", timeout_s=60)
+    await site.client.destroy("gone", "one", wait="destroyed")
+    mine, used = cache_name(installation, "gone"), cache_name(installation, ORG)
+    listed = {each.name for each in await orphans(args) if each.would == CACHE_STAYS}
+    assert mine in listed
+    assert used not in listed
+    assert mine in await asyncio.to_thread(docker, "volume", "ls", "-q")
+    dropped = {each.name: each.would for each in await drop_caches(args)}
+    assert dropped[mine] == "removed"
+    left = await asyncio.to_thread(docker, "volume", "ls", "-q")
+    assert mine not in left
+    assert used in left
 
 
 async def test_an_image_that_is_none_fails_the_session_and_leaves_nothing(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from sandreel_core.client import Client
 from sandreel_core.embedded.place import free_port
+from sandreel_core.errors import Denied
 from sandreel_core.images import Kind, image
 from tests.support import engine
 from tests.support.mark import OURS
@@ -80,6 +83,11 @@ class Project:
     def cli(self, *words: str, code: int = 0) -> str:
         return self("run", "--rm", "-T", "cli", *words, code=code)
 
+    @property
+    def url(self) -> str:
+        """Of NATS, on loopback."""
+        return f"nats://127.0.0.1:{self._environ['SANDREEL_NATS_PORT']}"
+
     def services(self) -> dict[str, dict[str, Any]]:
         """What the engine says of each container."""
         ids = self("ps", "-aq").split()
@@ -113,7 +121,25 @@ def test_a_session_lives_in_a_container_beside_the_services(project: Project) ->
         for line in project.cli("sql", "--json", "select session, phase from reel.sessions").splitlines()
     ]
     assert {"session": "s1", "phase": "ready"} in rows
+    asyncio.run(a_service_gets_credentials(project, "acme", "s1"))
     project.cli("session", "destroy", "s1", "--org", "acme")
+
+
+async def a_service_gets_credentials(project: Project, org: str, session: str) -> None:
+    """And works with the session from this machine until they are taken back."""
+    make = ("create", "ci", "--org", org, "--can", "command,follow", "--out", "-")
+    creds = await asyncio.to_thread(project, "run", "--rm", "-T", "access", *make)
+    async with Client.connect(project.url, creds=creds, actor="ci") as client:
+        assert (await client.run(org, session, ["echo", "hello"])).stdout == b"hello\n"
+        with pytest.raises(Denied):
+            await client.session("umbrella", session)
+        await asyncio.to_thread(project, "run", "--rm", "-T", "access", "rm", "ci")
+        async with asyncio.timeout(30):
+            while client.bus.connected:
+                await asyncio.sleep(0.05)
+    with pytest.raises(Denied):
+        async with Client.connect(project.url, creds=creds, actor="ci"):
+            raise AssertionError("it was taken back")
 
 
 def test_services_are_hardened(project: Project) -> None:

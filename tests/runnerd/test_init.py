@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandreel_runnerd import fence
+from sandreel_runnerd import seccomp
 from tests.support.namespaces import as_pid_1, needs_pid_namespace, pid_1_of
 
 ROOT = Path(__file__).parents[2]
@@ -81,12 +81,13 @@ def test_memory_and_environment_are_closed_to_the_same_user() -> None:
         assert line(process) == "ended"
 
 
-@pytest.mark.skipif(os.uname().machine not in fence.MACHINES, reason="the filter is not known for this machine")
-def test_an_exec_cannot_change_the_limits_of_its_recorder() -> None:
+@pytest.mark.skipif(os.uname().machine not in seccomp.MACHINES, reason="the filter is not known for this machine")
+def test_an_exec_cannot_reach_its_recorder_by_being_the_same_user() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with init_child(scenario="limits") as process:
+    with init_child(scenario="fenced") as process:
         assert line(process) == "fenced True"
         assert line(process) == "tried 8/None"
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.getpriority(os.PRIO_PROCESS, 0)
         assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == before
         process.send_signal(signal.SIGTERM)
         assert line(process) == "ended"

@@ -18,7 +18,7 @@ import pytest
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import requests as r
 from sandreel_core.contract import workspace as w
-from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
+from sandreel_core.contract.boot import BOOT_MARKER, UNWRITABLE, BootSettings
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.nats import NatsServer
 from tests.support.desk import Desk
@@ -109,6 +109,24 @@ def sweep(marker: str) -> None:
 async def runnerd(nats_server: NatsServer, connect_bus: Connect, tmp_path: Path) -> AsyncIterator[Runnerd]:
     async with started(nats_server, connect_bus, tmp_path) as running:
         yield running
+
+
+async def test_a_workspace_where_nothing_can_be_written_is_an_exit_code_of_its_own(nats_server: NatsServer) -> None:
+    settings = BootSettings(
+        nats_urls=[nats_server.url], org="acme", session="s1", boot_id="1-1", token="hush", installation=OURS,
+        nats_user="runnerd", nats_password=nats_server.password("runnerd"), workspace="/sys",
+    )  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sandreel_runnerd", "--settings-stdin"),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    async with asyncio.timeout(25):
+        _, said = await process.communicate(msgspec.json.encode(settings))
+    assert process.returncode == UNWRITABLE
+    assert [line for line in said.decode().splitlines() if line.startswith("runnerd: ")] == [
+        f"runnerd: no {settings.spool_bytes} bytes for the spool in /sys: Permission denied"
+    ]
 
 
 COUNT = "import sys, time\nfor i in range(%d):\n    print('line', i, flush=i %% 50 == 0)\n    if i %% 50 == 0: time.sleep(0.01)\n"

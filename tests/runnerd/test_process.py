@@ -17,7 +17,7 @@ from sandreel_core.contract import exec as c
 from sandreel_core.errors import Refused
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.memory import oom_kills
-from sandreel_runnerd.process import plan, working_directory
+from sandreel_runnerd.process import has_own_cpus, plan, working_directory
 from sandreel_runnerd.rate import Rate
 from tests.support.children import ran
 
@@ -211,3 +211,20 @@ assert exited.signal == "SIGTERM", exited
     done = subprocess.run([sys.executable, "-c", code], timeout=30, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "own"),
+    [
+        ("cpu.max", "100000 100000\n", True),
+        ("cpu.max", "max 100000\n", False),
+        ("cpu/cpu.cfs_quota_us", "200000\n", True),
+        ("cpu/cpu.cfs_quota_us", "-1\n", False),
+        ("cpu/cpu.shares", "1024\n", False),
+    ],
+)
+def test_a_container_has_cpus_of_its_own_and_a_host_has_not(tmp_path: Path, file: str, text: str, own: bool) -> None:
+    place = tmp_path / file
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(text)
+    assert has_own_cpus(tmp_path) is own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections import deque
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandreel_core.errors import Unavailable
-from sandreel_runnerd.spool import Record, open_spool
+from sandreel_runnerd.spool import NoRoom, Record, Unwritable, open_spool
 
 
 async def test_the_space_is_reserved_and_the_file_has_no_name(tmp_path: Path) -> None:
@@ -25,12 +26,20 @@ async def test_the_space_is_reserved_and_the_file_has_no_name(tmp_path: Path) ->
 
 
 async def test_no_space_is_said(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable):
-        async with open_spool(1 << 60, str(tmp_path)):
-            pass
-    with pytest.raises(Unavailable):
-        async with open_spool(1 << 20, str(tmp_path / "absent")):
-            pass
+    for capacity, directory, kind in (
+        (1 << 60, tmp_path, NoRoom),
+        (1 << 20, Path("/sys"), Unwritable),  # whoever asks: nobody makes files there
+        (1 << 20, tmp_path / "absent", Unavailable),
+    ):
+        with pytest.raises(kind):
+            async with open_spool(capacity, str(directory)):
+                pass
+
+
+async def test_a_workspace_that_its_own_session_has_closed_is_opened(tmp_path: Path) -> None:
+    tmp_path.chmod(0o100)
+    async with open_spool(1 << 20, str(tmp_path)):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
 async def test_a_full_spool_takes_nothing_more_until_something_is_taken(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from sandreel_core.spawner.backend import BootSpec, Cause, Death, Key, Sandbox, 
 class FakeBackend:
     name = "fake"
     single_node = True
+    exclusive_names = False
     node = "here"
 
     def __init__(self) -> None:
@@ -26,9 +27,9 @@ class FakeBackend:
         self.stop_error: SandreelError | None = None
         self._ended: asyncio.Queue[Key] = asyncio.Queue()
 
-    def die(self, key: Key, cause: Cause = "killed") -> None:
+    def die(self, key: Key, cause: Cause = "killed", exit_code: int | None = None) -> None:
         """The boot's main process is gone."""
-        self.sandboxes[key] = replace(self.sandboxes[key], status="exited", death=Death(cause))
+        self.sandboxes[key] = replace(self.sandboxes[key], status="exited", death=Death(cause, exit_code))
         self._ended.put_nowait(key)
 
     def _ask(self) -> None:

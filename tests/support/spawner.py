@@ -18,8 +18,8 @@ from sandreel_core.contract.requests import Bootstrap, Bootstrapped, Heartbeat
 from sandreel_core.contract.session import CommandRefused, Create
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.spawner.backend import Backend, Key
+from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.bootstrap import token_of
-from sandreel_core.spawner.effects import BootTerms
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner
 

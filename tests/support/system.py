@@ -290,13 +290,16 @@ async def client_of(stack: Stack) -> AsyncGenerator[Client, None]:
 @asynccontextmanager
 async def bus_of(stack: Stack, user: str = ADMINISTRATOR.name) -> AsyncGenerator[JetStreamBus, None]:
     """A bus in the name of one of the installation's users."""
-    keys, creds = stack.place.keys(), Authority(stack.place.identity).creds_file(user)
-    bus = await JetStreamBus.connect(
-        [f"nats://127.0.0.1:{keys.nats_port}"],
-        name=f"test-{user}",
-        identity=Creds.parse(creds.read_text()),
-        connect_timeout_s=20,
-    )
+    creds = Authority(stack.place.identity).creds_file(user)
+    async with bus_as(stack, Creds.parse(creds.read_text())) as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def bus_as(stack: Stack, identity: Creds) -> AsyncGenerator[JetStreamBus, None]:
+    """A bus in anybody's name."""
+    url = f"nats://127.0.0.1:{stack.place.keys().nats_port}"
+    bus = await JetStreamBus.connect([url], name="test", identity=identity, connect_timeout_s=20)
     try:
         yield bus
     finally:
@@ -306,35 +309,24 @@ async def bus_of(stack: Stack, user: str = ADMINISTRATOR.name) -> AsyncGenerator
 @asynccontextmanager
 async def recorder_of(stack: Stack, session: str) -> AsyncGenerator[JetStreamBus, None]:
     """A bus with the rights of the runnerd of the session's first boot, for a key of our own."""
-    keys, authority, key = stack.place.keys(), Authority(stack.place.identity), new_key("user")
-    subjects = SessionSubjects(ORG, session)
+    key, subjects = new_key("user"), SessionSubjects(ORG, session)
     installation_key = (stack.place.state / "installation.key").read_text().strip().encode()
-    issuer = Issuer(authority.account_key("SESSIONS"), Key(authority.sessions_file.read_text()), 600)
-    token = issuer.session(subjects, feed_of(installation_key, Name(ORG, session), "1-1"), {"nats": key.public})
-    bus = await JetStreamBus.connect(
-        [f"nats://127.0.0.1:{keys.nats_port}"], name="test-runnerd", identity=Creds(token, key), connect_timeout_s=20
-    )
-    try:
+    feed = feed_of(installation_key, Name(ORG, session), "1-1")
+    async with bus_as(stack, Creds(issuer_of(stack).session(subjects, feed, {"nats": key.public}), key)) as bus:
         yield bus
-    finally:
-        await bus.close()
 
 
 @asynccontextmanager
 async def asker_of(stack: Stack, session: str) -> AsyncGenerator[JetStreamBus, None]:
     """A bus with what a boot of the session is started with, which may ask for an identity."""
-    keys, authority = stack.place.keys(), Authority(stack.place.identity)
-    issuer = Issuer(authority.account_key("SESSIONS"), Key(authority.sessions_file.read_text()), 600)
-    bus = await JetStreamBus.connect(
-        [f"nats://127.0.0.1:{keys.nats_port}"],
-        name="test-bootstrap",
-        identity=Creds.parse(issuer.bootstrap(SessionSubjects(ORG, session))),
-        connect_timeout_s=20,
-    )
-    try:
+    async with bus_as(stack, Creds.parse(issuer_of(stack).bootstrap(SessionSubjects(ORG, session)))) as bus:
         yield bus
-    finally:
-        await bus.close()
+
+
+def issuer_of(stack: Stack) -> Issuer:
+    """Signs runnerds, as the stack's spawner does."""
+    authority = Authority(stack.place.identity)
+    return Issuer(authority.account_key("SESSIONS"), Key(authority.sessions_file.read_text()), 600)
 
 
 async def patiently(ask: Callable[[], Awaitable[Any]], *, timeout_s: float = 60) -> Any:

@@ -155,6 +155,13 @@ class Town:
     async def session(self, name: Name) -> Raw:
         return await self.connect(self.session_creds(name))
 
+    async def bus_of_session(self, name: Name) -> JetStreamBus:
+        """The bus of such a runnerd."""
+        identity = Creds.parse(self.session_creds(name))
+        bus = await JetStreamBus.connect([self.server.url], name="t", identity=identity, connect_timeout_s=LIMIT_S)
+        self.exit.push_async_callback(bus.close)
+        return bus
+
     async def stored(self, stream: str = "REEL-0") -> dict[str, int]:
         """Every subject of the stream, with how many messages it has."""
         return await self.log.subjects(stream, ">")

@@ -137,7 +137,8 @@ async def test_numbers_move_with_what_happens(site: Site) -> None:
     checks = await doctor(site)
     assert checks["dead letters"]["level"] == "warn"
     code, said = await command(site, "health")
-    assert (code, [line.split()[:2] for line in said.splitlines()]) == (0, [["ok", role] for role in ROLES])
+    expected = [["ok", part] for part in (*ROLES, "nats", "postgres")]
+    assert (code, [line.split()[:2] for line in said.splitlines()]) == (0, expected)
 
 
 async def test_nats_away_degrades_the_roles_and_they_come_back(site: Site) -> None:
@@ -150,6 +151,10 @@ async def test_nats_away_degrades_the_roles_and_they_come_back(site: Site) -> No
             assert shown.report.status == "degraded"
             assert "nats" in {reason.part for reason in shown.report.reasons}
             assert shown.total("sandreel_bus_connected") == 0
+        code, said = await command(site, "health", "--json")
+        shown_ = {each["role"]: each for each in map(json.loads, said.splitlines())}
+        assert (code, shown_["nats"]["status"], shown_["postgres"]["status"]) == (1, "absent", "ok")
+        assert shown_["nats"]["problem"].startswith("killed by signal 9")
         checks = await doctor(site)
         assert checks["health of spawner, nats"]["level"] == "warn"
         assert "the connection to NATS is lost" in checks["health of projector, nats"]["found"]
@@ -202,6 +207,9 @@ async def test_doctor_says_which_role_is_gone_and_which_hangs(site: Site) -> Non
         assert (checks["projector"]["level"], checks["projector"]["found"]) == ("fail", "not running")
         assert "health of projector" not in checks
         assert checks["health of spawner"]["level"] == "ok"
+        code, said = await command(site, "health")
+        assert (code, said.splitlines()[1].split()[:2]) == (1, ["absent", "projector"])
+        assert "it is kept down" in said
     finally:
         await site.release("projector")
     pid = site.stack.parts["projector"].pid

@@ -34,6 +34,7 @@ from sandreel_core.bus.port import (
     Work,
     descended,
 )
+from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
@@ -220,7 +221,9 @@ class JetStreamBus:
         async with Crew() as crew:
 
             async def on_message(message: Msg) -> None:
-                if message.reply and len(crew) < _MAX_WAITING:
+                # What a stream delivers bears the subject that it was stored on. It comes here when somebody names ours as
+                # the place for what he pulls: nobody has asked, and the body is whatever he had stored.
+                if message.reply and matches(subject, message.subject) and len(crew) < _MAX_WAITING:
                     crew.start(self._answer(message, handler, slots))
 
             async with self._subscribed(subject, on_message, group):

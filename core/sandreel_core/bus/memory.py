@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from sandreel_core.bus.memory_parts import Fate, MemoryChannel, MemoryDelivery
 from sandreel_core.bus.memory_services import MemoryServices
-from sandreel_core.bus.memory_store import Feed, MemoryStreams, matches
+from sandreel_core.bus.memory_store import Feed, MemoryStreams
 from sandreel_core.bus.port import (
     CaughtUp,
     Channel,
@@ -28,6 +28,7 @@ from sandreel_core.bus.port import (
     descended,
 )
 from sandreel_core.bus.wake import Signal
+from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import Malformed, NotFound, SandreelError, TooLarge, Unavailable
 
 MAX_PAYLOAD_BYTES = 1024 * 1024  # the NATS server's default

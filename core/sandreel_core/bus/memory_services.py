@@ -10,8 +10,8 @@ from typing import Protocol
 
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.failure import check_answer, encode_failure
-from sandreel_core.bus.memory_store import matches
 from sandreel_core.bus.port import Handler
+from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import SandreelError, TooLarge, Unavailable, Unserved
 from sandreel_core.log import Log
 

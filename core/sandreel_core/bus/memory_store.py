@@ -11,18 +11,8 @@ from msgspec.structs import replace
 
 from sandreel_core.bus.port import Stored, Stream, StreamState, Work, ancestors_of, partitions_of
 from sandreel_core.bus.wake import Signal
+from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import AlreadyExists, Conflict, Full, Misconfigured, NotFound
-
-
-def matches(filter: str, subject: str) -> bool:
-    """NATS' rule: `*` is one token, a last `>` one or more."""
-    wanted, given = filter.split("."), subject.split(".")
-    for index, token in enumerate(wanted):
-        if token == ">":  # noqa: S105
-            return len(given) > index
-        if index >= len(given) or (token != "*" and token != given[index]):  # noqa: S105
-            return False
-    return len(wanted) == len(given)
 
 
 def matches_any(filters: Sequence[str], subject: str) -> bool:

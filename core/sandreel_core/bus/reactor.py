@@ -212,13 +212,23 @@ class Reactor(Generic[State, Context]):
         event = decision.event
         sequence = await self._bus.append(subject, encode(event), expected=loaded.revision)
         self._measure(command, event.data)
-        state = self._aggregate.evolve(loaded.state, event)
-        answers = dict(loaded.answers)
-        answers.setdefault(decision.where.command_id, event)
-        self._remember(subject, Loaded(state, sequence, answers, loaded.skipped))
+        self._remember(subject, self._folded(loaded, event, sequence))
         if self._decided is not None:
             stored = Decision(decision.where, decision.command, decision.state, event, sequence)
             await self._decided(stored)
+
+    def learn(self, subject: str, event: Envelope, expected: int, sequence: int) -> None:
+        """Somebody beside us has appended an event of the aggregate. If that was right behind what is known of it, the next
+        command need not find out by a conflict that this is old."""
+        loaded = self._known.get(subject)
+        if loaded is not None and loaded.revision == expected:
+            self._remember(subject, self._folded(loaded, event, sequence))
+
+    def _folded(self, loaded: Loaded[State], event: Envelope, sequence: int) -> Loaded[State]:
+        answers = dict(loaded.answers)
+        if event.causationid is not None:
+            answers.setdefault(event.causationid, event)
+        return Loaded(self._aggregate.evolve(loaded.state, event), sequence, answers, loaded.skipped)
 
     def _measure(self, command: Stored, outcome: object) -> None:
         code = outcome.code if isinstance(outcome, CommandRefused) else None

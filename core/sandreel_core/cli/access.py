@@ -1,9 +1,10 @@
-"""`sandreel access`: credentials for services of an organisation."""
+"""`sandreel access`: credentials for services of an organisation, and for those who run NATS themselves."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _DESCRIPTION = """\
-Give a service of one organisation credentials of its own, for the NATS that `sandreel up` runs.
+Give a service of one organisation credentials of its own, for the NATS that `sandreel up` runs, or for one of your own
+that has the accounts of `sandreel access export`.
 
 command  it may send commands to the organisation's sessions, type into terminals, and read and write files
 follow   it may read the log of the organisation's sessions
@@ -40,7 +42,9 @@ def add(subparsers: Any) -> None:
     create.add_argument("name", metavar="NAME", nargs="?", help="what to call it (the org's name)")
     create.add_argument("--can", required=True, metavar="RIGHT[,RIGHT]", help="command, follow, or both")
     create.add_argument("--for", dest="lasts_s", type=seconds, metavar="TIME", help="ends by itself after this (never)")
-    create.add_argument("--out", type=Path, metavar="FILE", help="where to (NAME.creds); it must not exist")
+    create.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to (NAME.creds), which must not exist; -: standard output"
+    )
     create.set_defaults(run=_create)
     listed = verbs.add_parser("ls", parents=[options(org=False)], help="what was given", allow_abbrev=False)
     listed.set_defaults(run=_list)
@@ -48,7 +52,24 @@ def add(subparsers: Any) -> None:
         "rm", parents=[options(org=False)], help="take it back: connections with it end at once", allow_abbrev=False
     )
     removed.add_argument("name", metavar="NAME")
+    removed.add_argument("--url", metavar="URL", help="of a NATS of your own, which has to be told")
     removed.set_defaults(run=_remove)
+    exported = verbs.add_parser(
+        "export",
+        parents=[options(org=False)],
+        help="write what a NATS of your own, and the roles in front of it, need",
+        description="Write the accounts for a NATS server of your own, and settings and credentials of every role, each in a"
+        " directory of its own below DIR (files 0600). Makes the keys in --data where there are none, and changes none.",
+        allow_abbrev=False,
+    )
+    exported.add_argument("directory", metavar="DIR", type=Path)
+    exported.add_argument(
+        "--url", required=True, action="append", metavar="URL", help="where roles find that server; may be repeated"
+    )
+    exported.add_argument(
+        "--accounts", default="accounts", metavar="PATH", help="where that server keeps the accounts (accounts)"
+    )
+    exported.set_defaults(run=_export)
 
 
 async def _create(args: argparse.Namespace) -> int:
@@ -63,6 +84,12 @@ async def _create(args: argparse.Namespace) -> int:
     rights = _rights(args.can)
     access = _known(args)
     out: Path = args.out or Path(f"{name}.creds")
+    if str(out) == "-":
+        if args.json:
+            raise Misconfigured("--out - prints the credentials and nothing else: leave out --json")
+        _, text = access.create(name, check_org(org), rights, lasts_s=args.lasts_s)
+        print(text, end="")
+        return 0
     try:
         # Before anything is given: 0600 from its first moment on, and nothing is overwritten.
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -101,15 +128,15 @@ async def _list(args: argparse.Namespace) -> int:
 
 async def _remove(args: argparse.Namespace) -> int:
     """Raises Misconfigured, NotFound, Unavailable: then it counts from the server's next start."""
-    from sandreel_core.embedded.place import holder
     from sandreel_core.errors import SandreelError, Unavailable
     from sandreel_core.ids import check_id
 
     authority = _authority(args)
+    urls = _urls(args)
     access, account = _list_of(authority).remove(check_id("access", args.name))
-    if holder(data_of(args)) is not None:
+    if urls:
         try:
-            await _tell(args, authority, account)
+            await _tell(urls, authority, account)
         except SandreelError as error:
             raise Unavailable(
                 f"{access.name} is taken back from the server's next start on: it could not be told ({error})"
@@ -118,20 +145,32 @@ async def _remove(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _tell(args: argparse.Namespace, authority: Authority, account: str) -> None:
+async def _export(args: argparse.Namespace) -> int:
+    """Raises Misconfigured."""
+    from sandreel_core.embedded.authority import Authority
+    from sandreel_core.embedded.export import export
+    from sandreel_core.embedded.place import Place, check_readable
+    from sandreel_core.json_line import json_text
+
+    check_readable(data_of(args))
+    authority = Authority(Place(data_of(args)).identity)
+    for path in export(authority, args.directory, [_checked(url) for url in args.url], args.accounts):
+        print(json_text({"file": str(path)}) if args.json else path)
+    return 0
+
+
+async def _tell(urls: Sequence[str], authority: Authority, account: str) -> None:
     """The server, which ends the connections."""
     import msgspec
 
     from sandreel_core.bus.credentials import Creds
     from sandreel_core.bus.jetstream import JetStreamBus
     from sandreel_core.embedded.authority import read_creds
-    from sandreel_core.embedded.place import Place
     from sandreel_core.errors import Unavailable
     from sandreel_core.permissions import SYSTEM
 
-    url = f"nats://127.0.0.1:{_port(args, Place(data_of(args)).keys().nats_port)}"
     identity = Creds.parse(read_creds(authority.creds_file(SYSTEM.name)))
-    bus = await JetStreamBus.connect([url], name="sandreel access", identity=identity, connect_timeout_s=_CONNECT_S)
+    bus = await JetStreamBus.connect(urls, name="sandreel access", identity=identity, connect_timeout_s=_CONNECT_S)
     try:
         answer = msgspec.json.decode(
             await bus.raw_request("$SYS.REQ.CLAIMS.UPDATE", account.encode(), timeout_s=_CONNECT_S)
@@ -142,13 +181,32 @@ async def _tell(args: argparse.Namespace, authority: Authority, account: str) ->
         raise Unavailable(str(answer["error"].get("description", "the server refused it"))[:200])
 
 
-def _port(args: argparse.Namespace, kept: int) -> int:
-    """Where the stack wrote down that its server listens."""
-    from urllib.parse import urlsplit
-
+def _urls(args: argparse.Namespace) -> Sequence[str]:
+    """Of the server that runs: which one the command line names, or a settings file or a variable, or where the stack
+    wrote down that its own listens. Empty where none does."""
     from sandreel_core.cli.connection import settings
+    from sandreel_core.embedded.place import holder
+    from sandreel_core.settings import CONFIG
 
-    return urlsplit(settings(args).bus.nats_urls[0]).port or kept
+    if args.url:
+        return [_checked(args.url)]
+    named = os.environ.get(CONFIG, "").strip() or os.environ.get("SANDREEL_BUS_NATS_URLS", "").strip()
+    if holder(data_of(args)) is None and not (named and args.data is None):
+        return []
+    return settings(args).bus.nats_urls
+
+
+def _checked(url: str) -> str:
+    """Raises Misconfigured, also for one that holds a password: it would stand in every settings file."""
+    import msgspec
+
+    from sandreel_core.errors import Misconfigured
+    from sandreel_core.settings import NatsUrl
+
+    try:
+        return str(msgspec.convert(url, type=NatsUrl))
+    except msgspec.ValidationError:
+        raise Misconfigured(f"--url {url[:80]!r} is no URL of a NATS server: nats://HOST:PORT") from None
 
 
 def _rights(text: str) -> list[Any]:

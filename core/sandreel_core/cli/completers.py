@@ -113,6 +113,13 @@ def _usual_org(args: argparse.Namespace) -> str:
     return str(tables.get("client", {}).get("org", "default"))
 
 
+def agents(**_: Any) -> dict[str, str]:
+    """Those whose output can be read."""
+    from sandreel_core.cli.agents import agents as known
+
+    return dict.fromkeys(known(), "coding agent")
+
+
 async def _subjects(asked: Asked, rest: str) -> list[str]:
     """Of all partitions, those that end like this."""
     from sandreel_core.contract.subjects import reel

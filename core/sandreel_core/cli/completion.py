@@ -67,6 +67,7 @@ def _name(parser: argparse.ArgumentParser, local: Callable[..., Any]) -> None:
         "SESSION": completers.Live(completers.sessions),
         "EXEC": completers.Live(completers.execs),
         "ORG": completers.Live(completers.orgs),
+        "AGENT": completers.agents,
         "PATH": completers.Live(completers.paths),  # in a session's workspace
         "FILE": local,
         "DIR": local,

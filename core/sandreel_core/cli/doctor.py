@@ -21,6 +21,7 @@ from sandreel_core.cli.version_checks import checks as version_checks
 
 if TYPE_CHECKING:
     from sandreel_core.client import ClientSettings
+    from sandreel_core.embedded.place import Place
 
 _CONNECT_WITHIN_S = 3.0
 _LOW_BYTES = 1 << 30
@@ -46,12 +47,17 @@ def add(subparsers: Any) -> None:
         action="store_true",
         help="list instead what the container engine has and no session; touches nothing",
     )
+    parser.add_argument(
+        "--drop-caches",
+        action="store_true",
+        help="with --orphans: remove the package caches of orgs that have no session, and list what was removed",
+    )
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
     """Never raises for what it finds: that is what it prints."""
-    if args.orphans:
+    if args.orphans or args.drop_caches:
         return await _orphans(args)
     checks = [*await asyncio.to_thread(_machine, data_of(args)), *await docker_checks()]
     checks += [*await _roles(args), *await _installation(args)]
@@ -69,16 +75,19 @@ async def run(args: argparse.Namespace) -> int:
 
 async def _orphans(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable."""
-    from sandreel_core.cli.docker_checks import lines, orphans
+    from sandreel_core.cli.docker_checks import drop_caches, lines, orphans
+    from sandreel_core.errors import Misconfigured
 
-    found = await orphans(args)
+    if args.drop_caches and not args.orphans:
+        raise Misconfigured("--drop-caches removes what --orphans lists: give both")
+    found = await (drop_caches if args.drop_caches else orphans)(args)
     if args.json:
         from sandreel_core.json_line import json_text
 
         for each in found:
             print(json_text(each))
     else:
-        print("\n".join(lines(found)))
+        print("\n".join(lines(found, "no org without a session has a cache") if args.drop_caches else lines(found)))
     return 0
 
 
@@ -197,7 +206,23 @@ def _stack(data: Path) -> list[Check]:
         else:
             mend = f"wait: it is started again; if it stays away, {place.log(name)} says why"
             checks.append(Check(name=name, level="fail", found="not running", mend=mend))
-    return checks
+    return [*checks, *_egress(place)]
+
+
+def _egress(place: Place) -> list[Check]:
+    """The way out, where this stack has one or was to have one."""
+    from sandreel_core.embedded import roster
+    from sandreel_core.embedded.stack import EGRESS
+
+    entry = roster.read(place.parts).get(EGRESS)
+    if entry is None:
+        return []
+    if entry.state == "ready":
+        return [Check(name=EGRESS, level="ok", found=f"running, pid {entry.pid}")]
+    if entry.state == "stopped":
+        return [Check(name=EGRESS, level="warn", found=entry.detail, mend="make image, then start sandreel again")]
+    mend = "wait: it is started again; if it stays away, the engine says why (`docker logs`, `docker events`)"
+    return [Check(name=EGRESS, level="fail", found=roster.why_down(entry), mend=mend)]
 
 
 async def _roles(args: argparse.Namespace) -> list[Check]:
@@ -206,7 +231,7 @@ async def _roles(args: argparse.Namespace) -> list[Check]:
     from sandreel_core.errors import Misconfigured
 
     try:
-        wanted = await asyncio.to_thread(places, args)
+        wanted = [place for place in await asyncio.to_thread(places, args) if not place.down]
     except Misconfigured as error:
         return [Check(name="roles' health", level="fail", found=str(error), mend="mend the settings")]
     place = Place(data_of(args))

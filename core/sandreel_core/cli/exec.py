@@ -10,6 +10,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from sandreel_core.cli.agents import agent_option, reader_of
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import seconds, size, variable
 from sandreel_core.cli.hangup import ends_with_terminal
@@ -52,6 +53,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "-d", "--detach", action="store_true", help="print the exec's id and leave it running, without input"
     )
+    agent_option(parser)
     parser.add_argument("--cwd", metavar="PATH", help="below the workspace; must exist")
     parser.add_argument("-e", "--env", type=variable, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--no-stdin", action="store_true", help="the job reads nothing, whatever is piped in here")
@@ -70,6 +72,9 @@ async def run(args: argparse.Namespace) -> int:
     """Raises Refused, Unavailable, Misconfigured, Malformed."""
     if (args.shell is None) is not bool(args.rest):
         raise Malformed("give the job after --, or as --shell TEXT: sandreel exec SESSION -- CMD [ARG ...]")
+    if args.agent and (args.tty or args.detach):
+        raise Malformed("--agent is for who reads what the job prints: leave out -t and -d")
+    agent = reader_of(args)
     if args.tty and args.interactive and not args.detach:
         return await _in_terminal(args)
     initial, piped = (b"", False) if args.no_stdin or args.detach else piped_in(terminal=args.interactive)
@@ -77,7 +82,7 @@ async def run(args: argparse.Namespace) -> int:
         from sandreel_core.cli.job import Job
 
         handle = await _start(client, args, initial, hold=piped, size=window_size() if args.tty else None)
-        job = Job(handle, args.session, json=args.json)
+        job = Job(handle, args.session, json=args.json, agent=agent)
         if args.detach:
             await job.announce()
             return 0

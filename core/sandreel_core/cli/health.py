@@ -1,4 +1,4 @@
-"""`sandreel health`: one line for every role that runs."""
+"""`sandreel health`: one line for every role, and for every server that the stack runs itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import data_of, options
 from sandreel_core.cli.roles import Told, add_option, ask, places
+from sandreel_core.cli.servers import Server, servers
 from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ def add(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "health",
         parents=[options(org=False)],
-        help="how every role is",
-        description="Ask every role for its /healthz; one line each. Exit code 0, or 1 when one is failing or does not"
-        " answer. Its /metrics is at the same address, for Prometheus. `sandreel doctor` reads both and says what to do.",
+        help="how every role and server is",
+        description="Ask every role for its /healthz, and the servers of `sandreel up` whether they answer; one line each, also"
+        " for what is down, with why. Exit code 0, or 1 when one is failing or does not answer. A role's /metrics is at the"
+        " same address, for Prometheus. `sandreel doctor` reads both and says what to do.",
         allow_abbrev=False,
     )
     add_option(parser)
@@ -38,12 +40,45 @@ async def run(args: argparse.Namespace) -> int:
     told = await ask(wanted)
     for each in told:
         print(_object(each) if args.json else _line(each))
-    return int(any(each.reading is None or each.reading.report.status == "failing" for each in told))
+    found = [] if args.at else await servers(args)
+    for server in found:
+        print(_server_object(server) if args.json else _server_line(server))
+    return int(any(server.problem for server in found) or any(_is_bad(each) for each in told))
+
+
+def _is_bad(told: Told) -> bool:
+    if told.reading is None:
+        return not told.place.off
+    return told.reading.report.status == "failing"
+
+
+def _server_line(server: Server) -> str:
+    if server.problem:
+        return clean(f"absent    {server.name:<12} {server.listen:<22} {server.problem}")
+    return clean(f"ok        {server.name:<12} {server.listen:<22} pid {server.pid}, up {span(server.up_s)}")
+
+
+def _server_object(server: Server) -> str:
+    from sandreel_core.json_line import json_text
+
+    if server.problem:
+        return json_text(
+            {"role": server.name, "status": "absent", "listen": server.listen or None, "problem": server.problem}
+        )
+    return json_text(
+        {
+            "role": server.name,
+            "status": "ok",
+            "pid": server.pid,
+            "uptime_s": round(server.up_s, 3),
+            "listen": server.listen,
+        }
+    )
 
 
 def _line(told: Told) -> str:
     if told.reading is None:
-        return f"absent    {told.name:<12} {told.place.listen:<22} {clean(told.problem)}"
+        return f"{_absence(told):<9} {told.name:<12} {told.place.listen:<22} {clean(told.problem)}"
     report = told.reading.report
     words = f"{report.version}, pid {report.pid}, up {span(report.uptime_s)}"
     reasons = "; ".join(_reason(reason) for reason in report.reasons)
@@ -53,6 +88,10 @@ def _line(told: Told) -> str:
 
 def _reason(reason: Reason) -> str:
     return f"{reason.part}: {reason.text} (for {span(reason.for_s)})"
+
+
+def _absence(told: Told) -> str:
+    return "off" if told.place.off else "absent"
 
 
 def span(seconds: float) -> str:
@@ -69,7 +108,7 @@ def _object(told: Told) -> str:
 
     from sandreel_core.json_line import json_text
 
-    fields: dict[str, Any] = {"listen": told.place.listen}
+    fields: dict[str, Any] = {"listen": told.place.listen or None}
     if told.reading is None:
-        return json_text({"role": told.place.name, "status": "absent", **fields, "problem": told.problem})
+        return json_text({"role": told.place.name, "status": _absence(told), **fields, "problem": told.problem})
     return json_text(msgspec.to_builtins(told.reading.report) | fields)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+from sandreel_core.agent import AgentReader
+from sandreel_core.cli.agent_screen import AgentScreen
 from sandreel_core.cli.ending import exit_code
 from sandreel_core.cli.entry import BROKEN_PIPE, INTERRUPTED, OPERATOR_ERROR
 from sandreel_core.cli.interrupts import on_interrupt
@@ -21,15 +23,28 @@ class Job:
     """`session` as the user named it, for the sentences that tell how to come back."""
 
     def __init__(
-        self, handle: ExecHandle, session: str, *, json: bool, after: Cursor | None = None, lasting: bool = True
+        self,
+        handle: ExecHandle,
+        session: str,
+        *,
+        json: bool,
+        after: Cursor | None = None,
+        lasting: bool = True,
+        agent: AgentReader | None = None,
     ) -> None:
-        """lasting: its session is there afterwards, so that somebody may come back to it."""
+        """lasting: its session is there afterwards, so that somebody may come back to it. agent: what reads its stdout,
+        from its beginning also when only what follows `after` is shown."""
         self._lasting = lasting
         self._handle = handle
         self._session = session
         self._json = json
-        self._after = after
-        self._screen = Screen(json=json, exec_id=handle.id, cursor=after or handle.cursor)
+        self._agent = agent
+        self._after = after if agent is None else None
+        cursor = after or handle.cursor
+        if agent is None:
+            self._screen = Screen(json=json, exec_id=handle.id, cursor=cursor)
+        else:
+            self._screen = AgentScreen(agent, json=json, exec_id=handle.id, cursor=cursor, after=after)
 
     @property
     def end(self) -> x.Exited | x.Lost | None:
@@ -112,7 +127,8 @@ class Job:
 
     async def _say_how_to_return(self, what: str) -> None:
         after = f" --after {self._screen.cursor}" if self._screen.cursor else ""
-        goes_on = f"the job goes on: sandreel attach {self._session} {self._handle.id}{after}"
+        agent = f" --agent {self._agent.agent}" if self._agent is not None else ""
+        goes_on = f"the job goes on: sandreel attach {self._session} {self._handle.id}{agent}{after}"
         try:
             await self._screen.say(f"{what}; {goes_on if self._lasting else 'the job ends with its session'}")
         except OSError:

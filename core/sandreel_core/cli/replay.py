@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sandreel_core.cli.agents import agent_option, reader_of
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import instant, seconds
 from sandreel_core.cli.hangup import ends_with_terminal
@@ -23,6 +25,7 @@ Show what the stream holds of an exec at the pace at which it was stored, faster
   a1b2:0:4711    a cursor: from what follows it, to it
   +90s           a time since the exec's first event
   2026-01-31T12:00:00Z   an instant
+With --agent the job's stdout is read as that coding agent's; what stands before --from is not.
 Ends with the exec's exit code if its end is shown, else with 0.
 """
 
@@ -41,19 +44,23 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--speed", type=_speed, default=1.0, metavar="N", help="N times as fast (1), or `max`")
     parser.add_argument("--from", dest="start", metavar="WHERE", help="begin there")
     parser.add_argument("--to", dest="end", metavar="WHERE", help="end there, inclusive")
+    agent_option(parser)
     parser.set_defaults(run=run)
 
 
 @ends_with_terminal(STDOUT)
 async def run(args: argparse.Namespace) -> int:
     """Raises NotFound, Malformed, Unavailable, Misconfigured."""
+    from sandreel_core.cli.agent_screen import AgentScreen
     from sandreel_core.cli.ending import exit_code
     from sandreel_core.cli.screen import Screen
 
+    agent = reader_of(args)
     start, end = _point(args.start), _point(args.end)
     async with connect(args) as client:
         await client.require_exec(args.org, args.session, args.exec)
-        screen = Screen(json=args.json, exec_id=args.exec)
+        shown = Screen if agent is None else partial(AgentScreen, agent)
+        screen = shown(json=args.json, exec_id=args.exec)
         await screen.show(
             client.replay(args.org, args.session, args.exec, speed=args.speed or None, start=start, end=end)
         )

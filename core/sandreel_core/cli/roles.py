@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandreel_core.cli.connection import data_of
@@ -19,11 +20,16 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A role that should be there. `pid` is that of the stack's own, which must be who answers; 0: not known."""
+    """A role that should be there. `pid` is that of the stack's own, which must be who answers; 0: not known (a
+    container's is another one to itself). `own`: it is the stack's. `down`: why it cannot answer, as the stack says.
+    `off`: it is not meant to be there."""
 
     name: str
     listen: str
     pid: int = 0
+    down: str = ""
+    off: bool = False
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Told:
     @property
     def name(self) -> str:
         """As the stack calls it, else as it calls itself."""
-        return self.place.name if self.place.pid or self.reading is None else self.reading.report.role
+        return self.place.name if self.place.own or self.reading is None else self.reading.report.role
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -51,13 +57,9 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def places(args: argparse.Namespace) -> list[Place]:
-    """The addresses of `--at`; without any, those of the stack's roles that run, and what `[health] listen` of the
-    settings names. Raises Misconfigured."""
-    from sandreel_core.embedded import pidfile
-    from sandreel_core.embedded.place import Place as Data
+    """The addresses of `--at`; without any, the roles of the stack, also those that are down, and what `[health] listen`
+    of the settings names. Raises Misconfigured."""
     from sandreel_core.embedded.place import check_readable
-    from sandreel_core.embedded.stack import ROLES
-    from sandreel_core.embedded.wiring import LOOPBACK
     from sandreel_core.health_endpoint import address
     from sandreel_core.settings import HealthListen, load
 
@@ -65,17 +67,35 @@ def places(args: argparse.Namespace) -> list[Place]:
         for listen in args.at:
             address(listen)
         return [Place(listen, listen) for listen in args.at]
-    found = []
     check_readable(data_of(args))
-    data = Data(data_of(args))
-    ports = data.keys().health_ports if data.keys_file.exists() else {}
-    for name in ROLES:
-        pid = pidfile.alive(data.pid(name))
-        if pid is not None and name in ports:
-            found.append(Place(name, f"{LOOPBACK}:{ports[name]}", pid))
+    found = _of_stack(data_of(args))
     environ = {name: value for name, value in os.environ.items() if name != "SANDREEL_ORG"}
     listen = load(HealthListen, environ=environ).listen if args.data is None else None
     return [*found, Place(listen, listen)] if listen else found
+
+
+def _of_stack(directory: Path) -> list[Place]:
+    """A role that a killed stack has left running is among them."""
+    from sandreel_core.embedded import pidfile, roster
+    from sandreel_core.embedded.place import Place as Data
+    from sandreel_core.embedded.place import holder
+    from sandreel_core.embedded.stack import EGRESS, ROLES
+    from sandreel_core.embedded.wiring import LOOPBACK
+
+    data = Data(directory)
+    ports = data.keys().health_ports if data.keys_file.exists() else {}
+    heard = roster.read(data.parts) if holder(directory) is not None else {}
+    found = []
+    for name in (*ROLES, EGRESS):
+        listen = f"{LOOPBACK}:{ports[name]}" if name in ports else ""
+        pid = pidfile.alive(data.pid(name)) if name in ROLES else None
+        entry = heard.get(name)
+        if listen and (pid is not None or (name == EGRESS and entry is not None and entry.state == "ready")):
+            found.append(Place(name, listen, pid or 0, own=True))
+        elif entry is not None:
+            off = name == EGRESS and entry.state == "stopped"  # there is no image of it
+            found.append(Place(name, listen, down=roster.why_down(entry), off=off, own=True))
+    return found
 
 
 async def ask(wanted: list[Place]) -> list[Told]:
@@ -93,6 +113,8 @@ async def _ask(place: Place) -> Told:
     from sandreel_core.errors import SandreelError
     from sandreel_core.health_reading import read
 
+    if place.down:
+        return Told(place, None, place.down)
     try:
         reading = await read(place.listen)
     except SandreelError as error:
@@ -100,4 +122,6 @@ async def _ask(place: Place) -> Told:
     if place.pid and reading.report.pid != place.pid:
         # Any program of this machine may take a port that a dead role has left.
         return Told(place, None, f"pid {reading.report.pid} answers at {place.listen}, which is not the role's")
+    if place.own and not place.pid and reading.report.role != place.name:
+        return Told(place, None, f"{reading.report.role} answers at {place.listen}, which is not {place.name}")
     return Told(place, reading)

@@ -31,15 +31,20 @@ class Screen:
         """Write every item. Raises BrokenPipeError when nobody reads any more."""
         async with aclosing(items):
             async for item in items:
-                if self._json:
-                    await self.line({"exec": self._exec_id, **_object(item)})
-                elif isinstance(item, Output):
-                    await write_all(_OUT if item.stream == "stdout" else _ERR, item.data)
-                else:
-                    await self._remark(item)
-                self.cursor = item.cursor
+                await self.item(item)
+                if self.cursor is None or item.cursor.sequence > self.cursor.sequence:
+                    self.cursor = item.cursor
                 if isinstance(item, Ended):
                     self.end = item.event.data
+
+    async def item(self, item: ExecItem) -> None:
+        """Write one."""
+        if self._json:
+            await self.line({"exec": self._exec_id, **_object(item)})
+        elif isinstance(item, Output):
+            await write_all(_OUT if item.stream == "stdout" else _ERR, item.data)
+        else:
+            await self._remark(item)
 
     async def line(self, value: dict[str, Any]) -> None:
         """One JSON object on stdout."""

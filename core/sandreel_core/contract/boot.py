@@ -13,6 +13,10 @@ BOOT_MARKER = "SANDREEL_BOOT"
 # In the environment of everything that belongs to one exec.
 EXEC_MARKER = "SANDREEL_EXEC_ID"
 
+# How a runnerd ends that cannot begin in its workspace (sysexits.h: EX_CANTCREAT, EX_IOERR), for whoever started it.
+UNWRITABLE = 73
+NO_ROOM = 74
+
 
 class BootSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`token` lets runnerd ask for its bootstrap, in the name that `nats_creds` (the text of a .creds file) gives it:

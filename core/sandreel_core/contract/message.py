@@ -63,18 +63,20 @@ class Owner(Part, frozen=True, kw_only=True):
 MAX_DEPTH = 100  # far below what any supported interpreter can decode (990 on 3.11), so that all refuse the same
 
 
+_CONTAINERS = (dict, list, tuple)
+
+
 def not_too_deep(value: Any, field: str) -> None:
     """Values within values of a free-form field. Raises ValueError with the field and the limit, which a decoder passes on."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [
-            within
-            for one in level
-            if isinstance(one, dict | list | tuple)
-            for within in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
+        within: list[Any] = []
+        for one in level:
+            if isinstance(one, _CONTAINERS):
+                within += one.values() if isinstance(one, dict) else one
+        if not within:
             return
+        level = within
     raise ValueError(f"`{field}` is nested too deeply: more than {MAX_DEPTH} levels")
 
 

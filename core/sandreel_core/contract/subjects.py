@@ -142,6 +142,17 @@ def parse_request_subject(subject: str) -> tuple[str, str, str, str]:
     return tokens[1], check_org(tokens[2]), check_id("session", tokens[3]), tokens[4]
 
 
+def matches(filter: str, subject: str) -> bool:
+    """NATS' rule: `*` is one token, a last `>` one or more."""
+    wanted, given = filter.split("."), subject.split(".")
+    for index, token in enumerate(wanted):
+        if token == ">":  # noqa: S105
+            return len(given) > index
+        if index >= len(given) or (token != "*" and token != given[index]):  # noqa: S105
+            return False
+    return len(wanted) == len(given)
+
+
 def stream_of(subject: str) -> str:
     """The stream that keeps a subject. Raises Malformed for one that no stream keeps."""
     head, _, rest = subject.partition(".")

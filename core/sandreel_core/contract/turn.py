@@ -53,7 +53,9 @@ class Reject(TurnCommand, frozen=True, kw_only=True):
 
 
 class Usage(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens by OpenTelemetry GenAI names; money in integer micro-USD, absent when the price is unknown."""
+    """Tokens by OpenTelemetry GenAI names, and counted as it counts: `input_tokens` are all that went in, those read from
+    and written to a cache among them, and `output_tokens` all that came out, thoughts among them. Money in integer
+    micro-USD, absent when the price is unknown."""
 
     input_tokens: Count = 0
     output_tokens: Count = 0
@@ -122,7 +124,8 @@ class TurnFinished(TurnEvent, frozen=True, kw_only=True):
 
 
 class AgentEvent(TurnEvent, frozen=True, kw_only=True):
-    """`source_n`: ordinal of the exec event it was read from; `parent`: the tool use it belongs to."""
+    """`source_n`: ordinal of the exec event it was read from, in which its line ended; `parent`: the tool use it belongs to, whose
+    sub-agent said or did it."""
 
     source_n: Ordinal
     parent: str | None = None
@@ -161,26 +164,45 @@ class ToolResult(AgentEvent, frozen=True, kw_only=True):
 
 
 class AgentUsage(AgentEvent, frozen=True, kw_only=True):
+    """One reply of the model, once. `provisional`: the program told it before the reply was whole, so that its output is not
+    counted yet. For eyes: what a run used stands in `agent.result`, which is no sum of these."""
+
     type: ClassVar[str] = "agent.usage"
     usage: Usage
     model: str | None = None
+    provisional: bool = False
 
 
 class AgentResult(AgentEvent, frozen=True, kw_only=True):
+    """An answer is finished, or will not come. A program that is given more input may go on to another one.
+
+    status        interrupted: the program ended without saying how it went
+    error         what it said of a failure; http_status: of the model's API, where the program tells it
+    usage         since the last result of this run, or since its beginning; absent when it cannot be known
+    thread_usage  of the conversation so far, from a program that counts so; its next run is measured from here
+    """
+
     type: ClassVar[str] = "agent.result"
-    status: Literal["completed", "error", "max_turns", "cancelled"]
+    status: Literal["completed", "error", "max_turns", "cancelled", "interrupted"]
     agent_session_id: str | None = None
     final_text: str | None = None
+    error: Sentence | None = None
+    http_status: int | None = None
     duration_ms: Count | None = None
     usage: Usage | None = None
+    thread_usage: Usage | None = None
 
 
 class AgentError(AgentEvent, frozen=True, kw_only=True):
+    """Something went wrong, a retry that is under way among it; whether it ended the answer is said by `agent.result`."""
+
     type: ClassVar[str] = "agent.error"
     message: Sentence
 
 
 class TaskStarted(AgentEvent, frozen=True, kw_only=True):
+    """Something goes on beside the answer, a sub-agent or a program; `parent` is the tool use that began it."""
+
     type: ClassVar[str] = "agent.task_started"
     task_id: str
     description: str | None = None

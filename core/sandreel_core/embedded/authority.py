@@ -153,7 +153,9 @@ class Authority:
         if self._seeds is None:
             self._seeds = self._read()
         if self._seeds is None:
-            raise Misconfigured(f"there are no keys at {self.directory}: `sandreel up` makes them")
+            raise Misconfigured(
+                f"there are no keys at {self.directory}: `sandreel up` or `sandreel access export` makes them"
+            )
         return self._seeds
 
     def _read(self) -> Seeds | None:

@@ -43,16 +43,17 @@ class Status:
     took_s: float | None = None
 
 
-def harmless(report: Callable[[Status], None]) -> Callable[[Status], None]:
-    """The same, but nothing ends because nobody can hear it: a reader that left, a terminal that was closed, a
+def harmless(*reports: Callable[[Status], None]) -> Callable[[Status], None]:
+    """All of them, but nothing ends because one cannot hear it: a reader that left, a terminal that was closed, a
     full disk."""
     log = Log("stack")
 
     def tell(status: Status) -> None:
-        try:
-            report(status)
-        except OSError as error:
-            log.warning("a report was not heard", part=status.part, state=status.state, problem=str(error))
+        for report in reports:
+            try:
+                report(status)
+            except OSError as error:
+                log.warning("a report was not heard", part=status.part, state=status.state, problem=str(error))
 
     return tell
 

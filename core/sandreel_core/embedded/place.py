@@ -7,7 +7,7 @@ client.toml      where the stack is, for clients and the command line           
 roles.toml       the same for the roles                                            0600
 nats/ postgres/  the servers' own; as root they belong to users that no session uses
 state/           the spawner's: sessions and their workspaces
-logs/ run/       of the roles: log files, pid files
+logs/ run/       of the roles: log files, pid files; run/parts.json is every part's state (embedded/roster.py)
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Place:
         self.state = data / "state"
         # There while `sandreel backup restore` puts streams back: some are there again, others not yet.
         self.restoring = data / "restoring"
+        self.parts = data / "run" / "parts.json"
 
     def log(self, part: str) -> Path:
         return self.data / "logs" / f"{part}.log"

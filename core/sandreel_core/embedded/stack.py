@@ -22,6 +22,7 @@ from sandreel_core.embedded.part import Part, Server, Status, harmless
 from sandreel_core.embedded.place import Keys, Place, is_free, moved, moved_health, open_place
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import Process, cut, tail
+from sandreel_core.embedded.roster import Roster
 from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
 from sandreel_core.embedded.wiring import Wiring, health_variable
 from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavailable
@@ -61,7 +62,8 @@ class Stack:
         self.parts: dict[str, Part] = {}
         self.hurry = asyncio.Event()
         self._environ = dict(os.environ if environ is None else environ)
-        self._report = harmless(report)
+        self._roster = Roster(self.place.parts)
+        self._report = harmless(self._roster.note, report)
         self._log = Log("stack")
         self._exit = AsyncExitStack()
         self._keeper: asyncio.Task[None] | None = None
@@ -83,6 +85,7 @@ class Stack:
         async with AsyncExitStack() as exit:
             wiring = Wiring.read(self._environ)
             exit.enter_context(open_place(self.data))
+            self._roster.begin()
             if self.place.restoring.exists():  # roles would make what is missing, empty
                 raise Misconfigured(
                     "a restore was cut short, and streams are missing: run `sandreel backup restore --replace` again"

@@ -11,8 +11,8 @@ from sandreel_core.bus.jetstream_door import Door
 from sandreel_core.runtime import Role, run_role
 from sandreel_core.settings import Bus as Installation
 from sandreel_core.spawner.backends import open_backend
+from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.commands import Limits
-from sandreel_core.spawner.effects import BootTerms
 from sandreel_core.spawner.quota import Quotas
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner

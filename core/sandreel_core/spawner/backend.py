@@ -102,6 +102,11 @@ class Backend(Protocol):
     def single_node(self) -> bool:
         """Whether sessions are on the spawner's own machine, so that all spawners must be there."""
 
+    @property
+    def exclusive_names(self) -> bool:
+        """Whether another installation's object is never under the name of one of ours, so that who ends or destroys by name
+        need not look first whose it is."""
+
     async def create(self, spec: BootSpec) -> Sandbox:
         """Start one boot; returns when its runnerd has been started (not: when it is ready).
 

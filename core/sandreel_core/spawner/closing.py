@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing, suppress
 from typing import Literal
 
@@ -63,12 +64,12 @@ class Closing:
             if boot_order(boot.boot_id) <= self._closed.get(key, (0, 0)):
                 continue
             subjects = self._journal.subjects(key)
-            lost = [
-                exec_id for exec_id in await self._heads.open(subjects) if await self._lose(subjects, exec_id, boot)
-            ]
+            unended, answered, commands = await asyncio.gather(
+                self._heads.open(subjects), self._answered(subjects), self._commands(subjects, boot)
+            )
+            lost = [exec_id for exec_id in unended if await self._lose(subjects, exec_id, boot)]
             refused = 0
-            answered = await self._answered(subjects)
-            for stored in await self._commands(subjects, boot):
+            for stored in commands:
                 if parse_command_subject(stored.subject).command_id not in answered:
                     refused += await self._answer(key, subjects, stored, boot)
             with suppress(NotFound):

@@ -11,9 +11,9 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, TypeVar
 
 import docker
@@ -58,16 +58,17 @@ class Engine:
     def _api(self) -> docker.APIClient:
         with self._connecting:
             if self._client is None:
-                given = {"base_url": self._url} if self._url else docker.utils.kwargs_from_env()
-                # The SDK forgets to close the socket with which it cannot connect: nobody is there, say it before.
-                url = given.get("base_url", _SOCKET)
-                if url.startswith(_UNIX):
-                    with socket.socket(socket.AF_UNIX) as knock:
-                        knock.connect(url.removeprefix(_UNIX))
-                self._client = docker.APIClient(
-                    version="auto", timeout=self._timeout_s, max_pool_size=_THREADS, **given
-                )
+                self._client = self._connect("auto")
             return self._client
+
+    def _connect(self, version: str) -> docker.APIClient:
+        given = {"base_url": self._url} if self._url else docker.utils.kwargs_from_env()
+        # The SDK forgets to close the socket with which it cannot connect: nobody is there, say it before.
+        url = given.get("base_url", _SOCKET)
+        if url.startswith(_UNIX):
+            with socket.socket(socket.AF_UNIX) as knock:
+                knock.connect(url.removeprefix(_UNIX))
+        return docker.APIClient(version=version, timeout=self._timeout_s, max_pool_size=_THREADS, **given)
 
     async def _ask(self, question: Callable[[docker.APIClient], T]) -> T:
         def ask() -> T:
@@ -82,6 +83,15 @@ class Engine:
 
     async def info(self) -> dict[str, Any]:
         return await self._ask(lambda api: dict(api.info()))
+
+    async def ping(self) -> None:
+        """Whether it takes new connections: one that is being stopped answers its old ones until the end."""
+
+        def ping(api: docker.APIClient) -> None:
+            with closing(self._connect(api.api_version)) as fresh:
+                fresh.ping()
+
+        await self._ask(ping)
 
     async def image(self, name: str) -> dict[str, Any]:
         """Raises NotFound."""
@@ -120,7 +130,7 @@ class Engine:
 
     async def containers(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """In any state, with all of these labels."""
-        return await self._ask(lambda api: list(api.containers(all=True, filters={"label": _pairs(labels)})))
+        return await self._ask(lambda api: list(api.containers(all=True, filters={"label": label_pairs(labels)})))
 
     async def kill(self, id: str, signal: str) -> None:
         """Raises Conflict when it does not run."""
@@ -128,15 +138,20 @@ class Engine:
 
     async def ended(self, id: str, within_s: float) -> bool:
         """Whether it does not run (any more), after `within_s` at the latest, which nobody can cut short. Raises NotFound."""
+        return await self.exit_code(id, within_s) is not None
 
-        def wait(api: docker.APIClient) -> bool:
+    async def exit_code(self, id: str, within_s: float) -> int | None:
+        """Of its main process, as in a shell, as soon as the engine knows that it has ended: what held it together (its
+        network) may be taken down later than that, and a listing tell later of it. None after `within_s`, which nobody
+        can cut short. Raises NotFound."""
+
+        def wait(api: docker.APIClient) -> int | None:
             try:
-                api.wait(id, timeout=max(within_s, 0.01), condition="not-running")
+                return int(api.wait(id, timeout=max(within_s, 0.01), condition="not-running")["StatusCode"])
             except (requests.ReadTimeout, requests.ConnectionError) as error:
                 if not _is_late(error):
                     raise
-                return False
-            return True
+                return None
 
         return await self._ask(wait)
 
@@ -168,7 +183,7 @@ class Engine:
         return await self._ask(lambda api: dict(api.inspect_volume(name)))
 
     async def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        return await self._ask(lambda api: list(api.volumes(filters={"label": _pairs(labels)})["Volumes"] or []))
+        return await self._ask(lambda api: list(api.volumes(filters={"label": label_pairs(labels)})["Volumes"] or []))
 
     async def remove_volume(self, name: str) -> None:
         """Raises Conflict when a container has it."""
@@ -191,7 +206,7 @@ class Engine:
         return await self._ask(lambda api: dict(api.inspect_network(name)))
 
     async def networks(self, labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-        return await self._ask(lambda api: list(api.networks(filters={"label": _pairs(labels or {})})))
+        return await self._ask(lambda api: list(api.networks(filters={"label": label_pairs(labels or {})})))
 
     async def join(self, network: str, container: str, alias: str) -> None:
         """What has joined stays so. Raises NotFound."""
@@ -226,13 +241,17 @@ class Engine:
 
     @asynccontextmanager
     async def events(
-        self, labels: Mapping[str, str], *, since: float
+        self, about: Mapping[str, Sequence[str]], *, since: float
     ) -> AsyncGenerator[AsyncIterator[dict[str, Any]], None]:
-        """What happens to these containers, from `since` (seconds since 1970) on. It ends with Unavailable, when the
-        engine goes."""
+        """What happens to containers, from `since` (seconds since 1970) on. It ends with Unavailable, when the engine goes.
+
+        about  the API's filters: `event`, `container` (names), `label` (name=value)
+        """
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue()
-        stream = await self._ask(lambda api: api.events(since=f"{since:.6f}", filters=_about(labels), decode=True))
+        stream = await self._ask(
+            lambda api: api.events(since=f"{since:.6f}", filters={"type": ["container"], **about}, decode=True)
+        )
 
         def read() -> None:
             ended: SandreelError = Unavailable("the engine's events have ended")
@@ -266,12 +285,8 @@ def _close(stream: CancellableStream) -> None:
         stream.close()
 
 
-def _pairs(labels: Mapping[str, str]) -> list[str]:
+def label_pairs(labels: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in labels.items()]
-
-
-def _about(labels: Mapping[str, str]) -> dict[str, Any]:
-    return {"type": ["container"], "event": ["start", "die", "oom", "kill", "destroy"], "label": _pairs(labels)}
 
 
 def _ours(error: BaseException) -> SandreelError:
@@ -288,12 +303,13 @@ def _ours(error: BaseException) -> SandreelError:
         return Unavailable(f"the engine's disk is full: {said}", retry_after_s=30)
     if code == 400:
         return Refused("BAD_REQUEST", said)
-    if code in (304, 403, 409):  # 403: what is in use (networks) or not allowed in this state
+    if code in (304, 403, 409) or _APART in said:  # 403: what is in use (networks) or not allowed in this state
         return Conflict(said)
     return Unavailable(f"the container engine failed: {said}", retry_after_s=5)
 
 
 # By their words: 20.10 says 403, 409 or 500 to these, depending on who in it found out.
+_APART = "is not connected to the network"  # also when there is no such network (any more)
 _TAKEN = ("is already in use by container", "Pool overlaps", "already exists in network", "network with name")
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from sandreel_core.spawner import fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
+from sandreel_core.spawner.docker_joining import Joining
 from sandreel_core.spawner.docker_network import Networks, Service
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
@@ -40,6 +42,7 @@ class DockerBackend:
 
     name = "docker"
     single_node = True
+    exclusive_names = True  # `docker_plan.mark`
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class DockerBackend:
         terms: plan.Terms,
         *,
         locks: Path,
+        orgs: Locks,
         workspaces: Workspaces,
         networks: Networks,
         fencing: Fencing | None,
@@ -60,7 +64,7 @@ class DockerBackend:
         self._fencing = fencing
         self._disk_bytes = disk_bytes
         self._sessions = Locks(locks / "session")
-        self._orgs = Locks(locks / "org")
+        self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
 
     @classmethod
@@ -101,10 +105,16 @@ class DockerBackend:
                     tools = Tools(engine, fence_image, terms.installation)
                     fencing = Fencing(networks.fenced, partial(raise_fence, tools), partial(prove, tools))
                     crew.start(fencing.keep())
+                orgs = Locks(locks / "org")
+                if services:
+                    look = fencing.look if fencing is not None else _nothing
+                    names = [service.container for service in services]
+                    crew.start(Joining(engine, networks, orgs, names, look).keep())
                 yield cls(
                     engine,
                     terms,
                     locks=locks,
+                    orgs=orgs,
                     workspaces=files,
                     networks=networks,
                     fencing=fencing,
@@ -115,7 +125,7 @@ class DockerBackend:
 
     async def create(self, spec: BootSpec) -> Sandbox:
         async with self._sessions.held(str(spec.key)):
-            before = await self._boots.of(spec.key)
+            before = await self._boots.settled(spec.key)
             for boot in before:
                 # We hold the lock: whoever made one that was never started has died, and it knows nothing yet.
                 if boot.status == "starting":
@@ -153,10 +163,7 @@ class DockerBackend:
             user = self._terms.user(spec.profile)
             limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
             works.append(self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit))
-        # Each to its end, so that whoever cleans up behind a failure meets nothing that is still being made.
-        for result in await asyncio.gather(*works, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+        await _each_to_its_end(*works)
 
     async def _prepare_org(self, org: str, image: str) -> None:
         async with self._orgs.held(org):
@@ -199,33 +206,46 @@ class DockerBackend:
             for boot in dead:
                 await self._engine.remove(boot.id, force=True)
             await self._workspaces.remove(spec.key)
-            async with self._orgs.held(spec.key.org):
-                await self._networks.drop(spec.key.org)
+            await self._drop_org(spec.key.org)
 
     # -- stop and destroy
 
     async def stop(self, key: Key, boot_id: str, *, grace_s: float) -> Death:
-        boot = await self._boots.one(key, boot_id)
-        if boot.status == "starting":
-            return await self._bury(key, boot_id)
-        if boot.status == "running":
-            await self._terminate(boot, grace_s)
-        return await self._boots.death(boot.id)
+        name, asked = plan.container_name(self._terms.installation, key, boot_id), False
+        try:
+            for signal, within_s in (("SIGTERM", grace_s), ("SIGKILL", _DEATH_TIMEOUT_S)):
+                code = await self._end(name, signal, within_s)
+                if code == 0:
+                    # It was told to end, and did so by itself. To ask for more would be to wait until the engine has
+                    # taken its network down as well, with which nothing can run any more that could be waited for.
+                    return Death("exited", 0)
+                asked = within_s > 0
+                if code is not None:
+                    return await self._boots.death(name, asked=True)
+        except NotFound as error:
+            raise NotFound(f"there is no boot {boot_id}") from error
+        except Conflict:  # it does not run: any more, or not yet
+            boot = await self._boots.one(key, boot_id)
+            if boot.status == "starting":
+                return await self._bury(key, boot_id)
+            return await self._boots.death(boot.id, asked=asked)
+        raise Unavailable("the container survives SIGKILL", retry_after_s=30)
 
-    async def _terminate(self, boot: Found, grace_s: float) -> None:
-        with suppress(Conflict):  # it ended meanwhile
-            if await self._end(boot, "SIGTERM", grace_s) or await self._end(boot, "SIGKILL", _DEATH_TIMEOUT_S):
-                return
-            raise Unavailable("the container survives SIGKILL", retry_after_s=30)
-
-    async def _end(self, boot: Found, signal: str, within_s: float) -> bool:
-        """Whether it has ended by then. It is told again every second: what comes before PID 1 has a handler is lost."""
-        limit = time.monotonic() + within_s
+    async def _end(self, name: str, signal: str, within_s: float) -> int | None:
+        """Its exit code, if it has ended by then. It is told again every second: what comes before PID 1 has a handler is
+        lost. Raises Conflict when it does not run."""
+        limit, told = time.monotonic() + within_s, False
         while (left_s := limit - time.monotonic()) > 0:
-            await self._engine.kill(boot.id, signal)
-            if await self._engine.ended(boot.id, min(left_s, _AGAIN_S)):
-                return True
-        return False
+            try:
+                await self._engine.kill(name, signal)
+            except Conflict:
+                if not told:
+                    raise
+            told = True
+            code = await self._engine.exit_code(name, min(left_s, _AGAIN_S))
+            if code is not None:
+                return code
+        return None
 
     async def _bury(self, key: Key, boot_id: str) -> Death:
         """Remove a boot that was never started, unless somebody starts it just now."""
@@ -240,20 +260,21 @@ class DockerBackend:
         if installation != self._terms.installation:
             raise Denied("the session belongs to another installation")
         async with self._sessions.held(str(key)):
-            boots = await self._boots.of(key)
+            boots, life = await asyncio.gather(self._boots.settled(key), self._workspaces.find(key))
             for boot in boots:
                 if boot_order(boot.boot_id) > boot_order(boot_id):
                     raise Conflict(f"boot {boot.boot_id} is later than {boot_id}")
                 if boot.status != "dead":
                     raise Conflict(f"boot {boot.boot_id} is not dead")
-            life = await self._workspaces.find(key)
             if life is not None and life.incarnation > boot_order(boot_id)[0]:
                 raise Conflict("the workspace is a later incarnation's")
             for boot in boots:
                 await self._engine.remove(boot.id)
-            await self._workspaces.remove(key)
-        async with self._orgs.held(key.org):
-            await self._networks.drop(key.org)
+            await _each_to_its_end(self._workspaces.remove(key), self._drop_org(key.org))
+
+    async def _drop_org(self, org: str) -> None:
+        async with self._orgs.held(org):
+            await self._networks.drop(org)
 
     # -- inspect, list, watch
 
@@ -267,10 +288,11 @@ class DockerBackend:
 
     async def _tidy(self) -> None:
         """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
-        await self._networks.rejoin()
         for org in await self._networks.orgs():
             async with self._orgs.held(org):
-                await self._networks.drop(org)
+                if not await self._networks.drop(org):
+                    with suppress(Unavailable):  # it is joined when it starts
+                        await self._networks.rejoin(org)
         for kind in ("hand", fence_docker.KIND):
             for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
                 if time.time() - float(body["Created"]) > _HAND_S:
@@ -278,3 +300,14 @@ class DockerBackend:
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()
+
+
+async def _each_to_its_end(*works: Coroutine[Any, Any, object]) -> None:
+    """All at once. Whoever cleans up behind a failure meets nothing that is still being done. Raises the first failure."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _nothing() -> None:
+    """Nobody keeps rules that follow addresses."""

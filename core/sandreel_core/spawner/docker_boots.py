@@ -62,6 +62,16 @@ class Boots:
         boots = await self._listed({plan.ORG: key.org, plan.SESSION: key.session})
         return sorted(boots, key=lambda boot: boot_order(boot.boot_id), reverse=True)
 
+    async def settled(self, key: Key) -> Sequence[Found]:
+        """As `of`, but that nothing is told to run which the engine has just seen the end of."""
+        return [await self._looked_at(boot) if boot.status == "running" else boot for boot in await self.of(key)]
+
+    async def _looked_at(self, boot: Found) -> Found:
+        try:
+            return _inspected(await self._engine.container(boot.id))
+        except NotFound:
+            return dataclasses.replace(boot, state="removing")
+
     async def keys(self) -> Iterable[Key]:
         return {boot.key for boot in await self._listed({})}
 
@@ -108,28 +118,36 @@ class Boots:
             return sandbox
         return dataclasses.replace(sandbox, death=await self._death(boot.id, body["State"]))
 
-    async def death(self, id: str) -> Death:
-        """Of a container that has ended. Raises NotFound, and Unavailable when it has not."""
+    async def death(self, id: str, *, asked: bool = False) -> Death:
+        """Of a container that has ended. `asked`: we have just ended it, so nobody need find out why.
+
+        Raises NotFound, and Unavailable when it has not ended, or when the engine is going as well.
+        """
         body = await self._engine.container(id)
         if body["State"]["Status"] not in _ENDED:
             raise Unavailable("the container has not ended", retry_after_s=1)
-        return await self._death(str(body["Id"]), body["State"])
+        return await self._death(str(body["Id"]), body["State"], asked=asked)
 
-    async def _death(self, id: str, state: Mapping[str, Any]) -> Death:
+    async def _death(self, id: str, state: Mapping[str, Any], *, asked: bool = False) -> Death:
         if id not in self._deaths:
-            self._deaths[id] = await self._explain(id, state)
+            self._deaths[id] = await self._explain(id, state, asked=asked)
             while len(self._deaths) > MAX_CONTAINERS:
                 self._deaths.popitem(last=False)
         return self._deaths[id]
 
-    async def _explain(self, id: str, state: Mapping[str, Any]) -> Death:
-        events, forgetful = self.watch.seen(id), False
-        if not any(event.action == "start" for event in events):
+    async def _explain(self, id: str, state: Mapping[str, Any], *, asked: bool) -> Death:
+        events, restarted = self.watch.seen(id), False
+        signalled = any(event.action == "kill" for event in events)
+        if not self.watch.witnessed(id) or (signalled and not asked):
+            # Somebody has sent it a signal: the engine itself, maybe, which is being stopped. Then we learn it from its
+            # successor, which does not remember the start.
+            await self._engine.ping()
             ended = instant(str(state["FinishedAt"])) or datetime.now(UTC)
-            told, memory = await self._engine.history(id, until=ended.timestamp() + _TOLD_WITHIN_S)
-            events = [happened(event) for event in told] + events
-            forgetful = memory >= MEMORY_EVENTS
-        return death_of(state, events, forgetful=forgetful)
+            found, memory = await self._engine.history(id, until=ended.timestamp() + _TOLD_WITHIN_S)
+            told = [happened(event) for event in found]
+            restarted = not any(event.action == "start" for event in told) and memory < MEMORY_EVENTS
+            events = told + events
+        return death_of(state, events, restarted=restarted)
 
     async def _listed(self, labels: Mapping[str, str]) -> Sequence[Found]:
         asked = {plan.INSTALLATION: self._installation, plan.KIND: "session", **labels}

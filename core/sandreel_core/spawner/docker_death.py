@@ -44,29 +44,30 @@ def happened(event: Mapping[str, Any]) -> Happened:
     )
 
 
-def death_of(state: Mapping[str, Any], events: Iterable[Happened], *, forgetful: bool) -> Death:
+def death_of(state: Mapping[str, Any], events: Iterable[Happened], *, restarted: bool) -> Death:
     """Why a container that does not run ended.
 
     state      `State` of its inspection
     events     its own, as far as they are known
-    forgetful  the engine may have dropped some of them: its memory is full
+    restarted  the engine does not remember the container's start, although it has room: it has been started itself since
     """
     known = list(events)
     code = int(state.get("ExitCode", 0))
-    return Death(_cause(state, known, code, forgetful=forgetful), code)
+    return Death(_cause(state, known, code, restarted=restarted), code)
 
 
-def _cause(state: Mapping[str, Any], events: list[Happened], code: int, *, forgetful: bool) -> Cause:
+def _cause(state: Mapping[str, Any], events: list[Happened], code: int, *, restarted: bool) -> Cause:
     ended = instant(str(state.get("FinishedAt", "")))
     ended_at = ended.timestamp() if ended is not None else 0.0
-    if any(event.action == "kill" and event.signal in _KILL for event in events):
+    signals = {event.signal for event in events if event.action == "kill"}
+    # An engine that is stopped asks its containers to end before it kills them; `docker kill` does not.
+    if signals & _KILL and not (restarted and signals - _KILL):
         return "killed"
     ooms = [event.at for event in events if event.action == "oom"]
     if code == _SIGKILL and state.get("OOMKilled") and (not ooms or ended_at - ooms[-1] <= _OOM_WITHIN_S):
         return "oom"
-    started_here = any(event.action == "start" for event in events)
-    if not started_here and not forgetful:
-        return "engine"  # it does not remember the start: it has been started itself since
+    if restarted:
+        return "engine"
     if code == _NOBODY_COULD_TELL and not any(event.action == "die" for event in events):
         return "engine"
     return "killed" if code > 128 else "exited"

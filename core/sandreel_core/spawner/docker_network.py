@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sandreel_core.errors import AlreadyExists, Conflict, Misconfigured, NotFound, Refused, Unavailable
@@ -61,26 +62,34 @@ class Networks:
         return await make(self._engine, name, body, self._pool)
 
     async def _join(self, name: str, found: dict[str, object]) -> None:
+        """All that are there, whichever is not: then Unavailable is raised."""
         inside = {str(entry.get("Name")) for entry in _containers(found)}
+        absent: Unavailable | None = None
         for service in self._services:
             if service.container not in inside:
                 try:
                     await self._engine.join(name, service.container, service.alias)
                 except NotFound as error:
-                    raise Unavailable(f"{service.container} is not there: {error}", retry_after_s=2) from error
+                    absent = Unavailable(f"{service.container} is not there: {error}", retry_after_s=2)
+                    absent.__cause__ = error
+        if absent is not None:
+            raise absent
 
-    async def rejoin(self) -> None:
-        """Whatever was made anew since (a service's container) is in every network again."""
-        for network in await self._engine.networks(self._ours()):
+    async def rejoin(self, org: str) -> None:
+        """Whatever was made anew since (a service's container) is in the org's network again, if there is one. Raises
+        Unavailable when a service is not there."""
+        name = plan.network_name(self._installation, org)
+        with suppress(NotFound):
             # A listing does not say who is in it.
-            name = str(network["Name"])
             await self._join(name, await self._engine.network(name))
 
-    async def drop(self, org: str) -> None:
-        """Away with it, where no session is left in it."""
+    async def drop(self, org: str) -> bool:
+        """Away with it, where no session is left in it; whether that was so."""
         name = plan.network_name(self._installation, org)
-        if not await self._has_sessions(org):
-            await self._drop(name)
+        if await self._has_sessions(org):
+            return False
+        await self._drop(name)
+        return True
 
     async def fenced(self) -> list[OrgNetwork]:
         """All of them, with a door for each service that is in it now. Raises Unavailable for a service that is not

@@ -33,6 +33,9 @@ KIND = f"{_LABEL}kind"
 
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
+# What lies there is the session's memory, and no process is rid of it by being killed: full to the last byte they must leave
+# room for runnerd, or the kernel kills that (seen with 96 MiB). So of a small session each has a part at most.
+_TMP_PART, _SHM_PART = 4, 8
 # The engine's own grammar (distribution/reference), short of what nobody needs; never a leading dash.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
 
@@ -159,8 +162,7 @@ def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]
     limits = spec.limits
     memory = limits.memory_bytes or shape.memory_bytes
     spool = spec.settings.spool_bytes
-    # runnerd reserves its spool in /tmp at boot, so it comes on top of what the session may use there.
-    tmp = f"rw,exec,nosuid,nodev,mode=1777,size={shape.tmp_bytes + spool}"
+    tmp = f"rw,exec,nosuid,nodev,mode=1777,size={min(shape.tmp_bytes, memory // _TMP_PART)}"
     network = network_name(terms.installation, spec.key.org)
     return {
         "Image": terms.image_of(spec),
@@ -187,7 +189,7 @@ def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]
             "Mounts": [workspace, volume_mount(cache_name(terms.installation, spec.key.org), CACHE)],
             "ReadonlyRootfs": True,
             "Tmpfs": {_TMP: tmp},
-            "ShmSize": shape.shm_bytes,
+            "ShmSize": min(shape.shm_bytes, memory // _SHM_PART),
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],  # seccomp and AppArmor stay the engine's defaults
             "Privileged": False,

@@ -12,7 +12,7 @@ from sandreel_core.errors import Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.docker import Engine, label_pairs
 from sandreel_core.spawner.docker_death import Happened, happened
 
 # Containers of which events are kept: the engine's own memory is all that there is behind them.
@@ -28,9 +28,12 @@ class Watch:
 
     def __init__(self, engine: Engine, installation: str, everything: Callable[[], Awaitable[Iterable[Key]]]) -> None:
         self._engine = engine
-        self._labels = {plan.INSTALLATION: installation, plan.KIND: "session"}
+        labels = label_pairs({plan.INSTALLATION: installation, plan.KIND: "session"})
+        self._about = {"event": ["start", "die", "oom", "kill", "destroy"], "label": labels}
         self._everything = everything
         self._seen: OrderedDict[str, list[Happened]] = OrderedDict()
+        # Whose start the stream that is open now has told: between two streams the engine may have been started anew.
+        self._witnessed: set[str] = set()
         # By the engine's clock: behind an interruption, what it still remembers of it is heard as well.
         self._since = time.time()
         self._log = Log("spawner.docker")
@@ -39,12 +42,16 @@ class Watch:
         """What was heard of a container, oldest first."""
         return list(self._seen.get(container, ()))
 
+    def witnessed(self, container: str) -> bool:
+        """Whether everything was heard of it since it started, from one engine."""
+        return container in self._witnessed
+
     async def ends(self) -> AsyncGenerator[Key, None]:
         """Sessions whose boot may have ended, for ever."""
         pause_s, complained = _FIRST_PAUSE_S, 0.0
         while True:
             try:
-                async with self._engine.events(self._labels, since=self._since) as events:
+                async with self._engine.events(self._about, since=self._since) as events:
                     # Listening first, then asking what is there: what ends in between is told twice, not missed.
                     for key in await self._everything():
                         yield key
@@ -57,6 +64,8 @@ class Watch:
                 if time.monotonic() - complained > _COMPLAIN_EVERY_S:
                     complained = time.monotonic()
                     self._log.warning("the engine cannot be watched", problem=str(error))
+            finally:
+                self._witnessed.clear()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _GREATEST_PAUSE_S)
 
@@ -70,8 +79,11 @@ class Watch:
         events.append(found)
         del events[:-_MAX_EVENTS]
         self._seen.move_to_end(container)
+        if found.action == "start":
+            self._witnessed.add(container)
         while len(self._seen) > MAX_CONTAINERS:
-            self._seen.popitem(last=False)
+            forgotten, _ = self._seen.popitem(last=False)
+            self._witnessed.discard(forgotten)
         if found.action not in ("die", "destroy") or plan.SESSION not in labels:
             return None
         return Key(labels.get(plan.ORG, ""), labels[plan.SESSION])

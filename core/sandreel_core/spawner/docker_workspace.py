@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +20,10 @@ from sandreel_core.errors import Conflict, NotFound, Refused, Unavailable
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker import Engine
-from sandreel_core.spawner.workspace import delete
+from sandreel_core.spawner.workspace import UNWRITABLE, delete
 
+# What no waiting mends; a disk that is full may have room again.
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _HAND_PREFIX = "sandreel-hand-"
 
 
@@ -130,7 +134,11 @@ class Directories:
                 directory.mkdir(mode=0o700)
                 os.chown(directory, *user)
         except OSError as error:
-            self._remove(key)
+            with suppress(OSError, Unavailable):
+                self._remove(key)
+            if error.errno in _CLOSED:
+                why = f"{self._root} ([docker] workspaces) cannot be written: {error.strerror}"
+                raise Refused(UNWRITABLE, why) from error
             raise Unavailable(f"the workspace cannot be made: {error.strerror}", retry_after_s=30) from error
 
     def mount(self, key: Key) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """What reconcile asks for, done: first the backend, then the one event that says so (design §3, outbox).
 
-Every effect loads the session anew and does nothing where the log has moved on.
+Every effect loads the session anew and does nothing where the log has moved on; what is hastened does what never
+becomes wrong, and finds out before it writes.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import dataclass
 
-from sandreel_core.bus.streams import CMD_MAX_AGE_S
-from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.session import (
     Degraded,
@@ -19,62 +19,20 @@ from sandreel_core.contract.session import (
     Recovered,
     Stopped,
 )
-from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused
+from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, BootSpec, Death, Key, Sandbox, boot_id_of, boot_order
-from sandreel_core.spawner.bootstrap import token_of
-from sandreel_core.spawner.issuer import Issuer
-from sandreel_core.spawner.journal import Journal
+from sandreel_core.spawner.boot_terms import BootTerms
+from sandreel_core.spawner.journal import Journal, Loaded
 from sandreel_core.spawner.places import Places
 from sandreel_core.spawner.quota import Claim, Quota
-from sandreel_core.spawner.sessions import Record
+from sandreel_core.spawner.sessions import Known, Record
 
 # Backends grant a runnerd so long after SIGTERM (design §5); one that was never ready has nothing to end.
 GRACE_S = 20.0
 BOOT_GRACE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class BootTerms:
-    """What every boot of this installation gets in its settings. With an `issuer` it becomes a user of its own, else
-    all share the user with the password."""
-
-    installation: str
-    key: bytes
-    partitions: int
-    nats_urls: tuple[str, ...]
-    issuer: Issuer | None = None
-    nats_user: str | None = None
-    nats_password: str | None = None
-    spool_bytes: int = 64 * 1024 * 1024
-    max_live_execs: int = 4
-    heartbeat_s: float = 5.0
-    command_max_age_s: float = CMD_MAX_AGE_S
-    log_level: str = "INFO"
-
-    def settings(self, key: Key, session: Session) -> BootSettings:
-        boot_id = boot_id_of(session.incarnation, session.boot)
-        subjects = SessionSubjects(key.org, key.session, self.partitions)
-        return BootSettings(
-            nats_urls=list(self.nats_urls),
-            org=key.org,
-            session=key.session,
-            boot_id=boot_id,
-            token=token_of(self.key, key, boot_id),
-            installation=self.installation,
-            partitions=self.partitions,
-            nats_creds=self.issuer.bootstrap(subjects) if self.issuer is not None else None,
-            nats_user=self.nats_user,
-            nats_password=self.nats_password,
-            spool_bytes=self.spool_bytes,
-            max_live_execs=session.limits.execs or self.max_live_execs,
-            heartbeat_s=self.heartbeat_s,
-            command_max_age_s=self.command_max_age_s,
-            log_level=self.log_level,
-        )
 
 
 class Effects:
@@ -89,6 +47,8 @@ class Effects:
         self._quota = quota
         self._terms = terms
         self._places = places
+        # Of sessions that wait for their boot: why the last attempt came to nothing.
+        self._waiting: dict[Key, str] = {}
         self._log = Log("spawner.effects")
 
     async def perform(self, action: r.Action) -> None:
@@ -100,9 +60,9 @@ class Effects:
             case r.Fail():
                 await self._fail(action)
             case r.Halt():
-                await self._halt(action)
+                await self._halt(action, await self._journal.load(action.key))
             case r.Remove():
-                await self._remove(action)
+                await self._remove(action, await self._journal.load(action.key))
             case r.Quell():
                 await self._quell(action)
             case r.Discard():
@@ -113,6 +73,14 @@ class Effects:
                 await self._turn(action.key, action.boot_id, "degraded", Recovered(reason="its heartbeat is back"))
             case r.Sweep():
                 raise TypeError("a sweep is done by Sweeper")
+
+    async def hasten(self, action: r.Halt | r.Remove, known: Known) -> bool:
+        """As `perform`, by what is known of the session. False: there is something else, look at it first."""
+        loaded = Loaded(known.record, known.revision, frozenset())
+        try:
+            return await (self._halt(action, loaded) if isinstance(action, r.Halt) else self._remove(action, loaded))
+        except Conflict:
+            return False
 
     # -- starting
 
@@ -144,6 +112,9 @@ class Effects:
             await self._failed(key, boot_id, "WORKSPACE_MISSING", str(error))
         except Refused as error:
             await self._failed(key, boot_id, error.code, error.message)
+        except Unavailable as error:
+            self._waiting[key] = str(error)
+            raise
         else:
             await self._provisioned(key, sandbox)
 
@@ -168,15 +139,20 @@ class Effects:
             )
 
         await self._journal.decide(key, choose)
+        self._waiting.pop(key, None)
 
     # -- ending
 
     async def _fail(self, action: r.Fail) -> None:
         session = await self._session(action.key)
-        if session.phase not in BOOTING or await self._confirm(action.key, action.boot_id, session) is None:
+        if session.phase not in BOOTING:
+            return
+        death = await self._confirm(action.key, action.boot_id, session)
+        if death is None:
             return
         boot_id = boot_id_of(session.incarnation, session.boot)
-        await self._failed(action.key, boot_id, action.code, action.message, stage=action.stage)
+        code, message = r.why_failed(action, death.exit_code, self._waiting.get(action.key))
+        await self._failed(action.key, boot_id, code, message, stage=action.stage)
         if action.boot_id is not None and r.never_ready(session):
             await self._discard(action.key)
 
@@ -185,50 +161,56 @@ class Effects:
             session = record.session
             if session.phase not in BOOTING or boot_id_of(session.incarnation, session.boot) != boot_id:
                 return None
-            await self._release(key, session)
+            commands_until = await self._let_go(key, session)
             where = stage or ("resume" if session.phase == "resuming" else "provision")
             return Failed(
                 stage="boot" if where == "boot" else "resume" if where == "resume" else "provision",
                 code=code,
                 message=message[:4096],
-                commands_until=await self._journal.commands_last(),
+                commands_until=commands_until,
             )
 
         await self._journal.decide(key, choose)
+        self._waiting.pop(key, None)
 
-    async def _halt(self, action: r.Halt) -> None:
-        session = await self._session(action.key)
+    async def _halt(self, action: r.Halt, known: Loaded) -> bool:
+        """False: something is there that the caller did not know of."""
+        session = known.record.session
         if session.phase not in (*RUNNING, "stopping"):
-            return
+            return True
         boot_id = boot_id_of(session.incarnation, session.boot)
-        death = await self._confirm(action.key, action.boot_id, session)
+        death = action.death or await self._confirm(action.key, action.boot_id, session)
         if death is None:
-            return
+            return False
 
         async def choose(record: Record, _: frozenset[str]) -> Event | None:
             current = record.session
             if current.phase not in (*RUNNING, "stopping") or boot_id_of(current.incarnation, current.boot) != boot_id:
                 return None
             reason = (current.stop_reason or "asked") if current.phase == "stopping" else death.cause
-            await self._release(action.key, current)
-            return Stopped(reason=reason, commands_until=await self._journal.commands_last())
+            return Stopped(reason=reason, commands_until=await self._let_go(action.key, current))
 
-        await self._journal.decide(action.key, choose)
+        await self._journal.decide(action.key, choose, known=known)
+        return True
 
-    async def _remove(self, action: r.Remove) -> None:
-        session = await self._session(action.key)
-        if session.phase != "destroying" or await self._confirm(action.key, action.boot_id, session) is None:
-            return
+    async def _remove(self, action: r.Remove, known: Loaded) -> bool:
+        """False: as of `_halt`. Raises Conflict."""
+        session = known.record.session
+        if session.phase != "destroying":
+            return True
+        if (action.death or await self._confirm(action.key, action.boot_id, session)) is None:
+            return False
         with suppress(Denied):  # another installation's: nothing of ours is there to be deleted
             await self._destroy(action.key, session)
 
         async def choose(record: Record, _: frozenset[str]) -> Event | None:
             if record.session.phase != "destroying" or record.session.incarnation != session.incarnation:
                 return None
-            await self._release(action.key, record.session)
-            return Destroyed(commands_until=await self._journal.commands_last())
+            return Destroyed(commands_until=await self._let_go(action.key, record.session))
 
-        await self._journal.decide(action.key, choose)
+        await self._journal.decide(action.key, choose, known=known)
+        self._waiting.pop(action.key, None)
+        return True
 
     async def _quell(self, action: r.Quell) -> None:
         session = await self._session(action.key)
@@ -278,13 +260,18 @@ class Effects:
             return Death("killed")  # somebody has removed it: nothing that ends by itself leaves no trace
         return Death("exited") if foreign or found.status == "dead" else None
 
-    async def _release(self, key: Key, session: Session) -> None:
-        """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free."""
+    async def _let_go(self, key: Key, session: Session) -> int:
+        """Before the event: the boot is confirmed dead, and whoever reads the event finds the slot free. CMD's last
+        sequence, up to which commands were the boot's."""
+        releases: list[Awaitable[None]] = []
         if self._places is not None:
-            await self._places.take(key, boot_id_of(session.incarnation, session.boot))
+            releases.append(self._places.take(key, boot_id_of(session.incarnation, session.boot)))
         claim = claim_of(key, session, self._backend.node)
         if claim is not None:
-            await self._quota.release(claim)
+            releases.append(self._quota.release(claim))
+        # Asked for behind the load whose revision the append expects, as `choose` is.
+        commands_last, _ = await asyncio.gather(self._journal.commands_last(), asyncio.gather(*releases))
+        return commands_last
 
     async def _turn(self, key: Key, boot_id: str, phase: str, event: Event) -> None:
         def choose(record: Record, _: frozenset[str]) -> Event | None:
@@ -293,8 +280,7 @@ class Effects:
         await self._journal.decide(key, choose)
 
     async def _session(self, key: Key) -> Session:
-        record, _, _ = await self._journal.load(key)
-        return record.session
+        return (await self._journal.load(key)).record.session
 
 
 def claim_of(key: Key, session: Session, node: str) -> Claim | None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from sandreel_core.errors import Misconfigured, Refused, SandreelError, Unavailable
@@ -63,7 +64,12 @@ class Fencing:
         self._raising = asyncio.Lock()
         self._room = asyncio.Semaphore(MAX_PROOFS)
         self._proving: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._looking = asyncio.Event()
         self._log = Log("fence")
+
+    def look(self) -> None:
+        """Somebody knows that a door may have moved: `keep` need not wait."""
+        self._looking.set()
 
     async def admit(self, name: str) -> None:
         """Returns when a session may start in this network.
@@ -84,6 +90,7 @@ class Fencing:
         """
         first = True
         while True:
+            self._looking.clear()
             pause_s = LOOK_S
             try:
                 for network in await self._up_to_date():
@@ -94,7 +101,9 @@ class Fencing:
                 pause_s = FAILED_S  # it is in the log, and the next session is told
             except SandreelError as error:
                 self._log.warning("the fences cannot be looked after", problem=str(error))
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._looking.wait()
 
     async def _renew(self, network: OrgNetwork) -> None:
         try:

@@ -24,7 +24,7 @@ from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, Status,
 from sandreel_core.spawner.children import Children, terminate
 from sandreel_core.spawner.ends import Ends
 from sandreel_core.spawner.launch import launch
-from sandreel_core.spawner.workspace import Boot, Folder, empty_trash, folders
+from sandreel_core.spawner.workspace import Boot, Folder, check_writable, empty_trash, folders
 
 PROGRAM = (sys.executable, "-I", "-m", "sandreel_runnerd", "--settings-stdin")
 USERS: Mapping[Profile, tuple[int, int]] = {"default": (65534, 65534), "agent": (10001, 10001)}  # design §6
@@ -35,6 +35,7 @@ class ProcessBackend:
 
     name = "process"
     single_node = True
+    exclusive_names = False
 
     def __init__(
         self,
@@ -147,6 +148,7 @@ class ProcessBackend:
                 folder.write(boot)
                 if spec.fresh and not folder.workspace.exists():
                     folder.make_workspace(user)
+                check_writable(folder.workspace, user)
                 return self._start(folder, boot, spec, user, begun)
             except (OSError, SandreelError) as error:
                 self._undo(folder, boot, before, begun)

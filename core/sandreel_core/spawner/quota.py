@@ -6,6 +6,7 @@ between leaves is taken back by `settle`, which makes the documents agree with t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
@@ -98,8 +99,8 @@ class Quota:
 
     async def release(self, claim: Claim) -> None:
         """Give the slots back. Idempotent."""
-        for subject, _, _ in self._scopes(claim):
-            await self._change(subject, claim.holder, None, 0)
+        scopes = self._scopes(claim)
+        await asyncio.gather(*(self._change(subject, claim.holder, None, 0) for subject, _, _ in scopes))
 
     async def _change(self, subject: str, holder: str, now: datetime | None, limit: int) -> bool:
         """Add the holder (`now` given) or take it away; False when the document is full."""

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from sandreel_core.contract.boot import NO_ROOM, UNWRITABLE
 from sandreel_core.contract.session import StopReason
 from sandreel_core.session import RUNNING, Session
-from sandreel_core.spawner.backend import Key, Sandbox, boot_id_of, boot_order
+from sandreel_core.spawner.backend import Death, Key, Sandbox, boot_id_of, boot_order
+
+RUNNERD_EXITED, BOOT_TIMEOUT = "RUNNERD_EXITED", "BOOT_TIMEOUT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +48,22 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Confirm the boot's death (None: there is none), then append `session.stopped`. `reason` None: its cause."""
+    """Confirm the boot's death (None: there is none), then append `session.stopped`. `reason` None: its cause.
+    `death`: the backend has confirmed it already."""
 
     key: Key
     boot_id: str | None
     reason: StopReason | None
+    death: Death | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Confirm the boot's death, delete the workspace, then append `session.destroyed`."""
+    """Confirm the boot's death, delete the workspace, then append `session.destroyed`. `death`: as of `Halt`."""
 
     key: Key
     boot_id: str | None
+    death: Death | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,22 @@ def reconcile(
     return actions
 
 
+def hasten(key: Key, session: Session, rules: Rules) -> Halt | Remove | None:
+    """What the log alone asks for, before anybody has looked at what the backend has: that the boot which it knows ends, or
+    that what is left of one goes whose end it knows. Neither is ever taken back, and both name the boot, so that
+    a session that is older than the log does no harm. Where they meet something else it is for `reconcile`."""
+    due = boot_id_of(session.incarnation, session.boot)
+    if session.unreadable or session.boot_id != due or session.node != rules.node:
+        return None
+    if rules.backend and session.backend != rules.backend:
+        return None
+    if session.phase == "stopping" and session.commands_after is not None:
+        return Halt(key, due, session.stop_reason or "asked")
+    if session.phase == "destroying":
+        return Remove(key, due, Death("exited") if session.commands_after is None else None)
+    return None
+
+
 def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, rules: Rules) -> Action | None:
     """What log and backend together ask for."""
     if session.unreadable or session.node not in ("", rules.node):
@@ -177,28 +199,28 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
     status = sandbox.status if sandbox is not None and boot_id else "absent"
     waited_s = (now - session.changed_at).total_seconds() if session.changed_at else 0.0
     late = waited_s > rules.boot_within_s
+    found_id, death = (sandbox.boot_id, sandbox.death) if sandbox is not None else (None, None)
     match session.phase:
         case "requested" | "resuming":
             if status == "running" and sandbox is not None:
                 return Adopt(key, sandbox)
             if status in ("exited", "dead"):
-                return _fail(key, boot_id, session, "RUNNERD_EXITED", "runnerd ended before it was ready")
+                return _fail(key, boot_id, session, RUNNERD_EXITED, "runnerd ended before it was ready")
             if late:
-                return _fail(key, boot_id, session, "BOOT_TIMEOUT", "the session could not be started in time")
+                return _fail(key, boot_id, session, BOOT_TIMEOUT, "the session could not be started in time")
             return Start(key)
         case "provisioning":
             if status != "running":
-                return _fail(key, boot_id, session, "RUNNERD_EXITED", "runnerd ended before it was ready")
+                return _fail(key, boot_id, session, RUNNERD_EXITED, "runnerd ended before it was ready")
             if late:
-                return _fail(key, boot_id, session, "BOOT_TIMEOUT", "runnerd was not ready in time")
+                return _fail(key, boot_id, session, BOOT_TIMEOUT, "runnerd was not ready in time")
         case "ready" | "degraded":
             if status != "running":
-                return Halt(key, boot_id, None)
+                return Halt(key, boot_id, None, sandbox.death if sandbox is not None and boot_id else None)
         case "stopping":
-            live = sandbox.boot_id if sandbox is not None else None
-            return Halt(key, live, session.stop_reason or "asked")
+            return Halt(key, found_id, session.stop_reason or "asked", death)
         case "destroying":
-            return Remove(key, sandbox.boot_id if sandbox is not None else None)
+            return Remove(key, found_id, death)
         case "stopped" | "failed":
             if sandbox is None:
                 return None
@@ -242,6 +264,26 @@ def _fail(key: Key, boot_id: str | None, session: Session, code: str, message: s
     elif session.phase == "resuming":
         stage = "resume"
     return Fail(key, boot_id, stage, code, message)
+
+
+# What a runnerd that could not begin said by its exit code: (code, message) of `session.failed`.
+_BEGINNINGS = {
+    UNWRITABLE: ("WORKSPACE_UNWRITABLE", "the session's user cannot write its workspace: mend its owner, or how it is mounted"),
+    NO_ROOM: ("NO_SPACE", "there is no room for runnerd's spool beside the workspace's files: make room on its disk"),
+}  # fmt: skip
+
+
+def why_failed(action: Fail, exit_code: int | None, waited_for: str | None) -> tuple[str, str]:
+    """(code, message) of a boot that was never ready.
+
+    exit_code   of its runnerd, where it is known
+    waited_for  what the last attempt to start it met
+    """
+    if action.code == RUNNERD_EXITED and exit_code in _BEGINNINGS:
+        return _BEGINNINGS[exit_code]
+    if action.code == BOOT_TIMEOUT and waited_for is not None:
+        return action.code, f"{action.message}: {waited_for}"
+    return action.code, action.message
 
 
 def _orphan(key: Key, session: Session, sandbox: Sandbox, now: datetime, rules: Rules) -> Action | None:

@@ -21,10 +21,11 @@ from sandreel_core.metrics import Metrics
 from sandreel_core.session import ACTIVE, Session
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, Key, Sandbox
+from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.bootstrap import Desk
 from sandreel_core.spawner.closing import Closing
 from sandreel_core.spawner.commands import Limits, commands
-from sandreel_core.spawner.effects import BootTerms, Effects, claim_of
+from sandreel_core.spawner.effects import Effects, claim_of
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.hold import TICK_S, Holding
 from sandreel_core.spawner.home import settle_at
@@ -38,6 +39,7 @@ from sandreel_core.spawner.sessions import Known, Sessions
 from sandreel_core.spawner.sweep import Sweeper
 
 MAX_AT_ONCE = 16
+AT_REST = ("stopped", "destroyed")
 PULSE_S = 1.0
 AGAIN_S = 0.5
 MAX_RETRY_S = 10.0
@@ -74,10 +76,21 @@ class Spawner:
         self._backend = backend
         self._plan = plan
         self._source = f"/spawner/{plan.rules.node}"
-        self._journal = Journal(bus, source=self._source, partitions=partitions)
         self._sessions = Sessions(bus, partitions)
         self._heads = Heads(bus)
         self._quota = Quota(bus, plan.quotas)
+        self._commands = CommandMeasures(metrics := metrics or Metrics())
+        self._reactor = commands(
+            bus,
+            self._quota,
+            plan.limits,
+            node=plan.rules.node,
+            source=self._source,
+            partitions=partitions,
+            command_max_age_s=plan.terms.command_max_age_s,
+            measures=self._commands,
+        )
+        self._journal = Journal(bus, source=self._source, partitions=partitions, appended=self._reactor.learn)
         self._closing = Closing(bus, self._journal, self._heads, installation_key=plan.terms.key)
         self._places = Places(bus, plan.rules.installation) if plan.places else None
         self._effects = Effects(backend, self._journal, self._quota, plan.terms, self._places)
@@ -87,9 +100,9 @@ class Spawner:
         self._wake = asyncio.Event()
         self._dirty: set[Key] = set()
         self._busy: set[Key] = set()
+        self._being_closed: set[Key] = set()
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._log = Log("spawner")
-        self._commands = CommandMeasures(metrics := metrics or Metrics())
         self._measures = SpawnerMeasures(
             metrics, bus, self._sessions, self._pulse, self._holding, health=health, late_s=plan.rules.late_s
         )
@@ -100,16 +113,6 @@ class Spawner:
         await self._bus.ensure([slots(replicas=plan.replicas), documents(replicas=plan.replicas)])
         if self._backend.single_node:
             await settle_at(self._bus, plan.rules.node)
-        reactor = commands(
-            self._bus,
-            self._quota,
-            plan.limits,
-            node=plan.rules.node,
-            source=self._source,
-            partitions=plan.terms.partitions,
-            command_max_age_s=plan.terms.command_max_age_s,
-            measures=self._commands,
-        )
         desk = Desk(
             self._bus,
             self._journal,
@@ -129,7 +132,7 @@ class Spawner:
             group.create_task(self._every(TICK_S, self._measures.tick, at_once=True), name="streams")
             await desk.open(stack)
             await stack.enter_async_context(self._bus.listen("hb.*.*", self._pulse.hear))
-            group.create_task(reactor.run(), name="commands")
+            group.create_task(self._reactor.run(), name="commands")
             refusals = Refusals(self._bus, SPAWNER_REFUSALS, self._journal, self._sessions, self._commands)
             group.create_task(refusals.run(), name="refusals")
             group.create_task(self._watch(), name="watch")
@@ -174,14 +177,20 @@ class Spawner:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            keys = self._dirty | self._sessions.take_changed()
+            dirty, changed = self._dirty, self._sessions.take_changed()
             self._dirty = set()
-            for key in keys:
-                self._begin(group, key, partial(self._consider, key))
+            for key in dirty | changed:
+                self._close(group, key)
+                # Whoever says of a session that it rests has seen that nothing of it runs.
+                if key in dirty or self._sessions.get(key).session.phase not in AT_REST:
+                    self._begin(group, key, partial(self._consider, key))
 
     async def _consider(self, key: Key) -> bool:
         """Look at one session and do what is due; whether to look again."""
         known = self._sessions.get(key)
+        hasty = r.hasten(key, known.session, self._plan.rules) if self._backend.exclusive_names else None
+        if hasty is not None and await self._effects.hasten(hasty, known):
+            return True
         found = await self._inspect(key)
         return await self._act(
             key, r.reconcile({key: known.session}, found, self._pulse.beats(), now(), self._plan.rules)
@@ -193,9 +202,23 @@ class Spawner:
             self._dirty.add(key)
             return
         self._busy.add(key)
-        group.create_task(self._take_turn(key, work), name=f"session {key}")
+        group.create_task(self._take_turn(key, work, self._busy), name=f"session {key}")
 
-    async def _take_turn(self, key: Key, work: Callable[[], Coroutine[None, None, bool]]) -> None:
+    def _close(self, group: asyncio.TaskGroup, key: Key) -> None:
+        """Close what ended of a session, if that is due: in a task of its own too, for which nothing else waits."""
+        if key in self._being_closed or not self._closing.is_due(key, self._sessions.get(key).record):
+            return
+
+        async def close() -> bool:
+            # The next boot may be over as well by then.
+            while self._closing.is_due(key, record := self._sessions.get(key).record):
+                await self._closing.close(key, record)
+            return False
+
+        self._being_closed.add(key)
+        group.create_task(self._take_turn(key, close, self._being_closed), name=f"closing {key}")
+
+    async def _take_turn(self, key: Key, work: Callable[[], Coroutine[None, None, bool]], busy: set[Key]) -> None:
         again_s: float | None = None
         try:
             async with self._room:
@@ -206,7 +229,7 @@ class Spawner:
             delay = error.retry_after_s if isinstance(error, Unavailable) else MAX_RETRY_S
             again_s = min(max(delay, AGAIN_S), MAX_RETRY_S)
         finally:
-            self._busy.discard(key)
+            busy.discard(key)
             if key in self._dirty:
                 self._wake.set()
         if again_s is not None:
@@ -222,7 +245,7 @@ class Spawner:
         return [] if sandbox is None else [sandbox]
 
     async def _act(self, key: Key, actions: Sequence[r.Action]) -> bool:
-        """Do them, then close what ended; whether to look again."""
+        """Do them; whether to look again."""
         again = False
         for action in actions:
             if isinstance(action, r.Sweep):
@@ -231,9 +254,6 @@ class Spawner:
                 self._log.info("reconcile", session=str(key), action=type(action).__name__.lower())
                 await self._effects.perform(action)
                 again = True
-        record = self._sessions.get(key).record
-        if self._closing.is_due(key, record):
-            await self._closing.close(key, record)
         return again
 
     async def _sweep(self, group: asyncio.TaskGroup, ready: Callable[[], None]) -> None:
@@ -274,10 +294,10 @@ class Spawner:
         actions = r.reconcile(
             sessions, found, self._pulse.beats(), now(), self._plan.rules, heard_s=heard_s, sweep=True
         )
-        due = {action.key: action for action in actions}
-        closing = [key for key, entry in known.items() if self._closing.is_due(key, entry.record)]
-        for key in (*due, *(key for key in closing if key not in due)):
-            self._begin(group, key, partial(self._act, key, [due[key]] if key in due else []))
+        for action in actions:
+            self._begin(group, action.key, partial(self._act, action.key, [action]))
+        for key in known:
+            self._close(group, key)
 
     def _claims(self, known: Mapping[Key, Known]) -> dict[str, Claim]:
         """What the active sessions hold, by holder."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,12 @@ import msgspec
 from msgspec import Struct
 
 from sandreel_core.clock import new_token
-from sandreel_core.errors import Unavailable
+from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.spawner.backend import Cause, Key
 
 LOCK_TIMEOUT_S = 10.0
 MAX_LOG_BYTES = 1024 * 1024
+UNWRITABLE = "WORKSPACE_UNWRITABLE"
 
 
 class Boot(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -159,6 +161,18 @@ class Folder:
         except FileNotFoundError:
             return
         delete(doomed)
+
+
+def check_writable(workspace: Path, user: tuple[int, int] | None) -> None:
+    """Raises Refused where the session's user (None: ourselves) is no longer let in. An owner who can enter it may open
+    it again, and runnerd finds what the mode does not show (a mount that is read-only)."""
+    found = workspace.stat()
+    uid, gid = user or (os.geteuid(), os.getegid())
+    others = stat.S_IRWXG if found.st_gid == gid else stat.S_IRWXO
+    needed = stat.S_IXUSR if found.st_uid == uid else others
+    if uid != 0 and found.st_mode & needed != needed:
+        mode = stat.filemode(found.st_mode)
+        raise Refused(UNWRITABLE, f"{workspace} is {mode} of uid {found.st_uid}, and uid {uid} cannot write it")
 
 
 def empty_trash(data: Path) -> list[str]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +171,36 @@ async def test_who_meets_a_conflict_loads_and_decides_again() -> None:
         await settled(bus)
     events = await answers(bus, 3)
     assert types(events) == ["session.requested", "session.stopping", "session.pinned", "command.settled"]
+
+
+async def test_what_is_appended_beside_it_is_learnt_and_not_found_out_by_a_conflict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bus = await memory()
+    mine = reactor(bus)
+    tried: list[str] = []
+    append = bus.append
+
+    async def counted(subject: str, body: bytes, **more: Any) -> int:
+        tried.append(subject)
+        return await append(subject, body, **more)
+
+    async with running(mine):
+        await send(bus, command())
+        await settled(bus)
+        last = await bus.last("REEL-0", SESSION)
+        assert last is not None
+        stopping = s.Stopping(reason="idle", until=clock.now())
+        event = seal(stopping, id=clock.new_id(), source="/x", subject=SESSION, time=clock.now())
+        sequence = await bus.append(SESSION, encode(event), expected=last.sequence)
+        mine.learn(SESSION, event, last.sequence, sequence)
+        mine.learn(SESSION, event, last.sequence, sequence + 7)  # behind what is not known any more: passed over
+        monkeypatch.setattr(bus, "append", counted)
+        stop = command(s.Stop())
+        await bus.append(stop.subject, encode(stop))
+        await settled(bus)
+    assert types(await answers(bus, 2)) == ["session.requested", "session.stopping", "command.settled"]
+    assert tried == [stop.subject, SESSION]
 
 
 async def test_what_cannot_be_read_is_refused_and_kept_as_a_dead_letter() -> None:

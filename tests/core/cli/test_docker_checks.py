@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sandreel_core.cli.docker_checks import judge, lines
+from sandreel_core.cli.docker_checks import CACHE_STAYS, judge, lines
 from sandreel_core.session import Session
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker_census import Object, Sort
@@ -47,7 +47,7 @@ SESSION, WORKSPACE = made("session", key=ONE), made("workspace", "volume", key=O
         (made("session", key=ONE, installation="theirs"), None, "left alone"),
         (made("hand"), None, "would be removed"),
         (made("org", "network"), None, "would be removed"),
-        (made("cache", "volume"), None, "kept for its next one"),
+        (made("cache", "volume"), None, CACHE_STAYS),
         (made("service"), None, None),
         (made("front", "network"), None, None),
     ],
@@ -60,6 +60,12 @@ def test_what_becomes_of_it(each: Object, known: Session | None, would: str | No
 def test_the_network_of_an_org_with_a_session_is_in_use() -> None:
     network = made("org", "network")
     assert judge(network, [network, WORKSPACE], {}, "ours", NOW) is None
+
+
+def test_a_cache_is_its_orgs_while_the_log_knows_a_session_of_it() -> None:
+    cache = made("cache", "volume")
+    assert judge(cache, [cache], {}, "ours", NOW, busy={"acme"}) is None
+    assert judge(cache, [cache], {}, "ours", NOW, busy={"umbrella"}) is not None
 
 
 def test_nothing_is_a_line_as_well() -> None:

@@ -157,6 +157,34 @@ async def test_a_reply_subject_makes_no_role_write_there(town: Town) -> None:
     assert await town.stored() == THEIRS
 
 
+async def test_a_reply_subject_asks_no_other_runnerd(town: Town) -> None:
+    """What a stream delivers goes, within the sessions' account, to whatever place a pull names: also to where another
+    runnerd takes requests, with a body that the puller has stored as a command to itself. Nobody has asked there."""
+    victim, attacker = await town.bus_of_session(NINE), await town.session(ONE)
+    own, done = SessionSubjects(*ONE), asyncio.Event()
+    asked: list[tuple[str, bytes]] = []
+
+    async def handle(subject: str, body: bytes) -> bytes:
+        asked.append((subject, body))
+        done.set()
+        return b"done"
+
+    where = "req.runnerd.umbra.s9.delete_file"
+    await town.log.append(own.command("runnerd", new_id()), b'{"path": "all that they have"}')
+    async with victim.serve(where, handle):
+        witness = await town.session(NINE)
+        assert await witness.subscribe(where)
+        await attacker.publish(f"{FEED}.{feed_of(KEY, ONE, '1-1')}", pull(), where)
+        await attacker.publish("evt.0.acme.s1.exec.e1", b"acknowledge me there", where)
+        async with asyncio.timeout(LIMIT_S):
+            while len(witness.heard) < 3:  # the server does deliver it: two commands, an acknowledgement
+                await asyncio.sleep(0.01)
+        # Behind all that, somebody who may ask it does.
+        operator = await town.bus("operator")
+        assert await operator.request(where, b"truly asked") == b"done"
+    assert asked == [(where, b"truly asked")]
+
+
 async def test_an_answer_of_a_runnerd_is_stored_nowhere(town: Town) -> None:
     """Whoever asks a runnerd of its own organisation cannot make it write for them, nor answer for another."""
     session, service = await town.session(ONE), await town.connect(town.creds(p.COMMAND, org="acme"))

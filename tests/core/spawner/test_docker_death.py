@@ -22,7 +22,7 @@ def state(code: int, oom: bool = False) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "events", "forgetful", "cause"),
+    ("given", "events", "restarted", "cause"),
     [
         (state(0), [START, TERM, DIE], False, "exited"),
         (state(3), [START, DIE], False, "exited"),
@@ -36,17 +36,21 @@ def state(code: int, oom: bool = False) -> dict[str, Any]:
         (state(137, oom=True), [START, OOM, KILL, DIE], False, "killed"),
         (state(0, oom=True), [START, OOM, DIE], False, "exited"),
         # The engine has been started since: it does not remember the container's start.
-        (state(137), [], False, "engine"),
-        (state(0), [DIE], False, "engine"),
+        (state(137), [], True, "engine"),
+        (state(0), [DIE], True, "engine"),
         (state(255), [START], False, "engine"),
+        # It was stopped while it was watched: it asks, and after a while it kills.
+        (state(0), [START, TERM, DIE], True, "engine"),
+        (state(137), [START, TERM, KILL, DIE], True, "engine"),
+        (state(137), [START, KILL, DIE], True, "killed"),
         # Its memory is full: what is not in it may have been.
-        (state(137), [], True, "killed"),
-        (state(0), [], True, "exited"),
-        (state(137, oom=True), [], True, "oom"),
+        (state(137), [], False, "killed"),
+        (state(0), [], False, "exited"),
+        (state(137, oom=True), [], False, "oom"),
     ],
 )
-def test_causes(given: dict[str, Any], events: list[Happened], forgetful: bool, cause: Cause) -> None:
-    death = death_of(given, events, forgetful=forgetful)
+def test_causes(given: dict[str, Any], events: list[Happened], restarted: bool, cause: Cause) -> None:
+    death = death_of(given, events, restarted=restarted)
     assert (death.cause, death.exit_code) == (cause, given["ExitCode"])
 
 

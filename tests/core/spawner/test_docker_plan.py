@@ -80,7 +80,7 @@ DEFAULT: dict[str, Any] = {
             },
         ],
         "ReadonlyRootfs": True,
-        "Tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=201326592"},  # 128 MiB and the spool's 64
+        "Tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=134217728"},
         "ShmSize": 67108864,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
@@ -114,13 +114,19 @@ def test_the_default_profile() -> None:
     assert body() == DEFAULT
 
 
+def test_of_a_small_session_what_lies_in_memory_is_a_part() -> None:
+    host = body(limits=Limits(memory_bytes=96 << 20))["HostConfig"]
+    assert host["Tmpfs"]["/tmp"].endswith(f"size={24 << 20}")
+    assert (host["Memory"], host["ShmSize"]) == (96 << 20, 12 << 20)
+
+
 def test_the_agent_profile() -> None:
     """Only numbers and the user differ (behaviour §2.4)."""
     expected = json.loads(json.dumps(DEFAULT))
     expected["User"] = "10001:10001"
     expected["Labels"]["sandreel.profile"] = "agent"
     expected["HostConfig"] |= {
-        "Tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=603979776"},
+        "Tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=536870912"},
         "ShmSize": 536870912,
         "Memory": 4294967296,
         "MemorySwap": 4294967296,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sandreel_core.errors import Unavailable
+from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.spawner import bubble, census
 from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.workspace import Folder, empty_trash
@@ -66,6 +67,25 @@ async def test_a_launch_that_ends_at_once_says_why_and_leaves_no_child(
     zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
     assert zombies == []
     assert not rig.workspace(KEY).parent.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+async def test_a_workspace_that_somebody_took_from_the_session_is_said_and_left_as_it_is(rig: Rig, mode: int) -> None:
+    await rig.backend.create(spec())
+    await seen(rig)
+    death = await rig.backend.stop(KEY, "1-1", grace_s=10)
+    workspace = rig.workspace(KEY)
+    owner = workspace.stat().st_uid
+    os.chown(workspace, 0, 0)
+    workspace.chmod(mode)
+    with pytest.raises(Refused, match=f"of uid 0, and uid {owner} cannot write it") as refused:
+        await rig.backend.create(spec(boot=2))
+    assert refused.value.code == "WORKSPACE_UNWRITABLE"
+    assert await rig.backend.stop(KEY, "1-1", grace_s=10) == death
+    assert (workspace / "seen.json").exists()
+    os.chown(workspace, owner, owner)
+    await rig.backend.create(spec(boot=2))
 
 
 async def test_a_record_that_cannot_be_read_is_unknown_and_not_absent(rig: Rig) -> None:

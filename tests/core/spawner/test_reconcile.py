@@ -28,6 +28,7 @@ from sandreel_core.spawner.reconcile import (
     Rules,
     Start,
     Sweep,
+    hasten,
     reconcile,
 )
 
@@ -51,6 +52,26 @@ def sandbox(status: Status = "running", *, boot_id: str = "1-1", age_s: float = 
     known: dict[str, Any] = {"key": KEY, "installation": "ours", "profile": "default", "ref": "pid:1", "node": "here"}
     known |= {"incarnation": boot_order(boot_id)[0], "death": Death("killed") if status == "dead" else None}
     return Sandbox(boot_id=boot_id, status=status, created_at=NOW - timedelta(seconds=age_s), **(known | fields))
+
+
+def test_what_the_log_alone_asks_for_is_hastened() -> None:
+    known: dict[str, Any] = {"boot_id": "1-1", "node": "here", "contract_version": 1}
+    over = {**known, "commands_after": None, "commands_until": 7}
+    for found, due in (
+        (session("stopping", stop_reason="idle"), Halt(KEY, "1-1", "idle")),
+        (session("destroying", **known, commands_after=0), Remove(KEY, "1-1")),
+        (session("destroying", **over), Remove(KEY, "1-1", Death("exited"))),
+        # Of a boot that was perhaps never made, of another node's, or where the log cannot be read, it says nothing.
+        (session("destroying"), None),
+        (session("stopping", boot=2), None),
+        (session("stopping", node="there"), None),
+        (session("stopping", unreadable="session.warped"), None),
+        (session("ready"), None),
+        (session("stopped", **over), None),
+    ):
+        assert hasten(KEY, found, RULES) == due
+    elsewhere = session("stopping", backend="process")
+    assert hasten(KEY, elsewhere, Rules(installation="ours", node="here", backend="docker")) is None
 
 
 def beat(*, age_s: float = 1, live: int = 0, idle_s: float = 0, boot_id: str = "1-1") -> Beat:
@@ -90,11 +111,13 @@ FAIL = {"code": "RUNNERD_EXITED", "message": "runnerd ended before it was ready"
         (session("provisioning"), sandbox("exited"), Fail(KEY, "1-1", "boot", **FAIL)),
         (session("ready"), sandbox(), None),
         (session("ready"), sandbox("exited"), Halt(KEY, "1-1", None)),
-        (session("degraded"), sandbox("dead"), Halt(KEY, "1-1", None)),
+        (session("degraded"), sandbox("dead"), Halt(KEY, "1-1", None, Death("killed"))),
         (session("ready"), None, Halt(KEY, None, None)),
         (session("ready", boot=2, boot_id="1-2"), sandbox("dead"), Halt(KEY, None, None)),
         (session("stopping", stop_reason="idle"), sandbox(), Halt(KEY, "1-1", "idle")),
         (session("stopping"), None, Halt(KEY, None, "asked")),
+        (session("stopping"), sandbox("exited"), Halt(KEY, "1-1", "asked")),
+        (session("stopping"), sandbox("dead"), Halt(KEY, "1-1", "asked", Death("killed"))),
         (session("stopped"), sandbox("dead"), None),
         (session("stopped"), sandbox(), Quell(KEY, "1-1")),
         (session("stopped"), None, None),
@@ -103,6 +126,7 @@ FAIL = {"code": "RUNNERD_EXITED", "message": "runnerd ended before it was ready"
         (session("failed"), sandbox(), Quell(KEY, "1-1")),
         (session("destroying"), None, Remove(KEY, None)),
         (session("destroying"), sandbox(), Remove(KEY, "1-1")),
+        (session("destroying"), sandbox("dead"), Remove(KEY, "1-1", Death("killed"))),
         (session("destroyed"), sandbox("dead", age_s=500), Discard(KEY)),
         (session("destroyed"), sandbox("dead"), None),
         (session("destroyed"), sandbox("dead", boot_id="2-1", age_s=500), None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,18 +15,21 @@ from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS, ensure_installation
 from sandreel_core.client import Client
-from sandreel_core.clock import new_id
+from sandreel_core.clock import new_id, now
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
+from sandreel_core.contract.boot import NO_ROOM, UNWRITABLE
+from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.credential import Grant
 from sandreel_core.contract.message import Command, Owner
 from sandreel_core.contract.turn import Interrupt
 from sandreel_core.contract.workspace import EnvPatched, PatchEnv
 from sandreel_core.errors import Denied, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.metrics import Metrics
+from sandreel_core.session import Session
 from sandreel_core.spawner import reconcile as r
-from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.backend import Death, Key, Sandbox
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.quota import SLOTS, Quota, Quotas
@@ -125,6 +129,51 @@ async def test_stop_and_resume(hand: Hand, backend: FakeBackend, spawner: None) 
     assert await hand.types() == (
         ["requested", "provisioned", "ready", "stopping", "stopped", "resuming", "provisioned", "ready"]
     )
+
+
+async def test_what_ends_is_not_looked_at_first_where_names_are_exclusive(
+    hand: Hand, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    inspect = backend.inspect
+
+    async def look(key: Key) -> Sandbox | None:
+        looked.append((await hand.types())[-1])
+        return await inspect(key)
+
+    backend.exclusive_names = True
+    monkeypatch.setattr(backend, "inspect", look)
+    async with running(hand.bus, backend, plan()):
+        await ready(hand)
+        await hand.send(s.Stop())
+        assert (await hand.until(s.Stopped)).reason == "asked"
+        await hand.send(s.Destroy())
+        await hand.until(s.Destroyed)
+    assert backend.calls == ["create 1-1", "stop 1-1", "destroy"], "what the log has of its end is not asked again"
+    assert not {"stopping", "destroying"} & set(looked)
+
+
+async def test_what_is_hastened_and_meets_something_else_is_looked_at(hand: Hand, backend: FakeBackend) -> None:
+    backend.exclusive_names = True
+    async with running(hand.bus, backend, plan()) as spawner:
+        await ready(hand)
+        await hand.send(s.Stop())
+        await hand.until(s.Stopped)
+        old = spawner._sessions.get(ONE)
+        # Somebody has started it behind the spawner's back.
+        backend.sandboxes[ONE] = replace(backend.sandboxes[ONE], status="running", death=None)
+        await hand.send(s.Destroy())
+        await hand.until(s.Destroyed)
+        assert backend.calls[-3:] == ["destroy", "stop 1-1", "destroy"]
+        await ready(hand, boot_id="2-1")
+        going = replace(old, record=msgspec.structs.replace(old.record, session=destroying(old.session)))
+        assert not await spawner._effects.hasten(r.Remove(ONE, "1-1", Death("exited")), going)
+        assert backend.sandboxes[ONE].status == "running", "the next incarnation is not that one's to delete"
+        assert (await hand.types())[-1] == "ready"
+
+
+def destroying(session: Session) -> Session:
+    return msgspec.structs.replace(session, phase="destroying")
 
 
 async def test_destroy_deletes_and_the_id_can_be_used_again(hand: Hand, backend: FakeBackend, spawner: None) -> None:
@@ -305,6 +354,45 @@ async def test_a_command_that_cannot_be_refused_is_buried_after_five_failures(ha
 
 
 @pytest.mark.parametrize(
+    ("named", "id"),
+    [
+        ("cmd.spawner.umbra.one.{id}", None),
+        ("cmd.spawner.acme.two.{id}", None),
+        ("cmd.runnerd.acme.one.{id}", None),
+        ("cmd.spawner.acme.one.{id}", "another"),
+    ],
+    ids=["another organisation", "another session", "another role", "another id"],
+)
+async def test_a_command_that_says_another_name_than_where_it_was_sent_is_refused(
+    hand: Hand, backend: FakeBackend, spawner: None, named: str, id: str | None
+) -> None:
+    """The server lets a service of one organisation send to its own sessions alone: what is written inside counts for
+    nothing, and if it is something else neither the one nor the other is touched."""
+    theirs = Key("umbra", "one")
+    for key in (ONE, TWO, theirs):
+        await ready(hand, key)
+    command_id = new_id()
+    sent = hand.subjects(ONE).command("spawner", command_id)
+    said: dict[str, Any] = {
+        "id": id or command_id,
+        "source": "/test",
+        "subject": named.format(id=command_id),
+        "time": now(),
+    }
+    await hand.bus.append(sent, encode(seal(s.Destroy(), **said)))
+    assert await hand.refusal(command_id) == "BAD_REQUEST"
+    for key in (ONE, TWO, theirs):
+        assert "destroying" not in await hand.types(key)
+    # Nor can an owner or an organisation be slipped in beside the ones that count.
+    for field, value in (("org", "umbra"), ("right", "operator")):
+        body = msgspec.json.decode(encode(seal(s.Stop(), **said | {"id": command_id, "subject": sent})))
+        body |= {"id": (again := new_id()), "subject": hand.subjects(ONE).command("spawner", again)}
+        body["data"][field] = value
+        await hand.bus.append(body["subject"], msgspec.json.encode(body))
+        assert await hand.refusal(again) == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"\xff\xfe", b"[]", b'{"specversion":"1.0"}', b'{"type":"session.create","data":{"owner":7}}']
 )
 async def test_garbage_for_the_spawner_is_refused_and_it_goes_on(hand: Hand, spawner: None, body: bytes) -> None:
@@ -398,11 +486,32 @@ async def test_a_backend_that_fails_to_create_is_asked_again_and_then_the_sessio
         await hand.create()
         failed = await hand.until(s.Failed)
         assert (failed.stage, failed.code) == ("provision", "BOOT_TIMEOUT")
+        assert failed.message.endswith("in time: no memory"), "what it waited for is told"
         assert backend.calls.count("create 1-1") >= 2
         backend.create_error = None
         await hand.send(s.Resume())
         await hand.until(s.Provisioned, where=lambda event: event.boot == 2)
         assert backend.specs[-1].fresh, "it has never had a workspace"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "code", "says"),
+    [
+        (UNWRITABLE, "WORKSPACE_UNWRITABLE", "cannot write its workspace"),
+        (NO_ROOM, "NO_SPACE", "no room"),
+        (1, "RUNNERD_EXITED", "before it was ready"),
+        (None, "RUNNERD_EXITED", "before it was ready"),
+    ],
+)
+async def test_a_runnerd_that_could_not_begin_says_why_by_its_exit_code(
+    hand: Hand, backend: FakeBackend, spawner: None, exit_code: int | None, code: str, says: str
+) -> None:
+    await hand.create()
+    await hand.until(s.Provisioned)
+    backend.die(ONE, "exited", exit_code)
+    failed = await hand.until(s.Failed)
+    assert (failed.stage, failed.code) == ("boot", code)
+    assert says in failed.message
 
 
 async def test_a_boot_that_is_not_ready_in_time_fails_and_leaves_nothing(hand: Hand, backend: FakeBackend) -> None:

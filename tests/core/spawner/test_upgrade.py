@@ -16,7 +16,7 @@ from sandreel_core.client import Client
 from sandreel_core.contract.catalog import CONTRACT_VERSION
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Refused, Unserved
-from sandreel_core.spawner.effects import BootTerms
+from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.reconcile import Rules
 from tests.support.nats import Connect

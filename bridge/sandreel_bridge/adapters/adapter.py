@@ -1,0 +1,112 @@
+"""What is asked of an agent, and what an adapter is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+from sandreel_bridge.adapters.reader import Parser, Reader
+from sandreel_core.contract.exec import SecretRef
+from sandreel_core.contract.turn import Usage
+from sandreel_core.errors import Malformed
+
+WORKDIR = "/workspace/repo"  # behaviour §4.6
+HOME = "/workspace/.home"  # behaviour §5; kept with the workspace, so that a conversation can be resumed
+MAX_TURNS = 40  # behaviour §3
+# The variable that holds the virtual key where a program lets us choose its name.
+KEY_NAME = "GATEWAY_TOKEN"
+_MAX_USD = 1e9  # more is no price
+BROWSER = "sandreel-playwright-mcp"  # in the full image; adds what a browser without a screen needs
+
+
+class Gateway(Struct, frozen=True, kw_only=True):
+    """Where model calls go. `base_url` is the gateway's root, without a slash at its end; the key goes by reference, so that it is in no
+    command and no argv (law 6)."""
+
+    base_url: str
+    key: SecretRef
+
+
+class RunSpec(Struct, frozen=True, kw_only=True):
+    """One run of an agent's program.
+
+    resume        the program's own id of the conversation (`agent.result`'s `agent_session_id`) that goes on
+    message_uuid  of the prompt, for a program that takes each message once (Claude Code); a UUID
+    mcp           give the agent a browser (Playwright MCP)
+    """
+
+    prompt: str
+    gateway: Gateway
+    model: str | None = None
+    resume: str | None = None
+    max_turns: int = MAX_TURNS
+    permission_mode: Literal["plan", "execute"] = "execute"
+    system_prompt_append: str | None = None
+    workdir: str = WORKDIR
+    mcp: bool = True
+    message_uuid: str | None = None
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """How a program is started: what `Client.exec` takes under the same names. `stdin` is its first input, of any length
+    (`exec.start` takes 64 KiB, the rest is written behind it); `files` are written before it starts, by their absolute paths in
+    the workspace."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    secret_env: dict[str, SecretRef]
+    stdin: bytes = b""
+    hold_stdin: bool = False
+    files: dict[str, bytes] = {}
+
+
+class Adapter(Struct, frozen=True, kw_only=True):
+    """One agent. `name` is what `turn.start` says; `launch` raises Malformed for what the program cannot do; `parser` gives
+    a fresh one, of a thread whose totals so far are those (None: not known)."""
+
+    name: str
+    launch: Callable[[RunSpec], Launch]
+    parser: Callable[[Usage | None], Parser]
+
+    def reader(self, thread_usage: Usage | None = None) -> Reader:
+        """For one run. `thread_usage`: what the last `agent.result` of the conversation said under that name, `Usage()` for
+        a conversation that begins; without it a program that counts by conversation cannot say what this run used."""
+        return Reader(self.name, self.parser(thread_usage))
+
+
+def refuse(agent: str, what: str) -> Malformed:
+    """For a run that the agent's program cannot do as asked."""
+    return Malformed(f"{agent} {what}")
+
+
+def micro_usd(usd: float | None) -> int | None:
+    """What a program says of costs in USD, as an integer. It says 0 where it knows no price, and so that is None."""
+    return round(usd * 1_000_000) if usd is not None and 0 < usd < _MAX_USD else None
+
+
+def sentence(text: str) -> str:
+    """As much of it as a sentence of the contract holds."""
+    return text[:4096]
+
+
+def summed(usages: Iterable[Usage]) -> Usage:
+    """Of usages that do not overlap. The sum has no price as soon as one of them has none; of none it is zero."""
+    total = Usage(cost_micro_usd=0)
+    for each in usages:
+        priced = total.cost_micro_usd is not None and each.cost_micro_usd is not None
+        total = Usage(
+            input_tokens=total.input_tokens + each.input_tokens,
+            output_tokens=total.output_tokens + each.output_tokens,
+            cache_read_input_tokens=total.cache_read_input_tokens + each.cache_read_input_tokens,
+            cache_creation_input_tokens=total.cache_creation_input_tokens + each.cache_creation_input_tokens,
+            cost_micro_usd=(total.cost_micro_usd or 0) + (each.cost_micro_usd or 0) if priced else None,
+        )
+    return total
+
+
+def with_instructions(spec: RunSpec) -> str:
+    """The prompt for a program that has no way to append to its system prompt: what would be appended stands before it."""
+    return f"{spec.system_prompt_append}\n\n{spec.prompt}" if spec.system_prompt_append else spec.prompt

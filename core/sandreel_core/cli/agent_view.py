@@ -1,0 +1,203 @@
+"""A coding agent's run as a person reads it: what it says, the tools as they begin and end, what it used. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.cli.agent_diff import diff
+from sandreel_core.cli.text import cut, plain
+from sandreel_core.contract import turn as t
+from sandreel_core.json_line import json_text
+
+_OUTPUT_LINES = 12  # of a tool's output; all of it stands in the log, and in --json
+_COLUMNS = 120
+# Sub-agents of sub-agents stand further to the right, up to here.
+_MAX_DEPTH = 8
+# Tools whose names are remembered until their end is told.
+_REMEMBERED = 1024
+# Of a tool's input, what tells a person most, in this order; else all of it as JSON.
+_TELLING = ("command", "file_path", "filePath", "path", "pattern", "query", "url", "description", "prompt")
+
+
+class AgentView:
+    """Agent items as text for a terminal, piece by piece; none of it steers the terminal.
+
+    typed   also show text while it is being typed, which is for a terminal and not for a file
+    """
+
+    def __init__(self, *, colours: bool, typed: bool) -> None:
+        self._colours = colours
+        self._typed = typed
+        # What was shown of the text that is coming, by the tool use that it belongs to; only the last can be gone on with.
+        self._open: tuple[str | None, list[str]] | None = None
+        self._tools: dict[str, tuple[str, int]] = {}
+        # The tool whose beginning nothing but remarks have followed: its end needs no name.
+        self._last_tool: str | None = None
+        # What has just been said, and need not be said again at once: of the run, and of what went wrong.
+        self._run: str | None = None
+        self._wrong: str | None = None
+
+    def text(self, item: AgentItem) -> str:
+        """What to write for it; it may end within a line."""
+        if isinstance(item, Typed | t.AgentText):
+            self._last_tool = None
+            if isinstance(item, t.AgentText):
+                return self._said(item)
+            return self._piece(item) if self._typed else ""
+        lines = self._lines(item)
+        return self.closed() + "".join(f"{line}\n" for line in lines) if lines else ""
+
+    def closed(self) -> str:
+        """Ends the line that a piece of text left open."""
+        if self._open is None:
+            return ""
+        self._open = None
+        return "\n"
+
+    def _piece(self, item: Typed) -> str:
+        margin = self._margin(item.parent)
+        before = self.closed() if self._open is not None and self._open[0] != item.parent else ""
+        text = f"\n{margin}".join(_plain_lines(item.text))
+        if self._open is None:
+            self._open = (item.parent, [item.text])
+            return before + margin + text
+        self._open[1].append(item.text)
+        return text
+
+    def _said(self, item: t.AgentText) -> str:
+        """All of it, or the rest of what was shown as it was typed."""
+        shown = "".join(self._open[1]) if self._open is not None and self._open[0] == item.parent else ""
+        if not shown or not item.text.startswith(shown):
+            before = self.closed()
+            margin = self._margin(item.parent)
+            return before + "".join(f"{margin}{line}\n" for line in _plain_lines(item.text.strip("\n")))
+        margin = self._margin(item.parent)
+        self._open = None
+        return f"\n{margin}".join(_plain_lines(item.text[len(shown) :])) + "\n"
+
+    def _lines(self, item: t.AgentEvent) -> list[str]:
+        margin = self._margin(item.parent)
+        match item:
+            case t.RunStarted():
+                return self._began(item)
+            case t.ToolUse():
+                return self._tool(item, margin)
+            case t.ToolResult():
+                return self._result(item, margin)
+            case t.TaskStarted():
+                return [self._dim(f"{margin}· task began: {_plain(item.description or item.task_id)}")]
+            case t.TaskSettled():
+                return [self._dim(f"{margin}· task {_plain(item.status or 'ended')}")]
+            case t.AgentError():
+                self._wrong = item.message
+                return [self._red(f"{margin}! {_plain(item.message)}")]
+            case t.AgentUsage() if not item.provisional:
+                return [self._dim(f"{margin}· {_usage(item.usage)}")]
+            case t.AgentResult():
+                return self._end(item)
+        return []
+
+    def _began(self, item: t.RunStarted) -> list[str]:
+        """Claude Code says it again for every answer."""
+        words = [item.agent, item.model, f"conversation {item.agent_session_id}" if item.agent_session_id else ""]
+        run = _plain(", ".join(word for word in words if word))
+        again, self._run = run == self._run, run
+        return [] if again else [self._dim(f"· {run}")]
+
+    def _tool(self, item: t.ToolUse, margin: str) -> list[str]:
+        depth = self._depth(item.parent)
+        if len(self._tools) >= _REMEMBERED:
+            del self._tools[next(iter(self._tools))]
+        self._tools[item.tool_use_id] = (item.tool_name, depth)
+        self._last_tool = item.tool_use_id
+        name = _plain(item.tool_name)
+        head = f"{margin}▸ {self._bold(name)} {cut(_telling(item.input), _COLUMNS)}".rstrip()
+        changes = _plain_lines("\n".join(diff(item.input)))
+        return [head, *(f"{margin}  {self._changed(cut(line, _COLUMNS))}" for line in changes if line)]
+
+    def _changed(self, line: str) -> str:
+        if line.startswith("-"):
+            return self._red(line)
+        return self._green(line) if line.startswith("+") else self._dim(line)
+
+    def _result(self, item: t.ToolResult, margin: str) -> list[str]:
+        name, _ = self._tools.get(item.tool_use_id, ("", 0))
+        mark = "✗" if item.is_error else "◂"
+        output = _output(item.output)
+        lines = _plain_lines(output.strip("\n"))[: _OUTPUT_LINES + 1] if output.strip() else []
+        total = output.strip("\n").count("\n") + 1
+        if len(lines) > _OUTPUT_LINES:
+            lines[-1] = f"… {total - _OUTPUT_LINES} more lines"
+        body = [self._dim(f"{margin}  {cut(line, _COLUMNS)}") for line in lines]
+        if self._last_tool == item.tool_use_id and body and not item.is_error:
+            head = []  # what it belongs to stands right above
+        else:
+            done = "failed" if item.is_error else "done"
+            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {_plain(name)} {done}")]
+        self._last_tool = None
+        return head + body
+
+    def _end(self, item: t.AgentResult) -> list[str]:
+        words = [item.status.replace("_", " ")]
+        words += [f"in {item.duration_ms / 1000:.1f} s"] if item.duration_ms is not None else []
+        if item.usage is not None and (item.usage.input_tokens or item.usage.output_tokens):
+            words.append(f"· {_usage(item.usage)}")
+        elif item.thread_usage is not None:
+            words.append(f"· the conversation so far: {_usage(item.thread_usage)}")
+        line = f"■ {' '.join(words)}"
+        good = item.status == "completed"
+        why = [f"  {_plain(item.error)}"] if item.error and item.error != self._wrong else []
+        return [self._bold(line) if good else self._red(line), *(self._red(each) for each in why)]
+
+    def _depth(self, parent: str | None) -> int:
+        return 0 if parent is None else min(self._tools.get(parent, ("", 0))[1] + 1, _MAX_DEPTH)
+
+    def _margin(self, parent: str | None) -> str:
+        return "│ " * self._depth(parent)
+
+    def _dim(self, text: str) -> str:
+        return f"\x1b[2m{text}\x1b[0m" if self._colours else text
+
+    def _bold(self, text: str) -> str:
+        return f"\x1b[1m{text}\x1b[0m" if self._colours else text
+
+    def _green(self, text: str) -> str:
+        return f"\x1b[32m{text}\x1b[0m" if self._colours else text
+
+    def _red(self, text: str) -> str:
+        return f"\x1b[31m{text}\x1b[0m" if self._colours else text
+
+
+def _plain(text: str) -> str:
+    """On one line, as `text.plain` shows it."""
+    return " ".join(_plain_lines(text)).strip()
+
+
+def _plain_lines(text: str) -> list[str]:
+    return [plain(line.encode("utf-8", "replace")) for line in text.split("\n")]
+
+
+def _telling(given: Any) -> str:
+    if isinstance(given, dict):
+        for name in _TELLING:
+            if isinstance(given.get(name), str):
+                return _plain(given[name])
+    return _plain(given if isinstance(given, str) else json_text(given)) if given else ""
+
+
+def _output(output: Any) -> str:
+    """Texts as they are; blocks of texts (Claude's) joined; else JSON."""
+    if output is None or isinstance(output, str):
+        return output or ""
+    if isinstance(output, dict) and isinstance(output.get("aggregated_output"), str):  # Codex's commands
+        return str(output["aggregated_output"])
+    if isinstance(output, list) and output and all(isinstance(one, dict) for one in output):
+        return "\n".join(one["text"] if isinstance(one.get("text"), str) else f"[{one.get('type')}]" for one in output)
+    return json_text(output)
+
+
+def _usage(usage: t.Usage) -> str:
+    cached = f" ({usage.cache_read_input_tokens:,} from cache)" if usage.cache_read_input_tokens else ""
+    cost = f", ${usage.cost_micro_usd / 1e6:.4f}" if usage.cost_micro_usd is not None else ""
+    return f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out{cost}"

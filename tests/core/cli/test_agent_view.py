@@ -1,0 +1,136 @@
+"""A coding agent's run as a person reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.cli.agent_view import AgentView
+from sandreel_core.contract import turn as t
+from tests.support.recordings import RECORDINGS, Recording
+
+
+def shown(*items: AgentItem, typed: bool = False, colours: bool = False) -> str:
+    view = AgentView(colours=colours, typed=typed)
+    return "".join(view.text(item) for item in items) + view.closed()
+
+
+def use(id: str, name: str = "Bash", parent: str | None = None, **given: Any) -> t.ToolUse:
+    return t.ToolUse(source_n=1, parent=parent, tool_use_id=id, tool_name=name, input=given)
+
+
+def result(id: str, output: Any, parent: str | None = None, *, is_error: bool = False) -> t.ToolResult:
+    return t.ToolResult(source_n=1, parent=parent, tool_use_id=id, output=output, is_error=is_error)
+
+
+def text(text: str, parent: str | None = None) -> t.AgentText:
+    return t.AgentText(source_n=1, parent=parent, text=text)
+
+
+def test_a_sub_agent_stands_to_the_right_of_what_began_it() -> None:
+    assert shown(
+        use("a", "Agent", description="look around"),
+        text("Looking.", "a"),
+        use("b", parent="a", command="ls"),
+        result("b", "x\ny", "a"),
+        text("Found."),
+    ).splitlines() == ["▸ Agent look around", "│ Looking.", "│ ▸ Bash ls", "│   x", "│   y", "Found."]
+
+
+def test_tools_that_run_at_once_are_named_at_their_end() -> None:
+    assert shown(use("a", command="one"), use("b", command="two"), result("a", "1"), result("b", "")).splitlines() == [
+        "▸ Bash one",
+        "▸ Bash two",
+        "◂ Bash done",
+        "  1",
+        "◂ Bash done",
+    ]
+
+
+def test_a_tool_is_named_at_its_end_when_something_was_said_meanwhile() -> None:
+    lines = shown(use("a", command="one"), text("Meanwhile."), result("a", "1")).splitlines()
+    assert lines == ["▸ Bash one", "Meanwhile.", "◂ Bash done", "  1"]
+
+
+def test_what_was_just_said_is_not_said_again() -> None:
+    run = t.RunStarted(source_n=1, agent="claude-code", model="m")
+    nothing = t.AgentResult(source_n=1, status="completed", usage=t.Usage(cost_micro_usd=0))
+    assert shown(run, nothing, run) == "· claude-code, m\n■ completed\n"
+    failed = t.AgentResult(source_n=1, status="error", error="API Error: 402")
+    assert shown(t.AgentError(source_n=1, message="API Error: 402"), failed) == "! API Error: 402\n■ error\n"
+
+
+def test_what_changes_in_a_file_is_a_diff() -> None:
+    edit = {"file_path": "a.py", "old_string": "one\ntwo\nthree", "new_string": "one\n2\nthree"}
+    assert shown(use("a", "Edit", **edit)).splitlines() == [
+        *("▸ Edit a.py", "    one", "  - two", "  + 2", "    three"),
+    ]
+    assert shown(use("a", "edit", filePath="a.py", oldString="x", newString="y")).splitlines() == [
+        *("▸ edit a.py", "  - x", "  + y"),
+    ]
+    several = [{"old_string": "x", "new_string": "y"}, {"old_string": "", "new_string": "z"}]
+    assert shown(use("a", "MultiEdit", file_path="a.py", edits=several)).splitlines() == [
+        *("▸ MultiEdit a.py", "  - x", "  + y", "  + z"),
+    ]
+    # A whole file, cut, and one that is too long to be compared, within the time of a test.
+    whole = shown(use("a", "Write", "p", file_path="b.py", content="\n".join(map(str, range(99))))).splitlines()
+    assert (whole[1], whole[-2:]) == ("│   + 0", ["│   + 19", "│   … 79 more lines"])
+    long = {"old_string": "x\n" * 100_000, "new_string": "y\n" * 100_000}
+    assert shown(use("a", "Edit", file_path="c.py", **long)).endswith("… 199980 more lines\n")
+    assert "+" not in shown(use("a", "Search", content="no file", pattern="x"))
+
+
+def test_a_failure_and_a_long_output_are_said() -> None:
+    lines = shown(use("a", command="seq 100"), result("a", "\n".join(map(str, range(100))), is_error=True)).splitlines()
+    assert lines[1] == "✗ Bash failed"
+    assert lines[2:] == [f"  {number}" for number in range(12)] + ["  … 88 more lines"]
+
+
+def test_nothing_steers_the_terminal() -> None:
+    evil = "a\x1b]0;title\x07\x9b2J\rb\u202e"
+    everything: list[AgentItem] = [
+        *(Typed(evil), text(evil + "\n" + evil), use(evil, evil, command=evil), use("b", evil, x=evil)),
+        *(result("b", evil, is_error=True), result("c", [{"type": "text", "text": evil}]), result("d", {"x": evil})),
+        t.RunStarted(source_n=1, agent=evil, agent_session_id=evil, model=evil),
+        t.TaskStarted(source_n=1, task_id=evil, description=evil),
+        t.TaskSettled(source_n=1, task_id=evil, status=evil),
+        t.AgentError(source_n=1, message=evil),
+        t.AgentResult(source_n=1, status="error", error=evil),
+    ]
+    for typed in (False, True):
+        written = shown(*everything, typed=typed)
+        assert all(c.isprintable() or c == "\n" for c in written)
+        assert written.endswith("\n")
+
+
+def test_typed_text_is_gone_on_with_and_not_written_twice() -> None:
+    pieces = [Typed("Hel"), Typed("lo\nthe"), Typed("re")]
+    assert shown(*pieces, text("Hello\nthere."), text("Next."), typed=True) == "Hello\nthere.\nNext.\n"
+    assert shown(*pieces, text("Hello\nthere."), typed=False) == "Hello\nthere.\n"
+    # Something else in the middle, and the end of all output: the whole text is written again, on lines of its own.
+    assert shown(*pieces, use("a", command="ls"), typed=True) == "Hello\nthere\n▸ Bash ls\n"
+    assert shown(Typed("Hel"), text("Sub.", "a"), Typed("lo"), text("Hello"), typed=True) == "Hel\n│ Sub.\nlo\nHello\n"
+
+
+def test_what_a_run_used_and_why_it_failed_end_it() -> None:
+    usage = t.Usage(input_tokens=12_345, output_tokens=67, cache_read_input_tokens=10_000, cost_micro_usd=1_234_500)
+    ended = t.AgentResult(source_n=1, status="max_turns", duration_ms=61_500, usage=usage, error="Reached 40 turns")
+    assert shown(ended).splitlines() == [
+        "■ max turns in 61.5 s · 12,345 tokens in (10,000 from cache), 67 out, $1.2345",
+        "  Reached 40 turns",
+    ]
+    thread = t.AgentResult(source_n=1, status="completed", thread_usage=t.Usage(input_tokens=5, output_tokens=1))
+    assert shown(thread) == "■ completed · the conversation so far: 5 tokens in, 1 out\n"
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids="/".join)
+def test_every_recording_ends_in_whole_lines(recording: Recording) -> None:
+    items = recording.items()
+    for typed in (False, True):
+        written = shown(*items, typed=typed)
+        assert written.endswith("\n")
+        assert "\n\n" not in written
+        assert "\x1b" not in written
+        assert "\x1b[2m" in shown(*items, typed=typed, colours=True) or "■" in written
