@@ -19,6 +19,7 @@ from sandreel_core.errors import Refused, Unserved
 from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.reconcile import Rules
+from tests.support.mark import OURS
 from tests.support.nats import Connect
 from tests.support.rigs import interpreter
 from tests.support.spawner import KEY_BYTES, plan, running
@@ -38,7 +39,7 @@ async def bus(nats_server: NatsServer, connect_bus: Connect) -> AsyncIterator[Bu
     data = Path(tempfile.mkdtemp(prefix="sandreel-upgrade-"))
     data.chmod(0o711)
     terms = BootTerms(
-        installation="ours",
+        installation=OURS,
         key=KEY_BYTES,
         partitions=1,
         nats_urls=(nats_server.url,),
@@ -46,7 +47,7 @@ async def bus(nats_server: NatsServer, connect_bus: Connect) -> AsyncIterator[Bu
         nats_password=nats_server.password("runnerd"),
         heartbeat_s=0.2,
     )
-    rules = Rules(installation="ours", node="here")
+    rules = Rules(installation=OURS, node="here")
     program = (interpreter(boxed=True), "-I", str(OLD_RUNNERD), str(OLD), "--settings-stdin")
     try:
         async with ProcessBackend.open(data, node="here", program=program) as backend:
