@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from sandreel_core import clock
-from sandreel_core.bus.pipeline import backoff_s
+from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.message import Envelope

@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from sandreel_core.bus.pipeline import ACK_TIMEOUT_S, Pipeline, backoff_s
+from sandreel_core.bus.backoff import backoff_s
+from sandreel_core.bus.pipeline import ACK_TIMEOUT_S, Pipeline
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.requests import AskLog, ExecHead, LogHead
 from sandreel_core.contract.subjects import SessionSubjects

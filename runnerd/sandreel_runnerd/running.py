@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from signal import Signals
-from typing import Any
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
@@ -14,11 +12,12 @@ from sandreel_core.contract.requests import KeysTaken
 from sandreel_core.errors import Denied, Refused
 from sandreel_runnerd import process
 from sandreel_runnerd.children import Child
-from sandreel_runnerd.exec import Act, Life, Probe, Send, Timers
+from sandreel_runnerd.exec import Life, Timers
 from sandreel_runnerd.group import Group
 from sandreel_runnerd.host import Host
 from sandreel_runnerd.memory import oom_kills
 from sandreel_runnerd.recorder import Recorder
+from sandreel_runnerd.steering import Steering
 from sandreel_runnerd.streams import Streams
 
 STEP_BACK_AFTER_S = 0.01
@@ -60,7 +59,6 @@ class RunningExec:
         """attended: whether runnerd is connected and has read its commands to the end. The orphan timer counts only
         then, so it is asked before anybody is killed; what else it counts is as exact as `look` is frequent."""
         self.start = start
-        self._attended = attended
         self._host = host
         self._recorder = recorder
         self._life = Life(
@@ -77,12 +75,10 @@ class RunningExec:
         self._child: Child | None = None
         self._group: Group | None = None
         self._streams = Streams(start, self._record)
-        self._tasks: asyncio.TaskGroup | None = None
+        self._steering = Steering(self._life, self._streams, self._record, attended)
         self._begun = asyncio.Event()
-        self._nudge = asyncio.Event()
         self._recording = asyncio.Lock()
         self._concluding = False
-        self._probing = False
 
     async def prepare(self, store: Mapping[str, str]) -> None:
         """Check what is asked for; `store` is the session's environment. Raises Refused; nothing has been recorded or started then."""
@@ -123,11 +119,11 @@ class RunningExec:
         await self._begun.wait()
         if not self._alive():
             return False
-        return await self._end(self._life.cancel(self._now()), command)
+        return await self._steering.end(self._life.cancel(self._now()), command)
 
     async def stop(self) -> bool:
         """As `cancel`, because runnerd leaves. Before the process has begun it takes effect when it does."""
-        return await self._end(self._life.stop(self._now()), None)
+        return await self._steering.end(self._life.stop(self._now()), None)
 
     async def signal(self, name: str, command: Envelope | None = None) -> None:
         """To the process group. Raises Refused: EXEC_NOT_FOUND, BAD_REQUEST for a signal that does not exist."""
@@ -137,7 +133,7 @@ class RunningExec:
         except KeyError as error:
             raise Refused("BAD_REQUEST", f"there is no signal {name[:20]!r}") from error
         self._check_alive()
-        self._send(number)
+        self._steering.send(number)
         await self._record(c.Signalled(signal=name, why="asked"), command)
 
     async def resize(self, cols: int, rows: int, command: Envelope | None = None) -> None:
@@ -170,7 +166,7 @@ class RunningExec:
 
     def look(self) -> None:
         """Ask whether runnerd is attended; now and then, because nobody says when that changes."""
-        self._nudge.set()
+        self._steering.nudge()
 
     def hold(self, hold: bool) -> None:
         """Do not read output for now, so that the child waits. What it left in its pipes is read all the same."""
@@ -189,28 +185,24 @@ class RunningExec:
             message = process.why_not_started(recipe, error)
             return c.Exited(exit_code=None, reason="spawn_failed", message=message, duration_ms=0)
         begun_at = self._now()
-        group = self._group = Group(
-            child,
-            boot_marker=self._host.boot_marker,
-            exec_id=self.start.exec,
-        )
+        group = self._group = Group(child, boot_marker=self._host.boot_marker, exec_id=self.start.exec)
         # Its start is told first.
         stepping_back = asyncio.get_running_loop().call_later(STEP_BACK_AFTER_S, self._step_back, child)
         self._streams.open(recipe, self._life.output, self._now())
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+            self._steering.begin(group, tasks)
             tasks.create_task(self._record(process.started(self.start, recipe, child.pid)))
             for _ in range(TURNS_TO_THE_SOCKET):
                 await asyncio.sleep(0)
             process.raise_oom_score(child.pid)
-            self._apply(self._life.begin(begun_at))
+            self._steering.apply(self._life.begin(begun_at))
             pumps = [tasks.create_task(output.pump()) for output in self._streams.outputs]
             tasks.create_task(self._await_pumps(pumps))
             left = tasks.create_task(self._await_child(child))
             tasks.create_task(self._streams.begin_input())
             noting = tasks.create_task(self._streams.note_keys())
             self._begun.set()
-            await self._keep_time()
+            await self._steering.keep_time()
             noting.cancel()
             stepping_back.cancel()
             outcome = await group.clear(self.start.leftovers, oom_kills_before=self._oom_kills_before)
@@ -244,70 +236,12 @@ class RunningExec:
         await child.wait()
         now = self._now()
         self._streams.child_left()
-        self._apply(self._life.leader_left(now))
+        self._steering.apply(self._life.leader_left(now))
         return now
 
     async def _await_pumps(self, pumps: Sequence[asyncio.Task[None]]) -> None:
         await asyncio.wait(pumps)
-        self._apply(self._life.pipes_ended(self._now()))
-
-    async def _keep_time(self) -> None:
-        """Tell the life what time it is whenever something is due, until it is closed."""
-        while not self._life.closed:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._life.next_at()):
-                    await self._nudge.wait()
-            now = self._now()
-            self._life.attend(self._attended(), now)
-            self._apply(self._life.tick(now, silent=self._streams.silent))
-            # After the tick, whose acts nudge too: what is due next is asked anew without waiting in between.
-            self._nudge.clear()
-
-    async def _probe(self, group: Group) -> None:
-        if self._probing:
-            return
-        self._probing = True
-        try:
-            gone = await group.gone()
-        finally:
-            self._probing = False
-        if gone:
-            self._apply(self._life.group_gone(self._now()))
-
-    def _apply(self, acts: Sequence[Act], command: Envelope | None = None) -> list[asyncio.Task[None]]:
-        """Do what the life says. The events are recorded by tasks, since a kill never waits for the log."""
-        records: list[asyncio.Task[None]] = []
-        for act in acts:
-            if isinstance(act, Send):
-                self._send(Signals[act.signal])
-                records += self._task(self._record(c.Signalled(signal=act.signal, why=act.why), command))
-            elif isinstance(act, Probe) and self._group is not None:
-                self._task(self._probe(self._group))
-        self._nudge.set()
-        return records
-
-    def _task(self, work: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
-        """Under the exec's own roof; nothing, when that is coming down already."""
-        try:
-            if self._tasks is not None:
-                return [self._tasks.create_task(work)]
-        except RuntimeError:
-            work.close()
-        return []
-
-    async def _end(self, acts: Sequence[Act], command: Envelope | None) -> bool:
-        records = self._apply(acts, command)
-        if records:
-            await asyncio.wait(records)
-        for record in records:
-            if record.cancelled():
-                raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
-            record.result()
-        return bool(records)
-
-    def _send(self, number: Signals) -> None:
-        if self._group is not None:
-            self._group.send(number, self._streams.foreground_group())
+        self._steering.apply(self._life.pipes_ended(self._now()))
 
     async def _record(self, event: c.ExecEvent, command: Envelope | None = None) -> None:
         async with self._recording:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from sandreel_core.images import image
 from tests.support import engine, rigs
+from tests.support.contained import open_contained_site
 from tests.support.rigs import Rig
-from tests.support.system import Site, open_site
+from tests.support.system import Site
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +29,5 @@ async def rig(tmp_path: Path) -> AsyncGenerator[Rig, None]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site() -> AsyncGenerator[Site, None]:
     """A whole stack whose sessions are containers."""
-    if why := engine.missing():
-        pytest.skip(why)
-    settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
-    settings |= {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")}
-    async with open_site(stop_sessions=True, **settings) as site:
-        installation = site.stack.place.keys().installation
+    async with open_contained_site() as site:
         yield site
-    await asyncio.to_thread(engine.sweep, installation)
-    await asyncio.to_thread(engine.unfence, installation)

@@ -29,12 +29,12 @@ from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.requests import AskLog, Bootstrap, MakeFeed, Renew
 from sandreel_core.contract.session import Limits
 from sandreel_core.contract.subjects import CMD, FEED, SessionSubjects
-from sandreel_core.images import image
 from sandreel_core.keys import new_key
 from sandreel_core.spawner.issuer import Issuer
 from tests.support import engine, inside
+from tests.support.contained import open_contained_site
 from tests.support.hands import BOOT, Hands
-from tests.support.system import ORG, STREAM, Site, bus_of, open_site, recorder_of
+from tests.support.system import ORG, STREAM, Site, bus_of, recorder_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 
@@ -58,14 +58,9 @@ async def site() -> AsyncGenerator[Site, None]:
             ["mount", "-t", "tmpfs", "-o", f"size={WORKSPACES_BYTES}", "tmpfs", name], check=True, timeout=20
         )
         try:
-            settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
-            settings |= {"SANDREEL_DOCKER_WORKSPACES": name, "SANDREEL_SPAWNER_LATE_S": str(LATE_S)}
-            settings |= {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")}
-            async with open_site(stop_sessions=True, **settings) as site:
-                installation = site.stack.place.keys().installation
+            settings = {"SANDREEL_DOCKER_WORKSPACES": name, "SANDREEL_SPAWNER_LATE_S": str(LATE_S)}
+            async with open_contained_site(**settings) as site:
                 yield site
-            await asyncio.to_thread(engine.sweep, installation)
-            await asyncio.to_thread(engine.unfence, installation)
         finally:
             subprocess.run(["umount", "-l", name], check=True, timeout=20)
 

@@ -8,11 +8,11 @@ becomes a gap event (`window.py` says how).
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from sandreel_core.bus.backoff import FIRST_RETRY_S, backoff_s
 from sandreel_core.bus.lane import Lane
 from sandreel_core.bus.port import Bus, Channel
 from sandreel_core.bus.window import Author, Entry, Window
@@ -30,7 +30,6 @@ WINDOW_BYTES = 4 * 1024 * 1024  # one subject's window
 TOTAL_BYTES = 32 * 1024 * 1024  # all windows of a process, so that many busy subjects stay bounded too
 ACK_TIMEOUT_S = 5.0  # longer than an fsync on a busy disk; a needless resend costs only a repeat
 TICK_S = 0.25  # how soon a lost answer or a lost connection is noticed
-FIRST_RETRY_S, LAST_RETRY_S = 0.05, 5.0
 
 
 class Pipeline:
@@ -313,9 +312,3 @@ class Pipeline:
                 self._go_back(lane, "admitted", at_once=True)
             self._wake.set()
             self.notify()
-
-
-def backoff_s(failures: int, first_s: float = FIRST_RETRY_S) -> float:
-    """How long to wait after so many failures in a row: doubling to at most 5 s, with jitter."""
-    jitter = 0.5 + random.random() / 2  # noqa: S311
-    return min(LAST_RETRY_S, first_s * float(2 ** min(failures, 16))) * jitter

@@ -1,4 +1,4 @@
-"""The container engine: the one file that knows the `docker` SDK. Its calls block, so each runs in a thread.
+"""The container engine: with `docker_failure`, all that knows the `docker` SDK. Its calls block, so each runs in a thread.
 
 Every exception of the SDK leaves this room as one of ours: NotFound (no such object), AlreadyExists (the name or the
 address is taken), Conflict (not in this state), Refused (the engine does not take what it was asked), Unavailable
@@ -20,17 +20,16 @@ import docker
 import docker.errors
 import docker.utils
 import requests
-import urllib3
 from docker.types import CancellableStream
 
-from sandreel_core.errors import AlreadyExists, Conflict, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.errors import AlreadyExists, NotFound, SandreelError, Unavailable
+from sandreel_core.spawner.docker_failure import FAILURES, is_late, ours
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
 _UNIX = "unix://"
 _SOCKET = f"{_UNIX}/var/run/docker.sock"
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
-_FAILURES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 class Engine:
@@ -74,8 +73,8 @@ class Engine:
         def ask() -> T:
             try:
                 return question(self._api())
-            except _FAILURES as error:
-                raise _ours(error) from error
+            except FAILURES as error:
+                raise ours(error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 
@@ -149,7 +148,7 @@ class Engine:
             try:
                 return int(api.wait(id, timeout=max(within_s, 0.01), condition="not-running")["StatusCode"])
             except (requests.ReadTimeout, requests.ConnectionError) as error:
-                if not _is_late(error):
+                if not is_late(error):
                     raise
                 return None
 
@@ -258,8 +257,8 @@ class Engine:
             try:
                 for event in stream:
                     loop.call_soon_threadsafe(queue.put_nowait, event)
-            except (*_FAILURES, ValueError) as error:  # ValueError: it was closed between two reads
-                ended = _ours(error)
+            except (*FAILURES, ValueError) as error:  # ValueError: it was closed between two reads
+                ended = ours(error)
             finally:
                 with suppress(RuntimeError):  # the loop is closed: nobody waits
                     loop.call_soon_threadsafe(queue.put_nowait, ended)
@@ -287,42 +286,3 @@ def _close(stream: CancellableStream) -> None:
 
 def label_pairs(labels: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in labels.items()]
-
-
-def _ours(error: BaseException) -> SandreelError:
-    """What the caller can do something about."""
-    if not isinstance(error, docker.errors.APIError):
-        return Unavailable(f"the container engine does not answer: {_cause(error)}", retry_after_s=1)
-    said = " ".join(str(error.explanation or error).split())[:400]
-    code = error.response.status_code if error.response is not None else 500
-    if code == 404:
-        return NotFound(said)
-    if any(words in said for words in _TAKEN):
-        return AlreadyExists(said)
-    if "no space left" in said.lower():
-        return Unavailable(f"the engine's disk is full: {said}", retry_after_s=30)
-    if code == 400:
-        return Refused("BAD_REQUEST", said)
-    if code in (304, 403, 409) or _APART in said:  # 403: what is in use (networks) or not allowed in this state
-        return Conflict(said)
-    return Unavailable(f"the container engine failed: {said}", retry_after_s=5)
-
-
-# By their words: 20.10 says 403, 409 or 500 to these, depending on who in it found out.
-_APART = "is not connected to the network"  # also when there is no such network (any more)
-_TAKEN = ("is already in use by container", "Pool overlaps", "already exists in network", "network with name")
-
-
-def _is_late(error: requests.RequestException) -> bool:
-    """No answer in time: a body that does not come is no ReadTimeout to requests."""
-    return isinstance(error, requests.ReadTimeout) or any(
-        isinstance(inner, urllib3.exceptions.ReadTimeoutError) for inner in error.args
-    )
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, in a few words: the SDK wraps a refused connection four times."""
-    seen: BaseException = error
-    while (inner := seen.__cause__ or seen.__context__) is not None:
-        seen = inner
-    return " ".join((getattr(seen, "strerror", None) or str(seen) or type(seen).__name__).split())[:200]

@@ -22,6 +22,7 @@ from sandreel_core.contract.session import (
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
+from sandreel_core.spawner import actions as a
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, BootSpec, Death, Key, Sandbox, boot_id_of, boot_order
 from sandreel_core.spawner.boot_terms import BootTerms
@@ -51,34 +52,34 @@ class Effects:
         self._waiting: dict[Key, str] = {}
         self._log = Log("spawner.effects")
 
-    async def perform(self, action: r.Action) -> None:
+    async def perform(self, action: a.Action) -> None:
         match action:
-            case r.Start():
+            case a.Start():
                 await self._start(action.key)
-            case r.Adopt():
+            case a.Adopt():
                 await self._provisioned(action.key, action.sandbox)
-            case r.Fail():
+            case a.Fail():
                 await self._fail(action)
-            case r.Halt():
+            case a.Halt():
                 await self._halt(action, await self._journal.load(action.key))
-            case r.Remove():
+            case a.Remove():
                 await self._remove(action, await self._journal.load(action.key))
-            case r.Quell():
+            case a.Quell():
                 await self._quell(action)
-            case r.Discard():
+            case a.Discard():
                 await self._discard(action.key)
-            case r.Degrade():
+            case a.Degrade():
                 await self._turn(action.key, action.boot_id, "ready", Degraded(reason=action.reason))
-            case r.Recover():
+            case a.Recover():
                 await self._turn(action.key, action.boot_id, "degraded", Recovered(reason="its heartbeat is back"))
-            case r.Sweep():
+            case a.Sweep():
                 raise TypeError("a sweep is done by Sweeper")
 
-    async def hasten(self, action: r.Halt | r.Remove, known: Known) -> bool:
+    async def hasten(self, action: a.Halt | a.Remove, known: Known) -> bool:
         """As `perform`, by what is known of the session. False: there is something else, look at it first."""
         loaded = Loaded(known.record, known.revision, frozenset())
         try:
-            return await (self._halt(action, loaded) if isinstance(action, r.Halt) else self._remove(action, loaded))
+            return await (self._halt(action, loaded) if isinstance(action, a.Halt) else self._remove(action, loaded))
         except Conflict:
             return False
 
@@ -143,7 +144,7 @@ class Effects:
 
     # -- ending
 
-    async def _fail(self, action: r.Fail) -> None:
+    async def _fail(self, action: a.Fail) -> None:
         session = await self._session(action.key)
         if session.phase not in BOOTING:
             return
@@ -173,7 +174,7 @@ class Effects:
         await self._journal.decide(key, choose)
         self._waiting.pop(key, None)
 
-    async def _halt(self, action: r.Halt, known: Loaded) -> bool:
+    async def _halt(self, action: a.Halt, known: Loaded) -> bool:
         """False: something is there that the caller did not know of."""
         session = known.record.session
         if session.phase not in (*RUNNING, "stopping"):
@@ -193,7 +194,7 @@ class Effects:
         await self._journal.decide(action.key, choose, known=known)
         return True
 
-    async def _remove(self, action: r.Remove, known: Loaded) -> bool:
+    async def _remove(self, action: a.Remove, known: Loaded) -> bool:
         """False: as of `_halt`. Raises Conflict."""
         session = known.record.session
         if session.phase != "destroying":
@@ -212,7 +213,7 @@ class Effects:
         self._waiting.pop(action.key, None)
         return True
 
-    async def _quell(self, action: r.Quell) -> None:
+    async def _quell(self, action: a.Quell) -> None:
         session = await self._session(action.key)
         current = (session.incarnation, session.boot)
         if session.phase in ACTIVE and boot_order(action.boot_id) >= current:

@@ -19,6 +19,7 @@ from sandreel_core.health import Health
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
 from sandreel_core.session import ACTIVE, Session
+from sandreel_core.spawner import actions as a
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, Key, Sandbox
 from sandreel_core.spawner.boot_terms import BootTerms
@@ -244,11 +245,11 @@ class Spawner:
             return None
         return [] if sandbox is None else [sandbox]
 
-    async def _act(self, key: Key, actions: Sequence[r.Action]) -> bool:
+    async def _act(self, key: Key, actions: Sequence[a.Action]) -> bool:
         """Do them; whether to look again."""
         again = False
         for action in actions:
-            if isinstance(action, r.Sweep):
+            if isinstance(action, a.Sweep):
                 await self._sweeper.sweep(action)
             else:
                 self._log.info("reconcile", session=str(key), action=type(action).__name__.lower())

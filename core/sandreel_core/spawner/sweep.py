@@ -17,9 +17,9 @@ from sandreel_core.contract.turn import TurnFinished
 from sandreel_core.errors import Malformed, SandreelError
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING
+from sandreel_core.spawner.actions import Sweep
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.journal import Journal
-from sandreel_core.spawner.reconcile import Sweep
 from sandreel_core.spawner.sessions import Record
 
 DRAIN_TIMEOUT_S = 5.0

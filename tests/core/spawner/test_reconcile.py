@@ -13,11 +13,9 @@ from msgspec.structs import replace
 
 from sandreel_core.contract.session import StopReason
 from sandreel_core.session import Phase, Session
-from sandreel_core.spawner.backend import Death, Key, Sandbox, Status, boot_order
-from sandreel_core.spawner.reconcile import (
+from sandreel_core.spawner.actions import (
     Action,
     Adopt,
-    Beat,
     Degrade,
     Discard,
     Fail,
@@ -25,12 +23,11 @@ from sandreel_core.spawner.reconcile import (
     Quell,
     Recover,
     Remove,
-    Rules,
     Start,
     Sweep,
-    hasten,
-    reconcile,
 )
+from sandreel_core.spawner.backend import Death, Key, Sandbox, Status, boot_order
+from sandreel_core.spawner.reconcile import Beat, Rules, hasten, reconcile
 
 KEY = Key("acme", "one")
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -28,7 +28,7 @@ from sandreel_core.contract.workspace import EnvPatched, PatchEnv
 from sandreel_core.errors import Denied, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.metrics import Metrics
 from sandreel_core.session import Session
-from sandreel_core.spawner import reconcile as r
+from sandreel_core.spawner import actions as a
 from sandreel_core.spawner.backend import Death, Key, Sandbox
 from sandreel_core.spawner.commands import Limits
 from sandreel_core.spawner.journal import Journal
@@ -167,7 +167,7 @@ async def test_what_is_hastened_and_meets_something_else_is_looked_at(hand: Hand
         assert backend.calls[-3:] == ["destroy", "stop 1-1", "destroy"]
         await ready(hand, boot_id="2-1")
         going = replace(old, record=msgspec.structs.replace(old.record, session=destroying(old.session)))
-        assert not await spawner._effects.hasten(r.Remove(ONE, "1-1", Death("exited")), going)
+        assert not await spawner._effects.hasten(a.Remove(ONE, "1-1", Death("exited")), going)
         assert backend.sandboxes[ONE].status == "running", "the next incarnation is not that one's to delete"
         assert (await hand.types())[-1] == "ready"
 
@@ -628,7 +628,7 @@ async def test_the_sweep_spares_what_lives_what_was_used_since_and_what_does_not
             await hand.say(x.Accepted(boot_id="1-1"), id="e", n=1)
         subject = "req.runnerd.acme.one.*" if answer is not None else "req.runnerd.acme.nobody.*"
         async with hand.bus.serve(subject, drained(heard, **(answer or {}))):
-            assert not await spawner._sweeper.sweep(r.Sweep(ONE, "idle"))
+            assert not await spawner._sweeper.sweep(a.Sweep(ONE, "idle"))
         assert (await hand.types())[-1] == "ready"
     assert heard == asked
 
@@ -638,7 +638,7 @@ async def test_an_expired_session_is_stopped_however_recently_it_was_used(hand: 
     async with running(hand.bus, backend, plan()) as spawner:
         await ready(hand, ttl_s=1e-3)
         async with hand.bus.serve("req.runnerd.acme.one.*", drained(asked, idle_s=0.0)):
-            assert await spawner._sweeper.sweep(r.Sweep(ONE, "ttl"))
+            assert await spawner._sweeper.sweep(a.Sweep(ONE, "ttl"))
         assert (await hand.until(s.Stopped)).reason == "ttl"
 
 
@@ -657,7 +657,7 @@ async def test_what_is_extended_or_pinned_during_a_sweep_is_spared(
     async with running(hand.bus, backend, plan()) as spawner:
         await ready(hand, ttl_s=1e-3)
         async with hand.bus.serve("req.runnerd.acme.one.*", somebody_is_quicker):
-            assert not await spawner._sweeper.sweep(r.Sweep(ONE, "ttl"))
+            assert not await spawner._sweeper.sweep(a.Sweep(ONE, "ttl"))
         assert "stopping" not in await hand.types()
     assert asked == ["drain", "lift"]
 
@@ -708,7 +708,7 @@ async def test_what_was_decided_about_a_boot_that_is_over_does_nothing_to_the_ne
             backend.stop_error = NotFound("there is no boot 1-1")
         before = await hand.types()
         # Another spawner, which was slow, still has this on its list.
-        late = r.Remove(ONE, "1-1") if isinstance(ending, s.Destroy) else r.Halt(ONE, "1-1", None)
+        late = a.Remove(ONE, "1-1") if isinstance(ending, s.Destroy) else a.Halt(ONE, "1-1", None)
         await spawner._effects.perform(late)
         assert await hand.types() == before
         assert backend.sandboxes[ONE].status == "running"
