@@ -6,12 +6,19 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from sandreel_core.contract.message import Event, Ordinal, Sentence
+from sandreel_core.contract.message import Count, Event, Ordinal, Sentence
 from sandreel_core.contract.turn import Usage
 
 
 class UsageRecorded(Event, frozen=True, kw_only=True):
-    """One model call as the provider's own reply counted it."""
+    """One model call as the provider's own reply counted it.
+
+    model      that answered, by the provider's name; `asked_model` what the program asked for
+    usage      its cost is absent when no price is known, never zero for that
+    meter      which gateway counted it; `key` the virtual key that paid
+    prices     the version of the price table that the cost was worked out with
+    complete   whether the reply came to its end; what a reply that was cut off did not tell is not counted
+    """
 
     type: ClassVar[str] = "usage.recorded"
     aggregate: ClassVar[str] = "usage"
@@ -21,6 +28,13 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
     usage: Usage
     meter: str
     turn: str | None = None
+    key: str | None = None
+    user: str | None = None
+    asked_model: str | None = None
+    prices: str | None = None
+    http_status: int | None = None
+    duration_ms: Count | None = None
+    complete: bool = True
 
 
 class UsageReconciled(Event, frozen=True, kw_only=True):
