@@ -19,6 +19,7 @@ from sandreel_runnerd.memory import oom_kills
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.steering import Steering
 from sandreel_runnerd.streams import Streams
+from sandreel_runnerd.tally import Tally
 
 STEP_BACK_AFTER_S = 0.01
 # Of the event loop, until what was recorded is on its socket: the record's, the pipeline's, the connection's.
@@ -78,6 +79,7 @@ class RunningExec:
         self._steering = Steering(self._life, self._streams, self._record, attended)
         self._begun = asyncio.Event()
         self._recording = asyncio.Lock()
+        self._tally = Tally()
         self._concluding = False
 
     async def prepare(self, store: Mapping[str, str]) -> None:
@@ -248,6 +250,8 @@ class RunningExec:
             if self._concluding:
                 raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
             await self._recorder.record(event, command=command)
+            if isinstance(event, c.Output) and (progress := self._tally.add(event)) is not None:
+                await self._recorder.record(progress)
 
     def _step_back(self, child: Child) -> None:
         if not child.released:
