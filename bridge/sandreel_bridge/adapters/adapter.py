@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
@@ -65,11 +65,13 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 class Adapter(Struct, frozen=True, kw_only=True):
     """One agent. `name` is what `turn.start` says; `launch` raises Malformed for what the program cannot do; `parser` gives
-    a fresh one, of a thread whose totals so far are those (None: not known)."""
+    a fresh one, of a thread whose totals so far are those (None: not known). `stop_line`: the input by which it is asked to stop, under
+    an id of the request, for a program that can be asked."""
 
     name: str
     launch: Callable[[RunSpec], Launch]
     parser: Callable[[Usage | None], Parser]
+    stop_line: Callable[[str], bytes] | None = None
 
     def reader(self, thread_usage: Usage | None = None) -> Reader:
         """For one run. `thread_usage`: what the last `agent.result` of the conversation said under that name, `Usage()` for
@@ -90,21 +92,6 @@ def micro_usd(usd: float | None) -> int | None:
 def sentence(text: str) -> str:
     """As much of it as a sentence of the contract holds."""
     return text[:4096]
-
-
-def summed(usages: Iterable[Usage]) -> Usage:
-    """Of usages that do not overlap. The sum has no price as soon as one of them has none; of none it is zero."""
-    total = Usage(cost_micro_usd=0)
-    for each in usages:
-        priced = total.cost_micro_usd is not None and each.cost_micro_usd is not None
-        total = Usage(
-            input_tokens=total.input_tokens + each.input_tokens,
-            output_tokens=total.output_tokens + each.output_tokens,
-            cache_read_input_tokens=total.cache_read_input_tokens + each.cache_read_input_tokens,
-            cache_creation_input_tokens=total.cache_creation_input_tokens + each.cache_creation_input_tokens,
-            cost_micro_usd=(total.cost_micro_usd or 0) + (each.cost_micro_usd or 0) if priced else None,
-        )
-    return total
 
 
 def with_instructions(spec: RunSpec) -> str:

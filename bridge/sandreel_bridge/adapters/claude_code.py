@@ -66,4 +66,10 @@ def user_line(text: str, message_uuid: str | None) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-ADAPTER = Adapter(name=NAME, launch=launch, parser=lambda _: ClaudeLines())
+def stop_line(request_id: str) -> bytes:
+    """Asks it to stop what it is doing: it ends its tools, prints a result, and waits for more input."""
+    request = {"type": "control_request", "request_id": request_id, "request": {"subtype": "interrupt"}}
+    return msgspec.json.encode(request) + b"\n"
+
+
+ADAPTER = Adapter(name=NAME, launch=launch, parser=lambda _: ClaudeLines(), stop_line=stop_line)

@@ -19,12 +19,12 @@ from sandreel_bridge.adapters.adapter import (
     RunSpec,
     micro_usd,
     sentence,
-    summed,
     with_instructions,
 )
 from sandreel_core.agent import AgentItem
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
+from sandreel_core.turn import summed
 
 NAME = "opencode"
 _PROVIDER = "gateway"
