@@ -25,7 +25,8 @@ async def masking(rig: Rig) -> list[Figure]:
     lines = rig.lines(LINES)
     values = {f"secret{number}": secrets.token_urlsafe(30) for number in range(SECRETS)}
     plain, masked = await rig.session("plain"), await rig.session("masked")
-    ours, reference = [], []
+    ours: list[float] = []
+    reference: list[float] = []
     async with lends(rig.stack, rig.client, values), rig.without("projector"):
         handle = await rig.client.exec(ORG, masked, ["env"], secret_env=lease(*values))
         shown = (await handle.collect()).stdout

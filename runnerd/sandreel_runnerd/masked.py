@@ -8,22 +8,15 @@ from sandreel_runnerd.mask import Mask, StreamMask
 
 
 class MaskedLines:
-    """As `Lines`. While the session has been given no value, nothing is done but to ask whether it has."""
+    """As `Lines`, which is `recorded` and has the counts. While the session has been given no value, nothing is done but to ask
+    whether it has."""
 
-    __slots__ = ("_lines", "_mask", "_stream_mask")
+    __slots__ = ("_mask", "_stream_mask", "recorded")
 
     def __init__(self, lines: Lines, mask: Mask) -> None:
-        self._lines = lines
+        self.recorded = lines
         self._mask = mask
         self._stream_mask = StreamMask(mask)
-
-    @property
-    def lines(self) -> int:
-        return self._lines.lines
-
-    @property
-    def bytes(self) -> int:
-        return self._lines.bytes
 
     @property
     def masked(self) -> bool:
@@ -33,7 +26,7 @@ class MaskedLines:
     @property
     def held_until(self) -> float | None:
         """When `flush` is due."""
-        masked, lines = self._stream_mask.held_until, self._lines.held_until
+        masked, lines = self._stream_mask.held_until, self.recorded.held_until
         if masked is None or lines is None:
             return lines if masked is None else masked
         return min(masked, lines)
@@ -42,17 +35,17 @@ class MaskedLines:
         """What was read just now. `now` in seconds, monotonic."""
         if self._mask.active:
             data = self._stream_mask.feed(data, now)
-        return self._lines.feed(data, now)
+        return self.recorded.feed(data, now)
 
     def flush(self, now: float) -> list[Output | Truncated]:
         """What was held long enough."""
         events: list[Output | Truncated] = []
         if self._stream_mask.held_until is not None and now >= self._stream_mask.held_until:
-            events += self._lines.feed(self._stream_mask.expire(), now)
-        if self._lines.held_until is not None and now >= self._lines.held_until:
-            events += self._lines.flush()
+            events += self.recorded.feed(self._stream_mask.expire(), now)
+        if self.recorded.held_until is not None and now >= self.recorded.held_until:
+            events += self.recorded.flush()
         return events
 
     def end(self, now: float) -> list[Output | Truncated]:
         """Everything that is still held: nothing follows."""
-        return self._lines.feed(self._stream_mask.expire(), now) + self._lines.end()
+        return self.recorded.feed(self._stream_mask.expire(), now) + self.recorded.end()

@@ -59,7 +59,8 @@ def outputs(draw: st.DrawFn, needles: list[bytes]) -> bytes:
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    chunks, at = [], 0
+    chunks: list[bytes] = []
+    at = 0
     while at < len(data):
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(data[at : at + size])
@@ -307,8 +308,8 @@ def test_numbers_and_caps_are_of_what_is_recorded(
     blocks = [event for event in events if isinstance(event, Output)]
     assert b"".join(map(raw, blocks)) == (whole if cap is None else whole[:cap])
     check_numbers(blocks)
-    assert lines.bytes == sum(len(raw(block)) for block in blocks)
-    assert lines.lines == sum(block.count for block in blocks)
+    assert lines.recorded.bytes == sum(len(raw(block)) for block in blocks)
+    assert lines.recorded.lines == sum(block.count for block in blocks)
     assert any(isinstance(event, Truncated) for event in events) == (cap is not None and len(whole) > cap)
 
 
