@@ -21,7 +21,7 @@ from tests.support.system import ORG, Site, open_site
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 TOKEN = "ghp/" + os.urandom(18).hex()
 SHORT = "k3y"
-PRINT = "import os, sys, time; token = os.environ['TOKEN'].encode(); put = lambda b: os.write(1, b); "
+PRINT = "import os, sys, time; token = os.environ['TOKEN'].encode(); put = lambda b: os.write(1, b)\n"
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
