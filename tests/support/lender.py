@@ -1,10 +1,9 @@
-"""Whoever gives out secrets, as the broker and the bridge do: values by lease, sealed for the session that asks."""
+"""Whoever gives out secrets, as the broker does: values by lease, sealed for the session that asks."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Literal
 
 import msgspec
 
@@ -17,8 +16,6 @@ from sandreel_core.errors import Denied
 from sandreel_core.keys import seal
 from tests.support.system import bus_of
 
-Role = Literal["broker", "bridge"]
-
 
 async def ready_of(client: Client, org: str, session: str) -> Ready:
     """The session's last event, which is its `session.ready`, as the log has it."""
@@ -29,7 +26,7 @@ async def ready_of(client: Client, org: str, session: str) -> Ready:
 
 
 @asynccontextmanager
-async def lends(stack: Stack, client: Client, values: Mapping[str, str], role: Role = "broker") -> AsyncIterator[None]:
+async def lends(stack: Stack, client: Client, values: Mapping[str, str]) -> AsyncIterator[None]:
     """Serve these values, by the name of their lease."""
 
     async def serve(subject: str, body: bytes) -> bytes:
@@ -40,10 +37,10 @@ async def lends(stack: Stack, client: Client, values: Mapping[str, str], role: R
         key = (await ready_of(client, org, session)).public_keys["seal"]
         return msgspec.json.encode(Secret(sealed=seal(key, values[ask.lease].encode())))
 
-    async with bus_of(stack, role) as bus, bus.serve(f"req.{role}.*.*.secret", serve):
+    async with bus_of(stack, "broker") as bus, bus.serve("req.broker.*.*.secret", serve):
         yield
 
 
-def lease(*names: str, role: Role = "broker") -> dict[str, x.SecretRef]:
+def lease(*names: str) -> dict[str, x.SecretRef]:
     """`secret_env` of an exec: each variable is named as its lease, in capitals."""
-    return {name.upper(): x.SecretRef(role=role, lease=name) for name in names}
+    return {name.upper(): x.SecretRef(role="broker", lease=name) for name in names}
