@@ -29,6 +29,7 @@ from sandreel_runnerd.feed import Feed
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.heartbeat import beat
 from sandreel_runnerd.host import Host
+from sandreel_runnerd.mask import Mask
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.root import Root
@@ -163,12 +164,15 @@ class Daemon:
             log=self._log,
             workspace_last=boot.workspace_last,
         )
+        mask = Mask()
+        sealing = self._passport.sealing if self._passport is not None else None
         host = Host(
             workspace=settings.workspace,
             boot_marker=marker(settings),
             base_env=dict(os.environ),
             children=self._children,
-            secrets=Secrets(self._bus, subjects, self._passport.sealing) if self._passport is not None else None,
+            mask=mask,
+            secrets=Secrets(self._bus, subjects, sealing, mask, self._log) if sealing is not None else None,
         )
         async with outbox.running(), asyncio.TaskGroup() as group, Crew() as crew:
             execs = self._execs = Execs(

@@ -75,7 +75,7 @@ class RunningExec:
         self._oom_kills_before: int | None = None
         self._child: Child | None = None
         self._group: Group | None = None
-        self._streams = Streams(start, self._record)
+        self._streams = Streams(start, host.mask, self._record)
         self._steering = Steering(self._life, self._streams, self._record, attended)
         self._begun = asyncio.Event()
         self._recording = asyncio.Lock()
@@ -219,8 +219,9 @@ class RunningExec:
             message="another process took its exit status" if unknown else None,
             oom=outcome.oom,
             duration_ms=round((left.result() - begun_at) * 1000),
-            lines={output.stream: output.lines.lines for output in self._streams.outputs},
-            bytes={output.stream: output.lines.bytes for output in self._streams.outputs},
+            lines={output.stream: output.lines.recorded.lines for output in self._streams.outputs},
+            bytes={output.stream: output.lines.recorded.bytes for output in self._streams.outputs},
+            masked=any(output.lines.masked for output in self._streams.outputs),
             cpu_ms=ending.cpu_ms,
             max_rss_bytes=ending.max_rss_bytes,
             leftovers=outcome.leftovers,
