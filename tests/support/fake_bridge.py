@@ -2,7 +2,8 @@
 
 say TEXT            the agent says so, and the turn succeeds
 run AGENT NAME      the agent's recording of that name: its exec prints it, block by block, and the turn tells its events
-hold                nothing happens until the turn is interrupted or steered; a message is delivered and read at once
+hold                nothing happens until the turn is interrupted; a message is delivered and read at once
+stubborn            the same, and only the second time it is interrupted it ends
 plan TEXT           ends with that plan
 fail SENTENCE       ends as failed
 refuse CODE         command.refused
@@ -92,7 +93,7 @@ class Turn:
         self._start = start
         self._subject = subjects.event("turn", start.turn)
         self._n = 0
-        self._interrupted = asyncio.Event()
+        self._interrupted = asyncio.Semaphore(0)
         self.plan = False
         self.ended = False
 
@@ -128,8 +129,9 @@ class Turn:
                 await self.say(result)
             case "run":
                 await self._recorded(Recording(*rest.split()), exec_id)
-            case "hold":
-                await self._interrupted.wait()
+            case "hold" | "stubborn":
+                for _ in range(1 + (verb == "stubborn")):
+                    await self._interrupted.acquire()
                 await self._finish("cancelled")
                 return
             case "plan":
@@ -188,7 +190,7 @@ class Turn:
                 await self.say(t.SteerConsumed(message_ids=[data.message_id]))
             case t.Interrupt():
                 await self.say(t.TurnInterrupting(), command)
-                self._interrupted.set()
+                self._interrupted.release()
             case t.Approve():
                 await self.say(t.PlanApproved(next_turn=f"{self._start.turn}-next"), command)
             case t.Reject():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -59,7 +59,7 @@ async def seen(turn: TurnHandle, after: Cursor | str | None = None, *, live: boo
         return [item async for item in items]
 
 
-def types(items: list[TurnItem]) -> list[str]:
+def types(items: Sequence[TurnItem]) -> list[str]:
     return [item.event.type for item in items if isinstance(item, TurnEntry)]
 
 
