@@ -70,7 +70,7 @@ class Bridge:
             code = "TURN_FINISHED"
         if code:
             refused = s.CommandRefused(command_id=command.id, code=code, message="as the test asked")
-            await self.append(subjects.event("command"), refused, command)
+            await self.append(subjects.event("turn", data.turn), refused, command)
         elif isinstance(data, t.StartTurn):
             turn = self.turns[key] = Turn(self, subjects, data)
             await turn.request(command)

@@ -41,7 +41,7 @@ class TurnView:
     @property
     def known_s(self) -> float:
         """From the turn's first event to the newest that was shown, by the server's clock."""
-        return (self._newest_ns - self._began_ns) / _NS
+        return (self._newest_ns - self._began_ns) / _NS if self._began_ns else 0.0
 
     def doing(self) -> str:
         """What goes on now, in a few words."""
@@ -60,7 +60,8 @@ class TurnView:
             return ""
         if isinstance(item, Gap):
             return self.closed() + self._red(f"! {clean(item.why)}") + "\n"
-        self._began_ns = self._began_ns or item.stored_ns
+        if isinstance(item.data, t.TurnRequested):
+            self._began_ns = item.stored_ns
         self._newest_ns = item.stored_ns
         if isinstance(item.data, t.AgentEvent):
             return self._said(item.data)
@@ -123,11 +124,16 @@ class TurnView:
 
     def _requested(self, asked: t.TurnRequested) -> list[str]:
         words = [asked.agent, "plan only" if asked.permission_mode == "plan" else "", f"turn {self._turn}"]
-        words += [f"session {self._session}", f"conversation {asked.conversation_id}" if asked.conversation_id else ""]
+        words += [f"session {self._session}", self._conversation(asked)]
         files = [f"+ {clean(each.path)}" for each in asked.attachments]
         prompt = [self._bold(f"> {line}") for line in self._few(asked.prompt or "(the prompt is in the object store)")]
         head = self._dim(f"● {clean(' · '.join(word for word in words if word))}")
         return [head, *prompt, *(self._dim(f"  {line}") for line in files)]
+
+    def _conversation(self, asked: t.TurnRequested) -> str:
+        """A turn that begins one bears its name."""
+        named = asked.conversation_id not in (None, self._turn)
+        return f"conversation {asked.conversation_id}" if named else ""
 
     def _finished(self, end: t.TurnFinished) -> list[str]:
         self._tools.clear()

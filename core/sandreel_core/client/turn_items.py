@@ -76,15 +76,15 @@ class TurnFold:
         """The result, with the item that ends the turn."""
         if not isinstance(item, TurnEntry):
             return None
-        if self._began_ns is None:
-            self._began_ns = item.stored_ns
         data = item.data
-        if isinstance(data, t.AgentResult) and data.final_text:
+        if isinstance(data, t.TurnRequested):
+            self._began_ns = item.stored_ns
+        elif isinstance(data, t.AgentResult) and data.final_text:
             self._text = data.final_text
         elif isinstance(data, t.PlanProposed):
             self._plan = data.plan
         elif isinstance(data, t.TurnFinished):
-            took_ms = (item.stored_ns - self._began_ns) // 1_000_000
+            took_ms = (item.stored_ns - (self._began_ns or item.stored_ns)) // 1_000_000
             where = (self.turn, self.session)
             return TurnResult(*where, data.status, data.error, data.usage, self._text, self._plan, took_ms, item.cursor)
         return None

@@ -20,6 +20,7 @@ from sandreel_core.client.viewer import view
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
+from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed, SandreelError
 
@@ -189,13 +190,41 @@ async def _ended(
     yield None
 
 
+async def newest_of(bus: Bus, stream: str, subject: str) -> Stored | None:
+    """The turn's newest event, None where there is no turn. What answers a command and changes nothing is none of it, and
+    may stand anywhere, before its beginning and behind its end. Raises Unavailable, NotFound."""
+    found = await bus.last(stream, subject)
+    if found is None or not isinstance(data_of(found), CommandRefused | CommandSettled):
+        return found
+    found = None
+    async with aclosing(bus.follow(stream, [subject], live=False)) as items:
+        async for item in items:
+            for stored in item if isinstance(item, list) else ():
+                if not isinstance(data_of(stored), CommandRefused | CommandSettled):
+                    found = stored
+    return found
+
+
+async def first_of(bus: Bus, stream: str, subject: str) -> Stored | None:
+    """The event with which the turn begins, None where there is none. Raises Unavailable, NotFound."""
+    found = await bus.next(stream, subject)
+    while found is not None and isinstance(data_of(found), CommandRefused | CommandSettled):
+        found = await bus.next(stream, subject, after=found.sequence)
+    return found
+
+
+def data_of(stored: Stored) -> object:
+    """The event's data; None for what is no event."""
+    try:
+        return decode_event(stored.subject, stored.body).data
+    except Malformed:
+        return None
+
+
 async def _has_finished(bus: Bus, place: Place) -> bool:
-    """Whether the turn's end is stored: then it is the last event, or a decision upon its plan is."""
-    stored = await bus.last(place.subjects.stream, place.subject)
-    if stored is None:
-        return False
-    entry = _entry(Cursor("", 0, 0), stored)
-    return isinstance(entry, TurnEntry) and isinstance(entry.data, t.TurnFinished | t.PlanApproved | t.PlanRejected)
+    """Whether the turn's end is stored: then it is the newest event, or a decision upon its plan is."""
+    stored = await newest_of(bus, place.subjects.stream, place.subject)
+    return stored is not None and isinstance(data_of(stored), t.TurnFinished | t.PlanApproved | t.PlanRejected)
 
 
 def _entry(cursor: Cursor, stored: Stored) -> TurnEntry | Gap:

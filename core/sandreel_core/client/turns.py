@@ -15,9 +15,8 @@ from sandreel_core.client.history import History
 from sandreel_core.client.owners import session_of
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
-from sandreel_core.client.turn_reading import Place
+from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of
 from sandreel_core.contract import turn as t
-from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
 from sandreel_core.contract.session import Profile
@@ -130,10 +129,10 @@ class Turns(History):
         org's. Raises NotFound when nobody ever asked for such a turn, Malformed when several sessions have one."""
         where = session if session is not None else await self._session_with(org, turn)
         subjects = self.subjects(org, where)
-        first = await self.bus.next(subjects.stream, subjects.event("turn", turn))
+        first = await first_of(self.bus, subjects.stream, subjects.event("turn", turn))
         if first is None:
             raise NotFound(f"session {where} has no turn {turn}")
-        requested = _data(first)
+        requested = data_of(first)
         agent = requested.agent if isinstance(requested, t.TurnRequested) else ""
         return self._handle(org, where, turn, agent, await self._reels.cursor(subjects.partition, first.sequence))
 
@@ -150,7 +149,8 @@ class Turns(History):
         limited = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._last(subject, limited)) for subject in subjects]
-        lasts = sorted((task.result() for task in asked), key=lambda stored: stored.time_ns)[-limit:]
+        found = [last for task in asked if (last := task.result()) is not None]
+        lasts = sorted(found, key=lambda stored: stored.time_ns)[-limit:]
         async with asyncio.TaskGroup() as group:
             told = [group.create_task(self._info(last, limited)) for last in lasts]
         return [task.result() for task in told]
@@ -203,7 +203,10 @@ class Turns(History):
         return TurnHandle(self.bus, self._commands, self._reels, place, cursor, answer_timeout_s=self.answer_timeout_s)
 
     async def _session_with(self, org: str, turn: str) -> str:
-        found = [parse_event_subject(each).session for each in await self._turn_subjects(org, "*", turn)]
+        subjects = await self._turn_subjects(org, "*", turn)
+        # A start that was refused leaves a subject without a turn.
+        firsts = [await first_of(self.bus, stream_of(each), each) for each in subjects]
+        found = [parse_event_subject(first.subject).session for first in firsts if first is not None]
         if not found:
             raise NotFound(f"there is no turn {turn} in org {org}")
         if len(found) > 1:
@@ -220,22 +223,19 @@ class Turns(History):
             found += await self.bus.subjects(reel(partition), f"evt.{partition}.{org}.{session}.turn.{turn}")
         return found
 
-    async def _last(self, subject: str, limited: asyncio.Semaphore) -> Stored:
+    async def _last(self, subject: str, limited: asyncio.Semaphore) -> Stored | None:
         async with limited:
-            stored = await self.bus.last(stream_of(subject), subject)
-        if stored is None:
-            raise NotFound(f"turn {parse_event_subject(subject).key} is not in the log any more")
-        return stored
+            return await newest_of(self.bus, stream_of(subject), subject)
 
     async def _info(self, last: Stored, limited: asyncio.Semaphore) -> TurnInfo:
         where = parse_event_subject(last.subject)
         stream = stream_of(last.subject)
         async with limited:
-            first = await self.bus.next(stream, last.subject) or last
-            data = _data(last)
+            first = await first_of(self.bus, stream, last.subject) or last
+            data = data_of(last)
             ended = data if isinstance(data, t.TurnFinished) else None
             decided = data if isinstance(data, t.PlanApproved | t.PlanRejected) else None
-            requested = _data(first)
+            requested = data_of(first)
             cursor = await self._reels.cursor(where.partition, last.sequence)
         return TurnInfo(
             org=where.org,
@@ -255,13 +255,6 @@ def _own_session(org: str, owner: Owner | None) -> str:
     if owner is None:
         raise Malformed("a turn needs a session, or the owner whose session it is")
     return session_of(org, owner)
-
-
-def _data(stored: Stored) -> object:
-    try:
-        return decode_event(stored.subject, stored.body).data
-    except Malformed:
-        return None
 
 
 def _state(newest: object) -> TurnState:

@@ -175,6 +175,27 @@ async def test_a_plan_is_decided_behind_the_end_and_nobody_waits_for_another(cli
     assert types(await seen(turn, outcome.cursor)) == []
 
 
+async def test_what_was_refused_is_no_turn_and_no_end(client: Client) -> None:
+    """A refusal stands on the subject of the turn that a command is about."""
+    with pytest.raises(Refused):
+        await start(client, "refuse NO_PROVIDER", turn="t1")
+    with pytest.raises(NotFound, match="no turn t1 in org"):
+        await client.open_turn(ORG, "t1")
+    with pytest.raises(NotFound, match="has no turn t1"):
+        await client.open_turn(ORG, "t1", SESSION)
+    assert await client.turns(ORG) == []
+
+    turn = await start(client, "say hello", turn="t1")
+    end = await turn.finished()
+    with pytest.raises(Refused, match="TURN_FINISHED"):
+        await turn.interrupt()
+    assert [(info.turn, info.state) for info in await client.turns(ORG)] == [("t1", "success")]
+    again = await client.open_turn(ORG, "t1")
+    assert again.cursor == turn.cursor
+    assert types(await seen(again, end.cursor)) == ["command.refused"]
+    assert (await again.finished()).duration_ms == end.duration_ms
+
+
 async def test_calls_are_those_of_the_turn_each_once(client: Client) -> None:
     one, other = await start(client, "say one"), await start(client, "say two")
     await one.finished()
