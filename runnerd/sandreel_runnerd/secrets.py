@@ -25,8 +25,11 @@ class Secrets:
     """One for a runnerd. `sealing` is the key whose public half stands in `session.ready`; `mask` is told every value before
     anybody has it."""
 
-    def __init__(self, bus: Bus, subjects: SessionSubjects, sealing: SealingKey, mask: Mask, log: Log) -> None:
+    def __init__(
+        self, bus: Bus, subjects: SessionSubjects, sealing: SealingKey, mask: Mask, log: Log, *, boot_id: str
+    ) -> None:
         self._bus = bus
+        self._boot_id = boot_id
         self._subjects = subjects
         self._sealing = sealing
         self._mask = mask
@@ -44,7 +47,7 @@ class Secrets:
 
     async def _value(self, name: str, ref: SecretRef, exec_id: str) -> str:
         subject = self._subjects.request(ref.role, "secret")
-        body = msgspec.json.encode(AskSecret(lease=ref.lease, exec=exec_id))
+        body = msgspec.json.encode(AskSecret(lease=ref.lease, exec=exec_id, boot_id=self._boot_id))
         try:
             answer = await self._bus.request(subject, body, timeout_s=_ANSWER_WITHIN_S)
             value = self._sealing.open(msgspec.json.decode(answer, type=Secret).sealed).decode()
