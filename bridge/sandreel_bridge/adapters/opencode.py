@@ -72,10 +72,10 @@ def user_line(text: str, message_uuid: str | None) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def interrupt_line(_: str) -> bytes:
+def stop_line(_: str) -> bytes:
     return b'{"type":"interrupt"}\n'
 
 
 ADAPTER = Adapter(
-    name=NAME, launch=launch, parser=lambda _: OpenCodeLines(), way="open", say=user_line, interrupt=interrupt_line
+    name=NAME, launch=launch, parser=lambda _: OpenCodeLines(), way="open", say=user_line, stop_line=stop_line
 )

@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from sandreel_bridge.adapters.adapter import micro_usd, sentence, summed
+from sandreel_bridge.adapters.adapter import micro_usd, sentence
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
+from sandreel_core.turn import summed
 
 NAME = "opencode"
 # Messages, parts and sub-agents that are remembered: many more than are ever under way together.

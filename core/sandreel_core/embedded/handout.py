@@ -35,6 +35,7 @@ USERS: Mapping[str, int] = {
     "spawner": 0,
     "projector": 10003,
     "egress": 10003,
+    "bridge": 10003,
     "operator": 10003,
 }
 CONFIG = "sandreel.toml"
@@ -104,6 +105,7 @@ def _files(authority: Authority, password: str, dsn: str) -> dict[str, dict[str,
         },
         "projector": bus("projector") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
         "egress": bus("egress") | {CONFIG: _settings(egress={"listen": f"0.0.0.0:{EGRESS_PORT}"})},
+        "bridge": bus("bridge") | {CONFIG: _settings()},
         "operator": bus("operator") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
     }
 
