@@ -1,4 +1,4 @@
-"""When and how a message reaches an agent that is at work, and when its input may end (behaviour §4.4, §4.5). Pure.
+"""When and how a message reaches an agent that is at work (behaviour §4.4, §4.5). Pure.
 
 A message is *queued*; then *delivered*, which is written down before it is done, so that a bridge that takes over does it
 again under the same name; then *consumed*, which is seen: in what the program prints, or in what its hook leaves behind.
@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.agent import AgentItem
 from sandreel_core.contract import turn as t
+from sandreel_core.turn import Run, Turn, message_state
 
 QUIET_IDLE_S = 5.0  # behaviour §4.4, `…QUIET_IDLE_MS`
-MAX_QUEUED = 10  # behaviour §4.1: the next one is refused, QUEUE_FULL
 MAX_COMBINED_BYTES = 16_000  # of texts that travel together; a longer one travels alone
-STEERS = ".sandreel/steer"  # below the workspace; the hook of `image/agents` looks there
+STEERS = ".sandreel/steer"  # below the workspace; the hook of `image/agents` looks there, and marks what it takes
+TAKEN = "consumed."
+READ = ("started", "completed")  # what a program says of a message that it has read
 
 Posture = Literal["background", "waittool", "subagent", "none"]
 # How an agent takes what comes in mid-turn. `hooked`: over stdin when it is idle, else by its hook; `open`: over stdin at any time;
@@ -29,14 +31,16 @@ Channel = Literal["stdin", "hook", "next_turn"]
 
 _WAITS = frozenset({"TaskOutput"})
 _SUBAGENTS = frozenset({"Task", "Agent"})  # its name in the list of tools, and in the call
-_MOST = 1024  # tools, and tasks, that have not ended; of more the oldest is forgotten
 _BETWEEN = "\n\n"
 _NAMESPACE = uuid.UUID("5f1a3c1e-6f0b-5b0e-9b1d-7d7a0c2f4e61")  # ours, made once
 
 
 class Message(Struct, frozen=True):
+    """`number`: its place among the turn's, from 1."""
+
     id: str
     text: str
+    number: int = 0
 
 
 class Delivery(Struct, frozen=True):
@@ -50,59 +54,24 @@ class Delivery(Struct, frozen=True):
         return [message.id for message in self.messages]
 
 
-class Loop(Struct):
-    """What the program is doing, folded from what it says; plain data, to be kept with a checkpoint.
-
-    tools        of the main loop, that have begun and not ended: their ids, and their names
-    tasks        that go on beside it
-    result_seen  its answer is finished, and nothing of a next one was said
-    tells        it says which messages it takes, so that nothing has to be guessed from its answers
-    spoke_at_s   when the main loop last said something, on the caller's monotonic clock
-    """
-
-    spoke_at_s: float
-    tools: dict[str, str] = {}
-    tasks: dict[str, None] = {}
-    result_seen: bool = False
-    tells: bool = False
-
-    def take(self, item: AgentItem, now_s: float) -> None:
-        """One thing that it said. A task's and a sub-agent's words are no sign of life of the main loop."""
-        if isinstance(item, t.TaskStarted):
-            self.tasks[item.task_id] = None
-            _bound(self.tasks)
-            return
-        if isinstance(item, t.TaskSettled):
-            self.tasks.pop(item.task_id, None)
-            return
-        if item.parent is not None:
-            return
-        if _lifecycle(item) is not None:
-            self.tells = True  # of a message, and not of the loop
-            return
-        self.spoke_at_s = now_s
-        if isinstance(item, t.AgentResult):
-            self.result_seen = True
-            self.tools.clear()
-        elif isinstance(item, t.RunStarted | t.AgentText | t.ToolUse | Typed):
-            self.result_seen = False
-        if isinstance(item, t.ToolUse):
-            self.tools[item.tool_use_id] = item.tool_name
-            _bound(self.tools)
-        elif isinstance(item, t.ToolResult):
-            self.tools.pop(item.tool_use_id, None)
-
-
-def posture(loop: Loop, now_s: float) -> Posture:
-    """Which of the three quiet ways to be idle it is in; needs neither a result nor any other sign that it is."""
-    if now_s - loop.spoke_at_s < QUIET_IDLE_S:
+def posture(run: Run, quiet_s: float) -> Posture:
+    """Which of the three quiet ways to be idle it is in, when its main loop has said nothing for so long; needs neither a result nor
+    any other sign that it is."""
+    if quiet_s < QUIET_IDLE_S:
         return "none"
-    running = set(loop.tools.values())
-    if loop.tasks and not running:
+    running = set(run.tools.values())
+    if run.tasks and not running:
         return "background"
-    if loop.tasks and running <= _WAITS:
+    if run.tasks and running <= _WAITS:
         return "waittool"
     return "subagent" if running and running <= _SUBAGENTS else "none"
+
+
+def breaks_the_silence(item: AgentItem) -> bool:
+    """Whether it is a sign of life of the main loop: a task's and a sub-agent's words are none, nor is what becomes of a message."""
+    if isinstance(item, t.TaskStarted | t.TaskSettled) or item.parent is not None:
+        return False
+    return not isinstance(item, t.AgentRaw) or message_state(item) is None
 
 
 class Deliver(Struct, frozen=True):
@@ -113,10 +82,6 @@ class Deliver(Struct, frozen=True):
     taking_back: tuple[Message, ...] = ()
 
 
-class EndInput(Struct, frozen=True):
-    """Nothing more will be said: let the program end."""
-
-
 class Wait(Struct, frozen=True):
     """Until something happens, or for so long; None: only until something happens. `look`: see meanwhile what the hook has taken."""
 
@@ -124,31 +89,32 @@ class Wait(Struct, frozen=True):
     look: bool = False
 
 
-Step: TypeAlias = Deliver | EndInput | Wait
+Step: TypeAlias = Deliver | Wait
 
 
-def step(way: Way, loop: Loop, queued: Sequence[Message], delivered: Sequence[Delivery], now_s: float) -> Step:
-    """What is to be done now about what a person said. `queued` and what was `delivered` and not seen to be consumed, oldest first."""
-    ready = way == "open" or loop.result_seen or (way == "hooked" and posture(loop, now_s) != "none")
-    by_hook = [message for each in delivered if each.channel == "hook" for message in each.messages]
-    if way == "hooked" and queued and not ready:
+def step(way: Way, turn: Turn, quiet_s: float, *, input_open: bool = True) -> Step:
+    """What is to be done now about what a person said. When its input may end is said by `sandreel_bridge.control`: not before all of it
+    has been read.
+
+    quiet_s     since its main loop last said something
+    input_open  False: it was found that its input has ended
+    """
+    if turn.interrupting or way == "boundary":
+        return Wait()
+    queued = [of(id, turn) for id in turn.waiting if turn.messages[id].place == "queued"]
+    by_hook = [of(id, turn) for id in turn.waiting if turn.messages[id].channel == "hook"]
+    idle = turn.run.result is not None or posture(turn.run, quiet_s) != "none"
+    if input_open and (way == "open" or idle):
+        if not (waiting := [*by_hook, *queued]):
+            return Wait()
+        together, lying = combined(waiting), {message.id for message in by_hook}
+        return Deliver(Delivery(together, "stdin"), tuple(each for each in together if each.id in lying))
+    if way == "hooked" and queued:
         return Deliver(Delivery(tuple(queued), "hook"))
-    if way != "boundary" and ready and (waiting := [*by_hook, *queued]):
-        together = combined(waiting)
-        taken = {message.id for message in by_hook}
-        return Deliver(Delivery(together, "stdin"), tuple(each for each in together if each.id in taken))
-    if may_end_input(way, loop, queued, delivered):
-        return EndInput()
-    if by_hook:
-        left_s = QUIET_IDLE_S - (now_s - loop.spoke_at_s)
-        return Wait(for_s=left_s if left_s > 0 else None, look=True)
-    return Wait()
-
-
-def may_end_input(way: Way, loop: Loop, queued: Sequence[Message], delivered: Sequence[Delivery]) -> bool:
-    """Only when it has answered, nothing runs beside it, and nothing is on its way to it. What cannot reach it at all does not hold it."""
-    on_its_way = way != "boundary" and bool(queued or delivered)
-    return loop.result_seen and not loop.tasks and not on_its_way
+    if not by_hook:
+        return Wait()
+    left_s = QUIET_IDLE_S - quiet_s
+    return Wait(for_s=left_s if left_s > 0 and input_open else None, look=True)
 
 
 def combined(waiting: Sequence[Message]) -> tuple[Message, ...]:
@@ -175,54 +141,55 @@ def message_uuid(turn: str, ids: Sequence[str]) -> str:
     return str(uuid.uuid5(_NAMESPACE, "\0".join((turn, *ids))))
 
 
-def consumed(loop: Loop, item: AgentItem, turn: str, delivered: Sequence[Delivery]) -> list[str]:
-    """Which of what was delivered over stdin the program shows to have read by saying this. Ask before the loop takes it.
+def deliveries(turn: Turn) -> list[Delivery]:
+    """What was handed over and not seen to be read: together what was handed over together, oldest first."""
+    found: dict[tuple[str, ...], Delivery] = {}
+    for id in turn.waiting:
+        message = turn.messages[id]
+        if message.place == "delivered" and message.channel is not None:
+            together = (each for each in message.together if each in turn.waiting)
+            found[message.together] = Delivery(tuple(of(each, turn) for each in together), message.channel)
+    return list(found.values())
+
+
+def consumed(turn: Turn, name: str, item: AgentItem) -> list[str]:
+    """Which of what was delivered over stdin the program shows to have read by saying this.
 
     A program that tells so is believed; of another, the end of the answer that follows is the sign.
     """
-    if not (over_stdin := [each for each in delivered if each.channel == "stdin"]):
-        return []
-    if (said := _lifecycle(item)) is not None:
+    over_stdin = [each for each in deliveries(turn) if each.channel == "stdin"]
+    if isinstance(item, t.AgentRaw) and (said := message_state(item)) is not None:
         id, state = said
-        read = [each for each in over_stdin if message_uuid(turn, each.ids) == id]
-        return [id for each in read for id in each.ids] if state in ("started", "completed") else []
-    if isinstance(item, t.AgentResult) and item.parent is None and not loop.tells:
+        read = [each for each in over_stdin if message_uuid(name, each.ids) == id]
+        return [id for each in read for id in each.ids] if state in READ else []
+    if isinstance(item, t.AgentResult) and item.parent is None and not turn.run.tells:
         return [id for each in over_stdin for id in each.ids]
     return []
 
 
-def file_path(exec_id: str, order: int, message: Message) -> str:
-    """Where a message waits for the hook, below the workspace; `order` is its place among the turn's."""
-    return f"{STEERS}/{exec_id}/steer-{order:015d}-{message.id}.json"
+def folder_of(exec_id: str) -> str:
+    """Where its hook looks, below the workspace."""
+    return f"{STEERS}/{exec_id}"
 
 
-def taken_by_hook(names: Collection[str], messages: Iterable[Message]) -> list[str]:
-    """Ids of those messages whose file, by the names in the exec's folder, the hook has taken."""
-    marks = {name.rpartition(".")[0].split("-", 2)[2] for name in names if _is_mark(name)}
-    return [message.id for message in messages if message.id in marks]
+def file_name(message: Message) -> str:
+    """In that folder: the hook takes them in the order of their names."""
+    return f"steer-{message.number:015d}-{message.id}.json"
 
 
-def left_over(queued: Sequence[Message], delivered: Sequence[Delivery], names: Collection[str]) -> list[str]:
-    """When the program has ended: ids of what nobody saw it read, `names` being those in the exec's folder. It may have read
-    what it was told over stdin and not have lived to say so: over a turn's end a message is told at least once."""
-    by_hook = [message for each in delivered if each.channel == "hook" for message in each.messages]
-    taken = frozenset(taken_by_hook(names, by_hook))
-    every = [*(message.id for each in delivered for message in each.messages), *(message.id for message in queued)]
-    return [id for id in every if id not in taken]
+def taken_by_hook(names: Collection[str], turn: Turn) -> list[str]:
+    """Ids of messages that wait for the hook and that it has taken, by the names in the folder."""
+    by_hook = [of(id, turn) for id in turn.waiting if turn.messages[id].channel == "hook"]
+    return [message.id for message in by_hook if f"{TAKEN}{file_name(message)}" in names]
 
 
-def _is_mark(name: str) -> bool:
-    return name.startswith("consumed.steer-") and name.endswith(".json") and name.count("-") >= 2
+def missing_for_hook(names: Collection[str], turn: Turn) -> list[Message]:
+    """What waits for the hook by the log, and neither lies there nor was taken: whoever wrote it down did not live to do it."""
+    by_hook = [of(id, turn) for id in turn.waiting if turn.messages[id].channel == "hook"]
+    return [each for each in by_hook if not {file_name(each), f"{TAKEN}{file_name(each)}"}.intersection(names)]
 
 
-def _lifecycle(item: AgentItem) -> tuple[str, str] | None:
-    """(UUID, state) of a message, from a line that says so."""
-    payload: Any = item.payload if isinstance(item, t.AgentRaw) else None
-    if not isinstance(payload, dict) or payload.get("type") != "command_lifecycle":
-        return None
-    return str(payload.get("command_uuid")), str(payload.get("state"))
-
-
-def _bound(some: dict[str, Any]) -> None:
-    if len(some) > _MOST:
-        del some[next(iter(some))]
+def of(id: str, turn: Turn) -> Message:
+    """One of the turn's messages."""
+    message = turn.messages[id]
+    return Message(id, message.text, message.number)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandreel_bridge import steering as s
-from sandreel_bridge.steering import Deliver, Delivery, EndInput, Loop, Message, Posture, Wait
+from sandreel_bridge.control import Told, due
+from sandreel_bridge.steering import Deliver, Delivery, Message, Posture, Wait
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
+from sandreel_core.turn import Turn
 from tests.support.recordings import RECORDINGS, Recording
+from tests.support.turns import RUNNING, folded
 
-TURN = "t1"
-A, B, C = (Message(id, f"say {id}") for id in "abc")
+NAME = "t1"
+A, B, C = (Message(id, f"say {id}", number) for number, id in enumerate("abc", 1))
 
 
 def tool(id: str, name: str, parent: str | None = None) -> t.ToolUse:
@@ -48,11 +50,17 @@ def lifecycle(uuid: str, state: str) -> t.AgentRaw:
     return t.AgentRaw(source_n=1, payload={"type": "command_lifecycle", "command_uuid": uuid, "state": state})
 
 
-def loop(*items: AgentItem, at_s: float = 0.0) -> Loop:
-    found = Loop(spoke_at_s=at_s)
-    for item in items:
-        found.take(item, at_s)
-    return found
+def queued(*messages: Message) -> list[t.SteerQueued]:
+    return [t.SteerQueued(message_id=each.id, text=each.text) for each in messages]
+
+
+def handed(channel: s.Channel, *messages: Message) -> t.SteerDelivered:
+    return t.SteerDelivered(message_ids=[each.id for each in messages], channel=channel)
+
+
+def turn(*events: t.TurnEvent | AgentItem) -> Turn:
+    """One whose program runs, and of which the log says this."""
+    return folded(*RUNNING, *(each for each in events if not isinstance(each, Typed)))
 
 
 POSTURES: list[tuple[Posture, list[AgentItem]]] = [
@@ -77,71 +85,78 @@ POSTURES: list[tuple[Posture, list[AgentItem]]] = [
 
 @pytest.mark.parametrize(("expected", "items"), POSTURES)
 def test_postures_and_the_five_seconds_before_them(expected: Posture, items: list[AgentItem]) -> None:
-    found = loop(*items, at_s=100.0)
-    assert s.posture(found, 105.0) == expected
-    assert s.posture(found, 104.999999) == "none"
+    assert s.posture(turn(*items).run, 5.0) == expected
+    assert s.posture(turn(*items).run, 4.999999) == "none"
 
 
 def test_only_the_main_loop_breaks_the_silence() -> None:
-    found = loop(tool("1", "Task"))
-    for item in (task("k"), tool("2", "Bash", "1"), ended("2", "1"), text("1"), Typed("x", "1"), settled("k")):
-        found.take(item, 4.0)
-    assert s.posture(found, 5.0) == "subagent"
-    found.take(Typed("x"), 4.0)
-    assert s.posture(found, 8.999) == "none"
-    assert s.posture(found, 9.0) == "subagent"
+    others: list[AgentItem] = [task("k"), tool("2", "Bash", "1"), ended("2", "1"), text("1"), settled("k")]
+    others += [Typed("x", "1"), lifecycle("u", "queued")]
+    signs: list[AgentItem] = [tool("1", "Task"), text(), Typed("x"), result(), t.AgentRaw(source_n=1)]
+    assert not any(s.breaks_the_silence(item) for item in others)
+    assert all(s.breaks_the_silence(item) for item in signs)
 
 
 def test_a_busy_agent_hears_by_its_hook_and_an_idle_one_over_stdin() -> None:
-    busy = loop(tool("1", "Bash"))
-    assert s.step("hooked", busy, [A, B], [], 0.0) == Deliver(Delivery((A, B), "hook"))
-    idle = loop(tool("1", "Agent"))
-    assert s.step("hooked", idle, [A, B], [], 4.9) == Deliver(Delivery((A, B), "hook"))
-    assert s.step("hooked", idle, [A, B], [], 5.0) == Deliver(Delivery((A, B), "stdin"))
-    answered = loop(text(), result())
-    assert s.step("hooked", answered, [A], [], 0.0) == Deliver(Delivery((A,), "stdin"))
+    busy = turn(tool("1", "Bash"), *queued(A, B))
+    assert s.step("hooked", busy, 99.0) == Deliver(Delivery((A, B), "hook"))
+    delegating = turn(tool("1", "Agent"), *queued(A, B))
+    assert s.step("hooked", delegating, 4.9) == Deliver(Delivery((A, B), "hook"))
+    assert s.step("hooked", delegating, 5.0) == Deliver(Delivery((A, B), "stdin"))
+    answered = turn(text(), result(), *queued(A))
+    assert s.step("hooked", answered, 0.0) == Deliver(Delivery((A,), "stdin"))
+    assert s.step("hooked", answered, 0.0, input_open=False) == Deliver(Delivery((A,), "hook"))
 
 
 def test_what_lies_for_the_hook_is_taken_back_when_the_agent_is_idle() -> None:
-    found, lying = loop(tool("1", "Agent")), [Delivery((A,), "hook")]
-    assert s.step("hooked", found, [], lying, 1.0) == Wait(for_s=4.0, look=True)
-    assert s.step("hooked", found, [B], lying, 6.0) == Deliver(Delivery((A, B), "stdin"), taking_back=(A,))
-    busy = loop(tool("1", "Bash"))
-    assert s.step("hooked", busy, [], lying, 60.0) == Wait(look=True)
+    lying = turn(tool("1", "Agent"), *queued(A), handed("hook", A))
+    assert s.step("hooked", lying, 1.0) == Wait(for_s=4.0, look=True)
+    assert s.step("hooked", lying, 6.0) == Deliver(Delivery((A,), "stdin"), taking_back=(A,))
+    more = turn(tool("1", "Agent"), *queued(A, B), handed("hook", A))
+    assert s.step("hooked", more, 6.0) == Deliver(Delivery((A, B), "stdin"), taking_back=(A,))
+    busy = turn(tool("1", "Bash"), *queued(A), handed("hook", A))
+    assert s.step("hooked", busy, 60.0) == Wait(look=True)
+    read = turn(tool("1", "Agent"), *queued(A), handed("hook", A), t.SteerConsumed(message_ids=["a"]))
+    assert s.step("hooked", read, 6.0) == Wait()
 
 
 def test_an_agent_that_takes_messages_at_any_time_gets_them_at_once() -> None:
-    assert s.step("open", loop(tool("1", "Bash")), [A], [], 0.0) == Deliver(Delivery((A,), "stdin"))
-    assert s.step("open", loop(tool("1", "Bash")), [], [Delivery((A,), "stdin")], 9.0) == Wait()
+    assert s.step("open", turn(tool("1", "Bash"), *queued(A)), 0.0) == Deliver(Delivery((A,), "stdin"))
+    assert s.step("open", turn(tool("1", "Bash"), *queued(A), handed("stdin", A)), 9.0) == Wait()
+    assert s.step("open", turn(tool("1", "Bash"), *queued(A)), 0.0, input_open=False) == Wait()
 
 
-def test_what_cannot_reach_an_agent_waits_for_the_next_turn_and_does_not_hold_this_one() -> None:
-    assert s.step("boundary", loop(text()), [A], [], 9.0) == Wait()
-    assert s.step("boundary", loop(result()), [A], [], 9.0) == EndInput()
+@pytest.mark.parametrize("way", ["hooked", "open", "boundary"])
+def test_what_cannot_reach_an_agent_waits(way: s.Way) -> None:
+    interrupted = turn(tool("1", "Agent"), *queued(A), t.TurnInterrupting())
+    assert s.step(way, interrupted, 9.0) == Wait()
+    assert s.step("boundary", turn(result(), *queued(A)), 9.0) == Wait()
 
 
 @pytest.mark.parametrize(
-    ("items", "queued", "delivered", "may"),
+    ("events", "may"),
     [
-        ([], [], [], False),
-        ([text()], [], [], False),
-        ([result()], [], [], True),
-        ([result()], [A], [], False),
-        ([result()], [], [Delivery((A,), "stdin")], False),
-        ([result()], [], [Delivery((A,), "hook")], False),
-        ([task("k"), result()], [], [], False),
-        ([task("k"), result(), settled("k")], [], [], True),
-        ([result(), text()], [], [], False),
-        ([result(), t.RunStarted(source_n=1, agent="claude-code")], [], [], False),
-        ([result(), tool("1", "Bash")], [], [], False),
-        ([result(), text(parent="1")], [], [], True),
+        ([], False),
+        ([text()], False),
+        ([result()], True),
+        ([result(), *queued(A)], False),
+        ([result(), *queued(A), handed("stdin", A)], False),
+        ([result(), *queued(A), handed("hook", A)], False),
+        ([result(), *queued(A), handed("hook", A), t.SteerConsumed(message_ids=["a"])], True),
+        ([task("k"), result()], False),
+        ([task("k"), result(), settled("k")], True),
+        ([result(), text()], False),
+        ([result(), t.RunStarted(source_n=1, agent="claude-code")], False),
+        ([result(), lifecycle("u", "queued")], True),
+        ([result(), lifecycle("u", "started")], False),
+        ([result(), lifecycle("u", "completed")], True),
+        ([result(), tool("1", "Bash")], False),
+        ([result(), text(parent="1")], True),
     ],
 )
-def test_the_input_ends_only_when_nothing_is_under_way(
-    items: list[AgentItem], queued: list[Message], delivered: list[Delivery], may: bool
-) -> None:
-    assert s.may_end_input("hooked", loop(*items), queued, delivered) is may
-    assert isinstance(s.step("hooked", loop(*items), queued, delivered, 0.0), EndInput) is may
+def test_the_input_ends_only_when_nothing_is_under_way(events: list[t.TurnEvent], may: bool) -> None:
+    action, _ = due(turn(*events), Told(), at_s=0.0, holds_stdin=True, has_protocol=True)
+    assert action == ("eof" if may else None)
 
 
 def test_messages_travel_together_each_once_up_to_a_size() -> None:
@@ -153,39 +168,35 @@ def test_messages_travel_together_each_once_up_to_a_size() -> None:
 
 
 def test_a_message_has_one_uuid_whoever_sends_it() -> None:
-    assert s.message_uuid(TURN, ["a", "b"]) == s.message_uuid(TURN, ["a", "b"])
-    assert (
-        len({s.message_uuid(*each) for each in ((TURN, ["a", "b"]), (TURN, ["a"]), ("t2", ["a"]), (TURN, ["b"]))}) == 4
-    )
+    assert s.message_uuid(NAME, ["a", "b"]) == s.message_uuid(NAME, ["a", "b"])
+    different = ((NAME, ["a", "b"]), (NAME, ["a"]), ("t2", ["a"]), (NAME, ["b"]))
+    assert len({s.message_uuid(*each) for each in different}) == 4
 
 
 def test_consumption_is_what_the_program_tells() -> None:
-    over_stdin = [Delivery((A, B), "stdin"), Delivery((C,), "hook")]
-    ours = s.message_uuid(TURN, ["a", "b"])
-    found = loop(lifecycle(ours, "queued"))
-    assert s.consumed(found, lifecycle(ours, "queued"), TURN, over_stdin) == []
-    assert s.consumed(found, lifecycle(s.message_uuid(TURN, ["a"]), "started"), TURN, over_stdin) == []
-    assert s.consumed(found, lifecycle(ours, "cancelled"), TURN, over_stdin) == []
-    assert s.consumed(found, result(), TURN, over_stdin) == []
+    events = (*queued(A, B, C), handed("stdin", A, B), handed("hook", C))
+    ours = s.message_uuid(NAME, ["a", "b"])
+    telling = turn(*events, lifecycle("prompt", "started"))
+    assert s.deliveries(telling) == [Delivery((A, B), "stdin"), Delivery((C,), "hook")]
+    assert s.consumed(telling, NAME, lifecycle(ours, "queued")) == []
+    assert s.consumed(telling, NAME, lifecycle(s.message_uuid(NAME, ["a"]), "started")) == []
+    assert s.consumed(telling, NAME, lifecycle(ours, "cancelled")) == []
+    assert s.consumed(telling, NAME, result()) == []
     for state in ("started", "completed"):
-        assert s.consumed(found, lifecycle(ours, state), TURN, over_stdin) == ["a", "b"]
+        assert s.consumed(telling, NAME, lifecycle(ours, state)) == ["a", "b"]
     # Of a program that tells nothing the end of its answer is the sign.
-    assert s.consumed(loop(), text(), TURN, over_stdin) == []
-    assert s.consumed(loop(), result(), TURN, over_stdin) == ["a", "b"]
-    assert s.consumed(loop(), result(), TURN, []) == []
+    assert s.consumed(turn(*events), NAME, text()) == []
+    assert s.consumed(turn(*events), NAME, result()) == ["a", "b"]
+    assert s.consumed(turn(*queued(A)), NAME, result()) == []
 
 
 def test_what_the_hook_took_is_seen_by_the_name() -> None:
-    odd = Message("m-1_x", "say")
-    assert s.file_path("e1", 7, odd) == ".sandreel/steer/e1/steer-000000000000007-m-1_x.json"
-    names = [
-        "consumed.steer-000000000000007-m-1_x.json",
-        "steer-000000000000008-a.json",
-        "consumed.other",
-        "consumed.steer-.json",
-    ]
-    assert s.taken_by_hook(names, [odd, A]) == ["m-1_x"]
-    assert s.left_over([C], [Delivery((odd, A), "hook"), Delivery((B,), "stdin")], names) == ["a", "b", "c"]
+    odd = Message("m-1_x", "say", 1)
+    found = turn(*queued(odd, A, B), handed("hook", odd, A, B))
+    assert s.file_name(odd) == "steer-000000000000001-m-1_x.json"
+    names = {"consumed.steer-000000000000001-m-1_x.json", "steer-000000000000002-a.json", "consumed.other"}
+    assert s.taken_by_hook(names, found) == ["m-1_x"]
+    assert [each.id for each in s.missing_for_hook(names, found)] == ["b"]
 
 
 CLAUDE = [each for each in RECORDINGS if each.agent == "claude-code"]
@@ -194,10 +205,12 @@ CLAUDE = [each for each in RECORDINGS if each.agent == "claude-code"]
 @pytest.mark.parametrize("recording", CLAUDE, ids="/".join)
 def test_in_no_recording_would_the_input_have_ended_too_early(recording: Recording) -> None:
     """After the end of input the program finishes what it has begun: a new run or a task behind it would be cut off."""
-    found, ends = Loop(spoke_at_s=0.0), None
-    for index, item in enumerate(items := recording.items()):
-        found.take(item, float(index))
-        if ends is None and isinstance(s.step("hooked", found, [], [], float(index)), EndInput):
+    items = [item for item in recording.items() if not isinstance(item, Typed)]
+    found, ends = turn(), None
+    for index, item in enumerate(items):
+        found = folded(item, turn=found)
+        action, _ = due(found, Told(), at_s=0.0, holds_stdin=True, has_protocol=True)
+        if action == "eof" and ends is None:
             ends = index
     if ends is not None and recording.name not in SEVERAL_PROMPTS:
         assert not any(isinstance(item, t.ToolUse | t.TaskStarted | t.RunStarted) for item in items[ends:])
@@ -207,17 +220,6 @@ def test_in_no_recording_would_the_input_have_ended_too_early(recording: Recordi
 
 # Whoever recorded these wrote a second message after the first answer.
 SEVERAL_PROMPTS = frozenset({"stdin_two_turns", "stdin_steer_slow", "stdin_interrupt_control"})
-
-
-def test_where_a_loop_stands_is_plain_data() -> None:
-    found = loop(tool("1", "Task"), task("k"), lifecycle("u", "queued"), at_s=3.0)
-    assert msgspec.json.decode(msgspec.json.encode(found), type=Loop) == found
-
-
-def test_what_never_ends_does_not_grow_without_bound() -> None:
-    found = loop(*(tool(str(number), "Bash") for number in range(3000)), *(task(str(number)) for number in range(3000)))
-    assert len(found.tools) <= 1024
-    assert len(found.tasks) <= 1024
 
 
 # What can happen around a step, as (what, how many seconds later).
@@ -232,78 +234,62 @@ _HAPPENS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(happens=_HAPPENS, way=st.sampled_from(["hooked", "open", "boundary"]))
 def test_every_message_is_read_once_or_is_left_over(happens: list[tuple[str, float]], way: Any) -> None:
     """An agent, its hook and a bridge that dies between any two of its acts, all as they please."""
-    now_s, numbers, found = 0.0, itertools.count(), Loop(spoke_at_s=0.0)
-    queued: list[Message] = []
-    delivered: list[Delivery] = []
-    lying: list[Message] = []  # for the hook
-    marks: list[str] = []
-    piped: dict[str, Delivery] = {}  # by UUID: a program takes each once
+    numbers, quiet_s, found = itertools.count(), 0.0, turn(lifecycle("prompt", "started"))
+    lying: list[str] = []  # for the hook, by their names
+    marks: set[str] = set()
+    piped: list[str] = []  # UUIDs: a program takes each once
     told: list[str] = []
-    said: list[str] = []
+    sent: list[str] = []
 
-    def forget(ids: list[str]) -> None:
-        told.extend(ids)
-        left = [Delivery(tuple(m for m in each.messages if m.id not in ids), each.channel) for each in delivered]
-        delivered[:] = [each for each in left if each.messages]
+    def say(event: t.TurnEvent) -> None:
+        nonlocal found, quiet_s
+        if isinstance(event, t.AgentEvent):
+            told.extend(read := s.consumed(found, NAME, event))
+            quiet_s = 0.0 if s.breaks_the_silence(event) else quiet_s
+            if read:
+                found = folded(t.SteerConsumed(message_ids=read), turn=found)
+        found = folded(event, turn=found)
 
     for what, later_s in happens:
-        now_s += later_s
+        quiet_s += later_s
         match what:
-            case "say" if len(queued) + sum(len(each.messages) for each in delivered) < s.MAX_QUEUED:
-                said.append(f"m{next(numbers)}")
-                queued.append(Message(said[-1], "x" * 4000))
+            case "say" if len(found.waiting) < 10:
+                sent.append(f"m{next(numbers)}")
+                say(t.SteerQueued(message_id=sent[-1], text="x" * 4000))
             case "bash" | "agent":
-                found.take(tool(f"u{next(numbers)}", what.title()), now_s)
-            case "end" if found.tools:
-                found.take(ended(next(iter(found.tools))), now_s)
+                say(tool(f"u{next(numbers)}", what.title()))
+            case "end" if found.run.tools:
+                say(ended(next(iter(found.run.tools))))
             case "task":
-                found.take(task(f"k{next(numbers)}"), now_s)
-            case "settle" if found.tasks:
-                found.take(settled(next(iter(found.tasks))), now_s)
+                say(task(f"k{next(numbers)}"))
+            case "settle" if found.run.tasks:
+                say(settled(found.run.tasks[0]))
             case "text":
-                found.take(text(), now_s)
+                say(text())
             case "result" if not piped:
-                found.take(result(), now_s)
+                say(result())
             case "hook" if lying:
-                marks.append(f"consumed.steer-000000000000001-{lying.pop(0).id}.json")
+                marks.add(f"{s.TAKEN}{lying.pop(0)}")
             case "read" if piped:
-                uuid = next(iter(piped))
-                del piped[uuid]
-                item = lifecycle(uuid, "started")
-                forget(s.consumed(found, item, TURN, delivered))
-                found.take(item, now_s)
-        if way == "hooked":
-            forget(s.taken_by_hook(marks, [m for each in delivered if each.channel == "hook" for m in each.messages]))
-        step = s.step(way, found, queued, delivered, now_s)
+                say(lifecycle(piped.pop(0), "started"))
+        if taken := s.taken_by_hook(marks, found):
+            told.extend(taken)
+            say(t.SteerConsumed(message_ids=taken))
+        step = s.step(way, found, quiet_s)
         if isinstance(step, Deliver):
-            for each in step.taking_back:
-                if each in lying:
-                    lying.remove(each)
+            lying = [name for name in lying if name not in map(s.file_name, step.taking_back)]
             if what == "die":
                 continue  # before it is written down: all is found as it was, but what was taken back
-            handed = step.delivery
-            queued[:] = [message for message in queued if message.id not in handed.ids]
-            left = [
-                Delivery(tuple(m for m in each.messages if m not in handed.messages), each.channel)
-                for each in delivered
-            ]
-            delivered[:] = [*(each for each in left if each.messages), handed]
-            if handed.channel == "hook":
-                lying.extend(handed.messages)
+            ids = step.delivery.ids
+            say(t.SteerDelivered(message_ids=ids, channel=step.delivery.channel))
+            if step.delivery.channel == "hook":
+                lying.extend(map(s.file_name, step.delivery.messages))
             else:
-                piped[s.message_uuid(TURN, handed.ids)] = handed
-        elif isinstance(step, EndInput):
-            assert not (way != "boundary" and (queued or delivered))
-            assert found.result_seen
-            assert not found.tasks
-    left_over = s.left_over(queued, delivered, marks)
-    assert sorted([*told, *left_over, *(m for m in said if m in _taken(marks) and m not in told)]) == sorted(said)
-    assert len(told) == len(set(told))
-
-
-def _taken(marks: list[str]) -> set[str]:
-    return {mark.removesuffix(".json").rpartition("-")[2] for mark in marks}
+                piped.append(s.message_uuid(NAME, ids))
+        elif step.look:
+            lying.extend(map(s.file_name, s.missing_for_hook({*lying, *marks}, found)))
+    assert sorted([*told, *found.waiting]) == sorted(sent)
