@@ -10,6 +10,7 @@ plan TEXT         proposes a plan
 die CODE          ends without a result
 sub               a sub-agent that goes on behind the first result
 env NAME          says the value's length, and whether it is the resumed conversation
+tell NAME         says the value, as a text and as a tool's input and result
 fail STATUS       the model's API refused
 """
 
@@ -120,6 +121,13 @@ class Agent:
             case "env":
                 self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
                 self.result("said")
+            case "tell":
+                value = os.environ.get(rest, "")
+                self.tool(
+                    "toolu_tell", "Bash", {"command": f"curl -H 'x-api-key: {value}'"}, json.dumps({"env": value})
+                )
+                self.text(f"it is {value}.")
+                self.result(f"told {value}")
             case "fail":
                 self.result(
                     f"API Error: {rest}", is_error=True, terminal_reason="api_error", api_error_status=int(rest)
