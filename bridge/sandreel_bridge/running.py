@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 from sandreel_bridge.adapters.adapter import Adapter, Launch
 from sandreel_bridge.attempt import Attempt
-from sandreel_bridge.control import Action, Told, due
+from sandreel_bridge.control import Action, Means, Told, due
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.launching import write_rest
 from sandreel_bridge.reading import Reading
@@ -64,9 +64,12 @@ class Running:
             action, wait_s = due(
                 self._journal.turn,
                 self._told,
+                Means(
+                    holds_stdin=self._launch.hold_stdin,
+                    has_protocol=self._adapter.stop_line is not None,
+                    steers=self._steer is not None,
+                ),
                 at_s=monotonic(),
-                holds_stdin=self._launch.hold_stdin,
-                has_protocol=self._adapter.stop_line is not None,
             )
             if action is not None:
                 await self._patiently(self._tell, action)

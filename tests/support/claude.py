@@ -3,6 +3,7 @@ the prompt says. Standard library alone; runs in a session.
 
 say TEXT          one text, and a result
 lines COUNT       so many tools, one after the other, then a result
+steps COUNT       the same, 10 ms apart
 hold [TEXT]       a text, and then nothing until it is asked to stop, is told more, or is ended
 tree              as hold, with a process of its own session that stays behind
 quiet             a result without a word
@@ -19,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from typing import Any
 
@@ -78,8 +80,9 @@ class Agent:
         )
         verb, _, rest = prompt.strip().partition(" ")
         match verb:
-            case "lines":
+            case "lines" | "steps":
                 for number in range(1, int(rest) + 1):
+                    time.sleep(0.01 if verb == "steps" else 0)
                     self.tool(f"t{number}", "Bash", {"command": f"echo {number}"}, str(number))
                 self.result("all done")
             case "hold" | "tree":

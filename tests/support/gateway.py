@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from msgspec.structs import replace
 
@@ -11,8 +12,6 @@ from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.clock import now
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import SandreelError
-
-PER_CALL = Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
 
 
 @dataclass
@@ -62,6 +61,18 @@ class MemoryGateway:
     async def live(self) -> list[KeyStanding]:
         self._check()
         return [key for key in self.keys.values() if key.live]
+
+    def age(self, seconds: float) -> list[str]:
+        """Every live key was made so long ago; their names."""
+        live = [name for name, key in self.keys.items() if key.live]
+        for name in live:
+            self.keys[name] = replace(self.keys[name], created_at=now() - timedelta(seconds=seconds))
+        return live
+
+    def plant(self, name: str, org: str, session: str, turn: str, age_s: float) -> None:
+        """A live key that nobody asked for."""
+        at = now() - timedelta(seconds=age_s)
+        self.keys[name] = KeyStanding(name=name, org=org, session=session, turn=turn, created_at=at, live=True)
 
     def _check(self) -> None:
         if self.trouble is not None:
