@@ -31,27 +31,20 @@ class Told(Struct, kw_only=True):
     cancelled_at: float | None = None
 
 
-class Means(Struct, frozen=True, kw_only=True):
-    """How the program can be told something.
+def due(
+    turn: Turn, told: Told, *, at_s: float, holds_stdin: bool, has_protocol: bool
+) -> tuple[Action | None, float | None]:
+    """(what to do now, in how many seconds to look again). Neither: only another event can change anything.
 
     holds_stdin   its input was left open for what is said later
     has_protocol  it can be asked to stop over its input
-    steers        somebody delivers the messages that wait; else they open the next turn
     """
-
-    holds_stdin: bool
-    has_protocol: bool
-    steers: bool = False
-
-
-def due(turn: Turn, told: Told, means: Means, *, at_s: float) -> tuple[Action | None, float | None]:
-    """(what to do now, in how many seconds to look again). Neither: only another event can change anything."""
     if turn.interrupting:
-        return _interrupt(told, at_s, means.holds_stdin and means.has_protocol)
+        return _interrupt(told, at_s, holds_stdin and has_protocol)
     if told.eof_at is not None:
         return _later("cancel", told.cancelled_at, told.eof_at + EOF_GRACE_S, at_s)
-    idle = turn.run.result is not None and not turn.run.tasks and not (means.steers and turn.waiting)
-    return ("eof", None) if idle and means.holds_stdin else (None, None)
+    idle = turn.run.result is not None and not turn.run.tasks and not turn.waiting
+    return ("eof", None) if idle and holds_stdin else (None, None)
 
 
 def _interrupt(told: Told, at_s: float, can_ask: bool) -> tuple[Action | None, float | None]:

@@ -18,9 +18,10 @@ from sandreel_bridge.gateway.port import Gateway, KeyTerms
 from sandreel_bridge.index import Conversation, Index
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.keys import Keys
+from sandreel_bridge.mailbox import Mailbox
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.reading import Reading
-from sandreel_bridge.running import Running, Steer, claim
+from sandreel_bridge.running import Running, claim
 from sandreel_bridge.settings import Settings
 from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.bus.port import Bus
@@ -49,7 +50,6 @@ class Tools:
     gateway: Gateway | None
     settings: Settings
     measures: BridgeMeasures
-    steer: Steer | None = None
 
 
 class Driver:
@@ -308,14 +308,17 @@ class Driver:
             await self._conversation(attempt.preparing.incarnation)
             self._tools.measures.took_over()
         found = adapter(attempt.request.agent)
+        mailbox = Mailbox(self._tools.client, self.journal, found)
         reading = Reading(
             self._tools.bus,
             self.journal,
             attempt.exec,
             lambda: found.reader(self._thread_usage),
+            heard=mailbox.heard,
             progressed=self._tools.measures.events,
         )
-        await Running(self._tools.client, self.journal, found, self._launch(), reading, self._tools.steer).run()
+        await Running(self._tools.client, self.journal, found, self._launch(), reading, mailbox).run()
+        await mailbox.settle()
         self._learn(end=reading.end, complaint=reading.complaint.strip(), home=None)
 
     async def _finish(self, status: c.TurnStatus, error: str | None) -> None:

@@ -43,6 +43,7 @@ class Reading:
     """One attempt's output. `run` until the exec has ended; then `end` says how, and all of it stands in the turn's log.
 
     fresh       a reader of a run that begins
+    heard       called with everything new that the program says, before it is appended
     progressed  called when something was appended
     """
 
@@ -53,6 +54,7 @@ class Reading:
         exec: str,
         fresh: Callable[[], Reader],
         *,
+        heard: Callable[[AgentItem], None] = lambda item: None,
         progressed: Callable[[int], None] = lambda events: None,
         now: Callable[[], float] = monotonic,
     ) -> None:
@@ -60,6 +62,7 @@ class Reading:
         self._journal = journal
         self._exec = exec
         self._fresh = fresh
+        self._heard = heard
         self._progressed = progressed
         self._now = now
         self._reader = fresh()
@@ -138,7 +141,10 @@ class Reading:
 
     async def _say(self, items: list[AgentItem]) -> None:
         for item in items:
-            if isinstance(item, Typed) or self._is_known(item.source_n):
+            if not isinstance(item, Typed) and self._is_known(item.source_n):
+                continue
+            self._heard(item)
+            if isinstance(item, Typed):
                 continue
             await self._journal.insist(item)
             self._since += 1

@@ -9,16 +9,17 @@ from typing import ParamSpec
 
 from sandreel_bridge.adapters.adapter import Adapter, Launch
 from sandreel_bridge.attempt import Attempt
-from sandreel_bridge.control import Action, Means, Told, due
+from sandreel_bridge.control import Action, Told, due
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.launching import write_rest
+from sandreel_bridge.mailbox import Mailbox
 from sandreel_bridge.reading import Reading
 from sandreel_core.bus.crew import Crew
 from sandreel_core.client import Client
 from sandreel_core.client.handle import stdin_fields
 from sandreel_core.contract.exec import Cancel, ExecCommand, Signal, WriteStdin
 from sandreel_core.contract.turn import Checkpoint
-from sandreel_core.errors import Refused, SandreelError
+from sandreel_core.errors import Conflict, Refused, SandreelError
 from sandreel_core.log import Log
 
 # What could not be sent is tried again so soon.
@@ -27,23 +28,26 @@ _AGAIN_S = 1.0
 IDLE_MARK_S = 60.0
 
 P = ParamSpec("P")
-# Called whenever the turn has changed, before anything else is decided: the seam of steering. Returns in how many seconds it wants to be
-# called again (None: only when something changes).
-Steer = Callable[[Journal], Awaitable[float | None]]
 
 
 class Running:
     """One attempt, from the accepted exec to its end."""
 
     def __init__(
-        self, client: Client, journal: Journal, adapter: Adapter, launch: Launch, reading: Reading, steer: Steer | None
+        self,
+        client: Client,
+        journal: Journal,
+        adapter: Adapter,
+        launch: Launch,
+        reading: Reading,
+        mailbox: Mailbox,
     ) -> None:
         self._client = client
         self._journal = journal
         self._adapter = adapter
         self._launch = launch
         self._reading = reading
-        self._steer = steer
+        self._mailbox = mailbox
         self._attempt = Attempt.of(journal.name, journal.turn)
         self._exec = self._attempt.exec
         self._told = Told()
@@ -60,16 +64,13 @@ class Running:
         await self._patiently(write_rest, self._client, self._attempt, self._launch)
         while True:
             self._journal.changed.clear()
-            again_s = await self._steer(self._journal) if self._steer is not None else None
+            again_s = await self._attend()
             action, wait_s = due(
                 self._journal.turn,
                 self._told,
-                Means(
-                    holds_stdin=self._launch.hold_stdin,
-                    has_protocol=self._adapter.stop_line is not None,
-                    steers=self._steer is not None,
-                ),
                 at_s=monotonic(),
+                holds_stdin=self._launch.hold_stdin,
+                has_protocol=self._adapter.stop_line is not None,
             )
             if action is not None:
                 await self._patiently(self._tell, action)
@@ -80,6 +81,15 @@ class Running:
                     await self._journal.changed.wait()
             except TimeoutError:
                 continue
+
+    async def _attend(self) -> float | None:
+        try:
+            return await self._mailbox.attend()
+        except Conflict:
+            raise
+        except SandreelError as error:
+            self._log.info("messages have to wait", turn=str(self._journal.name), problem=str(error))
+            return _AGAIN_S
 
     async def _tell(self, action: Action) -> None:
         """A successor may tell it once more, which changes nothing: it is stopping already."""

@@ -16,7 +16,6 @@ from sandreel_bridge.keys import Keys
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.orchestrator import Orchestrator
 from sandreel_bridge.orphans import revoke_orphans
-from sandreel_bridge.running import Steer
 from sandreel_bridge.settings import Settings
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
@@ -43,7 +42,6 @@ class Bridge:
         command_max_age_s: float = CMD_MAX_AGE_S,
         health: Health | None = None,
         metrics: Metrics | None = None,
-        steer: Steer | None = None,
     ) -> None:
         metrics = metrics or Metrics()
         self.source = f"/bridge/{socket.gethostname()}/{new_token()}"
@@ -63,7 +61,6 @@ class Bridge:
             gateway=gateway,
             settings=settings,
             measures=self._measures,
-            steer=steer,
         )
         self._orchestrator = Orchestrator(tools, source=self.source, partitions=partitions)
         self._reactor = commands(

@@ -33,6 +33,7 @@ _REMEMBERED = 256
 
 T = TypeVar("T")
 Place = Literal["queued", "delivered", "consumed", "requeued"]
+Channel = Literal["stdin", "hook", "next_turn"]
 
 
 def evolve(phase: Phase, event_type: str) -> Phase:
@@ -40,11 +41,18 @@ def evolve(phase: Phase, event_type: str) -> Phase:
     return TRANSITIONS.get(event_type, {}).get(phase, phase)
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """One that was sent while the turn ran, and how far it has come."""
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One that was sent while the turn ran, and how far it has come.
+
+    number    its place among them, from 1
+    channel   how it was handed over; `together`: the ids of all that were handed over with it, its own among them
+    """
 
     text: str
     place: Place = "queued"
+    number: int = 1
+    channel: Channel | None = None
+    together: tuple[str, ...] = ()
 
 
 class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +61,8 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     said      it has said or done something: its turn is not empty
     result    the newest one, None once it goes on behind it
     plan      what it proposed last, if it has done nothing since
-    tools     uses whose result has not come: names, by id
+    tells     it says which messages it has read (`message_state`)
+    tools     uses by the agent itself whose result has not come: names, by id
     tasks     what it began beside its answer, and is not settled
     source_n  ordinal of the exec's event from which the newest agent event was read; `at_source` events came from that one
     """
@@ -63,6 +72,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent_session_id: str | None = None
     thread_usage: c.Usage | None = None
     plan: str | None = None
+    tells: bool = False
     tools: dict[str, str] = {}
     tasks: tuple[str, ...] = ()
     source_n: int = 0
@@ -174,10 +184,12 @@ def fold(turn: Turn, event: Envelope) -> Turn:
 def _steered(turn: Turn, data: c.TurnEvent) -> Turn:
     match data:
         case c.SteerQueued():
-            queued = Message(text=data.text)
+            number = 1 + max((each.number for each in turn.messages.values()), default=0)
+            queued = Message(text=data.text, number=number)
             return replace(turn, messages=_newest(turn.messages | {data.message_id: queued}))
         case c.SteerDelivered():
-            return _moved(turn, data.message_ids, "delivered")
+            together = tuple(data.message_ids)
+            return _moved(turn, together, "delivered", channel=data.channel, together=together)
         case c.SteerConsumed():
             return _moved(turn, data.message_ids, "consumed")
         case c.SteerRequeued():
@@ -185,8 +197,8 @@ def _steered(turn: Turn, data: c.TurnEvent) -> Turn:
     return turn
 
 
-def _moved(turn: Turn, ids: Iterable[str], place: Place) -> Turn:
-    moved = {id: replace(turn.messages[id], place=place) for id in ids if id in turn.messages}
+def _moved(turn: Turn, ids: Iterable[str], place: Place, **how: object) -> Turn:
+    moved = {id: replace(turn.messages[id], place=place, **how) for id in ids if id in turn.messages}
     return replace(turn, messages=turn.messages | moved)
 
 
@@ -198,7 +210,11 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
     run = replace(run, source_n=data.source_n, at_source=at_source)
     match data:
         case c.RunStarted():
-            run = replace(run, agent_session_id=data.agent_session_id or run.agent_session_id)
+            id = data.agent_session_id or run.agent_session_id
+            run = replace(run, agent_session_id=id, result=None if data.parent is None else run.result)
+        case c.AgentRaw() if (state := message_state(data)) is not None:
+            # It has begun to answer a message: what it said before is no end any more.
+            run = replace(run, tells=True, result=None if state[1] == "started" else run.result)
         case c.AgentText():
             run = replace(run, said=True, result=None if data.parent is None else run.result)
         case c.ToolUse():
@@ -214,6 +230,7 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
             run = replace(
                 run,
                 result=data,
+                tools={},
                 said=run.said or bool(data.final_text),
                 agent_session_id=data.agent_session_id or run.agent_session_id,
                 thread_usage=data.thread_usage or run.thread_usage,
@@ -223,9 +240,9 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
 
 
 def _used(run: Run, data: c.ToolUse, *, plan_mode: bool) -> Run:
-    tools = _newest(run.tools | {data.tool_use_id: data.tool_name})
     if data.parent is not None:
-        return replace(run, said=True, tools=tools)
+        return replace(run, said=True)
+    tools = _newest(run.tools | {data.tool_use_id: data.tool_name})
     plan = run.plan if plan_mode else None  # what is carried out is no proposal any more
     if data.tool_name == _PLAN_TOOL and isinstance(data.input, dict) and isinstance(data.input.get("plan"), str):
         plan = data.input["plan"]
@@ -249,6 +266,15 @@ def summed(usages: Iterable[c.Usage]) -> c.Usage:
             cost_micro_usd=(total.cost_micro_usd or 0) + (each.cost_micro_usd or 0) if priced else None,
         )
     return total
+
+
+def message_state(raw: c.AgentRaw) -> tuple[str, str] | None:
+    """(UUID, state) of a message to the program, from a line by which it says what has become of it: `queued`, `started`, `completed`,
+    `cancelled`. Claude Code has such a line, and what drives OpenCode says the same."""
+    payload = raw.payload
+    if not isinstance(payload, dict) or payload.get("type") != "command_lifecycle":
+        return None
+    return str(payload.get("command_uuid")), str(payload.get("state"))
 
 
 def derived_id(turn: str, suffix: str) -> str:

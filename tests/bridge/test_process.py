@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from sandreel_bridge import process as p
-from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, Means, Told, due
+from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, Told, due
 from sandreel_bridge.outcome import Outcome, outcome
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import Exited, Lost
@@ -123,7 +123,7 @@ def test_a_plan_of_a_turn_that_was_interrupted_is_none() -> None:
 
 
 def act(turn: Turn, told: Told, at_s: float, *, protocol: bool = True) -> tuple[str | None, float | None]:
-    return due(turn, told, Means(holds_stdin=protocol, has_protocol=protocol, steers=True), at_s=at_s)
+    return due(turn, told, at_s=at_s, holds_stdin=protocol, has_protocol=protocol)
 
 
 def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:

@@ -20,7 +20,7 @@ from sandreel_core.contract.usage import UsageReconciled
 from sandreel_core.errors import Refused
 from sandreel_core.turn import exec_of
 from tests.support.bridges import Turns, open_turns, texts, tools
-from tests.support.gateway import MemoryGateway
+from tests.support.memory_gateway import MemoryGateway
 from tests.support.system import ORG, left_of, until
 
 # Shared by the module: each test has sessions of its own.

@@ -7,7 +7,7 @@ import sys
 from sandreel_bridge.service import Bridge
 from sandreel_bridge.settings import Settings
 from sandreel_core.runtime import Role, run_role
-from tests.support.gateway import MemoryGateway
+from tests.support.memory_gateway import MemoryGateway
 
 
 async def serve(role: Role[Settings]) -> None:

@@ -23,7 +23,7 @@ from sandreel_core.contract.message import Envelope, Owner
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.turn import Turn, exec_of, fold
 from tests.support import claude
-from tests.support.gateway import MemoryGateway
+from tests.support.memory_gateway import MemoryGateway
 from tests.support.system import ORG, Site, bus_of, open_site
 
 WITHIN_S = 60.0

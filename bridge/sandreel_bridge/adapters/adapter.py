@@ -8,6 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from sandreel_bridge.adapters.reader import Parser, Reader
+from sandreel_bridge.steering import Way
 from sandreel_core.contract.exec import SecretRef
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import Malformed
@@ -64,13 +65,21 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 
 class Adapter(Struct, frozen=True, kw_only=True):
-    """One agent. `name` is what `turn.start` says; `launch` raises Malformed for what the program cannot do; `parser` gives
-    a fresh one, of a thread whose totals so far are those (None: not known). `stop_line`: the input by which it is asked to stop, under
-    an id of the request, for a program that can be asked."""
+    """One agent.
+
+    name       what `turn.start` says
+    launch     raises Malformed for what the program cannot do
+    parser     a fresh one, of a thread whose totals so far are those (None: not known)
+    way        how it takes what is said to it in mid-turn (`sandreel_bridge.steering`)
+    say        a message under its UUID, as a line of the program's input
+    stop_line  what to write there, under an id of the request, so that it stops what it is doing; None: it has to be signalled
+    """
 
     name: str
     launch: Callable[[RunSpec], Launch]
     parser: Callable[[Usage | None], Parser]
+    way: Way = "boundary"
+    say: Callable[[str, str | None], bytes] | None = None
     stop_line: Callable[[str], bytes] | None = None
 
     def reader(self, thread_usage: Usage | None = None) -> Reader:
