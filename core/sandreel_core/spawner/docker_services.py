@@ -14,6 +14,7 @@ BUS_PORT = 4222
 # Of the egress proxy, likewise; and where its settings are in its container.
 EGRESS_PORT = 3128
 EGRESS_SETTINGS = "/run/sandreel"
+GATEWAY_PORT = 8600
 HEALTH_PORT = 9400
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
