@@ -19,7 +19,17 @@ from sandreel_core.embedded import ending, pidfile
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Part, Server, Status, harmless
-from sandreel_core.embedded.place import Keys, Place, is_free, moved, moved_health, open_place, toml, write_secret
+from sandreel_core.embedded.place import (
+    Keys,
+    Place,
+    is_free,
+    keep_vault_key,
+    moved,
+    moved_health,
+    open_place,
+    toml,
+    write_secret,
+)
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import Process, cut, tail
 from sandreel_core.embedded.roster import Roster
@@ -29,8 +39,13 @@ from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavail
 from sandreel_core.log import Log
 from sandreel_core.settings import CONFIG
 
-# How each role is started. Bridge and broker come with later parts.
-ROLES = {"spawner": "sandreel_core.spawner", "projector": "sandreel_projections"}
+# How each role is started.
+ROLES = {
+    "spawner": "sandreel_core.spawner",
+    "projector": "sandreel_projections",
+    "broker": "sandreel_broker",
+    "bridge": "sandreel_bridge",
+}
 NATS, POSTGRES, EGRESS, GATEWAY = "nats", "postgres", "egress", "gateway"
 
 _PYTHON = (sys.executable, "-P", "-m")
@@ -149,20 +164,24 @@ class Stack:
 
         dsn, _ = await _together([database(), bus()])
         if wiring.embeds_egress:
-            await self._prepare_egress(wiring, exit)
-        if wiring.embeds_gateway:
+            await self._prepare_contained(EGRESS, wiring, exit)
+        if wiring.embeds_gateway and wiring.in_docker:
+            await self._prepare_contained(GATEWAY, wiring, exit)
+        elif wiring.embeds_gateway:
             self._prepare_gateway(wiring)
+        keep_vault_key(self.place.vault_key)
         wiring.write(self.place, self.place.keys(), dsn, egress=EGRESS in self.parts, gateway=GATEWAY in self.parts)
 
-    async def _prepare_egress(self, wiring: Wiring, exit: AsyncExitStack) -> None:
-        from sandreel_core.embedded.egress_container import open_egress  # noqa: PLC0415 - it loads the engine's SDK
+    async def _prepare_contained(self, name: str, wiring: Wiring, exit: AsyncExitStack) -> None:
+        from sandreel_core.embedded import role_container as contained  # noqa: PLC0415 - it loads the engine's SDK
 
-        port = self._health_port(EGRESS)
+        role = contained.egress(wiring) if name == EGRESS else contained.gateway(wiring)
+        port = self._health_port(name)
         try:
-            opened = open_egress(self.place, self.place.keys(), wiring, health_port=port)
-            self._add(EGRESS, await exit.enter_async_context(opened))
+            opened = contained.open_role(role, self.place, self.place.keys(), wiring, health_port=port)
+            self._add(name, await exit.enter_async_context(opened))
         except NotFound as error:
-            self._report(Status(EGRESS, "stopped", None, str(error)))
+            self._report(Status(name, "stopped", None, str(error)))
 
     def _prepare_gateway(self, wiring: Wiring) -> None:
         """As a process that sessions of this machine reach on loopback."""

@@ -23,6 +23,7 @@ from sandreel_core.spawner.docker_settings import BUS_ALIAS, EGRESS_ALIAS, GATEW
 
 _CREDS = "SANDREEL_BUS_CREDS_FILE"
 _HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
+_VAULT_KEY = "SANDREEL_BROKER_KEY_"
 LOOPBACK = "127.0.0.1"
 
 
@@ -138,6 +139,9 @@ class Wiring:
                 if gateway:
                     services.append(f"{service_name(keys.installation, 'gateway')}={GATEWAY_ALIAS}:{GATEWAY_PORT}")
                 tables["docker"] = tables.get("docker", {}) | {"services": services} | proxy
+        own_key = any(name.startswith(_VAULT_KEY) for name in self.environ)
+        if not own_key and not {"key_file", "key_command"} & tables.get("broker", {}).keys():
+            tables["broker"] = tables.get("broker", {}) | {"key_file": str(place.vault_key)}
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}
         own = tables.get("spawner", {})
