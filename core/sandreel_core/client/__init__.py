@@ -15,9 +15,11 @@ from sandreel_core.client.once import Once, OneShot
 from sandreel_core.client.result import Result
 from sandreel_core.client.sessions import ExecInfo, SessionInfo
 from sandreel_core.client.settings import ClientSettings
+from sandreel_core.messages import ChatMessage
 
 __all__ = [
     "Changed",
+    "ChatMessage",
     "Client",
     "ClientSettings",
     "Ended",
