@@ -42,7 +42,7 @@ async def test_a_turn_is_shown_as_text_tools_and_what_it_cost(shell: Shell, brid
     assert without_times(done.out.decode()) == [
         "● claude-code · turn t1 · session s1",
         "> run claude-code bash_partial",
-        "· claude-code, claude-opus-5-5, conversation ce45bd9e-5694-4872-9d7a-3f1527723ec1",
+        "· claude-opus-5-5",
         "I will run it.",
         "▸ Bash echo hello-from-bash",
         "  hello-from-bash",
@@ -128,6 +128,18 @@ async def test_the_owner_has_a_session_of_their_own(shell: Shell, bridge: Bridge
     rows = (await shell.here("turn", "list", name)).out.decode().splitlines()
     assert len(rows) == 2
     assert rows[1].split()[1:4] == [name, "claude-code", "success"]
+
+
+async def test_a_turn_goes_on_from_the_newest_one(shell: Shell, bridge: Bridge) -> None:
+    nothing = await shell.here("turn", "--session", "s1", "-d", "-c", "say x")
+    assert (nothing.code, "--continue: session s1 has had no turn" in nothing.err) == (2, True)
+    await shell.here("turn", "--session", "s1", "--id", "t1", "-d", "say one")
+    await shell.here("turn", "--session", "s1", "--id", "t2", "-d", "-c", "say two")
+    await shell.here("turn", "--session", "s1", "--id", "t3", "-d", "-c", "say three")
+    found = (await shell.here("turn", "list", "--json")).objects
+    assert {each["requested"].get("conversation_id") for each in found} == {None, "t1"}
+    both = await shell.here("turn", "--session", "s1", "-d", "-c", "--conversation", "c", "x")
+    assert both.code == 2
 
 
 async def test_the_prompt_comes_from_where_it_is(shell: Shell, bridge: Bridge, tmp_path: Path) -> None:
