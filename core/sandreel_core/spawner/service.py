@@ -48,7 +48,7 @@ PULSE_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How this spawner works. `rules` names the node and the installation. `places`: an egress proxy is told whose
-    address is whose."""
+    address is whose. `roles`: those that answer commands for themselves; to all others the spawner says that there is none."""
 
     terms: BootTerms
     rules: r.Rules
@@ -57,6 +57,7 @@ class Plan:
     replicas: int = 1
     sweep_s: float = 60
     places: bool = False
+    roles: frozenset[str] = frozenset()
 
 
 class Spawner:
@@ -129,7 +130,9 @@ class Spawner:
             await desk.open(stack)
             await stack.enter_async_context(self._bus.listen("hb.*.*", self._pulse.hear))
             group.create_task(self._reactor.run(), name="commands")
-            refusals = Refusals(self._bus, SPAWNER_REFUSALS, self._journal, self._sessions, self._commands)
+            refusals = Refusals(
+                self._bus, SPAWNER_REFUSALS, self._journal, self._sessions, self._commands, roles=plan.roles
+            )
             group.create_task(refusals.run(), name="refusals")
             group.create_task(self._watch(agenda), name="watch")
             group.create_task(self._follow_changes(agenda), name="changes")
