@@ -64,6 +64,7 @@ def add(subparsers: Any) -> None:
     showing.set_defaults(run=_show)
     listing = verbs.add_parser(
         "list",
+        aliases=["ls"],
         parents=[options()],
         help="the newest turns of the org, or of a session",
         description="Print the newest turns of the org, or of a session, those last that were heard of last.",
@@ -267,14 +268,11 @@ def _fields(info: TurnInfo) -> dict[str, Any]:
 
 
 def _owner(args: argparse.Namespace) -> Owner:
-    from sandreel_core.client.owners import parse_owner
+    from sandreel_core.cli.owner import owner_of
     from sandreel_core.contract.message import Owner
 
     if args.owner is not None:
-        try:
-            return parse_owner(args.owner)
-        except Malformed as error:
-            raise Malformed(f"--owner: {error}") from error
+        return owner_of(args.owner)
     if args.session is not None:
         return Owner(type="session", id=args.session)
     return Owner(type="user", id=login())

@@ -163,7 +163,7 @@ MISTAKES = [
     (("turn", "x", "--attach", "/nowhere"), "--attach '/nowhere' is not a file"),
     (("turn", "x", "--budget", "much"), "'much' is no amount of US dollars like 5 or 0.25"),
     (("turn", "x", "--budget", "-1"), "--budget"),
-    (("turn", "x", "--owner", "ada"), "--owner: owner 'ada' is not TYPE:ID"),
+    (("turn", "x", "--owner", "ada"), "--owner 'ada' is not TYPE:ID"),
     (("turn", "x", "--session", "a.b"), "session 'a.b' is not 1 to 64 characters"),
     (("turn", "x", "--max-turns", "0"), "BAD_REQUEST"),
     (("turn", "x", "--conversation", "a b"), "BAD_REQUEST"),
@@ -236,5 +236,5 @@ async def test_turns_are_completed(shell: Shell, bridge: Bridge) -> None:
     for command in ("turn show", "steer"):
         assert await answered(shell, f"{command} {data} ") == ["alpha", "beta"]
     assert await answered(shell, f"queue {data} --session s1 b") == ["beta"]
-    assert await offered(shell, "turn ") == ["start", "show", "list"]
+    assert await offered(shell, "turn ") == ["start", "show", "list", "ls"]
     assert "claude-code" in await offered(shell, "turn --agent ")
