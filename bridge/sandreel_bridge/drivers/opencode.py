@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 START_S = 60.0  # 8 s were seen at one CPU, and 15 beside others
 PROBE_S = 1.0  # a request that comes before the server is ready may never be answered
@@ -262,16 +262,26 @@ def run(chosen: argparse.Namespace, server: Server) -> None:
             conversation.say(message)
 
 
+class _Ended(Exception):
+    """By SIGTERM."""
+
+
+def _end(*_: object) -> NoReturn:
+    raise _Ended
+
+
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--dir", "--agent", "--model"):
         parser.add_argument(name, required=True)
     parser.add_argument("--resume")
     chosen = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end)
     server = Server(chosen.dir)
     try:
         run(chosen, server)
+    except _Ended:
+        return 128 + signal.SIGTERM
     except (Failure, OSError, ValueError, http.client.HTTPException) as failure:
         sys.stderr.write(f"opencode: {failure}\n")
         return 1
@@ -281,4 +291,6 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # a thread may wait for input still, and an interpreter that ends under it complains
