@@ -98,6 +98,7 @@ LOG = Account(
         # For sessions.
         *(Export("evt.*.*.*.exec.*"), Export("evt.*.*.*.workspace"), Export("evt.*.*.*.command"), Export("hb.*.*")),
         *(Export("req.spawner.*.*.*"), Export("req.broker.*.*.secret"), Export("req.bridge.*.*.secret")),
+        Export("req.broker.*.*.lease"),
         # For platform services. Exports must not overlap: sessions import less of the last one.
         *(Export("cmd.*.*.*.*"), Export(f"{DOOR}.*.>"), Export(_PULL, stream=True)),
     ),
@@ -111,6 +112,7 @@ SESSIONS = Account(
         *(Import("evt.*.*.*.exec.*", "LOG"), Import("evt.*.*.*.workspace", "LOG"), Import("evt.*.*.*.command", "LOG")),
         *(Import("hb.*.*", "LOG"), Import("req.spawner.*.*.*", "LOG")),
         *(Import("req.broker.*.*.secret", "LOG"), Import("req.bridge.*.*.secret", "LOG")),
+        Import("req.broker.*.*.lease", "LOG"),
         Import(_PULL_CMD, "LOG", local=f"{FEED}.*"),
     ),
 )
@@ -141,7 +143,10 @@ BROKER = User(
     "broker",
     "LOG",
     "grants, leases and revokes credentials",
-    publish=("evt.*.*.*.credential", "evt.*.*.*.command", "dead.>", *_READ, *_ENSURE, "$JS.ACK.CMD.>"),
+    publish=(
+        *("evt.*.*.*.credential", "evt.*.*.*.command", "dead.>", "req.runnerd.*.*.forget"),
+        *(*_READ, *_ENSURE, "$JS.ACK.CMD.>"),
+    ),
     subscribe=(INBOX, "req.broker.*.*.*"),
     responds=True,
 )
@@ -214,6 +219,7 @@ SESSION = User(
         *("evt.{partition}.{org}.{session}.command", "hb.{org}.{session}"),
         *("req.spawner.{org}.{session}.feed", "req.spawner.{org}.{session}.log", "req.spawner.{org}.{session}.renew"),
         *("req.broker.{org}.{session}.secret", "req.bridge.{org}.{session}.secret"),
+        "req.broker.{org}.{session}.lease",
         f"{FEED}.{{feed}}",
     ),
     subscribe=(INBOX, "req.runnerd.{org}.{session}.*"),
@@ -221,7 +227,7 @@ SESSION = User(
     max_subscriptions=64,
 )
 
-# What may be asked of a runnerd; `drain`, `lift` and `hold` are the spawner's.
+# What may be asked of a runnerd; `drain`, `lift` and `hold` are the spawner's, `forget` is the broker's.
 _ASK = ("health", "keys", "list_files", "read_file", "write_file", "delete_file", "fetch_file")
 # Readers at a time, by one connection: one subscription each.
 _READERS = 4096

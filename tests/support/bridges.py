@@ -18,7 +18,7 @@ from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope, Owner
 from sandreel_core.turn import Turn, fold
 from tests.support import claude
-from tests.support.gateway import MemoryGateway
+from tests.support.memory_gateway import MemoryGateway
 from tests.support.system import ORG, Site, bus_of, open_site
 
 WITHIN_S = 60.0

@@ -3,6 +3,7 @@
 up.lock          held (flock) by the `sandreel up` that runs here, with its pid
 keys.json        ports and the installation's name, made once                      0600
 identity/        keys and credentials of NATS' users (embedded/authority.py)       0700
+vault.key        in identity/: opens the vault of credentials; the broker's, and `sandreel credential`'s      0600
 client.toml      where the stack is, for clients and the command line              0600
 roles.toml       the same for the roles                                            0600
 nats/ postgres/  the servers' own; as root they belong to users that no session uses
@@ -12,6 +13,7 @@ logs/ run/       of the roles: log files, pid files; run/parts.json is every par
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -58,6 +60,7 @@ class Place:
         self.client = data / CLIENT_FILE
         self.roles = data / "roles.toml"
         self.identity = data / "identity"
+        self.vault_key = self.identity / "vault.key"
         self.nats = data / "nats"
         self.postgres = data / "postgres"
         self.state = data / "state"
@@ -172,6 +175,13 @@ def write_secret(path: Path, text: str) -> None:
         whole.replace(path)
     except OSError as error:
         raise Misconfigured(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from error
+
+
+def keep_vault_key(path: Path) -> None:
+    """A key-encryption key for the vault (`sandreel_broker.keyring`), where there is none. Raises Misconfigured."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_secret(path, f"{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:

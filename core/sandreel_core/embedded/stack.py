@@ -19,7 +19,7 @@ from sandreel_core.embedded import ending
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Part, Server, Status, harmless
-from sandreel_core.embedded.place import Keys, Place, is_free, moved, moved_health, open_place
+from sandreel_core.embedded.place import Keys, Place, is_free, keep_vault_key, moved, moved_health, open_place
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import Process, cut, tail
 from sandreel_core.embedded.roster import Roster
@@ -28,8 +28,13 @@ from sandreel_core.embedded.wiring import Wiring, health_variable
 from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
-# How each role is started. The broker comes with a later part.
-ROLES = {"spawner": "sandreel_core.spawner", "projector": "sandreel_projections", "bridge": "sandreel_bridge"}
+# How each role is started.
+ROLES = {
+    "spawner": "sandreel_core.spawner",
+    "projector": "sandreel_projections",
+    "broker": "sandreel_broker",
+    "bridge": "sandreel_bridge",
+}
 NATS, POSTGRES, EGRESS = "nats", "postgres", "egress"
 
 _PYTHON = (sys.executable, "-P", "-m")
@@ -149,6 +154,7 @@ class Stack:
         dsn, _ = await _together([database(), bus()])
         if wiring.embeds_egress:
             await self._prepare_egress(wiring, exit)
+        keep_vault_key(self.place.vault_key)
         wiring.write(self.place, self.place.keys(), dsn, egress=EGRESS in self.parts)
 
     async def _prepare_egress(self, wiring: Wiring, exit: AsyncExitStack) -> None:

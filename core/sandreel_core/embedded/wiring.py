@@ -22,6 +22,7 @@ from sandreel_core.spawner.docker_settings import BUS_ALIAS, EGRESS_ALIAS, Docke
 
 _CREDS = "SANDREEL_BUS_CREDS_FILE"
 _HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
+_VAULT_KEY = "SANDREEL_BROKER_KEY_"
 LOOPBACK = "127.0.0.1"
 
 
@@ -126,6 +127,9 @@ class Wiring:
                     services.append(f"{service_name(keys.installation, 'egress')}={EGRESS_ALIAS}:{EGRESS_PORT}")
                     proxy = {"proxy": f"http://{EGRESS_ALIAS}:{EGRESS_PORT}"}
                 tables["docker"] = tables.get("docker", {}) | {"services": services} | proxy
+        own_key = any(name.startswith(_VAULT_KEY) for name in self.environ)
+        if not own_key and not {"key_file", "key_command"} & tables.get("broker", {}).keys():
+            tables["broker"] = tables.get("broker", {}) | {"key_file": str(place.vault_key)}
         tables["bus"] = roles
         tables["postgres"] = {"dsn": dsn}
         own = tables.get("spawner", {})
