@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandreel_bridge.measures import BRIDGE
 from sandreel_broker.measures import BROKER
 from sandreel_core.bus.measures import BUS, COMMANDS
 from sandreel_core.egress.measures import EGRESS
@@ -17,11 +18,12 @@ from sandreel_projections.measures import PROJECTOR
 PAGE = Path(__file__).with_name("metrics.md")
 GROUPS: dict[str, tuple[Family, ...]] = {
     "Every role": (*PROCESS, *BUS),
-    "Roles that answer commands (the spawner, the broker)": COMMANDS,
+    "Roles that answer commands (spawner, broker, bridge)": COMMANDS,
     "The spawner: sessions, recorders, streams": SPAWNER,
     "The projector": PROJECTOR,
     "The broker: leases": BROKER,
     "The egress proxy": EGRESS,
+    "The bridge": BRIDGE,
 }
 
 

@@ -150,6 +150,18 @@ BROKER = User(
     subscribe=(INBOX, "req.broker.*.*.*"),
     responds=True,
 )
+BRIDGE = User(
+    "bridge",
+    "LOG",
+    "drives agent turns: has sessions made, starts and steers their programs, writes what they say, keeps their keys",
+    publish=(
+        *("evt.*.*.*.turn.*", "evt.*.*.*.usage", "evt.*.*.*.command", "dead.>", "turn.>", "beat.bridge.*"),
+        *("cmd.spawner.*.*.*", "cmd.runnerd.*.*.*", "cmd.bridge.*.*.*", "req.runnerd.*.*.*", "req.gateway.*.*.*"),
+        *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.TURNS", "$JS.ACK.CMD.>"),
+    ),
+    subscribe=(INBOX, "req.bridge.*.*.*", "beat.bridge.*"),
+    responds=True,
+)
 OPERATOR = User(
     "operator",
     "LOG",
@@ -247,7 +259,7 @@ def platform(rights: Iterable[Right]) -> User:
     )
 
 
-USERS = (SPAWNER, PROJECTOR, BROKER, EGRESS, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
+USERS = (SPAWNER, PROJECTOR, BROKER, BRIDGE, EGRESS, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
 """Those of an installation: one of each, with credentials of its own."""
 TEMPLATES = (BOOTSTRAP, SESSION, COMMAND, FOLLOW)
 """Those that are made for one session or one organisation."""

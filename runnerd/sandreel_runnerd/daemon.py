@@ -31,6 +31,7 @@ from sandreel_runnerd.heartbeat import beat
 from sandreel_runnerd.host import Host
 from sandreel_runnerd.lease_socket import lend
 from sandreel_runnerd.leases import Leases
+from sandreel_runnerd.mask import Mask
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
 from sandreel_runnerd.programs import Programs
@@ -85,8 +86,11 @@ class Daemon:
         self._feed: Feed
         self._execs: Execs
         self._answers: Answers
-        sealing = None if passport is None else passport.sealing
-        self._leases = None if sealing is None else Leases(bus, self._subjects, sealing, now=now)
+        self._mask = Mask()
+        self._secrets = self._leases = None
+        if passport is not None:
+            self._secrets = Secrets(bus, self._subjects, passport.sealing, self._mask, log, boot_id=settings.boot_id)
+            self._leases = Leases(bus, self._subjects, passport.sealing, self._mask, log, now=now)
         self._vitals = Vitals(bus, settings, self._activity)
 
     def end(self) -> None:
@@ -174,9 +178,8 @@ class Daemon:
             boot_marker=marker(settings),
             base_env=dict(os.environ),
             children=self._children,
-            secrets=None
-            if self._passport is None
-            else Secrets(self._bus, subjects, self._passport.sealing, boot_id=settings.boot_id),
+            mask=self._mask,
+            secrets=self._secrets,
             programs=programs,
         )
         async with outbox.running(), asyncio.TaskGroup() as group, Crew() as crew:

@@ -19,6 +19,8 @@ from sandreel_core.contract.lease import AskLease, Lease
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed
 from sandreel_core.keys import SealingKey
+from sandreel_core.log import Log
+from sandreel_runnerd.mask import MIN_VALUE_BYTES, Mask
 
 # The broker answers within 9 s, or says that it could not.
 ANSWER_WITHIN_S = 10.0
@@ -46,13 +48,16 @@ class _Kept(Struct, frozen=True):
 
 
 class Leases:
-    """One for a runnerd. `sealing` is the key whose public half stands in `session.ready`; `clock_s` is monotonic."""
+    """One for a runnerd. `sealing` is the key whose public half stands in `session.ready`; `mask` is told every value before
+    anybody has it; `clock_s` is monotonic."""
 
     def __init__(
         self,
         bus: Bus,
         subjects: SessionSubjects,
         sealing: SealingKey,
+        mask: Mask,
+        log: Log,
         *,
         now: Callable[[], datetime],
         clock_s: Callable[[], float] = time.monotonic,
@@ -60,6 +65,8 @@ class Leases:
         self._bus = bus
         self._subject = subjects.request("broker", "lease")
         self._sealing = sealing
+        self._mask = mask
+        self._log = log
         self._now = now
         self._clock_s = clock_s
         self._kept: OrderedDict[object, _Kept] = OrderedDict()
@@ -68,7 +75,7 @@ class Leases:
 
     async def lease(self, ask: AskLease, group: int) -> Given:
         """`group`: the asker's process group. Raises what the broker answers (Refused, NotFound: nothing is granted for
-        that place), Unserved, Unavailable, Malformed for an answer that was not sealed for this session."""
+        that place; or more than can be masked), Unserved, Unavailable, Malformed for an answer that was not sealed for this session."""
         operation = (ask.slug, ask.git, ask.resource, ask.exec, group)
         kept = self._kept.get(operation)
         if kept is not None and kept.until_s > self._clock_s():
@@ -80,6 +87,8 @@ class Leases:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Malformed("the broker's answer is no lease") from error
         given = Given(lease, self._sealing.open(lease.sealed))
+        if not self._mask.add(given.value):
+            self._log.warning("a value is too short to be masked", slug=lease.slug, min_bytes=MIN_VALUE_BYTES)
         if self._forgotten.get(lease.slug) == before.get(lease.slug):
             self._keep(operation, given)
         return given

@@ -36,6 +36,7 @@ USERS: Mapping[str, int] = {
     "projector": 10003,
     "broker": 10003,
     "egress": 10003,
+    "bridge": 10003,
     "operator": 10003,
 }
 CONFIG = "sandreel.toml"
@@ -113,6 +114,7 @@ def _files(authority: Authority, password: str, dsn: str) -> dict[str, dict[str,
         "broker": bus("broker")
         | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"}, broker={"key_file": _BROKER_KEY})},
         "egress": bus("egress") | {CONFIG: _settings(egress={"listen": f"0.0.0.0:{EGRESS_PORT}"})},
+        "bridge": bus("bridge") | {CONFIG: _settings()},
         "operator": bus("operator") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
     }
 

@@ -28,8 +28,13 @@ from sandreel_core.embedded.wiring import Wiring, health_variable
 from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
 
-# How each role is started. The bridge comes with a later part.
-ROLES = {"spawner": "sandreel_core.spawner", "projector": "sandreel_projections", "broker": "sandreel_broker"}
+# How each role is started.
+ROLES = {
+    "spawner": "sandreel_core.spawner",
+    "projector": "sandreel_projections",
+    "broker": "sandreel_broker",
+    "bridge": "sandreel_bridge",
+}
 NATS, POSTGRES, EGRESS = "nats", "postgres", "egress"
 
 _PYTHON = (sys.executable, "-P", "-m")

@@ -59,7 +59,7 @@ class Settings(Section, frozen=True, kw_only=True):
     sweep_s: Annotated[float, Meta(ge=0.05)] = 60
     late_s: Annotated[float, Meta(ge=0.1)] = 15
     bubblewrap: Literal["auto", "on", "off"] = "auto"
-    roles: tuple[Literal["broker", "bridge"], ...] = ("broker",)
+    roles: tuple[Literal["broker", "bridge"], ...] = ("broker", "bridge")
     default_user: Ids = "65534:65534"
     agent_user: Ids = "10001:10001"
     runnerd_nats_urls: tuple[NatsUrl, ...] = ()
