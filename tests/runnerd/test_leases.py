@@ -26,6 +26,7 @@ from sandreel_core.keys import SealingKey, seal
 from sandreel_core.log import Log
 from sandreel_runnerd.lease_socket import MAX_CONNECTIONS, lend
 from sandreel_runnerd.leases import KEPT_S, Leases
+from sandreel_runnerd.mask import Mask
 from sandreel_runnerd.programs import ROOT, Programs
 
 SUBJECTS = SessionSubjects("acme", "one")
@@ -41,6 +42,7 @@ class Broker:
     def __init__(self) -> None:
         self.bus = MemoryBus()
         self.sealing = SealingKey()
+        self.mask = Mask()
         self.asked: list[AskLease] = []
         self.value = VALUE.encode()
         self.fields: dict[str, Any] = {}
@@ -70,7 +72,7 @@ class Broker:
 
     def leases(self, clock_s: Any = None) -> Leases:
         more = {} if clock_s is None else {"clock_s": clock_s}
-        return Leases(self.bus, SUBJECTS, self.sealing, now=now, **more)
+        return Leases(self.bus, SUBJECTS, self.sealing, self.mask, Log("test"), now=now, **more)
 
 
 @pytest.fixture
@@ -202,7 +204,7 @@ async def test_no_lease_is_said_in_one_line(broker: Broker, error: Exception, sa
 
 async def test_without_a_broker_that_is_said(broker: Broker) -> None:
     bus = MemoryBus()
-    leases = Leases(bus, SUBJECTS, broker.sealing, now=now)
+    leases = Leases(bus, SUBJECTS, broker.sealing, broker.mask, Log("test"), now=now)
     async with lend(leases, "1-1", MARKER, Log("test")) as programs:
         assert programs is not None
         code, _, err = await run(programs, "sandreel-credential", "get", "github")
