@@ -238,7 +238,7 @@ async def test_a_revocation_and_a_lease_exclude_each_other(session: Session, vau
             return opened
 
     slow, issuer = Slow(), FakeIssuer()
-    async with broker_on(session.bus, slow, issuer):  # type: ignore[arg-type]
+    async with broker_on(session.bus, slow, issuer):
         for slug in ("github", "app"):
             await grant(session, slug)
             asking = asyncio.ensure_future(session.ask(slug))
@@ -301,7 +301,7 @@ async def test_a_vault_that_is_away_gives_no_lease_and_loses_no_grant(session: S
 
             return fail
 
-    async with broker_on(session.bus, Away()):  # type: ignore[arg-type]
+    async with broker_on(session.bus, Away()):
         await grant(session)
         with pytest.raises(Unavailable):
             await session.ask()

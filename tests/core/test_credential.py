@@ -40,6 +40,7 @@ def leased(id: str, *, slug: str = "github", turn: str | None = None) -> c.Lease
 def test_a_grant_is_made_once_and_leases_end_with_a_revocation() -> None:
     granted = m.decide(m.Credentials(), c.Grant(slug="github"), TERMS)
     assert granted == c.Granted(slug="github")
+    assert isinstance(granted, c.Granted)
     state = fold(granted, leased("l-2"), leased("l-1"))
     assert m.decide(state, c.Grant(slug="github"), TERMS) is None
     assert m.decide(state, c.Grant(slug="github", expires_at=LATER), TERMS) == c.Granted(

@@ -177,7 +177,7 @@ async def test_a_program_gets_a_value_and_the_broker_hears_who_asks(broker: Brok
 async def test_only_execs_of_this_boot_are_answered(broker: Broker) -> None:
     async with lending(broker) as programs:
         for wrong in ({"marker": "ours/acme/one/1-2"}, {"exec": None}, {"exec": "not a name"}):
-            code, out, err = await run(programs, "sandreel-credential", "get", "github", **wrong)  # type: ignore[arg-type]
+            code, out, err = await run(programs, "sandreel-credential", "get", "github", **wrong)
             assert (code, out, "NO_EXEC" in err) == (1, "", True)
         place = Path(programs.environment({})["SANDREEL_LEASES"]).parent
         assert place.stat().st_mode & 0o777 == 0o700
