@@ -12,6 +12,7 @@ die CODE          ends without a result
 sub               a sub-agent that goes on behind the first result
 work              a tool that ends when its hook has heard something (as image/agents has it), which it then says
 delegate [TEXT]   calls a sub-agent that never comes back
+sh COMMAND        runs it, says what it printed and how it ended
 env NAME          says the value's length, and whether it is the resumed conversation
 fail STATUS       the model's API refused
 """
@@ -138,6 +139,10 @@ class Agent:
                 )
                 self.text("it is found")
                 self.result("it is found")
+            case "sh":
+                done = subprocess.run(["sh", "-c", rest], capture_output=True, text=True)
+                self.text(f"{done.stdout}{done.stderr}({done.returncode})")
+                self.result("done")
             case "env":
                 self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
                 self.result("said")
