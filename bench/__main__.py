@@ -15,6 +15,7 @@ from bench import (
     crowd,
     egress,
     latency,
+    leases,
     masking,
     output,
     reading,
@@ -46,6 +47,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "egress": egress.egress,
     "adapter": adapter.adapter,
     "masking": masking.masking,
+    "leases": leases.leases,
 }
 
 
