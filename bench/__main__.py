@@ -22,6 +22,7 @@ from bench import (
     rebuild,
     starting,
     tail,
+    turn,
     views,
 )
 from bench.figure import Figure, keep, table
@@ -46,6 +47,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "crowd": crowd.crowd,
     "egress": egress.egress,
     "adapter": adapter.adapter,
+    "turn": turn.turns,
     "masking": masking.masking,
     "leases": leases.leases,
 }

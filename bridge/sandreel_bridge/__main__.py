@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from sandreel_bridge.gateway.client import GatewayClient
 from sandreel_bridge.service import Bridge
 from sandreel_bridge.settings import Settings
 from sandreel_core.runtime import Role, run_role
@@ -14,7 +15,7 @@ async def serve(role: Role[Settings]) -> None:
     bridge = Bridge(
         role.bus,
         role.settings,
-        None,
+        GatewayClient(role.bus) if role.settings.gateway_url else None,
         partitions=role.installation.partitions,
         replicas=role.installation.replicas,
         command_max_age_s=role.installation.cmd_max_age_s,

@@ -262,7 +262,8 @@ class Driver:
         """An interrupt that is in the log before the key is given out wins: then no exec starts."""
         await self.journal.catch_up()
         turn = self.journal.turn
-        if turn.interrupting or turn.phase != "requested" or turn.preparing is None or turn.preparing.exec != exec:
+        starts = turn.phase != "finished" and not turn.accepted and not turn.interrupting
+        if not starts or turn.preparing is None or turn.preparing.exec != exec:
             return None
         home = await sandbox.look(self._tools.client, self._name)
         return home.session.public_keys.get("seal")
