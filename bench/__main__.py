@@ -8,7 +8,21 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from bench import adapter, analyst, as_of, crowd, egress, latency, output, reading, rebuild, starting, tail, views
+from bench import (
+    adapter,
+    analyst,
+    as_of,
+    crowd,
+    egress,
+    latency,
+    masking,
+    output,
+    reading,
+    rebuild,
+    starting,
+    tail,
+    views,
+)
 from bench.figure import Figure, keep, table
 from bench.rig import Rig, rig
 
@@ -31,6 +45,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "crowd": crowd.crowd,
     "egress": egress.egress,
     "adapter": adapter.adapter,
+    "masking": masking.masking,
 }
 
 

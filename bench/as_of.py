@@ -13,6 +13,7 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import SessionSubjects
+from sandreel_runnerd.tally import Tally
 
 EVENTS = 10_000
 EXECS = 20
@@ -62,10 +63,12 @@ async def _write(rig: Rig, subjects: SessionSubjects, exec_id: str, events: int,
     """What runnerd would, at the pace of the server."""
     lines = events - (3 if ends else 2)
     log: list[x.ExecEvent] = [x.Accepted(boot_id="1-1"), x.Started(argv=["print"], cwd="/workspace", pid=7)]
-    log += [
-        x.Output(stream="stdout", line=n, count=1, text=f"line {n} of {lines}".ljust(99, ".") + "\n", eol=True)
-        for n in range(1, lines + 1)
-    ]
+    tally = Tally()
+    for n in range(1, lines + 1):
+        text = f"line {n} of {lines}".ljust(99, ".") + "\n"
+        log.append(block := x.Output(stream="stdout", line=n, count=1, text=text, eol=True))
+        if (progress := tally.add(block)) is not None:
+            log.append(progress)
     if ends:
         log.append(x.Exited(exit_code=0, reason="exited", duration_ms=1, lines={"stdout": lines}))
     subject = subjects.exec(exec_id)

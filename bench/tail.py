@@ -21,7 +21,9 @@ SESSIONS = 50
 LINES_PER_S = 20_000
 SECONDS = 10
 BURSTS_PER_S = 8
-# Bursts of lines at a steady pace; each line says when it was written. All begin at the same time.
+# Bursts of lines at a steady pace; each line says when it was written. All begin at the same time. They end a while after their
+# last line: 50 interpreters that end within an eighth of a second take two cores for longer than that, and it is the
+# last lines that would tell of it, more than one in a hundred.
 JOB = """
 import os, sys, time
 begin, rate, count, burst, phase = map(float, sys.argv[1:6]); number = 0
@@ -30,6 +32,7 @@ for i in range(int(count)):
     at = b'%.6f' % time.time()
     os.write(1, b''.join(b'%d ' % (number + j) + at + b' ' + b'.' * 60 + b'\\n' for j in range(int(burst))))
     number += int(burst)
+time.sleep(2)
 """
 
 

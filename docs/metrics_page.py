@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandreel_bridge.gateway.measures import GATEWAY
+from sandreel_bridge.measures import BRIDGE
+from sandreel_broker.measures import BROKER
 from sandreel_core.bus.measures import BUS, COMMANDS
 from sandreel_core.egress.measures import EGRESS
 from sandreel_core.metrics import Family
@@ -16,10 +19,13 @@ from sandreel_projections.measures import PROJECTOR
 PAGE = Path(__file__).with_name("metrics.md")
 GROUPS: dict[str, tuple[Family, ...]] = {
     "Every role": (*PROCESS, *BUS),
-    "Roles that answer commands (the spawner)": COMMANDS,
+    "Roles that answer commands (spawner, broker, bridge)": COMMANDS,
     "The spawner: sessions, recorders, streams": SPAWNER,
     "The projector": PROJECTOR,
+    "The broker: leases": BROKER,
     "The egress proxy": EGRESS,
+    "The gateway": GATEWAY,
+    "The bridge": BRIDGE,
 }
 
 
@@ -108,6 +114,18 @@ ALERTS = (
         "max(sandreel_egress_connections_open / sandreel_egress_connections_max) > 0.9",
         "1m",
         "Sessions are about to get no connection: raise [egress] max_connections, or run another proxy.",
+    ),
+    Alert(
+        "SandreelUsageUnrecorded",
+        "max(sandreel_gateway_usage_unrecorded) > 0",
+        "1m",
+        "Model calls wait to be recorded: NATS does not take them, and at [gateway] max_unrecorded none passes.",
+    ),
+    Alert(
+        "SandreelCallsUnpriced",
+        "increase(sandreel_gateway_unpriced_total[10m]) > 0",
+        "0m",
+        "Calls whose cost is not known: a model without a price, or replies that were cut.",
     ),
     Alert("SandreelOutputHeld", "max(sandreel_runnerd_held) > 0", "1m", "A stream is nearly full, and jobs wait."),
     Alert(

@@ -1,4 +1,4 @@
-"""Whether an image is fit for sessions: `python image/conformance.py IMAGE [--full]`, also for an image of your own.
+"""Whether an image is fit for sessions: `python image/conformance.py IMAGE [--agents | --full]`, also for an image of your own.
 
 Everything is tried as a session has it: as its user, under a read-only root, with no capability and no network, a tmpfs at /tmp.
 One line a check; the exit code is 1 when one failed. What needs a bus (runnerd ready, PID 1) is in tests/image.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 # The users of the profiles (design §6).
 USERS = ("65534:65534", "10001:10001")
@@ -36,7 +36,7 @@ class Check(NamedTuple):
 
 # A model that refuses every request at once: an agent starts, asks it, and ends with its error.
 _MODEL = "http://127.0.0.1:8080"
-_SERVE_MODEL = f"""
+_SERVE_MODEL = """
 cat > $TMPDIR/model.py <<'END'
 import http.server
 class Refuses(http.server.BaseHTTPRequestHandler):
@@ -45,12 +45,13 @@ class Refuses(http.server.BaseHTTPRequestHandler):
         self.send_response(400)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
-        self.wfile.write(b'{{"error": {{"message": "no such model", "type": "invalid_request_error", "code": 400}}}}')
+        self.wfile.write(b'{"error": {"message": "no such model", "type": "invalid_request_error", "code": 400}}')
     do_GET = do_POST
 http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Refuses).serve_forever()
 END
-curl -so /dev/null {_MODEL} || python3 $TMPDIR/model.py < /dev/null > /dev/null 2>&1 &
-until curl -so /dev/null {_MODEL}; do sleep 0.1; done
+answers() { (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null; }
+answers || python3 $TMPDIR/model.py < /dev/null > /dev/null 2>&1 &
+until answers; do sleep 0.1; done
 """
 
 SLIM = (
@@ -64,6 +65,15 @@ SLIM = (
     Check("bill of materials", "python3 -c 'import json; print(json.load(open(\"/usr/share/sandreel/sbom.cdx.json\"))[\"bomFormat\"])'", "CycloneDX"),
 )  # fmt: skip
 
+# What the image with Claude Code and OpenCode has, and the full one as well.
+AGENTS = (
+    Check("git", "cd $TMPDIR && git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && git log --oneline", "first"),
+    Check("claude in bypass mode", _SERVE_MODEL + f"echo hello | ANTHROPIC_BASE_URL={_MODEL} ANTHROPIC_AUTH_TOKEN=x CLAUDE_CODE_MAX_RETRIES=0 claude -p --output-format stream-json --verbose --dangerously-skip-permissions || true", '"permissionMode":"bypassPermissions"'),
+    Check("opencode in bypass mode", _SERVE_MODEL + f"OPENCODE_DISABLE_AUTOUPDATE=1 OPENCODE_DISABLE_MODELS_FETCH=1 OPENCODE_DISABLE_LSP_DOWNLOAD=1 OPENCODE_DISABLE_SHARE=1 OPENCODE_DISABLE_DEFAULT_PLUGINS=1 OPENCODE_CONFIG_CONTENT='{{\"model\":\"p/m\",\"small_model\":\"p/m\",\"autoupdate\":false,\"share\":\"disabled\",\"permission\":{{\"*\":\"allow\"}},\"provider\":{{\"p\":{{\"npm\":\"@ai-sdk/openai-compatible\",\"name\":\"P\",\"options\":{{\"baseURL\":\"{_MODEL}/v1\",\"apiKey\":\"k\"}},\"models\":{{\"m\":{{\"name\":\"M\"}}}}}}}}}}' opencode run --format json --title t hello < /dev/null || true", '"error"'),
+    Check("claude's managed settings", "python3 -c 'import json, os; hooks = json.load(open(\"/etc/claude-code/managed-settings.json\"))[\"hooks\"]; assert {\"PreToolUse\", \"PostToolUse\", \"Stop\"} == set(hooks); assert all(os.access(each[\"command\"].split()[0], os.X_OK) for kind in hooks.values() for of in kind for each in of[\"hooks\"])'"),
+    Check("hooks", "echo '{}' | SANDREEL_EXEC_ID=e /usr/local/lib/sandreel/steer post && echo '{}' | /usr/local/lib/sandreel/plan-gate", '"deny"'),
+)  # fmt: skip
+
 FULL = (
     Check("python", "python --version && python -m pip --version", "pip "),
     Check("a package of the session's own", 'cd && mkdir -p own && printf "[project]\\nname=\\"own\\"\\nversion=\\"1\\"\\n" > own/pyproject.toml && python -m site --user-site', "/workspace/.home/.local/"),
@@ -72,7 +82,6 @@ FULL = (
     Check("npx", "npx --version"),
     Check("bun", "bun -e 'console.log(6 * 7)'", "42"),
     Check("uv", "uv venv -q --offline $TMPDIR/venv && $TMPDIR/venv/bin/python -c 'print(6 * 7)'", "42"),
-    Check("git", "cd $TMPDIR && git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && git log --oneline", "first"),
     Check("gh", "gh --version", "gh version"),
     Check("ripgrep", "echo needle > $TMPDIR/hay && rg needle $TMPDIR/hay", "needle"),
     Check("fd", "touch $TMPDIR/found.me && fd found.me $TMPDIR", "found.me"),
@@ -80,37 +89,38 @@ FULL = (
     Check("curl", "curl --version", "https"),
     Check("procps", "ps -e && pgrep -f . | head -1", "PID"),
     Check("chromium", "chromium --headless --no-sandbox --disable-gpu --dump-dom 'data:text/html,<p>it%20starts' 2>/dev/null", "it starts"),
-    Check("claude in bypass mode", _SERVE_MODEL + f"echo hello | ANTHROPIC_BASE_URL={_MODEL} ANTHROPIC_AUTH_TOKEN=x CLAUDE_CODE_MAX_RETRIES=0 claude -p --output-format stream-json --verbose --dangerously-skip-permissions || true", '"permissionMode":"bypassPermissions"'),
     Check("codex in bypass mode", _SERVE_MODEL + f"codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -c model=m -c model_provider=p -c model_providers.p.name=p -c 'model_providers.p.base_url=\"{_MODEL}/v1\"' -c 'model_providers.p.wire_api=\"responses\"' -c model_providers.p.request_max_retries=0 -c model_providers.p.stream_max_retries=0 -c analytics.enabled=false -c check_for_update_on_startup=false --disable plugins hello < /dev/null || true", '"turn.failed"'),
     Check("gemini in bypass mode", _SERVE_MODEL + f"mkdir -p ~/.gemini && echo '{{\"security\":{{\"auth\":{{\"selectedType\":\"gemini-api-key\"}}}},\"privacy\":{{\"usageStatisticsEnabled\":false}}}}' > ~/.gemini/settings.json && GEMINI_API_KEY=x GOOGLE_GEMINI_BASE_URL={_MODEL} GEMINI_CLI_NO_RELAUNCH=true gemini -o stream-json --approval-mode yolo --skip-trust -m gemini-2.5-flash -p hello < /dev/null || true", '"init"'),
-    Check("opencode in bypass mode", _SERVE_MODEL + f"OPENCODE_DISABLE_AUTOUPDATE=1 OPENCODE_DISABLE_MODELS_FETCH=1 OPENCODE_DISABLE_LSP_DOWNLOAD=1 OPENCODE_DISABLE_SHARE=1 OPENCODE_DISABLE_DEFAULT_PLUGINS=1 OPENCODE_CONFIG_CONTENT='{{\"model\":\"p/m\",\"small_model\":\"p/m\",\"autoupdate\":false,\"share\":\"disabled\",\"permission\":{{\"*\":\"allow\"}},\"provider\":{{\"p\":{{\"npm\":\"@ai-sdk/openai-compatible\",\"name\":\"P\",\"options\":{{\"baseURL\":\"{_MODEL}/v1\",\"apiKey\":\"k\"}},\"models\":{{\"m\":{{\"name\":\"M\"}}}}}}}}}}' opencode run --format json --title t hello < /dev/null || true", '"error"'),
     Check("agents in the bill of materials", "jq -r '.components[].purl' /usr/share/sandreel/sbom.cdx.json", "pkg:npm/%40anthropic-ai/claude-code@"),
-    Check("claude's managed settings", "jq -e '.hooks.PreToolUse and .hooks.PostToolUse and .hooks.Stop' /etc/claude-code/managed-settings.json && jq -r '.hooks[][].hooks[].command' /etc/claude-code/managed-settings.json | cut -d' ' -f1 | xargs -n1 test -x"),
-    Check("hooks", "echo '{}' | SANDREEL_EXEC_ID=e /usr/local/lib/sandreel/steer post && echo '{}' | /usr/local/lib/sandreel/plan-gate", '"deny"'),
 )  # fmt: skip
 
 # Which of the Dockerfile's `ARG …_VERSION` each program answers with.
+PINNED_AGENTS = {"OPENCODE_VERSION": "opencode --version", "CLAUDE_CODE_VERSION": "claude --version"}
 PINNED = {
+    **PINNED_AGENTS,
     "UV_VERSION": "uv --version",
     "BUN_VERSION": "bun --version",
     "NODE_WHEEL_VERSION": "node --version",
     "PLAYWRIGHT_MCP_VERSION": "playwright-mcp --version",
     "GEMINI_CLI_VERSION": "gemini --version",
     "CODEX_VERSION": "codex --version",
-    "OPENCODE_VERSION": "opencode --version",
-    "CLAUDE_CODE_VERSION": "claude --version",
 }
 
 # One call of the MCP server: a page, and what is on it.
 _PAGE = "data:text/html,<title>Seen</title><h1>a%20page</h1>"
 
 
-def checks(*, full: bool, dockerfile: Path | None = None) -> list[Check]:
+Fit = Literal["slim", "agents", "full"]
+
+
+def checks(fit: Fit, *, dockerfile: Path | None = None) -> list[Check]:
     """`dockerfile` None: its versions are not looked at (an image of somebody's own)."""
-    found = [*SLIM, *(FULL if full else ())]
-    if full and dockerfile is not None:
+    more: dict[Fit, tuple[Check, ...]] = {"slim": (), "agents": AGENTS, "full": (*AGENTS, *FULL)}
+    found = [*SLIM, *more[fit]]
+    if fit != "slim" and dockerfile is not None:
         pinned: Mapping[str, str] = dict(re.findall(r"^ARG (\w+_VERSION)=(\S+)$", dockerfile.read_text(), re.MULTILINE))
-        found += [Check(f"{line.split()[0]} is the pinned one", line, pinned[name]) for name, line in PINNED.items()]
+        programs = PINNED if fit == "full" else PINNED_AGENTS
+        found += [Check(f"{line.split()[0]} is the pinned one", line, pinned[name]) for name, line in programs.items()]
     return found
 
 
@@ -195,13 +205,15 @@ def _docker(*words: str) -> str:
     return done.stdout.strip()
 
 
-def conform(image: str, *, full: bool, dockerfile: Path | None, mark: str) -> Iterator[tuple[str, str | None]]:
+def conform(
+    image: str, fit: Fit, *, dockerfile: Path | None, mark: str, users: Sequence[str] = USERS
+) -> Iterator[tuple[str, str | None]]:
     """Every check as every user: its name, and why it failed."""
-    for user in USERS:
+    for user in users:
         with container(image, user, name=f"sandreel-conformance-{mark}-{user.partition(':')[0]}") as box:
-            for check in checks(full=full, dockerfile=dockerfile):
+            for check in checks(fit, dockerfile=dockerfile):
                 yield f"{user} {check.name}", box.run(check)
-            if full:
+            if fit == "full":
                 yield f"{user} playwright draws a page", box.browse()
 
 
@@ -212,11 +224,18 @@ def _tail(text: str) -> str:
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="image/conformance.py", description=__doc__)
     parser.add_argument("image")
-    parser.add_argument("--full", action="store_true", help="with all tools and agents of the full image")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument(
+        "--agents", dest="fit", action="store_const", const="agents", help="with git, Claude Code and OpenCode"
+    )
+    more.add_argument(
+        "--full", dest="fit", action="store_const", const="full", help="with all tools and agents of the full image"
+    )
+    parser.set_defaults(fit="slim")
     chosen = parser.parse_args(words)
     failed = 0
     try:
-        for name, why in conform(chosen.image, full=chosen.full, dockerfile=None, mark="hand"):
+        for name, why in conform(chosen.image, chosen.fit, dockerfile=None, mark="hand"):
             print(f"{'ok  ' if why is None else 'FAIL'}  {name}{'' if why is None else f': {why}'}", flush=True)
             failed += why is not None
     except RuntimeError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections import deque
+from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -99,10 +100,10 @@ class AsOf:
             found.assume_accepted()
 
     def take_long(
-        self, where: EventSubject, first: list[Envelope], last: list[tuple[Envelope, int, int]], accepted_ns: int
+        self, where: EventSubject, first: list[Envelope], last: Sequence[tuple[Envelope, int, int]], accepted_ns: int
     ) -> None:
-        """An exec that had ended and printed much: its first events, and of its last ones (event, sequence, time) those
-        from some place on, the end included. What it printed in all stands in its end."""
+        """An exec that had printed much: its first events, and of its last ones (event, sequence, time) those from some
+        place on. What it had printed in all stands in its end, or in the last `exec.progress` among them."""
         found = self._session(where).exec(where.key, self._last_lines)
         for event in first:
             found.take(event, 0, accepted_ns)
@@ -171,6 +172,10 @@ class _Exec:
         if isinstance(data, x.Output):
             self._printed[data.stream].add(data, time_ns)
             return
+        if isinstance(data, x.Progress):
+            for stream, printed in self._printed.items():
+                printed.lines, printed.bytes = data.lines.get(stream, 0), data.bytes.get(stream, 0)
+            return
         self._state = execs.evolve(self._state, event)
         if isinstance(data, x.Started):
             self._size = data.tty
@@ -218,11 +223,7 @@ class _Printed:
         self._kept_lines = 0
 
     def add(self, block: x.Output, time_ns: int) -> None:
-        text = block.text
-        if text is None:
-            self.bytes += execs.decoded_size(block.base64 or "")
-        else:
-            self.bytes += len(text) if text.isascii() else len(text.encode())
+        self.bytes += execs.size_bytes(block)
         self.lines += block.count
         blocks = self._blocks
         if len(blocks) == _MAX_BLOCKS:

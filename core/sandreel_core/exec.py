@@ -51,11 +51,10 @@ def evolve(state: Exec, event: Envelope) -> Exec:
     """Fold one accepted event. Never raises; what does not fit changes nothing."""
     data = event.data
     if isinstance(data, c.Output):
-        size = len(data.text.encode()) if data.text is not None else decoded_size(data.base64 or "")
         return replace(
             state,
             lines=state.lines | {data.stream: state.lines.get(data.stream, 0) + data.count},
-            bytes=state.bytes | {data.stream: state.bytes.get(data.stream, 0) + size},
+            bytes=state.bytes | {data.stream: state.bytes.get(data.stream, 0) + size_bytes(data)},
         )
     if isinstance(data, c.Gap):
         state = replace(state, gaps=state.gaps + 1)
@@ -77,6 +76,10 @@ def evolve(state: Exec, event: Envelope) -> Exec:
     return state
 
 
-def decoded_size(base64: str) -> int:
-    """How many bytes a padded base64 text stands for."""
-    return len(base64) // 4 * 3 - base64[-2:].count("=") if base64 else 0
+def size_bytes(block: c.Output) -> int:
+    """How many bytes of the stream it stands for."""
+    text = block.text
+    if text is not None:
+        return len(text) if text.isascii() else len(text.encode())
+    base64 = block.base64 or ""
+    return len(base64) // 4 * 3 - base64[-2:].count("=")

@@ -15,7 +15,7 @@ from typing import Literal
 
 from sandreel_core import __version__
 
-Kind = Literal["session", "session-slim", "runnerd", "nats", "fence", "postgres", "roles"]
+Kind = Literal["session", "session-slim", "session-agents", "runnerd", "nats", "fence", "postgres", "roles"]
 
 # What runnerd may import of core (the import rules forbid it the rest): a change of the command line is no new session image.
 _NOT_OF_RUNNERD = ("backup", "cli", "client", "embedded", "spawner")
@@ -52,7 +52,8 @@ _FENCED = tuple(f"core/sandreel_core/{name}" for name in _NOT_OF_RUNNERD)
 RECIPES: dict[Kind, Recipe] = {
     "session-slim": Recipe("image/Dockerfile", _SESSION, _FENCED, target="slim"),
     "runnerd": Recipe("image/Dockerfile", _SESSION, _FENCED, target="alone"),
-    "session": Recipe("image/Dockerfile", (*_SESSION, "image/full"), _FENCED, target="full"),
+    "session-agents": Recipe("image/Dockerfile", (*_SESSION, "image/agents"), _FENCED, target="agents"),
+    "session": Recipe("image/Dockerfile", (*_SESSION, "image/agents", "image/full"), _FENCED, target="full"),
     "nats": Recipe("image/nats/Dockerfile", ("constraints.txt", "image/nats")),
     "fence": Recipe("image/fence/Dockerfile"),
     "postgres": Recipe("image/postgres/Dockerfile", ("constraints.txt", "image/postgres")),
@@ -60,7 +61,7 @@ RECIPES: dict[Kind, Recipe] = {
         "image/roles/Dockerfile",
         (
             *("constraints.txt", "pyproject.toml", "LICENSE", "README.md", "image/roles"),
-            *("core", "runnerd", "projections", "bridge", "migrations"),
+            *("core", "runnerd", "projections", "broker", "bridge", "migrations"),
         ),
     ),
 }

@@ -98,6 +98,7 @@ LOG = Account(
         # For sessions.
         *(Export("evt.*.*.*.exec.*"), Export("evt.*.*.*.workspace"), Export("evt.*.*.*.command"), Export("hb.*.*")),
         *(Export("req.spawner.*.*.*"), Export("req.broker.*.*.secret"), Export("req.bridge.*.*.secret")),
+        Export("req.broker.*.*.lease"),
         # For platform services. Exports must not overlap: sessions import less of the last one.
         *(Export("cmd.*.*.*.*"), Export(f"{DOOR}.*.>"), Export(_PULL, stream=True)),
     ),
@@ -111,6 +112,7 @@ SESSIONS = Account(
         *(Import("evt.*.*.*.exec.*", "LOG"), Import("evt.*.*.*.workspace", "LOG"), Import("evt.*.*.*.command", "LOG")),
         *(Import("hb.*.*", "LOG"), Import("req.spawner.*.*.*", "LOG")),
         *(Import("req.broker.*.*.secret", "LOG"), Import("req.bridge.*.*.secret", "LOG")),
+        Import("req.broker.*.*.lease", "LOG"),
         Import(_PULL_CMD, "LOG", local=f"{FEED}.*"),
     ),
 )
@@ -141,8 +143,23 @@ BROKER = User(
     "broker",
     "LOG",
     "grants, leases and revokes credentials",
-    publish=("evt.*.*.*.credential", "evt.*.*.*.command", "dead.>", *_READ, *_ENSURE, "$JS.ACK.CMD.>"),
+    publish=(
+        *("evt.*.*.*.credential", "evt.*.*.*.command", "dead.>", "req.runnerd.*.*.forget"),
+        *(*_READ, *_ENSURE, "$JS.ACK.CMD.>"),
+    ),
     subscribe=(INBOX, "req.broker.*.*.*"),
+    responds=True,
+)
+BRIDGE = User(
+    "bridge",
+    "LOG",
+    "drives agent turns: has sessions made, starts and steers their programs, writes what they say, keeps their keys",
+    publish=(
+        *("evt.*.*.*.turn.*", "evt.*.*.*.usage", "evt.*.*.*.command", "dead.>", "turn.>", "beat.bridge.*"),
+        *("cmd.spawner.*.*.*", "cmd.runnerd.*.*.*", "cmd.bridge.*.*.*", "req.runnerd.*.*.*", "req.gateway.*.*.*"),
+        *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.TURNS", "$JS.ACK.CMD.>"),
+    ),
+    subscribe=(INBOX, "req.bridge.*.*.*", "beat.bridge.*"),
     responds=True,
 )
 OPERATOR = User(
@@ -151,6 +168,7 @@ OPERATOR = User(
     "a person at the command line: commands to every organisation, requests to every role, reads everything",
     publish=("cmd.*.*.*.*", "req.*.*.*.*", "egress.rules", "egress.rules.>", *_READ),
     subscribe=(INBOX, "hb.*.*"),
+    deny=("req.gateway.>",),  # who may have a key minted is the bridge's business alone
 )
 EGRESS = User(
     "egress",
@@ -162,6 +180,20 @@ EGRESS = User(
         *("$JS.API.CONSUMER.CREATE.EGRESS.*", "$JS.API.CONSUMER.INFO.EGRESS.*"),
         *("$JS.API.CONSUMER.MSG.NEXT.EGRESS.*", "$JS.API.CONSUMER.DELETE.EGRESS.*"),
     ),
+)
+GATEWAY = User(
+    "gateway",
+    "LOG",
+    "between sandboxes and model providers: says what each call used, keeps its keys and accounts, answers the bridge",
+    # Sandboxes talk to it, so it cannot read the log, and has one stream, its own.
+    publish=(
+        *("evt.*.*.*.usage", "gateway.>", "$JS.API.STREAM.INFO.GATEWAY", "$JS.API.STREAM.CREATE.GATEWAY"),
+        *("$JS.API.STREAM.UPDATE.GATEWAY", "$JS.API.STREAM.PURGE.GATEWAY", "$JS.API.STREAM.MSG.GET.GATEWAY"),
+        *("$JS.API.CONSUMER.CREATE.GATEWAY.*", "$JS.API.CONSUMER.INFO.GATEWAY.*"),
+        *("$JS.API.CONSUMER.MSG.NEXT.GATEWAY.*", "$JS.API.CONSUMER.DELETE.GATEWAY.*"),
+    ),
+    subscribe=(INBOX, "req.gateway.*.*.*"),
+    responds=True,
 )
 BACKUP = User(
     "backup",
@@ -202,6 +234,7 @@ SESSION = User(
         *("evt.{partition}.{org}.{session}.command", "hb.{org}.{session}"),
         *("req.spawner.{org}.{session}.feed", "req.spawner.{org}.{session}.log", "req.spawner.{org}.{session}.renew"),
         *("req.broker.{org}.{session}.secret", "req.bridge.{org}.{session}.secret"),
+        "req.broker.{org}.{session}.lease",
         f"{FEED}.{{feed}}",
     ),
     subscribe=(INBOX, "req.runnerd.{org}.{session}.*"),
@@ -209,7 +242,7 @@ SESSION = User(
     max_subscriptions=64,
 )
 
-# What may be asked of a runnerd; `drain`, `lift` and `hold` are the spawner's.
+# What may be asked of a runnerd; `drain`, `lift` and `hold` are the spawner's, `forget` is the broker's.
 _ASK = ("health", "keys", "list_files", "read_file", "write_file", "delete_file", "fetch_file")
 # Readers at a time, by one connection: one subscription each.
 _READERS = 4096
@@ -241,7 +274,7 @@ def platform(rights: Iterable[Right]) -> User:
     )
 
 
-USERS = (SPAWNER, PROJECTOR, BROKER, EGRESS, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
+USERS = (SPAWNER, PROJECTOR, BROKER, BRIDGE, EGRESS, GATEWAY, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
 """Those of an installation: one of each, with credentials of its own."""
 TEMPLATES = (BOOTSTRAP, SESSION, COMMAND, FOLLOW)
 """Those that are made for one session or one organisation."""

@@ -29,7 +29,10 @@ SECTIONS = (
     "bus", "postgres", "log", "spawner", "runnerd", "projections", "broker", "bridge", "gateway", "egress", "client", "docker", "stack", "health",
 )  # fmt: skip
 # Not settings: markers that sandreel sets for what it starts (contract/boot.py), and the command line's own.
-_MARKERS = (CONFIG, "SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_ORG")
+_MARKERS = (
+    *(CONFIG, "SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_LEASES", "SANDREEL_ORG", "SANDREEL_PROGRAMS"),
+    "SANDREEL_PYTHON",
+)
 _PREFIX = "SANDREEL_"
 
 GIB = 1 << 30

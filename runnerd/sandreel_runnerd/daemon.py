@@ -29,8 +29,12 @@ from sandreel_runnerd.feed import Feed
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.heartbeat import beat
 from sandreel_runnerd.host import Host
+from sandreel_runnerd.lease_socket import lend
+from sandreel_runnerd.leases import Leases
+from sandreel_runnerd.mask import Mask
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.passport import Passport
+from sandreel_runnerd.programs import Programs
 from sandreel_runnerd.root import Root
 from sandreel_runnerd.secrets import Secrets
 from sandreel_runnerd.service import Service, keep_serving
@@ -82,6 +86,11 @@ class Daemon:
         self._feed: Feed
         self._execs: Execs
         self._answers: Answers
+        self._mask = Mask()
+        self._secrets = self._leases = None
+        if passport is not None:
+            self._secrets = Secrets(bus, self._subjects, passport.sealing, self._mask, log, boot_id=settings.boot_id)
+            self._leases = Leases(bus, self._subjects, passport.sealing, self._mask, log, now=now)
         self._vitals = Vitals(bus, settings, self._activity)
 
     def end(self) -> None:
@@ -106,7 +115,8 @@ class Daemon:
                 boot = await self._present()
                 if boot is None:
                     return DECLARED_DEAD if self._dead else ENDED
-                return await self._serve(boot, root, spool)
+                async with lend(self._leases, self._settings.boot_id, marker(self._settings), self._log) as programs:
+                    return await self._serve(boot, root, spool, programs)
         finally:
             root.close()
 
@@ -141,7 +151,7 @@ class Daemon:
             await passport.take(boot.user_jwt)
         return boot
 
-    async def _serve(self, boot: Bootstrapped, root: Root, spool: Spool) -> int:
+    async def _serve(self, boot: Bootstrapped, root: Root, spool: Spool, programs: Programs | None) -> int:
         settings, subjects = self._settings, self._subjects
         files = Files(root)
         env = EnvStore(boot.env)
@@ -168,7 +178,9 @@ class Daemon:
             boot_marker=marker(settings),
             base_env=dict(os.environ),
             children=self._children,
-            secrets=Secrets(self._bus, subjects, self._passport.sealing) if self._passport is not None else None,
+            mask=self._mask,
+            secrets=self._secrets,
+            programs=programs,
         )
         async with outbox.running(), asyncio.TaskGroup() as group, Crew() as crew:
             execs = self._execs = Execs(
@@ -299,6 +311,10 @@ class Daemon:
         if self._lapse is not None:
             self._lapse.cancel()
             self._lapse = None
+
+    def forget(self, slug: str) -> None:
+        if self._leases is not None:
+            self._leases.forget(slug)
 
     async def keys(self, exec_id: str, offset: int, data: bytes, writer: str | None) -> KeysTaken:
         return await self._execs.keys(exec_id, offset, data, writer)

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sandreel_core.contract.exec import ExecEvent, Stream
 from sandreel_runnerd import terminal
-from sandreel_runnerd.lines import READ_BYTES, Lines
+from sandreel_runnerd.lines import READ_BYTES
+from sandreel_runnerd.masked import MaskedLines
 from sandreel_runnerd.pipes import Source
 from sandreel_runnerd.rate import Rate
 
@@ -20,7 +21,7 @@ class Output:
         self,
         stream: Stream,
         source: Source,
-        lines: Lines,
+        lines: MaskedLines,
         record: Callable[[ExecEvent], Awaitable[None]],
         note: Callable[[float], None],
         rate: Rate | None = None,
@@ -61,10 +62,11 @@ class Output:
             if data is None:
                 if self._budget is not None:
                     break
-                if lines.held_until is not None and now >= lines.held_until:
-                    await self._hand_over(lines.flush())
+                held_until = lines.held_until
+                if held_until is not None and now >= held_until:
+                    await self._hand_over(lines.flush(now))
                 else:
-                    await source.wait(lines.held_until)
+                    await source.wait(held_until)
                 continue
             if not data:
                 break
@@ -77,7 +79,7 @@ class Output:
             else:
                 # The record may have had room: others get their turn all the same.
                 await asyncio.sleep(0)
-        await self._hand_over(lines.end())
+        await self._hand_over(lines.end(loop.time()))
         source.close()
 
     def hold(self, hold: bool) -> None:

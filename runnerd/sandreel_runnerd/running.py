@@ -19,6 +19,7 @@ from sandreel_runnerd.memory import oom_kills
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.steering import Steering
 from sandreel_runnerd.streams import Streams
+from sandreel_runnerd.tally import Tally
 
 STEP_BACK_AFTER_S = 0.01
 # Of the event loop, until what was recorded is on its socket: the record's, the pipeline's, the connection's.
@@ -74,10 +75,11 @@ class RunningExec:
         self._oom_kills_before: int | None = None
         self._child: Child | None = None
         self._group: Group | None = None
-        self._streams = Streams(start, self._record)
+        self._streams = Streams(start, host.mask, self._record)
         self._steering = Steering(self._life, self._streams, self._record, attended)
         self._begun = asyncio.Event()
         self._recording = asyncio.Lock()
+        self._tally = Tally()
         self._concluding = False
 
     async def prepare(self, store: Mapping[str, str]) -> None:
@@ -217,8 +219,9 @@ class RunningExec:
             message="another process took its exit status" if unknown else None,
             oom=outcome.oom,
             duration_ms=round((left.result() - begun_at) * 1000),
-            lines={output.stream: output.lines.lines for output in self._streams.outputs},
-            bytes={output.stream: output.lines.bytes for output in self._streams.outputs},
+            lines={output.stream: output.lines.recorded.lines for output in self._streams.outputs},
+            bytes={output.stream: output.lines.recorded.bytes for output in self._streams.outputs},
+            masked=any(output.lines.masked for output in self._streams.outputs),
             cpu_ms=ending.cpu_ms,
             max_rss_bytes=ending.max_rss_bytes,
             leftovers=outcome.leftovers,
@@ -248,6 +251,8 @@ class RunningExec:
             if self._concluding:
                 raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
             await self._recorder.record(event, command=command)
+            if isinstance(event, c.Output) and (progress := self._tally.add(event)) is not None:
+                await self._recorder.record(progress)
 
     def _step_back(self, child: Child) -> None:
         if not child.released:

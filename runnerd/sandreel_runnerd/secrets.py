@@ -14,18 +14,26 @@ from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.environment import is_admissible, is_denied
 from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.keys import SealingKey
+from sandreel_core.log import Log
+from sandreel_runnerd.mask import MIN_VALUE_BYTES, Mask
 
 # The broker appends `credential.leased` before it answers, and asks its vault.
 _ANSWER_WITHIN_S = 10.0
 
 
 class Secrets:
-    """One for a runnerd. `sealing` is the key whose public half stands in `session.ready`."""
+    """One for a runnerd. `sealing` is the key whose public half stands in `session.ready`; `mask` is told every value before
+    anybody has it."""
 
-    def __init__(self, bus: Bus, subjects: SessionSubjects, sealing: SealingKey) -> None:
+    def __init__(
+        self, bus: Bus, subjects: SessionSubjects, sealing: SealingKey, mask: Mask, log: Log, *, boot_id: str
+    ) -> None:
         self._bus = bus
+        self._boot_id = boot_id
         self._subjects = subjects
         self._sealing = sealing
+        self._mask = mask
+        self._log = log
 
     async def values(self, refs: Mapping[str, SecretRef], exec_id: str) -> dict[str, str]:
         """Every value, by the variable's name; all or none. Raises Refused(SECRET_UNAVAILABLE), which names the variable
@@ -39,7 +47,7 @@ class Secrets:
 
     async def _value(self, name: str, ref: SecretRef, exec_id: str) -> str:
         subject = self._subjects.request(ref.role, "secret")
-        body = msgspec.json.encode(AskSecret(lease=ref.lease, exec=exec_id))
+        body = msgspec.json.encode(AskSecret(lease=ref.lease, exec=exec_id, boot_id=self._boot_id))
         try:
             answer = await self._bus.request(subject, body, timeout_s=_ANSWER_WITHIN_S)
             value = self._sealing.open(msgspec.json.decode(answer, type=Secret).sealed).decode()
@@ -54,6 +62,14 @@ class Secrets:
             raise _refused(name, f"the {ref.role} does not give it{code}") from None
         if not is_admissible(name, value):
             raise _refused(name, f"a variable cannot have it: no NUL, at most {MAX_SECRET_BYTES} bytes")
+        try:
+            masked = self._mask.add(value.encode())
+        except Refused as full:
+            raise _refused(name, full.message) from None
+        if not masked:
+            self._log.warning(
+                "a value is too short to be masked", exec=exec_id, variable=name, min_bytes=MIN_VALUE_BYTES
+            )
         return value
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from sandreel_core.bus.port import Bus, Handler
 from sandreel_core.contract import requests as r
+from sandreel_core.contract.lease import Forget
 from sandreel_core.contract.workspace import FileDeleted, FileWritten, WorkspaceEvent
 from sandreel_core.errors import Malformed, Refused, Unavailable
 from sandreel_core.log import Log
@@ -35,6 +36,7 @@ class Duties(Protocol):
     def lift(self) -> None: ...
     def hold(self, hold: bool) -> None: ...
     async def keys(self, exec_id: str, offset: int, data: bytes, writer: str | None) -> r.KeysTaken: ...
+    def forget(self, slug: str) -> None: ...
 
 
 class Service:
@@ -66,6 +68,7 @@ class Service:
             "lift": self._lift,
             "hold": self._hold,
             "keys": self._keys,
+            "forget": self._forget,
             "list_files": self._list,
             "read_file": self._read,
             "write_file": self._write,
@@ -83,6 +86,10 @@ class Service:
 
     async def _lift(self, subject: str, body: bytes) -> bytes:
         self._duties.lift()
+        return msgspec.json.encode(r.Done())
+
+    async def _forget(self, subject: str, body: bytes) -> bytes:
+        self._duties.forget(_decoded(body, Forget).slug)
         return msgspec.json.encode(r.Done())
 
     async def _hold(self, subject: str, body: bytes) -> bytes:

@@ -12,6 +12,8 @@ from sandreel_core.errors import Refused
 from sandreel_runnerd import terminal
 from sandreel_runnerd.input import Input
 from sandreel_runnerd.lines import Lines
+from sandreel_runnerd.mask import Mask
+from sandreel_runnerd.masked import MaskedLines
 from sandreel_runnerd.output import Output
 from sandreel_runnerd.pipes import Sink, Source
 from sandreel_runnerd.process import Recipe, Spawned
@@ -23,8 +25,9 @@ KEYS_NOTED_EVERY_S = 0.5
 class Streams:
     """Made with its exec, and opened when the process is there; `record` takes what is to be told of them."""
 
-    def __init__(self, start: c.Start, record: Callable[[c.ExecEvent], Awaitable[None]]) -> None:
+    def __init__(self, start: c.Start, mask: Mask, record: Callable[[c.ExecEvent], Awaitable[None]]) -> None:
         self._start = start
+        self._mask = mask
         self._record = record
         self._spawned: Spawned | None = None
         self._input: Input | None = None
@@ -49,7 +52,7 @@ class Streams:
         ]
         for stream, fd, max_bytes in pipes:
             if fd is not None:
-                lines = Lines(stream, hold=recipe.tty is None, max_bytes=max_bytes)
+                lines = MaskedLines(Lines(stream, hold=recipe.tty is None, max_bytes=max_bytes), self._mask)
                 self.outputs.append(Output(stream, Source(fd), lines, self._record, note, rate, self._throttle))
         self.hold(self._holding)
         if spawned.stdin is not None:

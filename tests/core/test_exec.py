@@ -96,6 +96,8 @@ def test_the_fold_is_total(events: list[Event]) -> None:
         state = m.evolve(state, at(n, payload))
 
 
-@given(st.binary(max_size=50))
-def test_decoded_size(data: bytes) -> None:
-    assert m.decoded_size(base64.b64encode(data).decode()) == len(data)
+@given(st.binary(max_size=50), st.text(max_size=50))
+def test_the_size_of_a_block(data: bytes, text: str) -> None:
+    encoded = base64.b64encode(data).decode()
+    assert m.size_bytes(x.Output(stream="stdout", line=1, count=0, base64=encoded)) == len(data)
+    assert m.size_bytes(x.Output(stream="stdout", line=1, count=0, text=text)) == len(text.encode())

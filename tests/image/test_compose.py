@@ -144,7 +144,7 @@ async def a_service_gets_credentials(project: Project, org: str, session: str) -
 
 def test_services_are_hardened(project: Project) -> None:
     found = project.services()
-    assert set(found) == {"keys", "nats", "postgres", "migrate", "spawner", "projector", "egress"}
+    assert set(found) == {"keys", "nats", "postgres", "migrate", "spawner", "projector", "broker", "bridge", "egress"}
     for name, each in found.items():
         host = each["HostConfig"]
         assert host["ReadonlyRootfs"], name
@@ -156,7 +156,7 @@ def test_services_are_hardened(project: Project) -> None:
         assert has_socket == (name == "spawner")
         if name not in ("keys", "spawner"):
             assert each["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
-        if name in ("nats", "postgres", "spawner", "projector", "egress"):
+        if name in ("nats", "postgres", "spawner", "projector", "broker", "bridge", "egress"):
             assert each["State"]["Health"]["Status"] == "healthy", name
 
 
@@ -188,6 +188,8 @@ def test_no_secret_stands_in_what_the_engine_shows(project: Project) -> None:
         "migrate": {f"{PROJECT}_projector-secrets"},
         "spawner": {f"{PROJECT}_spawner-secrets"},
         "projector": {f"{PROJECT}_projector-secrets"},
+        "broker": {f"{PROJECT}_broker-secrets"},
+        "bridge": {f"{PROJECT}_bridge-secrets"},
         "egress": {f"{PROJECT}_egress-secrets"},
     }
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -41,18 +41,22 @@ def has(kind: Kind) -> bool:
 
 slim = pytest.param("session-slim", marks=needs("session-slim", "nats"))
 full = pytest.param("session", marks=[needs("session", "nats"), pytest.mark.full_image])
+SLIM = pytest.param("session-slim", "slim", conformance.USERS, marks=needs("session-slim"), id="slim")
+# Agents run as the agent profile's user.
+AGENTS = pytest.param("session-agents", "agents", conformance.USERS[1:], marks=needs("session-agents"), id="agents")
+FULL = pytest.param("session", "full", conformance.USERS, marks=[needs("session"), pytest.mark.full_image], id="full")
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", [slim, full])
-def test_every_tool_answers_as_its_user(kind: Kind) -> None:
-    found = conformance.conform(image(kind), full=kind == "session", dockerfile=DOCKERFILE, mark=OURS)
+@pytest.mark.parametrize(("kind", "fit", "users"), [SLIM, AGENTS, FULL])
+def test_every_tool_answers_as_its_user(kind: Kind, fit: conformance.Fit, users: Sequence[str]) -> None:
+    found = conformance.conform(image(kind), fit, dockerfile=DOCKERFILE, mark=OURS, users=users)
     assert [f"{name}: {why}" for name, why in found if why is not None] == []
 
 
 def test_what_is_no_session_image_is_found_out(bare_image: str) -> None:
     failed = {
-        name for name, why in conformance.conform(bare_image, full=False, dockerfile=None, mark=f"wrong-{OURS}") if why
+        name for name, why in conformance.conform(bare_image, "slim", dockerfile=None, mark=f"wrong-{OURS}") if why
     }
     assert "65534:65534 runnerd" in failed
     assert "10001:10001 name of the user" in failed

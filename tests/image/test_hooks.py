@@ -1,4 +1,4 @@
-"""Claude's hooks of the full image: a plan waits for a person, and what a person says meanwhile is handed over once."""
+"""Claude's hooks of the images with agents: a plan waits for a person, and what a person says meanwhile is handed over once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-HOOKS = Path(__file__).parents[2] / "image" / "full" / "usr" / "local" / "lib" / "sandreel"
+HOOKS = Path(__file__).parents[2] / "image" / "agents" / "usr" / "local" / "lib" / "sandreel"
 
 
 class Steer:
@@ -73,10 +74,31 @@ def test_a_helper_of_the_agent_hears_nothing(steer: Steer) -> None:
     assert steer.names() == ["steer"]
 
 
-def test_a_message_delivered_another_way_is_taken_and_not_said(steer: Steer) -> None:
-    steer.say(1, "a", "")
-    assert steer.run("post") == ""
-    assert steer.names() == ["consumed.steer"]
+def test_of_hooks_that_run_together_one_gets_a_message(steer: Steer) -> None:
+    for order in range(20):
+        steer.say(order, f"m{order}", "x")
+    with ThreadPoolExecutor(4) as together:
+        heard = [json.loads(said) for said in together.map(lambda _: steer.run("post"), range(4)) if said]
+    ids = [
+        id
+        for each in heard
+        for id in each["hookSpecificOutput"]["additionalContext"].split("]")[0].split("ids=")[1].split(",")
+    ]
+    assert sorted(ids) == sorted(f"m{order}" for order in range(20))
+
+
+def test_what_nobody_hears_is_there_again(steer: Steer) -> None:
+    steer.say(1, "a", "x")
+    with Path("/dev/full").open("w") as nowhere:
+        done = subprocess.run(
+            [sys.executable, "-IS", steer.program, "post"],
+            input=b"{}",
+            stdout=nowhere,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"SANDREEL_EXEC_ID": "e1"},
+        )
+    assert done.returncode == 0
+    assert steer.names() == ["steer"]
 
 
 def test_a_file_that_is_not_whole_yet_keeps_its_name(steer: Steer) -> None:
@@ -87,14 +109,33 @@ def test_a_file_that_is_not_whole_yet_keeps_its_name(steer: Steer) -> None:
 
 
 def test_what_does_not_fit_waits_for_the_next_time(steer: Steer) -> None:
-    steer.say(1, "a", "x" * 15_000)
-    steer.say(2, "b", "y" * 2_000)
-    assert "ids=a]" in steer.run("post")
-    assert "ids=b]" in steer.run("post")
-    long = steer.say(3, "c", "z" * 20_000)
+    for letter, most in (("x", 9_000), ("€", 16_000 // 3)):
+        steer.say(1, "a", letter * (most - 1000))
+        steer.say(2, "b", letter * 1000)  # too many, with the empty line between the two
+        assert "ids=a]" in steer.run("post")
+        assert "ids=b]" in steer.run("post")
+        steer.say(3, "c", letter * (most - 1000))
+        steer.say(4, "d", letter * 998)
+        assert "ids=c,d]" in steer.run("post")
+
+
+@pytest.mark.parametrize("letter", ["z", "ä", "€", "𝄞"])
+@pytest.mark.parametrize("before", ["", "q", "qq", "qqq"])
+def test_what_is_too_long_is_cut_between_characters_and_says_where_the_rest_is(
+    steer: Steer, letter: str, before: str
+) -> None:
+    text = before + letter * 9_001
+    steer.say(1, "a", text)
     said = json.loads(steer.run("post"))["hookSpecificOutput"]["additionalContext"]
-    assert said.count("z") == 16_000
-    assert not long.exists()
+    heard = said.partition("\n\n")[2]
+    begun, _, remark = heard.partition("\n[cut here")
+    assert text.startswith(begun)
+    assert len(said) < 10_000
+    assert 16_000 - 4 < len(heard.encode()) <= 16_000 or len(heard) == 9_000
+    whole = json.loads(Path(remark.rpartition(" in ")[2].removesuffix("]")).read_text())
+    assert whole == {"id": "a", "text": text}
+    steer.say(2, "b", letter * min(9_000, 16_000 // len(letter.encode())))
+    assert "cut here" not in steer.run("post")
 
 
 @pytest.mark.parametrize(("payload", "exec_id"), [("no json", "e1"), ({}, "../e1"), ({}, ""), ({}, "another")])

@@ -14,6 +14,7 @@ import pytest
 
 from sandreel_core.contract import exec as c
 from sandreel_core.errors import Denied, Refused
+from sandreel_core.exec import size_bytes
 from sandreel_runnerd import leftovers
 from tests.support.children import BOOT, bash, python, ran, running
 
@@ -39,6 +40,26 @@ async def test_started_is_first_exited_is_last_and_both_streams_are_recorded(tmp
     assert exited.cpu_ms is not None
     assert exited.max_rss_bytes is not None
     assert exited.max_rss_bytes > 500_000
+
+
+async def test_a_long_exec_says_now_and_then_what_is_in_its_record(tmp_path: Path) -> None:
+    """Exactly what stands before it, also of two pipes that are read at once."""
+    code = "import os\nfor i in range(400): os.write(1 + i % 2, b'\\xff\\n' if i % 7 else 'ä\\n'.encode() * 2); os.sched_yield()"
+    exited, record = await ran(tmp_path, argv=python(code))
+    lines: dict[c.Stream, int] = {}
+    printed: dict[c.Stream, int] = {}
+    told = blocks = 0
+    for event in record.events:
+        if isinstance(event, c.Output):
+            blocks += 1
+            lines[event.stream] = lines.get(event.stream, 0) + event.count
+            printed[event.stream] = printed.get(event.stream, 0) + size_bytes(event)
+        elif isinstance(event, c.Progress):
+            told += 1
+            assert (event.lines, event.bytes) == (lines, printed)
+            assert blocks == told * c.PROGRESS_BLOCKS
+    assert told == blocks // c.PROGRESS_BLOCKS
+    assert (exited.lines, exited.bytes) == (lines, printed)
 
 
 async def test_shell_is_a_login_bash(tmp_path: Path) -> None:

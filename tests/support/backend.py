@@ -71,6 +71,8 @@ class FakeBackend:
         if found is None or found.boot_id != boot_id:
             raise NotFound("there is no such boot")
         death = found.death or Death("exited", 0)
+        if found.status != "dead":
+            self._ended.put_nowait(key)  # a real one's end is heard of too
         self.sandboxes[key] = replace(found, status="dead", death=death)
         return death
 

@@ -57,6 +57,8 @@ class Roles:
         if self.mute:
             return
         where = parse_command_subject(stored.subject)
+        if where.role == "bridge":
+            return  # `fake_bridge` answers those
         command = decode_command(stored.subject, stored.body)
         self.handled.append(command.id)
         subjects = SessionSubjects(where.org, where.session)

@@ -133,6 +133,7 @@ EVENTS: tuple[Event, ...] = (
         leftovers="kill",
     ),
     x.Output(stream="stdout", line=1, count=1, text="grüße\n", eol=True),
+    x.Progress(lines={"stdout": 255, "stderr": 1}, bytes={"stdout": 4096, "stderr": 9}),
     x.StdinWritten(bytes=5, eof=True, offset=5),
     x.Signalled(signal="SIGTERM", why="cancelled"),
     x.Resized(cols=120, rows=40),

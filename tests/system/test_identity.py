@@ -92,6 +92,7 @@ async def test_a_stopped_session_gets_no_identity(site: Site) -> None:
 async def test_a_secret_reaches_one_exec_and_nothing_else(site: Site) -> None:
     session = await site.session()
     ref = {"TOKEN": x.SecretRef(role="broker", lease="lease-1")}
+    await site.stack.parts["broker"].hold()  # we are it
     async with bus_of(site.stack, "broker") as broker:
         asked: list[AskSecret] = []
 
@@ -111,7 +112,7 @@ async def test_a_secret_reaches_one_exec_and_nothing_else(site: Site) -> None:
             )
             result = await handle.collect()
             assert result.stdout.split()[0].decode() == hashlib.sha256(VALUE.encode()).hexdigest()
-            assert asked == [AskSecret(lease="lease-1", exec="has-it")]
+            assert asked == [AskSecret(lease="lease-1", exec="has-it", boot_id=site.boot(session).boot_id)]
             other = await site.client.run(ORG, session, shell="env; cat /proc/1/environ; cat /proc/self/environ")
             for lease in ("revoked", "broken"):
                 gone = {"TOKEN": x.SecretRef(role="broker", lease=lease)}
@@ -120,6 +121,7 @@ async def test_a_secret_reaches_one_exec_and_nothing_else(site: Site) -> None:
                 assert VALUE not in str(refused.value)
     with pytest.raises(Refused, match="nobody serves secrets as broker"):
         await site.client.exec(ORG, session, ["touch", "ran-anyway"], secret_env=ref)
+    await site.release("broker")
     assert not (site.folder(session).workspace / "ran-anyway").exists()
     places = [other.stdout, other.stderr, *(stored.body for stored in await site.log())]
     places += [path.read_bytes() for path in [*site.data.glob("logs/*"), site.folder(session).log]]
@@ -129,7 +131,11 @@ async def test_a_secret_reaches_one_exec_and_nothing_else(site: Site) -> None:
 async def test_a_session_asks_for_its_own_secrets_alone(site: Site) -> None:
     one, other = await site.session(), await site.session()
     async with recorder_of(site.stack, one) as thief:
-        for subject in (f"req.broker.{ORG}.{other}.secret", f"req.broker.other.{one}.secret"):
+        for subject in (
+            f"req.broker.{ORG}.{other}.secret",
+            f"req.broker.other.{one}.secret",
+            f"req.broker.{ORG}.{other}.lease",
+        ):
             with pytest.raises(Denied):
                 await thief.request(subject, msgspec.json.encode(AskSecret(lease="lease-1", exec="e")))
 

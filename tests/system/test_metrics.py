@@ -28,7 +28,7 @@ from tests.support.system_job import Job
 from tests.support.system_readers import reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("metrics"), pytest.mark.timeout(180)]
-ROLES = ("spawner", "projector")
+ROLES = ("spawner", "projector", "broker")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

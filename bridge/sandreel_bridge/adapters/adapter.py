@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
 
 from sandreel_bridge.adapters.reader import Parser, Reader
+from sandreel_bridge.steering import Way
 from sandreel_core.contract.exec import SecretRef
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import Malformed
@@ -64,12 +65,22 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 
 class Adapter(Struct, frozen=True, kw_only=True):
-    """One agent. `name` is what `turn.start` says; `launch` raises Malformed for what the program cannot do; `parser` gives
-    a fresh one, of a thread whose totals so far are those (None: not known)."""
+    """One agent.
+
+    name       what `turn.start` says
+    launch     raises Malformed for what the program cannot do
+    parser     a fresh one, of a thread whose totals so far are those (None: not known)
+    way        how it takes what is said to it in mid-turn (`sandreel_bridge.steering`)
+    say        a message under its UUID, as a line of the program's input
+    stop_line  what to write there, under an id of the request, so that it stops what it is doing; None: it has to be signalled
+    """
 
     name: str
     launch: Callable[[RunSpec], Launch]
     parser: Callable[[Usage | None], Parser]
+    way: Way = "boundary"
+    say: Callable[[str, str | None], bytes] | None = None
+    stop_line: Callable[[str], bytes] | None = None
 
     def reader(self, thread_usage: Usage | None = None) -> Reader:
         """For one run. `thread_usage`: what the last `agent.result` of the conversation said under that name, `Usage()` for
@@ -90,21 +101,6 @@ def micro_usd(usd: float | None) -> int | None:
 def sentence(text: str) -> str:
     """As much of it as a sentence of the contract holds."""
     return text[:4096]
-
-
-def summed(usages: Iterable[Usage]) -> Usage:
-    """Of usages that do not overlap. The sum has no price as soon as one of them has none; of none it is zero."""
-    total = Usage(cost_micro_usd=0)
-    for each in usages:
-        priced = total.cost_micro_usd is not None and each.cost_micro_usd is not None
-        total = Usage(
-            input_tokens=total.input_tokens + each.input_tokens,
-            output_tokens=total.output_tokens + each.output_tokens,
-            cache_read_input_tokens=total.cache_read_input_tokens + each.cache_read_input_tokens,
-            cache_creation_input_tokens=total.cache_creation_input_tokens + each.cache_creation_input_tokens,
-            cost_micro_usd=(total.cost_micro_usd or 0) + (each.cost_micro_usd or 0) if priced else None,
-        )
-    return total
 
 
 def with_instructions(spec: RunSpec) -> str:

@@ -66,4 +66,12 @@ def user_line(text: str, message_uuid: str | None) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-ADAPTER = Adapter(name=NAME, launch=launch, parser=lambda _: ClaudeLines())
+def stop_line(request_id: str) -> bytes:
+    """Asks it to stop what it is doing: it ends its tools, prints a result, and goes on with what was said meanwhile."""
+    line = {"type": "control_request", "request_id": request_id, "request": {"subtype": "interrupt"}}
+    return msgspec.json.encode(line) + b"\n"
+
+
+ADAPTER = Adapter(
+    name=NAME, launch=launch, parser=lambda _: ClaudeLines(), way="hooked", say=user_line, stop_line=stop_line
+)

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from sandreel_bridge.adapters.adapter import sentence, summed
+from sandreel_bridge.adapters.adapter import sentence
 from sandreel_bridge.adapters.claude_shapes import Assistant, Block, Line, Result, Streamed, System, Tokens, User
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
+from sandreel_core.turn import summed
 
 NAME = "claude-code"
 # Ids of messages whose usage was told. A message's lines come together, except that sub-agents' come between them.

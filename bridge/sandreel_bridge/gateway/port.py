@@ -24,6 +24,7 @@ class KeyTerms(Struct, frozen=True, kw_only=True):
     models             model names that it may ask for; the first is what a program that names none is told to ask for
     budget_micro_usd   calls are refused with 402 once so much is spent; reserved from the org's and the user's rolling budget
     expires_at         the gateway refuses it from then on, whoever forgot to revoke it
+    correlation_id     of the command that the turn came from: stands in what is recorded of its calls
     """
 
     org: str
@@ -33,6 +34,7 @@ class KeyTerms(Struct, frozen=True, kw_only=True):
     models: tuple[str, ...]
     budget_micro_usd: int
     expires_at: datetime
+    correlation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,11 @@ class VirtualKey:
 
 
 class KeyStanding(Struct, frozen=True, kw_only=True):
-    """A key as the gateway has it. `usage` is what the provider's replies counted, of `calls` calls that ended."""
+    """A key as the gateway has it. `usage` is what the provider's replies counted, of `calls` calls that ended.
+
+    budget_micro_usd   what was granted: less than was asked for where the org's or the user's budget had less left
+    charged_micro_usd  of it, what is gone: the calls' cost, and for what a reply did not tell an estimate
+    """
 
     name: str
     org: str
@@ -54,6 +60,8 @@ class KeyStanding(Struct, frozen=True, kw_only=True):
     live: bool
     calls: int = 0
     usage: Usage = Usage()
+    budget_micro_usd: int | None = None
+    charged_micro_usd: int = 0
 
 
 class Gateway(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sandreel_core.bus.port import Stored
-from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.message import Command, Envelope
 from sandreel_core.contract.subjects import CommandSubject
 from sandreel_core.decider import Decide, Evolve
 from sandreel_core.errors import Refused
@@ -21,6 +21,7 @@ class Aggregate(Generic[State, Context]):
     """What a role decides on, as data.
 
     subject   where the answer to a command stands
+    keyed     the same where that depends on what is asked; `subject` is then for a command that cannot be read
     context   what a decision depends on beside state and command (the time, limits)
     mine      whether the role answers this command in this state; what is not its own is only acknowledged
     """
@@ -31,6 +32,7 @@ class Aggregate(Generic[State, Context]):
     subject: Callable[[CommandSubject], str]
     context: Callable[[Stored], Context]
     mine: Callable[[State, Stored], bool] = lambda state, stored: True
+    keyed: Callable[[CommandSubject, Command], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,14 @@ class Loaded(Generic[State]):
     skipped: int = 0
 
 
-async def load(bus: Bus, subject: str, initial: State, evolve: Evolve[State]) -> Loaded[State]:
-    """Read the subject to its end. Raises Unavailable, NotFound (no such stream)."""
-    state, revision, skipped = initial, 0, 0
-    answers: dict[str, Envelope] = {}
-    async with aclosing(bus.follow(stream_of(subject), [subject], live=False)) as items:
+async def load(
+    bus: Bus, subject: str, initial: State, evolve: Evolve[State], *, known: Loaded[State] | None = None
+) -> Loaded[State]:
+    """Read the subject to its end, from what is `known` of it on. Raises Unavailable, NotFound (no such stream)."""
+    known = known or Loaded(initial)
+    state, revision, skipped = known.state, known.revision, known.skipped
+    answers = dict(known.answers)
+    async with aclosing(bus.follow(stream_of(subject), [subject], after=revision, live=False)) as items:
         async for item in items:
             for stored in item if isinstance(item, list) else ():
                 revision = stored.sequence

@@ -100,18 +100,19 @@ class Reactor(Generic[State, Context]):
         self._measures.delivered(delivery.attempts)
         try:
             where = parse_command_subject(stored.subject)
-            subject = self._aggregate.subject(where)
         except Malformed as error:
             self._log.warning("a command that names nobody", subject=stored.subject[:300], problem=str(error))
             await self._bury(stored)
             await delivery.term()
             return
+        command, problem = _read(stored)
+        subject = self._subject(where, command)
         async with self._in_turn(subject):
             try:
                 if delivery.attempts - self._waited[stored.sequence] > MAX_ATTEMPTS:
                     await self._give_up(where, subject, stored)
                 else:
-                    await self._answer(where, subject, stored)
+                    await self._answer(where, subject, stored, command, problem)
             except Unavailable as error:
                 self._known.pop(subject, None)
                 self._waited.add(stored.sequence)
@@ -137,14 +138,15 @@ class Reactor(Generic[State, Context]):
             tally.forget(stored.sequence)
         await delivery.ack()
 
-    async def _answer(self, where: CommandSubject, subject: str, stored: Stored) -> None:
+    def _subject(self, where: CommandSubject, command: Envelope | None) -> str:
+        if command is not None and self._aggregate.keyed is not None and isinstance(command.data, Command):
+            return self._aggregate.keyed(where, command.data)
+        return self._aggregate.subject(where)
+
+    async def _answer(
+        self, where: CommandSubject, subject: str, stored: Stored, command: Envelope | None, problem: Refused | None
+    ) -> None:
         """Until one event names the command as its cause. Raises Unavailable, and whatever a bug raises."""
-        command: Envelope | None = None
-        problem: Refused | None = None
-        try:
-            command = decode_command(stored.subject, stored.body)
-        except Refused as error:
-            problem = error
         for _ in range(_MAX_CONFLICTS):
             loaded = await self._load(subject)
             if not self._aggregate.mine(loaded.state, stored):
@@ -165,7 +167,7 @@ class Reactor(Generic[State, Context]):
                 try:
                     await self._append(decision, subject, loaded, stored)
                 except Conflict:
-                    self._known.pop(subject, None)
+                    await self._catch_up(subject, loaded)
                     continue
             if problem is not None:
                 await self._bury(stored)
@@ -279,6 +281,13 @@ class Reactor(Generic[State, Context]):
             self._remember(subject, loaded)
         return loaded
 
+    async def _catch_up(self, subject: str, known: Loaded[State]) -> None:
+        """Read what somebody else has appended; all of it where that is not behind what is known (a restored stream)."""
+        self._known.pop(subject, None)
+        newer = await load(self._bus, subject, self._aggregate.initial, self._aggregate.evolve, known=known)
+        if newer.revision > known.revision:
+            self._remember(subject, newer)
+
     def _remember(self, subject: str, loaded: Loaded[State]) -> None:
         self._known[subject] = loaded
         self._known.move_to_end(subject)
@@ -296,6 +305,14 @@ class Reactor(Generic[State, Context]):
             lock, waiting = self._queues.pop(subject)
             if waiting > 1:
                 self._queues[subject] = (lock, waiting - 1)
+
+
+def _read(stored: Stored) -> tuple[Envelope | None, Refused | None]:
+    """The command, or why it cannot be read."""
+    try:
+        return decode_command(stored.subject, stored.body), None
+    except Refused as problem:
+        return None, problem
 
 
 def _untouched(state: None, event: Envelope) -> None:

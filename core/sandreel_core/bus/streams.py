@@ -22,7 +22,7 @@ STALE_MARGIN_S = 3600
 MIN_PAYLOAD_BYTES = 1 << 20
 
 # What every role reads. All other commands are the spawner's too: it refuses what no boot owns, and what is for a role
-# that is not installed, and buries what names nobody.
+# that is not installed ([spawner] roles), and buries what names nobody.
 # What a killed spawner had taken comes again after `ack_wait_s`: well before whoever asked gives up (30 s), also when the
 # next one is killed too. A repeat that comes while the first is under way finds it answered.
 SPAWNER_COMMANDS = Work(CMD, "spawner", ("cmd.spawner.>",), ack_wait_s=10)

@@ -48,6 +48,15 @@ class AgentView:
         lines = self._lines(item)
         return self.closed() + "".join(f"{line}\n" for line in lines) if lines else ""
 
+    @property
+    def within_line(self) -> bool:
+        """Whether a piece of text left its line open."""
+        return self._open is not None
+
+    def paint(self, style: str, text: str) -> str:
+        """In a style (the number of an SGR sequence), where there are colours."""
+        return f"\x1b[{style}m{text}\x1b[0m" if self._colours else text
+
     def closed(self) -> str:
         """Ends the line that a piece of text left open."""
         if self._open is None:
@@ -86,12 +95,12 @@ class AgentView:
             case t.ToolResult():
                 return self._result(item, margin)
             case t.TaskStarted():
-                return [self._dim(f"{margin}· task began: {_plain(item.description or item.task_id)}")]
+                return [self._dim(f"{margin}· task began: {one_line(item.description or item.task_id)}")]
             case t.TaskSettled():
-                return [self._dim(f"{margin}· task {_plain(item.status or 'ended')}")]
+                return [self._dim(f"{margin}· task {one_line(item.status or 'ended')}")]
             case t.AgentError():
                 self._wrong = item.message
-                return [self._red(f"{margin}! {_plain(item.message)}")]
+                return [self._red(f"{margin}! {one_line(item.message)}")]
             case t.AgentUsage() if not item.provisional:
                 return [self._dim(f"{margin}· {_usage(item.usage)}")]
             case t.AgentResult():
@@ -101,7 +110,7 @@ class AgentView:
     def _began(self, item: t.RunStarted) -> list[str]:
         """Claude Code says it again for every answer."""
         words = [item.agent, item.model, f"conversation {item.agent_session_id}" if item.agent_session_id else ""]
-        run = _plain(", ".join(word for word in words if word))
+        run = one_line(", ".join(word for word in words if word))
         again, self._run = run == self._run, run
         return [] if again else [self._dim(f"· {run}")]
 
@@ -111,8 +120,8 @@ class AgentView:
             del self._tools[next(iter(self._tools))]
         self._tools[item.tool_use_id] = (item.tool_name, depth)
         self._last_tool = item.tool_use_id
-        name = _plain(item.tool_name)
-        head = f"{margin}▸ {self._bold(name)} {cut(_telling(item.input), _COLUMNS)}".rstrip()
+        name = one_line(item.tool_name)
+        head = f"{margin}▸ {self._bold(name)} {cut(telling(item.input), _COLUMNS)}".rstrip()
         changes = _plain_lines("\n".join(diff(item.input)))
         return [head, *(f"{margin}  {self._changed(cut(line, _COLUMNS))}" for line in changes if line)]
 
@@ -134,7 +143,7 @@ class AgentView:
             head = []  # what it belongs to stands right above
         else:
             done = "failed" if item.is_error else "done"
-            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {_plain(name)} {done}")]
+            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {one_line(name)} {done}")]
         self._last_tool = None
         return head + body
 
@@ -147,7 +156,7 @@ class AgentView:
             words.append(f"· the conversation so far: {_usage(item.thread_usage)}")
         line = f"■ {' '.join(words)}"
         good = item.status == "completed"
-        why = [f"  {_plain(item.error)}"] if item.error and item.error != self._wrong else []
+        why = [f"  {one_line(item.error)}"] if item.error and item.error != self._wrong else []
         return [self._bold(line) if good else self._red(line), *(self._red(each) for each in why)]
 
     def _depth(self, parent: str | None) -> int:
@@ -157,19 +166,19 @@ class AgentView:
         return "│ " * self._depth(parent)
 
     def _dim(self, text: str) -> str:
-        return f"\x1b[2m{text}\x1b[0m" if self._colours else text
+        return self.paint("2", text)
 
     def _bold(self, text: str) -> str:
-        return f"\x1b[1m{text}\x1b[0m" if self._colours else text
+        return self.paint("1", text)
 
     def _green(self, text: str) -> str:
-        return f"\x1b[32m{text}\x1b[0m" if self._colours else text
+        return self.paint("32", text)
 
     def _red(self, text: str) -> str:
-        return f"\x1b[31m{text}\x1b[0m" if self._colours else text
+        return self.paint("31", text)
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """On one line, as `text.plain` shows it."""
     return " ".join(_plain_lines(text)).strip()
 
@@ -178,12 +187,13 @@ def _plain_lines(text: str) -> list[str]:
     return [plain(line.encode("utf-8", "replace")) for line in text.split("\n")]
 
 
-def _telling(given: Any) -> str:
+def telling(given: Any) -> str:
+    """Of a tool's input, what says most, on one line of any length."""
     if isinstance(given, dict):
         for name in _TELLING:
             if isinstance(given.get(name), str):
-                return _plain(given[name])
-    return _plain(given if isinstance(given, str) else json_text(given)) if given else ""
+                return one_line(given[name])
+    return one_line(given if isinstance(given, str) else json_text(given)) if given else ""
 
 
 def _output(output: Any) -> str:

@@ -153,6 +153,12 @@ async def execs(asked: Asked) -> dict[str, str]:
     return {subject.rpartition(".")[2]: "exec" for subject in subjects}
 
 
+async def turns(asked: Asked) -> dict[str, str]:
+    """Of the one session that is named, else of all of the org's."""
+    subjects = await _subjects(asked, f"{asked.args.org}.{_session_of(asked.args) or '*'}.turn.*")
+    return {subject.rpartition(".")[2]: f"turn of {subject.split('.')[3]}" for subject in subjects}
+
+
 async def paths(asked: Asked) -> dict[str, str]:
     """Of the workspace of the one session that is named: what is in the directory that has been typed so far."""
     session = _session_of(asked.args)

@@ -66,6 +66,7 @@ def _name(parser: argparse.ArgumentParser, local: Callable[..., Any]) -> None:
     named: dict[str, Callable[..., Any]] = {
         "SESSION": completers.Live(completers.sessions),
         "EXEC": completers.Live(completers.execs),
+        "TURN": completers.Live(completers.turns),
         "ORG": completers.Live(completers.orgs),
         "AGENT": completers.agents,
         "PATH": completers.Live(completers.paths),  # in a session's workspace
@@ -78,7 +79,7 @@ def _name(parser: argparse.ArgumentParser, local: Callable[..., Any]) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 _name(each, local)
-        elif "--id" in action.option_strings:  # of a new exec
+        elif "--id" in action.option_strings:  # of a new exec or turn
             continue
         elif "--cwd" in action.option_strings:
             action.completer = completers.Live(completers.directories)  # type: ignore[attr-defined]

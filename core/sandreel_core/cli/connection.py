@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,9 +76,7 @@ async def connect(args: argparse.Namespace, *, operator: bool = False) -> AsyncI
     down = found.bus.nats_urls == _written_urls(args) and holder(data_of(args)) is None
     patience_s = _DOWN_S if down else _PATIENCE_S
     try:
-        async with Client.connect(
-            found, actor=found.actor or f"cli:{_login()}", connect_timeout_s=patience_s
-        ) as client:
+        async with Client.connect(found, actor=found.actor or f"cli:{login()}", connect_timeout_s=patience_s) as client:
             down = False
             yield client
     except Unavailable as error:
@@ -119,6 +118,14 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _login() -> str:
+def login() -> str:
     """Whoever is at the terminal, for the record; an id where there is no name."""
     return os.environ.get("USER", "").strip()[:200] or f"uid-{os.getuid()}"
+
+
+def options_of(args: argparse.Namespace) -> str:
+    """Those that lead another command to the same installation and org, with a blank before each: for sentences that say
+    what to type next. After `connect`, which fills in the org."""
+    words = ["--org", args.org] if args.org != "default" else []
+    words += ["--data", str(args.data)] if args.data is not None else []
+    return f" {shlex.join(words)}" if words else ""

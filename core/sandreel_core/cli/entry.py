@@ -18,12 +18,13 @@ from sandreel_core.cli.completion import ASKED, complete
 from sandreel_core.cli.moment import joined
 from sandreel_core.cli.pipes import forsake
 from sandreel_core.cli.text import is_utf8
+from sandreel_core.cli.usual import Commands
 from sandreel_core.errors import Denied, Malformed, NotFound, SandreelError, Unavailable
 from sandreel_core.log import for_people
 
 # Commands of this package, in the order in which help shows them; those of others are entry points.
 _COMMANDS = (
-    *("up", "demo", "session", "exec", "run", "attach", "replay", "cancel", "cp", "files", "env"),
+    *("up", "demo", "turn", "steering", "session", "exec", "run", "attach", "replay", "cancel", "cp", "files", "env"),
     *(
         "state",
         "tail",
@@ -55,6 +56,7 @@ examples:
   sandreel up                                   everything on this machine, in one terminal
   sandreel session create demo                  a session of that name, ready for work
   sandreel exec demo -- pytest -v               run a job; its exit code becomes this one
+  sandreel turn "Fix the failing test"          let a coding agent work, and watch it
   sandreel attach demo x-1 --after CURSOR       see the rest of a job from where you left
   sandreel replay demo x-1 --speed 10           see it again, ten times as fast
 
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for_people()
     try:
         if rest is not None and not getattr(args, "takes_rest", False):
-            raise Malformed("only `exec` and `run` take a command after --")
+            raise Malformed("only `exec`, `run` and `turn` take something after --")
         _check_utf8(args)
         return _run(args)
     except BrokenPipeError:
@@ -178,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sandreel {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, action=Commands)
     for name in _COMMANDS:
         importlib.import_module(f"sandreel_core.cli.{name}").add(subparsers)
     for point in sorted(entry_points(group=_GROUP), key=lambda point: point.name):

@@ -24,7 +24,7 @@ _DETACHED_WITHIN_S = 120.0
 _DOWN_WITHIN_S = 120.0
 
 _UP = """\
-Start everything on this machine: NATS, Postgres, the spawner and the projector, each a process of its own that
+Start everything on this machine: NATS, Postgres, the spawner, the projector and the bridge, each a process of its own that
 is started again when it dies. Sessions run in containers where a container engine and the images (`make image`) are, else as
 processes of this machine; it says which. A session in a container starts only when it is proven that nothing gets out
 of its network but by the bus and the egress proxy (--unfenced: without that). Data and passwords stay in --data; Ctrl-C (or

@@ -15,6 +15,9 @@ from sandreel_core.client.once import Once, OneShot
 from sandreel_core.client.result import Result
 from sandreel_core.client.sessions import ExecInfo, SessionInfo
 from sandreel_core.client.settings import ClientSettings
+from sandreel_core.client.turn_handle import TurnHandle
+from sandreel_core.client.turn_items import TurnEntry, TurnItem, TurnResult
+from sandreel_core.client.turns import TurnInfo
 from sandreel_core.messages import ChatMessage
 
 __all__ = [
@@ -36,5 +39,10 @@ __all__ = [
     "Output",
     "Result",
     "SessionInfo",
+    "TurnEntry",
+    "TurnHandle",
+    "TurnInfo",
+    "TurnItem",
+    "TurnResult",
     "Variables",
 ]

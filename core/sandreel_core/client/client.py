@@ -17,7 +17,6 @@ from sandreel_core.client.commands import Outcome
 from sandreel_core.client.env import Environment
 from sandreel_core.client.files import Files
 from sandreel_core.client.handle import ExecHandle, stdin_fields
-from sandreel_core.client.history import History
 from sandreel_core.client.installed import partitions_of
 from sandreel_core.client.items import ExecItem
 from sandreel_core.client.once import TIMEOUT_S, Once, OneShot, once, one_shot
@@ -26,6 +25,7 @@ from sandreel_core.client.replay import Point, replay
 from sandreel_core.client.result import DEFAULT_MAX_BYTES, Result
 from sandreel_core.client.sessions import ExecInfo
 from sandreel_core.client.settings import ClientSettings
+from sandreel_core.client.turns import Turns
 from sandreel_core.client.viewer import view
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
@@ -33,7 +33,7 @@ from sandreel_core.contract.session import Profile
 from sandreel_core.errors import Misconfigured
 
 
-class Client(History):
+class Client(Turns):
     """Commands return their outcome event or raise Refused; every wait is bounded and ends in Unavailable.
 
     A command whose answer did not come can be sent again with the same `command_id`: it is carried out once,

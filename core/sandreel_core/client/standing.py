@@ -1,13 +1,13 @@
 """How sessions and execs stood at a moment: the log folded up to there, and told where it holds something no more.
 
-What was running then is read whole. Of a long exec that had ended by then only the beginning and the end are read,
-which is most of a log that need not be read at all; its end says what it printed.
+Of a long exec only the beginning is read and what stands just before the moment: most of a log need not be read at all. What
+it had printed is said by its end, or by the last `exec.progress` before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from sandreel_core.client.moment import Moment, place
 from sandreel_core.client.sessions import end_of
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.exec import Exited, Lost, Output, Started
+from sandreel_core.contract.exec import PROGRESS_BLOCKS, Exited, Lost, Output, Progress, Started
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.subjects import parse_event_subject, reel
 from sandreel_core.errors import Malformed
@@ -30,6 +30,11 @@ T = TypeVar("T")
 _LONG = 128
 # How far before its end the last lines are looked for, in messages of the whole stream; then the exec is read whole.
 _LOOKS_BACK = (32, 1024)
+# The same of an exec that goes on: as far as the last `exec.progress`, which tells what an end would.
+_LOOKS_BACK_RUNNING = tuple(PROGRESS_BLOCKS * times + 64 for times in (1, 4, 16, 256))
+# Of the exec's own messages, of at most 128 KiB each, no more than the newest are held.
+_MAX_TAIL = 4 * PROGRESS_BLOCKS
+_TRIES = 3
 # Execs that are looked at one by one, so many at a time.
 _AT_ONCE = 16
 # Subjects that one reader may name; beyond it everything is read, long or not.
@@ -114,45 +119,63 @@ class _Reading:
         return missing
 
     async def _tell_long(self, subject: str, count: int) -> bool:
-        """Whether the exec had ended by the cursor and could be told by its beginning and its end."""
-        last = await self._bus.last(self._stream, subject)
-        if last is None or last.sequence > self._cursor.sequence:
+        """Whether the exec could be told by its beginning and by what stands just before the cursor."""
+        clean = await self._clean(subject, count)
+        if clean is None:
             return False
-        end = end_of(last, count)
-        if not isinstance(end, Exited):
-            return False
+        last, newest = clean
         accepted = await self._bus.next(self._stream, subject)
         started = await self._bus.next(self._stream, subject, after=accepted.sequence) if accepted else None
-        if accepted is None or started is None:
+        until = min(last.sequence, self._cursor.sequence)
+        if accepted is None or started is None or started.sequence >= until:
             return False
         first = [event for stored in (accepted, started) if (event := _event(stored)) is not None]
         if any(_says_more_in_between(event) for event in first):
             return False
-        for back in _LOOKS_BACK:
-            tail = await self._behind(subject, max(started.sequence, last.sequence - back))
+        end = newest if until == last.sequence and isinstance(newest, Exited) else None
+        for back in _LOOKS_BACK if end is not None else _LOOKS_BACK_RUNNING:
+            tail = await self._behind(subject, max(started.sequence, until - back), until)
+            whole = back >= until - started.sequence and len(tail) < _MAX_TAIL
+            printed = end.lines if end is not None else _printed(tail)
             lines = Counter[str]()
             for event, _, _ in tail:
                 if isinstance(event.data, Output):
                     lines[event.data.stream] += event.data.count
-            enough = all(
-                lines[stream] > self._last_lines or lines[stream] >= end.lines.get(stream, 0)
+            enough = printed is not None and all(
+                lines[stream] > self._last_lines or lines[stream] >= printed.get(stream, 0)
                 for stream in ("stdout", "stderr")
             )
-            if enough or back >= last.sequence - started.sequence:
+            if enough or whole:
                 self.as_of.take_long(parse_event_subject(subject), first, tail, accepted.time_ns)
                 return True
         return False
 
-    async def _behind(self, subject: str, after: int) -> list[tuple[Envelope, int, int]]:
-        """(event, sequence, time) of what the exec's log holds behind a sequence."""
-        found: list[tuple[Envelope, int, int]] = []
+    async def _clean(self, subject: str, count: int) -> tuple[Stored, object] | None:
+        """The exec's newest message and what it says, where all of them are sure to be the events that count, one after
+        the other: the n-th is then the n-th of n messages, or the tombstone that the archive left. While it prints that
+        can only be seen between two messages."""
+        for _ in range(_TRIES):
+            last = await self._bus.last(self._stream, subject)
+            event = _event(last) if last is not None else None
+            if last is None or event is None or isinstance(event.data, Lost):
+                return None
+            if isinstance(end_of(last, count), Exited) or event.n == count:
+                return last, event.data
+            if isinstance(event.data, Exited) or (event.n or 0) < count:
+                return None
+            count = (await self._bus.subjects(self._stream, subject)).get(subject, 0)
+        return None
+
+    async def _behind(self, subject: str, after: int, until: int) -> Sequence[tuple[Envelope, int, int]]:
+        """(event, sequence, time) of what the exec's log holds behind a sequence, up to another: the newest of that."""
+        found: deque[tuple[Envelope, int, int]] = deque(maxlen=_MAX_TAIL)
         async with aclosing(self._bus.follow(self._stream, [subject], after=after, live=False)) as items:
             async for item in items:
-                found += [
-                    (event, stored.sequence, stored.time_ns)
-                    for stored in (item if isinstance(item, list) else ())
-                    if (event := _event(stored)) is not None
-                ]
+                for stored in item if isinstance(item, list) else ():
+                    if stored.sequence > until:
+                        return found
+                    if (event := _event(stored)) is not None:
+                        found.append((event, stored.sequence, stored.time_ns))
         return found
 
     async def _tell_archived(self, subject: str) -> bool:
@@ -169,6 +192,17 @@ class _Reading:
             begun=False,
         )
         return True
+
+
+def _printed(tail: Sequence[tuple[Envelope, int, int]]) -> Counter[str] | None:
+    """How many lines of each stream there had been at its end; None where nothing in it tells."""
+    lines: Counter[str] | None = None
+    for event, _, _ in tail:
+        if isinstance(event.data, Progress):
+            lines = Counter(event.data.lines)
+        elif isinstance(event.data, Output) and lines is not None:
+            lines[event.data.stream] += event.data.count
+    return lines
 
 
 def _says_more_in_between(event: Envelope) -> bool:

@@ -12,6 +12,10 @@ from sandreel_core.contract.message import Id, Org
 BOOT_MARKER = "SANDREEL_BOOT"
 # In the environment of everything that belongs to one exec.
 EXEC_MARKER = "SANDREEL_EXEC_ID"
+# Likewise: the socket at which its programs ask for leases, where those that ask are, and the Python that runs them.
+LEASES_SOCKET = "SANDREEL_LEASES"
+PROGRAMS = "SANDREEL_PROGRAMS"
+PROGRAMS_PYTHON = "SANDREEL_PYTHON"
 
 # How a runnerd ends that cannot begin in its workspace (sysexits.h: EX_CANTCREAT, EX_IOERR), for whoever started it.
 UNWRITABLE = 73

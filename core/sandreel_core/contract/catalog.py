@@ -28,7 +28,7 @@ EVENTS: dict[str, type[Event]] = {
         *(s.Requested, s.Provisioned, s.Ready, s.Degraded, s.Recovered, s.Stopping, s.Stopped, s.Resuming),
         *(s.Destroying, s.Destroyed, s.Failed, s.Pinned, s.Unpinned, s.Extended),
         *(s.CommandRefused, s.CommandSettled),
-        *(x.Accepted, x.Started, x.Output, x.StdinWritten, x.Signalled, x.Resized, x.Truncated, x.Gap),
+        *(x.Accepted, x.Started, x.Output, x.Progress, x.StdinWritten, x.Signalled, x.Resized, x.Truncated, x.Gap),
         *(x.Throttled, x.Exited, x.Lost),
         *(w.EnvPatched, w.FileWritten, w.FileDeleted),
         *(c.Granted, c.Leased, c.LeaseRefused, c.Revoked),

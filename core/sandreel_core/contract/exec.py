@@ -11,6 +11,9 @@ from sandreel_core.contract.session import Env
 
 Stream = Literal["stdout", "stderr"]
 MAX_STDIN_BYTES = 64 * 1024  # one write; behaviour §1, "stdin line 64 KiB"
+# After so many blocks of output it is said how much there was: 0.4 % more messages, and one answer of the server holds
+# what a reader needs that comes in the middle.
+PROGRESS_BLOCKS = 256
 Text = Annotated[str, Meta(max_length=MAX_STDIN_BYTES)]
 Base64 = Annotated[str, Meta(max_length=88_000)]
 SignalName = Annotated[str, Meta(pattern=r"^SIG[A-Z0-9]{2,12}$(?!\n)")]
@@ -149,6 +152,15 @@ class Output(ExecEvent, frozen=True, kw_only=True):
     text: str | None = None
     base64: str | None = None
     eol: bool = False
+
+
+class Progress(ExecEvent, frozen=True, kw_only=True):
+    """What it has printed so far, by stream, after every PROGRESS_BLOCKS blocks of output: who comes late to a long exec
+    that runs need not read it from its beginning."""
+
+    type: ClassVar[str] = "exec.progress"
+    lines: dict[Stream, Count]
+    bytes: dict[Stream, Count]
 
 
 class StdinWritten(ExecEvent, frozen=True, kw_only=True):

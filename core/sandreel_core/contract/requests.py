@@ -1,6 +1,7 @@
 """What travels over `req.` and `hb.`: asked and answered, stored nowhere.
 
 To the spawner: bootstrap, renew, feed, log. To the broker and the bridge: secret. To runnerd: health, drain, lift, hold, keys, and the file verbs.
+What is asked about leases is in lease.py.
 An answer is either the reply type or `Failure`; the bus turns the latter into an exception.
 """
 
@@ -89,10 +90,12 @@ class Renewed(Reply, frozen=True, kw_only=True):
 
 class AskSecret(Request, frozen=True, kw_only=True):
     """The value of a lease, for one exec that is about to start. It comes sealed to the session's key `seal`, which
-    whoever answers takes from `session.ready`, and never from whoever asks."""
+    whoever answers takes from `session.ready`, and never from whoever asks. Of the broker's, `lease` is the credential's
+    slug: every exec that gets it is a lease of its own. `boot_id`: whose exec it is."""
 
     lease: Id
     exec: Id
+    boot_id: Id | None = None
 
 
 class Secret(Reply, frozen=True, kw_only=True):

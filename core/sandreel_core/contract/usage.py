@@ -18,6 +18,7 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
     meter      which gateway counted it; `key` the virtual key that paid
     prices     the version of the price table that the cost was worked out with
     complete   whether the reply came to its end; what a reply that was cut off did not tell is not counted
+    charged_micro_usd  what the key's budget was charged, where that is not the cost: an estimate, of what was not told
     """
 
     type: ClassVar[str] = "usage.recorded"
@@ -35,6 +36,7 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
     http_status: int | None = None
     duration_ms: Count | None = None
     complete: bool = True
+    charged_micro_usd: Count | None = None
 
 
 class UsageReconciled(Event, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from typing import Any
 
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import server_config
-from sandreel_core.embedded.place import toml, write_secret
+from sandreel_core.embedded.place import keep_vault_key, toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ACCOUNTS
 from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT
@@ -34,11 +34,16 @@ USERS: Mapping[str, int] = {
     "postgres": 999,
     "spawner": 0,
     "projector": 10003,
+    "broker": 10003,
     "egress": 10003,
+    "bridge": 10003,
     "operator": 10003,
 }
 CONFIG = "sandreel.toml"
 POSTGRES_PORT = 5432
+# Where the broker's container has it. The file is the broker's alone, and so is its rotation: it is made here once, and never
+# written again.
+_BROKER_KEY = "/run/sandreel/vault.key"
 MAX_PAYLOAD_BYTES = 1024 * 1024
 _USAGE = 64  # sysexits.h, EX_USAGE
 _NATS_URL = f"nats://{BUS_ALIAS}:{BUS_PORT}"
@@ -57,6 +62,9 @@ def hand_out(root: Path, data: Path) -> None:
             for name, text in files.items():
                 write_secret(directory / name, text)
                 os.chown(directory / name, USERS[service], USERS[service])
+            if service == "broker":
+                keep_vault_key(directory / "vault.key")
+                os.chown(directory / "vault.key", USERS[service], USERS[service])
             directory.chmod(0o700)
             os.chown(directory, USERS[service], USERS[service])
             if (data / service).is_dir():
@@ -103,7 +111,10 @@ def _files(authority: Authority, password: str, dsn: str) -> dict[str, dict[str,
             ),
         },
         "projector": bus("projector") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
+        "broker": bus("broker")
+        | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"}, broker={"key_file": _BROKER_KEY})},
         "egress": bus("egress") | {CONFIG: _settings(egress={"listen": f"0.0.0.0:{EGRESS_PORT}"})},
+        "bridge": bus("bridge") | {CONFIG: _settings()},
         "operator": bus("operator") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
     }
 

@@ -34,7 +34,7 @@ RUNNERD = NatsUser(
     "runnerd",
     publish=(
         *("evt.*.*.*.exec.*", "evt.*.*.*.workspace", "evt.*.*.*.command", "hb.*.*"),
-        *("req.spawner.*.*.*", "req.broker.*.*.*", "$JS.API.CONSUMER.MSG.NEXT.CMD.*"),
+        *("req.spawner.*.*.*", "req.broker.*.*.*", "req.bridge.*.*.*", "$JS.API.CONSUMER.MSG.NEXT.CMD.*"),
     ),
     subscribe=("_INBOX.>", "req.runnerd.*.*.*"),
     responds=True,

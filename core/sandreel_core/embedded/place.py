@@ -3,8 +3,10 @@
 up.lock          held (flock) by the `sandreel up` that runs here, with its pid
 keys.json        ports and the installation's name, made once                      0600
 identity/        keys and credentials of NATS' users (embedded/authority.py)       0700
+vault.key        in identity/: opens the vault of credentials; the broker's, and `sandreel credential`'s      0600
 client.toml      where the stack is, for clients and the command line              0600
 roles.toml       the same for the roles                                            0600
+gateway.toml     the same for the gateway, with the providers' keys in it if the operator's own file had them   0600
 nats/ postgres/  the servers' own; as root they belong to users that no session uses
 state/           the spawner's: sessions and their workspaces
 logs/ run/       of the roles: log files, pid files; run/parts.json is every part's state (embedded/roster.py)
@@ -12,6 +14,7 @@ logs/ run/       of the roles: log files, pid files; run/parts.json is every par
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -46,6 +49,8 @@ class Keys(Struct, frozen=True, kw_only=True):
     postgres_port: int
     # Of the roles' `/healthz` and `/metrics`, by the role's name in the stack; each gets its own when it first starts.
     health_ports: dict[str, Port] = {}
+    # Where sessions that are processes of this machine reach the gateway; it has one once there is a gateway.
+    gateway_port: Port | None = None
 
 
 class Place:
@@ -57,7 +62,9 @@ class Place:
         self.keys_file = data / "keys.json"
         self.client = data / CLIENT_FILE
         self.roles = data / "roles.toml"
+        self.gateway = data / "gateway.toml"
         self.identity = data / "identity"
+        self.vault_key = self.identity / "vault.key"
         self.nats = data / "nats"
         self.postgres = data / "postgres"
         self.state = data / "state"
@@ -174,6 +181,13 @@ def write_secret(path: Path, text: str) -> None:
         raise Misconfigured(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from error
 
 
+def keep_vault_key(path: Path) -> None:
+    """A key-encryption key for the vault (`sandreel_broker.keyring`), where there is none. Raises Misconfigured."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_secret(path, f"{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+
+
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """Settings as TOML. Values are strings, numbers, booleans and lists of them; None is left out."""
     parts = []
@@ -203,7 +217,7 @@ def is_free(port: int) -> bool:
 
 
 def moved(keys: Keys, part: str) -> Keys:
-    """The keys with another port for `nats` or `postgres`."""
+    """The keys with another port for `nats`, `postgres` or `gateway`."""
     return replace(keys, **{f"{part}_port": free_port()})
 
 

@@ -59,6 +59,7 @@ def plan_of(settings: Settings, installation: Installation, key: bytes) -> Plan:
         replicas=installation.replicas,
         sweep_s=settings.sweep_s,
         places=settings.backend == "docker" and settings.docker.proxy is not None,
+        roles=frozenset(settings.roles),
     )
 
 

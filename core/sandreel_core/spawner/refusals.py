@@ -7,6 +7,7 @@ and provisioning exclude each other. What names nobody, or cannot be read, is a 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 
 from sandreel_core.bus.dead import MAX_FAILURES, Tally, bury
@@ -40,9 +41,12 @@ class Refusals:
         sessions: Sessions,
         measures: CommandMeasures,
         *,
+        roles: Collection[str] = (),
         nak_delay_s: float = 0.2,
     ) -> None:
+        """roles: those that are installed, and answer for themselves."""
         self._bus = bus
+        self._roles = frozenset(roles)
         self._measures = measures
         self._work = work
         self._journal = journal
@@ -115,6 +119,8 @@ class Refusals:
             command = decode_command(stored.subject, stored.body)
         except Refused:
             await self._bury(stored)  # whoever it is for refuses it
+        if where.role in self._roles:
+            return
         if where.role != "runnerd":
             why = Refused("ROLE_NOT_INSTALLED", f"there is no {where.role} here that could take the command")
             await self._refuse(where, stored, command, why)

@@ -13,6 +13,7 @@ from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS
 from sandreel_core.clock import now
+from sandreel_core.contract.message import Envelope
 from sandreel_core.egress.register import documents
 from sandreel_core.errors import SandreelError, Unavailable
 from sandreel_core.health import Health
@@ -21,6 +22,7 @@ from sandreel_core.metrics import Metrics
 from sandreel_core.session import ACTIVE, Session
 from sandreel_core.spawner import actions as a
 from sandreel_core.spawner import reconcile as r
+from sandreel_core.spawner.agenda import Agenda
 from sandreel_core.spawner.backend import Backend, Key, Sandbox
 from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.bootstrap import Desk
@@ -39,17 +41,14 @@ from sandreel_core.spawner.refusals import Refusals
 from sandreel_core.spawner.sessions import Known, Sessions
 from sandreel_core.spawner.sweep import Sweeper
 
-MAX_AT_ONCE = 16
 AT_REST = ("stopped", "destroyed")
 PULSE_S = 1.0
-AGAIN_S = 0.5
-MAX_RETRY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How this spawner works. `rules` names the node and the installation. `places`: an egress proxy is told whose
-    address is whose."""
+    address is whose. `roles`: those that answer commands for themselves; to all others the spawner says that there is none."""
 
     terms: BootTerms
     rules: r.Rules
@@ -58,6 +57,7 @@ class Plan:
     replicas: int = 1
     sweep_s: float = 60
     places: bool = False
+    roles: frozenset[str] = frozenset()
 
 
 class Spawner:
@@ -91,18 +91,13 @@ class Spawner:
             command_max_age_s=plan.terms.command_max_age_s,
             measures=self._commands,
         )
-        self._journal = Journal(bus, source=self._source, partitions=partitions, appended=self._reactor.learn)
+        self._journal = Journal(bus, source=self._source, partitions=partitions, appended=self._learn)
         self._closing = Closing(bus, self._journal, self._heads, installation_key=plan.terms.key)
         self._places = Places(bus, plan.rules.installation) if plan.places else None
         self._effects = Effects(backend, self._journal, self._quota, plan.terms, self._places)
         self._sweeper = Sweeper(bus, self._journal, self._heads, stop_within_s=plan.limits.stop_within_s)
         self._holding = Holding(bus, self._journal, self._sessions, partitions)
         self._pulse = Pulse(bus)
-        self._wake = asyncio.Event()
-        self._dirty: set[Key] = set()
-        self._busy: set[Key] = set()
-        self._being_closed: set[Key] = set()
-        self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._log = Log("spawner")
         self._measures = SpawnerMeasures(
             metrics, bus, self._sessions, self._pulse, self._holding, health=health, late_s=plan.rules.late_s
@@ -125,6 +120,7 @@ class Spawner:
             issuer=plan.terms.issuer,
         )
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            agenda = Agenda(group, self._log)
             group.create_task(self._sessions.run(), name="sessions")
             await self._sessions.caught_up()
             await self._closing.remember()
@@ -134,25 +130,27 @@ class Spawner:
             await desk.open(stack)
             await stack.enter_async_context(self._bus.listen("hb.*.*", self._pulse.hear))
             group.create_task(self._reactor.run(), name="commands")
-            refusals = Refusals(self._bus, SPAWNER_REFUSALS, self._journal, self._sessions, self._commands)
+            refusals = Refusals(
+                self._bus, SPAWNER_REFUSALS, self._journal, self._sessions, self._commands, roles=plan.roles
+            )
             group.create_task(refusals.run(), name="refusals")
-            group.create_task(self._watch(), name="watch")
-            group.create_task(self._follow_changes(), name="changes")
-            group.create_task(self._sweep(group, ready), name="sweep")
-            group.create_task(self._every(PULSE_S, self._check_pulse(group)), name="pulse")
-            await self._settle_changes(group)
+            group.create_task(self._watch(agenda), name="watch")
+            group.create_task(self._follow_changes(agenda), name="changes")
+            group.create_task(self._sweep(agenda, ready), name="sweep")
+            group.create_task(self._every(PULSE_S, self._check_pulse(agenda)), name="pulse")
+            await self._settle_changes(agenda)
 
     # -- what wakes us
 
-    async def _watch(self) -> None:
+    async def _watch(self, agenda: Agenda) -> None:
         async with aclosing(self._backend.watch()) as ended:
             async for key in ended:
-                self._touch(key)
+                agenda.touch(key, "ended")
 
-    async def _follow_changes(self) -> None:
+    async def _follow_changes(self, agenda: Agenda) -> None:
         while True:
             await self._sessions.changed()
-            self._wake.set()
+            agenda.wake()
 
     async def _every(
         self, period_s: float, work: Callable[[], Coroutine[None, None, None]], *, at_once: bool = False
@@ -167,24 +165,21 @@ class Spawner:
             except SandreelError as error:
                 self._log.warning("a tick failed", work=getattr(work, "__name__", "tick"), problem=str(error))
 
-    def _touch(self, key: Key) -> None:
-        self._dirty.add(key)
-        self._wake.set()
+    def _learn(self, subject: str, event: Envelope, expected: int, sequence: int) -> None:
+        self._reactor.learn(subject, event, expected, sequence)
+        self._sessions.learn(subject, event, expected, sequence)
 
     # -- the loop
 
-    async def _settle_changes(self, group: asyncio.TaskGroup) -> None:
-        """Consider every session that changed, as soon as it did; one task a session at a time."""
+    async def _settle_changes(self, agenda: Agenda) -> None:
+        """Consider every session that changed, as soon as it did."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            dirty, changed = self._dirty, self._sessions.take_changed()
-            self._dirty = set()
-            for key in dirty | changed:
-                self._close(group, key)
-                # Whoever says of a session that it rests has seen that nothing of it runs.
+            dirty, ended = await agenda.due()
+            for key in dirty | ended | self._sessions.take_changed():
+                self._close(agenda, key)
+                # Whoever says of a session that it rests has seen that nothing of it runs, and what has ended is no more.
                 if key in dirty or self._sessions.get(key).session.phase not in AT_REST:
-                    self._begin(group, key, partial(self._consider, key))
+                    agenda.begin(key, partial(self._consider, key), mark="dirty" if key in dirty else "ended")
 
     async def _consider(self, key: Key) -> bool:
         """Look at one session and do what is due; whether to look again."""
@@ -197,17 +192,9 @@ class Spawner:
             key, r.reconcile({key: known.session}, found, self._pulse.beats(), now(), self._plan.rules)
         )
 
-    def _begin(self, group: asyncio.TaskGroup, key: Key, work: Callable[[], Coroutine[None, None, bool]]) -> None:
-        """Work on a session in a task of its own, unless somebody is at it: then it is looked at again afterwards."""
-        if key in self._busy:
-            self._dirty.add(key)
-            return
-        self._busy.add(key)
-        group.create_task(self._take_turn(key, work, self._busy), name=f"session {key}")
-
-    def _close(self, group: asyncio.TaskGroup, key: Key) -> None:
+    def _close(self, agenda: Agenda, key: Key) -> None:
         """Close what ended of a session, if that is due: in a task of its own too, for which nothing else waits."""
-        if key in self._being_closed or not self._closing.is_due(key, self._sessions.get(key).record):
+        if not self._closing.is_due(key, self._sessions.get(key).record):
             return
 
         async def close() -> bool:
@@ -216,25 +203,7 @@ class Spawner:
                 await self._closing.close(key, record)
             return False
 
-        self._being_closed.add(key)
-        group.create_task(self._take_turn(key, close, self._being_closed), name=f"closing {key}")
-
-    async def _take_turn(self, key: Key, work: Callable[[], Coroutine[None, None, bool]], busy: set[Key]) -> None:
-        again_s: float | None = None
-        try:
-            async with self._room:
-                # If it led to an event, that wakes us earlier.
-                again_s = AGAIN_S if await work() else None
-        except SandreelError as error:
-            self._log.warning("a session has to wait", session=str(key), problem=str(error))
-            delay = error.retry_after_s if isinstance(error, Unavailable) else MAX_RETRY_S
-            again_s = min(max(delay, AGAIN_S), MAX_RETRY_S)
-        finally:
-            busy.discard(key)
-            if key in self._dirty:
-                self._wake.set()
-        if again_s is not None:
-            asyncio.get_running_loop().call_later(again_s, self._touch, key)
+        agenda.begin(key, close, mark=None, what="closing")
 
     async def _inspect(self, key: Key) -> list[Sandbox] | None:
         try:
@@ -257,13 +226,13 @@ class Spawner:
                 again = True
         return again
 
-    async def _sweep(self, group: asyncio.TaskGroup, ready: Callable[[], None]) -> None:
+    async def _sweep(self, agenda: Agenda, ready: Callable[[], None]) -> None:
         """Everything at once, at the start and then every `sweep_s`."""
         first = True
         while True:
             known, read_at = self._sessions.snapshot(), now()
             try:
-                await self._sweep_once(group, known)
+                await self._sweep_once(agenda, known)
             except SandreelError as error:
                 self._log.warning("a sweep failed", problem=str(error))
             if first:
@@ -280,7 +249,7 @@ class Spawner:
                     self._log.warning("the places were not settled", problem=str(error))
             await asyncio.sleep(self._plan.sweep_s * random.uniform(0.9, 1.0))  # noqa: S311 - no secret hangs on it
 
-    async def _sweep_once(self, group: asyncio.TaskGroup, known: Mapping[Key, Known]) -> None:
+    async def _sweep_once(self, agenda: Agenda, known: Mapping[Key, Known]) -> None:
         # The sessions first, then the backend: what reconcile relies on.
         found: Sequence[Sandbox] | None
         try:
@@ -296,9 +265,9 @@ class Spawner:
             sessions, found, self._pulse.beats(), now(), self._plan.rules, heard_s=heard_s, sweep=True
         )
         for action in actions:
-            self._begin(group, action.key, partial(self._act, action.key, [action]))
+            agenda.begin(action.key, partial(self._act, action.key, [action]))
         for key in known:
-            self._close(group, key)
+            self._close(agenda, key)
 
     def _claims(self, known: Mapping[Key, Known]) -> dict[str, Claim]:
         """What the active sessions hold, by holder."""
@@ -306,12 +275,11 @@ class Spawner:
         active = [(key, entry.session) for key, entry in known.items() if entry.session.phase in ACTIVE]
         return claims(claim for key, session in active if (claim := claim_of(key, session, node)) is not None)
 
-    def _check_pulse(self, group: asyncio.TaskGroup) -> Callable[[], Coroutine[None, None, None]]:
+    def _check_pulse(self, agenda: Agenda) -> Callable[[], Coroutine[None, None, None]]:
         async def check() -> None:
             heard_s = self._pulse.tick()
             sessions, beats = self._sessions.running(), self._pulse.beats()
             for action in r.reconcile(sessions, None, beats, now(), self._plan.rules, heard_s=heard_s):
-                if action.key not in self._busy:
-                    self._begin(group, action.key, partial(self._act, action.key, [action]))
+                agenda.begin(action.key, partial(self._act, action.key, [action]), mark=None)
 
         return check

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sandreel_core import session as machine
-from sandreel_core.bus.port import Bus, CaughtUp, Missing
+from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.session import Failed, Stopped
@@ -149,17 +149,30 @@ class Sessions:
                         self._caught_up.set()
                 elif not isinstance(item, Missing):
                     for stored in item:
-                        self._fold(stored.subject, stored.body, stored.sequence)
+                        self._read(stored)
                     self._tell()
 
-    def _fold(self, subject: str, body: bytes, sequence: int) -> None:
+    def _read(self, stored: Stored) -> None:
         try:
-            where = parse_event_subject(subject)
-            event = decode_event(subject, body)
+            where = parse_event_subject(stored.subject)
+            event = decode_event(stored.subject, stored.body)
         except Malformed as error:
-            self._log.warning("an event of a session was skipped", sequence=sequence, problem=str(error))
+            self._log.warning("an event of a session was skipped", sequence=stored.sequence, problem=str(error))
             return
         key = Key(where.org, where.session)
+        if stored.sequence > self.get(key).revision:
+            self._fold(key, event, stored.sequence)
+
+    def learn(self, subject: str, event: Envelope, expected: int, sequence: int) -> None:
+        """We have appended this ourselves. If that was right behind what is known, it is known now: who looks at the session
+        again at once must not find it as it was before and do the same once more."""
+        where = parse_event_subject(subject)
+        key = Key(where.org, where.session)
+        if where.aggregate == "session" and self.get(key).revision == expected:
+            self._fold(key, event, sequence)
+            self._tell()
+
+    def _fold(self, key: Key, event: Envelope, sequence: int) -> None:
         record = evolve(self.get(key).record, event)
         if record.session.phase == "destroyed":
             record = replace(record, session=replace(record.session, env={}))  # it stays in the table for ever

@@ -38,6 +38,7 @@ class Settings(Section, frozen=True, kw_only=True):
     sessions_*      the NATS account of sessions (its public key) and the seed of a signing key of it: every boot then
                     gets an identity of its own, which lasts `runnerd_identity_s` and is renewed before that
     bubblewrap      auto: where it works
+    roles           beside the spawner's own: what they are asked waits for them; to what no role is there for it says so
     """
 
     section: ClassVar[str] = "spawner"
@@ -58,6 +59,7 @@ class Settings(Section, frozen=True, kw_only=True):
     sweep_s: Annotated[float, Meta(ge=0.05)] = 60
     late_s: Annotated[float, Meta(ge=0.1)] = 15
     bubblewrap: Literal["auto", "on", "off"] = "auto"
+    roles: tuple[Literal["broker", "bridge"], ...] = ("broker", "bridge")
     default_user: Ids = "65534:65534"
     agent_user: Ids = "10001:10001"
     runnerd_nats_urls: tuple[NatsUrl, ...] = ()

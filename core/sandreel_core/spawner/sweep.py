@@ -6,14 +6,15 @@ from datetime import timedelta
 
 import msgspec
 
+from sandreel_core.bus.loading import load
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import now
 from sandreel_core.contract.codec import decode_event
-from sandreel_core.contract.message import Event
+from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.requests import Done, Drain, Drained
 from sandreel_core.contract.session import Stopping
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.contract.turn import TurnFinished
+from sandreel_core.contract.turn import AgentEvent, TurnFinished
 from sandreel_core.errors import Malformed, SandreelError
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING
@@ -21,8 +22,10 @@ from sandreel_core.spawner.actions import Sweep
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.sessions import Record
+from sandreel_core.turn import Phase, evolve
 
 DRAIN_TIMEOUT_S = 5.0
+_NONE: Phase = "none"
 
 
 class Sweeper:
@@ -95,8 +98,15 @@ class Sweeper:
         for subject in await self._bus.subjects(subjects.stream, f"{prefix}*"):
             last = await self._bus.last(subjects.stream, subject)
             try:
-                if last is not None and not isinstance(decode_event(subject, last.body).data, TurnFinished):
+                if last is not None and await self._unfinished(subject, decode_event(subject, last.body)):
                     return True
             except Malformed:
                 return True
         return False
+
+    async def _unfinished(self, subject: str, last: Envelope) -> bool:
+        """By its newest event. Behind its end stand answers to commands: what was decided about its plan, and refusals."""
+        if isinstance(last.data, TurnFinished | AgentEvent):
+            return not isinstance(last.data, TurnFinished)
+        phase = (await load(self._bus, subject, _NONE, lambda phase, event: evolve(phase, event.type))).state
+        return phase in ("requested", "running")

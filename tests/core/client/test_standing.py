@@ -10,14 +10,15 @@ from sandreel_core.archive import archive
 from sandreel_core.as_of import ExecAt
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.port import Bus, Stream
-from sandreel_core.client import Client
+from sandreel_core.client import Client, standing
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.contract.workspace import EnvPatched
 from sandreel_core.errors import Malformed, NotFound
+from sandreel_runnerd.tally import Tally
 from tests.support.nats import Connect
-from tests.support.script import Message, end, job, life, message
+from tests.support.script import Message, blocks, end, job, life, message
 
 ORG = "acme"
 S1, S2 = SessionSubjects(ORG, "s1"), SessionSubjects(ORG, "s2")
@@ -122,6 +123,56 @@ async def test_a_long_exec_that_had_ended_is_told_the_same_without_being_read() 
     [before] = (await client.state_at(ORG, "s1", at=Cursor("e1", 0, 300))).sessions
     assert before.execs[0].state.phase == "running"
     assert before.execs[0].state.lines["stdout"] + before.execs[0].state.lines["stderr"] == 295
+
+
+def with_progress(subjects: SessionSubjects, exec_id: str, printed: list[tuple[x.Stream, bytes]]) -> list[Message]:
+    """As runnerd writes it, without an end."""
+    tally, log = Tally(), job(subjects, exec_id, [])[:-1]
+    for block in blocks(printed):
+        for event in (block, tally.add(block)):
+            if event is not None:
+                log.append(message(subjects, event, key=exec_id, n=len(log) + 1))
+    return log
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "beside another"])
+async def test_a_long_exec_that_goes_on_is_told_the_same_without_being_read(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    """By what it has said of itself last, at the end of the log and at any place before."""
+    bus, client = await world()
+    log = with_progress(S1, "x1", [*lines(1, 1500), ("stderr", b"no end"), *lines(1501, 1700)])
+    other = with_progress(S2, "x2", [("stdout", b"grau \xc3\xa4\n")] * 1800)
+    both = [m for pair in zip(log, other, strict=False) for m in pair] if busy else log
+    await stored(bus, [*life(S1), *life(S2), *both])
+    read = 0
+    follow = bus.follow
+
+    async def counting(stream: str, filters, *, after: int = 0, live: bool = True):  # type: ignore[no-untyped-def]
+        nonlocal read
+        async for item in follow(stream, filters, after=after, live=live):
+            read += len(item) if isinstance(item, list) else 0
+            yield item
+
+    bus.follow = counting  # type: ignore[method-assign]
+    last = len(both) + 6
+    for cursor in (None, last - 1, last - 400, last // 2, 300, 9, 8, 7):
+        at = Cursor("e1", 0, cursor) if cursor else None
+        read = 0
+        quick = await client.state_at(ORG, "s1", at=at, last_lines=3)
+        assert cursor is None or cursor < 1000 or read < 1200, (cursor, read)
+        with monkeypatch.context() as patch:
+            patch.setattr(standing, "_LONG", 1 << 30)
+            assert quick == await client.state_at(ORG, "s1", at=at, last_lines=3), cursor
+
+
+async def test_an_exec_whose_log_holds_repeats_is_read_whole() -> None:
+    bus, client = await world()
+    log = with_progress(S1, "x1", lines(1, 600))
+    await stored(bus, [*life(S1), *log[:400], *log[390:]])
+
+    [session] = (await client.state_at(ORG, "s1")).sessions
+    assert session.execs[0].state.lines == {"stdout": 588, "stderr": 12}
 
 
 async def test_repeats_and_pieces_behind_a_hole_count_once() -> None:

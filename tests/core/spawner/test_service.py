@@ -150,7 +150,7 @@ async def test_what_ends_is_not_looked_at_first_where_names_are_exclusive(
         await hand.send(s.Destroy())
         await hand.until(s.Destroyed)
     assert backend.calls == ["create 1-1", "stop 1-1", "destroy"], "what the log has of its end is not asked again"
-    assert not {"stopping", "destroying"} & set(looked)
+    assert not {"stopping", "stopped", "destroying"} & set(looked), "the backend's news of the end is none to the log"
 
 
 async def test_what_is_hastened_and_meets_something_else_is_looked_at(hand: Hand, backend: FakeBackend) -> None:

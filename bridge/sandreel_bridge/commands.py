@@ -1,0 +1,92 @@
+"""The bridge's decisions: the turn machine over each turn's own log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sandreel_bridge.adapters.adapter import Adapter, Gateway
+from sandreel_bridge.index import Index
+from sandreel_bridge.journal import Name
+from sandreel_bridge.launching import launch_of, spec_of
+from sandreel_core.bus.measures import CommandMeasures
+from sandreel_core.bus.port import Bus
+from sandreel_core.bus.reactor import Aggregate, Decided, Decision, Reactor
+from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S
+from sandreel_core.contract import turn as c
+from sandreel_core.contract.exec import SecretRef
+from sandreel_core.contract.message import Command, Event
+from sandreel_core.contract.subjects import CommandSubject, SessionSubjects
+from sandreel_core.errors import Malformed, Refused
+from sandreel_core.turn import Turn, exec_of, fold
+from sandreel_core.turn_decision import Terms
+from sandreel_core.turn_decision import decide as decide_turn
+
+_NO_GATEWAY = "no gateway is configured ([bridge] gateway_url), so that nothing could meter and refuse what a turn spends: turns are refused"
+
+
+def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None:
+    """The turn machine's decision, and a refusal of what the agent's program cannot do. Pure."""
+    decision = decide_turn(turn, command, terms)
+    if isinstance(decision, c.TurnRequested) and isinstance(command, c.StartTurn):
+        exec = exec_of(command.turn, 1)
+        gateway = Gateway(base_url="http://gateway", key=SecretRef(role="bridge", lease=exec))
+        spec = spec_of(decision, gateway, model=decision.model, resume=None, browser=False, seed=exec)
+        try:
+            launch_of(decision.agent, spec)
+        except Malformed as error:
+            return Refused("BAD_REQUEST", str(error))
+    return decision
+
+
+def commands(
+    bus: Bus,
+    index: Index,
+    agents: Mapping[str, Adapter],
+    decided: Decided[Turn],
+    *,
+    source: str,
+    partitions: int,
+    has_gateway: bool,
+    command_max_age_s: float = CMD_MAX_AGE_S,
+    measures: CommandMeasures | None = None,
+) -> Reactor[Turn, Terms]:
+    """The loop that answers `cmd.bridge.>`, on the subject of the turn that a command is about."""
+    terms = Terms(agents=frozenset(agents))
+
+    def subject(where: CommandSubject) -> str:
+        return SessionSubjects(where.org, where.session, partitions).event("command")
+
+    def keyed(where: CommandSubject, command: Command) -> str:
+        if not isinstance(command, c.TurnCommand):
+            return subject(where)
+        return SessionSubjects(where.org, where.session, partitions).event("turn", command.turn)
+
+    async def admit(decision: Decision[Turn]) -> Refused | None:
+        event, where, command = decision.event.data, decision.where, decision.command
+        if command is None or not isinstance(command.data, c.TurnCommand):
+            return None
+        name = Name(where.org, where.session, command.data.turn)
+        if isinstance(event, c.TurnRequested):
+            if not has_gateway:
+                return Refused("NO_GATEWAY", _NO_GATEWAY)
+            if event.owner is None:
+                session = SessionSubjects(where.org, where.session, partitions)
+                if await bus.last(session.stream, session.event("session")) is None:
+                    return Refused("SESSION_NOT_FOUND", "there is no session with this id, and no owner to make it for")
+        if isinstance(event, c.TurnRequested | c.PlanApproved):
+            await index.open(name)
+        return None
+
+    aggregate = Aggregate(
+        initial=Turn(), evolve=fold, decide=decide, subject=subject, context=lambda _: terms, keyed=keyed
+    )
+    return Reactor(
+        bus,
+        BRIDGE_COMMANDS,
+        aggregate,
+        source=source,
+        admit=admit,
+        decided=decided,
+        command_max_age_s=command_max_age_s,
+        measures=measures,
+    )

@@ -1,0 +1,175 @@
+"""The keys: minted, found by their value, ended; and what each has used. Changed in memory and in the store together.
+
+There is one keyring an installation: budgets are counted in one place. A second gateway takes them over, and the first is told so
+by `check_owner`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from sandreel_bridge.gateway import account as accounts
+from sandreel_bridge.gateway.account import Account, Key, Tally
+from sandreel_bridge.gateway.meter import METER
+from sandreel_bridge.gateway.orgs import Orgs
+from sandreel_bridge.gateway.port import KeyStanding, KeyTerms
+from sandreel_bridge.gateway.purse import Progress, Purse
+from sandreel_bridge.gateway.recorder import Recorder
+from sandreel_bridge.gateway.store import Store
+from sandreel_core.contract.turn import Usage
+from sandreel_core.contract.usage import UsageRecorded
+from sandreel_core.errors import Conflict, Refused, Unavailable
+from sandreel_core.log import Log
+
+# By which a key is told from a provider's when somebody finds one.
+PREFIX = "srvk_"
+
+
+class Keyring:
+    """`open` first. Its methods raise Unavailable when NATS does not answer; then nothing has changed that counts."""
+
+    def __init__(
+        self, store: Store, recorder: Recorder, orgs: Orgs, *, now: Callable[[], datetime], boot_id: str
+    ) -> None:
+        self._store = store
+        self._recorder = recorder
+        self._orgs = orgs
+        self._now = now
+        self._boot_id = boot_id
+        self._accounts: dict[str, Account] = {}
+        self._purses: dict[str, Purse] = {}
+        self._by_sha256: dict[str, Purse] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._log = Log("gateway")
+
+    def __len__(self) -> int:
+        return len(self._purses)
+
+    async def open(self) -> None:
+        """Become the one that writes, and go on from what the last one left: its live keys, and the calls that were under way
+        when it was killed. How those ended nobody knows: they are recorded as cut, and charged what they held."""
+        await self._store.take(self._boot_id)
+        self._accounts, progress = await self._store.load()
+        for account in self._accounts.values():
+            for key in account.live():
+                self._take_up(key, progress.pop(key.name, Progress(name=key.name, tally=Tally())))
+        for name in progress:  # of keys that have ended: the account has their tally
+            self._recorder.forget(name)
+
+    def _take_up(self, key: Key, progress: Progress) -> None:
+        purse = Purse(key, progress.tally)
+        self._put(purse)
+        for call in progress.calls:
+            event = UsageRecorded(
+                call_id=call.call_id,
+                provider=call.provider,
+                model=call.model,
+                asked_model=call.model,
+                usage=Usage(),
+                meter=METER,
+                turn=key.terms.turn,
+                key=key.name,
+                user=key.terms.user,
+                complete=False,
+                charged_micro_usd=call.held_micro_usd,
+            )
+            purse.settle(call.call_id, event)
+            self._recorder.record(purse, event)
+            self._log.warning("a call was under way when the gateway ended", call=call.call_id, key=key.name)
+
+    async def check_owner(self) -> None:
+        """Raises Conflict when another gateway has taken the keys over."""
+        if await self._store.owner() != self._boot_id:
+            raise Conflict("another gateway has taken over the keys: run one an installation")
+
+    def find(self, value: str) -> Purse | None:
+        """The live key of this value."""
+        sha256 = digest(value)
+        purse = self._by_sha256.get(sha256)
+        # The look-up is by a hash that nobody can choose; the comparison takes as long for a near miss.
+        if purse is None or not hmac.compare_digest(purse.key.sha256, sha256) or purse.expired(self._now()):
+            return None
+        return purse
+
+    async def mint(self, name: str, terms: KeyTerms, value: str) -> KeyStanding:
+        """From now on `value` is this key, and none that had its name before. Raises Refused."""
+        models = self._orgs.models(terms.org)
+        for model in terms.models:
+            if model not in models:
+                raise Refused("MODEL_NOT_ALLOWED", f"the org {terms.org} may use {', '.join(models)}; not {model}")
+        if not terms.models:
+            raise Refused("MODEL_NOT_ALLOWED", "a key needs a model that it may ask for")
+        now = self._now()
+        if terms.expires_at <= now:
+            raise Refused("BAD_REQUEST", f"expires_at is {terms.expires_at.isoformat()}, which has passed")
+        async with self._locks[terms.org]:
+            before = self._accounts.get(terms.org, Account())
+            key = Key(name=name, sha256=digest(value), terms=terms, granted_micro_usd=0, created_at=now)
+            after = accounts.minted(before, key, self._orgs.limits(terms.org), now)
+            await self._save(terms.org, after)
+            key = after.keys[name]
+            purse = self._purses.get(name)
+            if purse is None:
+                purse = Purse(key, Tally())
+            else:
+                self._by_sha256.pop(purse.key.sha256, None)
+                purse.key = key
+            self._put(purse)
+        self._recorder.note(purse)
+        return key.standing(purse.tally)
+
+    async def end(self, org: str, name: str, *, within_s: float) -> KeyStanding | None:
+        """Refuse it from now on; wait for its calls, cutting those that are under way after `within_s`, and until all are in
+        the log; settle its budget. Idempotent."""
+        purse = self._purses.get(name)
+        if purse is None:
+            return self.standing(org, name)
+        key = purse.key
+        self._by_sha256.pop(key.sha256, None)
+        if not await purse.quiet(within_s):
+            purse.cut()
+            await purse.quiet(within_s)
+        if not await self._recorder.recorded(name, within_s):
+            raise Unavailable(f"what the key {name} used is not in the log yet: NATS does not take it")
+        async with self._locks[org]:
+            if self._purses.get(name) is purse and purse.key is key:
+                account = accounts.ended(self._accounts.get(org, Account()), name, purse.tally, self._now())
+                await self._save(org, account)
+                del self._purses[name]
+                self._recorder.forget(name)
+        return self.standing(org, name)
+
+    def standing(self, org: str, name: str) -> KeyStanding | None:
+        purse = self._purses.get(name)
+        if purse is not None:
+            return purse.key.standing(purse.tally)
+        key = self._accounts.get(org, Account()).keys.get(name)
+        return None if key is None else key.standing(key.tally)
+
+    def live(self) -> Iterator[KeyStanding]:
+        return (purse.key.standing(purse.tally) for purse in self._purses.values())
+
+    def expired(self) -> list[tuple[str, str]]:
+        """(org, name) of the keys that nobody has ended in time."""
+        now = self._now()
+        return [(purse.key.terms.org, name) for name, purse in self._purses.items() if purse.expired(now)]
+
+    def _put(self, purse: Purse) -> None:
+        self._purses[purse.key.name] = purse
+        self._by_sha256[purse.key.sha256] = purse
+
+    async def _save(self, org: str, account: Account) -> None:
+        try:
+            await self._store.save_account(org, account)
+        except Conflict as error:
+            raise Unavailable(f"another gateway has changed the account of {org}: run one an installation") from error
+        self._accounts[org] = account
+
+
+def digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()

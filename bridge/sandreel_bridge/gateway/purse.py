@@ -1,0 +1,106 @@
+"""A live key's budget, with what its calls under way hold of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from msgspec import Struct
+
+from sandreel_bridge.gateway.account import Key, Tally
+from sandreel_core.contract.message import Count
+from sandreel_core.contract.usage import UsageRecorded
+from sandreel_core.errors import Refused, Unavailable
+
+
+class OpenCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A call under way: all that must be known to charge it when nobody can tell any more how it ended."""
+
+    call_id: str
+    provider: str
+    model: str
+    held_micro_usd: Count
+
+
+class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is written down of a live key as its calls begin and end."""
+
+    name: str
+    tally: Tally
+    calls: list[OpenCall] = []
+
+
+class Purse:
+    """`key` may be replaced by one of the same name, which goes on with what this one has used."""
+
+    def __init__(self, key: Key, tally: Tally) -> None:
+        self.key = key
+        self.tally = tally
+        self.calls: dict[str, OpenCall] = {}
+        self._cuts: dict[str, Callable[[], object]] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def left_micro_usd(self) -> int:
+        """Not counting what is held."""
+        return self.key.granted_micro_usd - self.tally.charged_micro_usd
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(name=self.key.name, tally=self.tally, calls=list(self.calls.values()))
+
+    def expired(self, now: datetime) -> bool:
+        return now >= self.key.terms.expires_at
+
+    async def hold(self, call: OpenCall, *, wait_s: float, cut: Callable[[], object] = lambda: None) -> None:
+        """Take a call's estimate (`held_micro_usd`) out of the budget, or all that is left where that is less: so at
+        most one call goes beyond the budget, by no more than its own cost. `cut` ends it.
+
+        Where others hold what this one needs, it waits for them. Raises Refused (BUDGET_SPENT) when it is spent,
+        Unavailable when they still hold it after `wait_s`.
+        """
+        try:
+            async with asyncio.timeout(wait_s):
+                while not self._try(call):
+                    self._changed.clear()
+                    await self._changed.wait()
+                self._cuts[call.call_id] = cut
+        except TimeoutError:
+            raise Unavailable("calls under way hold what is left of the turn's budget", retry_after_s=5) from None
+
+    def _try(self, call: OpenCall) -> bool:
+        left = self.left_micro_usd
+        if left <= 0:
+            raise Refused("BUDGET_SPENT", f"the turn's budget of {self.key.granted_micro_usd} micro-USD is spent")
+        wanted = min(max(1, call.held_micro_usd), left)
+        if wanted > left - sum(each.held_micro_usd for each in self.calls.values()):
+            return False
+        self.calls[call.call_id] = OpenCall(
+            call_id=call.call_id, provider=call.provider, model=call.model, held_micro_usd=wanted
+        )
+        return True
+
+    def settle(self, call_id: str, event: UsageRecorded | None) -> None:
+        """The call has ended, and this is what it used; None: it was none."""
+        self.calls.pop(call_id, None)
+        self._cuts.pop(call_id, None)
+        if event is not None:
+            self.tally = self.tally.plus(event)
+        self._changed.set()
+
+    def cut(self) -> None:
+        """End what is under way. Each call settles itself."""
+        for cut in list(self._cuts.values()):
+            cut()
+
+    async def quiet(self, within_s: float) -> bool:
+        """Wait until no call is under way; False when one still is."""
+        try:
+            async with asyncio.timeout(within_s):
+                while self.calls:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True

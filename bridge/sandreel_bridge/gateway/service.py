@@ -1,0 +1,147 @@
+"""The built-in gateway as a role: it takes up its keys, serves sandboxes and the bridge, and records what calls use."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from sandreel_bridge.gateway.desk import QUIET_S, SUBJECT, Desk
+from sandreel_bridge.gateway.doors import Doors
+from sandreel_bridge.gateway.keyring import Keyring
+from sandreel_bridge.gateway.measures import GatewayMeasures
+from sandreel_bridge.gateway.orgs import Orgs
+from sandreel_bridge.gateway.provider import Providers
+from sandreel_bridge.gateway.proxy import Proxy
+from sandreel_bridge.gateway.recorder import Recorder
+from sandreel_bridge.gateway.settings import Settings
+from sandreel_bridge.gateway.store import Store, documents
+from sandreel_core.bus.crew import Crew
+from sandreel_core.bus.port import Bus
+from sandreel_core.clock import new_id, new_token, now
+from sandreel_core.errors import Misconfigured, Refused, SandreelError, Unavailable
+from sandreel_core.health import Health
+from sandreel_core.log import Log
+from sandreel_core.metrics import Metrics
+
+# How often it looks for another gateway, for keys that nobody has ended, and for changed settings of orgs.
+_LOOK_S = 1.0
+# To cut what is under way and to record it, when the role is told to end.
+_LAST_WORDS_S = 5.0
+_KEEP_ALIVE_S = 75.0
+
+
+class Service:
+    """One gateway on one bus. `run` is its whole life."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: Settings,
+        *,
+        partitions: int,
+        health: Health,
+        metrics: Metrics,
+        replicas: int = 1,
+    ) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._replicas = replicas
+        self._health = health
+        self._measures = GatewayMeasures(metrics)
+        self._partitions = partitions
+        self._listening = False
+        self._log = Log("gateway")
+
+    async def run(self, ready: Callable[[tuple[str, int] | None], None] = lambda where: None) -> None:
+        """Serve for ever; `ready` is told (host, port), None where it listens on networks. Raises Misconfigured, and Conflict
+        once another gateway has taken the keys over."""
+        settings, ranges = self._settings, self._settings.ranges
+        where = None if ranges else settings.address
+        orgs = await asyncio.to_thread(Orgs, settings)
+        if not settings.keys:
+            self._health.trouble("providers", settings.missing_key)
+        await self._bus.ensure([documents(replicas=self._replicas)])
+        store = Store(self._bus)
+        recorder = Recorder(
+            self._bus,
+            store,
+            partitions=self._partitions,
+            max_unrecorded=settings.max_unrecorded,
+            health=self._health,
+            measures=self._measures,
+        )
+        keyring = Keyring(store, recorder, orgs, now=now, boot_id=new_token())
+        await keyring.open()
+        desk = Desk(keyring, orgs, recorder, self._works)
+        async with Providers(settings) as providers:
+            proxy = Proxy(settings, orgs, keyring, recorder, providers, self._measures, new_id=new_id, now=now)
+            application = web.Application(client_max_size=settings.max_body_bytes)
+            application.router.add_route("*", "/{path:.*}", proxy.handle)
+            runner = web.AppRunner(
+                application, access_log=None, handler_cancellation=True, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=0.5
+            )  # fmt: skip
+            await runner.setup()
+            try:
+                async with Crew() as crew, self._bus.serve(SUBJECT, desk.handle, group="gateway"):
+                    crew.start(recorder.run())
+                    crew.start(self._look(keyring, orgs))
+                    if where is not None:
+                        await self._listen(runner, *where)
+                    else:
+                        crew.start(Doors(ranges, settings.port, opener(runner)).follow())
+                    self._listening = True
+                    ready(where)
+                    await asyncio.Event().wait()
+            finally:
+                await asyncio.shield(self._last_words(runner, recorder))
+
+    async def _listen(self, runner: web.AppRunner, host: str, port: int) -> None:
+        try:
+            await opener(runner)(host, port)
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            why = "is taken by another program" if taken else f"cannot be used ({error.strerror or error})"
+            raise Misconfigured(f"[gateway] listen: {host}:{port} {why}") from error
+
+    async def _works(self) -> None:
+        """What `enforce` confirms beside what an org may do."""
+        if not self._listening:
+            raise Unavailable("the gateway does not listen yet")
+
+    async def _look(self, keyring: Keyring, orgs: Orgs) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._measures.keys.set(len(keyring))
+            try:
+                if await asyncio.to_thread(orgs.reload):
+                    self._log.info("the orgs' settings were read again")
+                self._health.well("orgs")
+            except Misconfigured as error:
+                self._health.trouble("orgs", f"{error}; what was read before holds")
+            try:
+                await keyring.check_owner()
+                for org, name in keyring.expired():
+                    self._log.warning("a key has expired that nobody had revoked", key=name)
+                    await keyring.end(org, name, within_s=QUIET_S)
+            except (Unavailable, Refused) as error:
+                self._log.warning("the keys cannot be looked after", problem=str(error))
+
+    async def _last_words(self, runner: web.AppRunner, recorder: Recorder) -> None:
+        await runner.cleanup()  # cuts what is under way, and so settles it
+        try:
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await recorder.send()
+        except (TimeoutError, SandreelError) as error:
+            self._log.error("calls are not recorded", calls=recorder.unrecorded, problem=str(error))
+
+
+def opener(runner: web.AppRunner) -> Callable[[str, int], Awaitable[Callable[[], Awaitable[None]]]]:
+    async def open(host: str, port: int) -> Callable[[], Awaitable[None]]:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        return site.stop
+
+    return open

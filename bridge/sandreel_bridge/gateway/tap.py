@@ -1,0 +1,245 @@
+"""Reads a reply as it passes by, for what it says of its usage. Pure.
+
+It is told the same bytes that the client gets, in whatever pieces they come, and changes none. Only lines that can hold a count
+are decoded. What is kept is bounded: a line or a document that is longer is not read, and then the usage is not known.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from sandreel_bridge.gateway.dialect import Api
+from sandreel_bridge.gateway.tokens import Tokens
+from sandreel_core.contract.message import Count
+
+# A line of a stream, or a reply in one piece: the longest of either that is read.
+MAX_KEPT_BYTES = 32 << 20
+
+
+class _CacheCreation(Struct):
+    ephemeral_1h_input_tokens: Count = 0
+
+
+class _InputDetails(Struct):
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+
+
+class _Usage(Struct):
+    """Of Anthropic and of both of OpenAI's APIs."""
+
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_creation: _CacheCreation | None = None
+    input_tokens_details: _InputDetails | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    prompt_tokens_details: _InputDetails | None = None
+
+
+class _Inner(Struct):
+    """`message` of Anthropic's first event, `response` of OpenAI's last one."""
+
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _Metadata(Struct, rename="camel"):
+    prompt_token_count: Count = 0
+    cached_content_token_count: Count = 0
+    tool_use_prompt_token_count: Count = 0
+    candidates_token_count: Count = 0
+    thoughts_token_count: Count = 0
+
+
+class _Candidate(Struct, rename="camel"):
+    finish_reason: str | None = None
+
+
+class _AnthropicSaid(Struct):
+    type: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+    message: _Inner | None = None
+
+
+class _OpenAiSaid(Struct):
+    type: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+    response: _Inner | None = None
+
+
+class _GeminiSaid(Struct, rename="camel"):
+    usage_metadata: _Metadata | None = None
+    model_version: str | None = None
+    candidates: list[_Candidate] | None = None
+
+
+_anthropic = msgspec.json.Decoder(_AnthropicSaid).decode
+_openai = msgspec.json.Decoder(_OpenAiSaid).decode
+_gemini = msgspec.json.Decoder(_GeminiSaid).decode
+_gemini_list = msgspec.json.Decoder(list[_GeminiSaid]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# What a line must hold to be worth decoding.
+_MARKS: dict[Api, tuple[bytes, ...]] = {
+    "messages": (b'"usage"', b'"message_stop"'),
+    "chat": (b'"usage"', b"[DONE]"),
+    "responses": (b'"response.completed"', b'"response.incomplete"', b'"response.failed"'),
+    "gemini": (b'"usageMetadata"',),
+}
+
+
+class Tap:
+    """Of one reply. `tokens`: what it told so far, None for nothing; `model`: that answered, by its own word.
+
+    ended   its last event was there: without it a stream was cut
+    pieces  events of a stream so far
+    """
+
+    def __init__(self, api: Api, *, streams: bool) -> None:
+        self.tokens: Tokens | None = None
+        self.model: str | None = None
+        self.ended = False
+        self.pieces = 0
+        self._api = api
+        self._streams = streams
+        self._marks = _MARKS[api]
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._skipping = False
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the body."""
+        if not self._streams:
+            self._keep(data)
+            return
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._keep(data)
+            return
+        head = data[: end + 1]
+        if self._skipping:  # the rest of a line that was too long
+            head = head[head.find(b"\n") + 1 :]
+        if self._kept or self._skipping:
+            head = self._taken() + head
+        for line in head.split(b"\n"):
+            if line.startswith(b"data:"):
+                self.pieces += 1
+                if any(mark in line for mark in self._marks):
+                    self._line(line[5:].strip())
+        if end + 1 < len(data):
+            self._keep(data[end + 1 :])
+
+    def end(self) -> None:
+        """No more comes. Of a reply in one piece only now something is known."""
+        body = self._taken()
+        if self._streams:
+            if body.startswith(b"data:"):  # a last line without its end
+                self._line(body[5:].strip())
+        elif body:
+            self._whole(body)
+
+    def _keep(self, data: bytes) -> None:
+        if self._skipping:
+            return
+        self._kept_bytes += len(data)
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            self._kept, self._kept_bytes, self._skipping = [], 0, True
+        else:
+            self._kept.append(data)
+
+    def _taken(self) -> bytes:
+        """What was kept; nothing if it grew too long."""
+        taken = b"".join(self._kept)
+        self._kept, self._kept_bytes, self._skipping = [], 0, False
+        return taken
+
+    def _line(self, said: bytes) -> None:
+        if said == b"[DONE]":
+            self.ended = True
+            return
+        try:
+            if self._api == "gemini":
+                self._of_gemini(_gemini(said))
+            elif self._api == "messages":
+                self._of_anthropic(_anthropic(said))
+            else:
+                self._of_openai(_openai(said))
+        except _UNREADABLE:
+            return
+
+    def _whole(self, body: bytes) -> None:
+        try:
+            if self._api == "gemini":
+                for each in _gemini_list(body) if body.lstrip()[:1] == b"[" else [_gemini(body)]:
+                    self._of_gemini(each)
+            elif self._api == "messages":
+                self._of_anthropic(_anthropic(body))
+            else:
+                self._of_openai(_openai(body))
+        except _UNREADABLE:
+            return
+        self.ended = self.tokens is not None
+
+    def _of_anthropic(self, said: _AnthropicSaid) -> None:
+        if said.type == "message_stop":
+            self.ended = True
+        inner = said.message
+        self.model = (inner.model if inner else said.model) or self.model
+        for usage in (said.usage, inner.usage if inner else None):
+            if usage is not None:
+                self.tokens = _anthropic_tokens(usage, self.tokens or Tokens())
+
+    def _of_openai(self, said: _OpenAiSaid) -> None:
+        if said.type is not None and said.type.startswith("response."):
+            self.ended = True
+        inner = said.response
+        self.model = (inner.model if inner else said.model) or self.model
+        usage = inner.usage if inner else said.usage
+        if usage is not None:
+            self.tokens = _openai_tokens(usage)
+            self.ended = True  # no API of OpenAI's form tells it before the end
+
+    def _of_gemini(self, said: _GeminiSaid) -> None:
+        self.model = said.model_version or self.model
+        if any(candidate.finish_reason for candidate in said.candidates or ()):
+            self.ended = True
+        if (told := said.usage_metadata) is not None:
+            cached = min(told.cached_content_token_count, told.prompt_token_count)
+            self.tokens = Tokens(
+                input=told.prompt_token_count - cached + told.tool_use_prompt_token_count,
+                output=told.candidates_token_count + told.thoughts_token_count,
+                cache_read=cached,
+            )
+
+
+def _anthropic_tokens(usage: _Usage, before: Tokens) -> Tokens:
+    """Its counts are totals of the message; what an event does not tell is as it was."""
+
+    def told(value: int | None, otherwise: int) -> int:
+        return otherwise if value is None else value
+
+    written = told(usage.cache_creation_input_tokens, before.cache_write + before.cache_write_1h)
+    hour = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else before.cache_write_1h
+    hour = min(hour, written)
+    return Tokens(
+        input=told(usage.input_tokens, before.input),
+        output=told(usage.output_tokens, before.output),
+        cache_read=told(usage.cache_read_input_tokens, before.cache_read),
+        cache_write=written - hour,
+        cache_write_1h=hour,
+    )
+
+
+def _openai_tokens(usage: _Usage) -> Tokens:
+    """Its input includes what a cache had."""
+    everything = usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+    output = usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens
+    details = usage.input_tokens_details or usage.prompt_tokens_details or _InputDetails()
+    read = min(details.cached_tokens or 0, everything or 0)
+    written = min(details.cache_write_tokens or 0, (everything or 0) - read)
+    return Tokens(input=(everything or 0) - read - written, output=output or 0, cache_read=read, cache_write=written)

@@ -1,0 +1,73 @@
+"""What a bridge keeps beside the log so that it need not read all of it: which turns are not settled, and where each
+conversation stands.
+
+Both are documents in one stream, of which the newest body of a subject counts. `turn.open` is written before the turn is asked for in
+the log, and removed after all is settled, so that it names too many rather than too few.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from sandreel_bridge.journal import Name
+from sandreel_core.bus.port import Bus, Stream
+from sandreel_core.contract.turn import Usage
+from sandreel_core.errors import AlreadyExists, Conflict
+
+TURNS = "TURNS"
+
+
+def turns(*, replicas: int = 1) -> Stream:
+    """The stream of these documents."""
+    return Stream(name=TURNS, subjects=("turn.>",), max_bytes=256 * 1024 * 1024, per_subject=1, replicas=replicas)
+
+
+class Conversation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a conversation stands after its newest turn: what the program calls it, in which life of the session, and what it says
+    to have used of it so far."""
+
+    turn: str
+    agent: str
+    incarnation: int
+    agent_session_id: str
+    thread_usage: Usage | None = None
+
+
+class Index:
+    """Of one installation. Every method raises Unavailable."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def open(self, name: Name) -> None:
+        """The turn is not settled. Twice is once."""
+        try:
+            await self._bus.append(_open(name), b"{}", expected=0)
+        except (Conflict, AlreadyExists):
+            return
+
+    async def settled(self, name: Name) -> None:
+        await self._bus.purge(TURNS, _open(name))
+
+    async def is_open(self, name: Name) -> bool:
+        return await self._bus.last(TURNS, _open(name)) is not None
+
+    async def unsettled(self) -> list[Name]:
+        """Of every organisation and session."""
+        subjects = await self._bus.subjects(TURNS, "turn.open.>")
+        return [Name(*subject.split(".")[2:5]) for subject in subjects]
+
+    async def conversation(self, org: str, session: str, id: str) -> Conversation | None:
+        stored = await self._bus.last(TURNS, f"turn.conversation.{org}.{session}.{id}")
+        try:
+            return msgspec.json.decode(stored.body, type=Conversation) if stored is not None else None
+        except msgspec.DecodeError:
+            return None  # of a version that writes it otherwise: then the conversation begins anew
+
+    async def remember(self, org: str, session: str, id: str, conversation: Conversation) -> None:
+        await self._bus.append(f"turn.conversation.{org}.{session}.{id}", msgspec.json.encode(conversation))
+
+
+def _open(name: Name) -> str:
+    return f"turn.open.{name.org}.{name.session}.{name.turn}"

@@ -1,0 +1,130 @@
+"""What is left to do when a turn is finished: its keys end, what the agent said is compared with what the gateway counted, and what comes
+next is opened. All of it can be done twice."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Literal
+
+from sandreel_bridge.attempt import command_id
+from sandreel_bridge.gateway.port import Gateway, key_name
+from sandreel_bridge.journal import Journal, Name
+from sandreel_core.bus.port import Bus
+from sandreel_core.client import Client
+from sandreel_core.clock import new_id, now
+from sandreel_core.contract.codec import decode_event, encode, seal
+from sandreel_core.contract.turn import MAX_PROMPT_BYTES, StartTurn, Steer, TurnCommand, TurnRequested, Usage
+from sandreel_core.contract.usage import UsageReconciled
+from sandreel_core.errors import Malformed, Refused
+from sandreel_core.log import Log
+from sandreel_core.turn import Turn, derived_id, summed
+
+GO = "The plan is approved. Carry it out."
+_APART = "\n\n"
+
+
+async def revoke(gateway: Gateway, name: Name, turn: Turn) -> Usage | None:
+    """End every key that the turn may have; what was used with them in all, None where the gateway knows none of them. Raises
+    Unavailable."""
+    standings = [
+        await gateway.revoke(key_name(name.org, name.session, incarnation, name.turn, attempt))
+        for incarnation, attempt in turn.keys
+    ]
+    known = [standing.usage for standing in standings if standing is not None]
+    return summed(known) if known else None
+
+
+async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
+    """`usage.reconciled`, once: it is looked for behind the turn's end first."""
+    subject = journal.subjects.event("usage")
+    async with aclosing(bus.follow(journal.subjects.stream, [subject], after=journal.finished_at, live=False)) as items:
+        async for item in items:
+            for stored in item if isinstance(item, list) else ():
+                try:
+                    said = decode_event(subject, stored.body).data
+                except Malformed:
+                    continue
+                if isinstance(said, UsageReconciled) and said.turn == journal.name.turn:
+                    return
+    turn = journal.turn
+    agent = turn.usage if turn.run.result is not None else None
+    said, measured = agent.cost_micro_usd if agent is not None else None, counted.cost_micro_usd
+    drift = measured - said if measured is not None and said is not None else None
+    event = UsageReconciled(turn=journal.name.turn, gateway=counted, agent=agent, drift_micro_usd=drift)
+    envelope = seal(
+        event,
+        id=new_id(),
+        source=journal.source,
+        subject=subject,
+        time=now(),
+        correlationid=turn.asked.correlation_id or turn.asked.command_id if turn.asked is not None else None,
+    )
+    # Two bridges that settle the same turn at once: the server keeps the first.
+    await bus.append(subject, encode(envelope), message_id=f"reconciled-{journal.name}")
+
+
+def commands_next(name: Name, turn: Turn) -> list[tuple[str, TurnCommand]]:
+    """(command id, command) of what comes next: an approved plan is carried out, messages that were not read open a turn. Pure."""
+    request = turn.request
+    if request is None or turn.ended_at is None:
+        return []
+    found: list[tuple[str, TurnCommand]] = []
+    if turn.next_turn is not None and turn.decided_at is not None:
+        id = command_id(turn.decided_at, "go", str(name))
+        found.append((id, _start(request, turn.next_turn, f"{GO}{_APART}{turn.proposed}", "execute")))
+    queued = turn.requeued
+    if queued and turn.finished is not None and turn.finished.status != "cancelled":
+        following = derived_id(name.turn, "next")
+        texts, rest = _fitting(queued)
+        prompt = _APART.join(texts)
+        id = command_id(turn.ended_at, "next", str(name))
+        found.append((id, _start(request, following, prompt, request.permission_mode)))
+        found += [
+            (command_id(turn.ended_at, "steer", str(name), id), Steer(turn=following, message_id=id, text=text))
+            for id, text in rest.items()
+        ]
+    return found
+
+
+def _fitting(queued: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """(the texts that make one prompt, the messages that do not fit into it)."""
+    texts: list[str] = []
+    rest: dict[str, str] = {}
+    size = 0
+    for id, text in queued.items():
+        size += len(text.encode()) + len(_APART)
+        if texts and (rest or size > MAX_PROMPT_BYTES):
+            rest[id] = text
+        else:
+            texts.append(text)
+    return texts, rest
+
+
+def _start(request: TurnRequested, id: str, prompt: str, mode: Literal["plan", "execute"]) -> StartTurn:
+    cut = prompt.encode()[:MAX_PROMPT_BYTES].decode(errors="ignore")
+    return StartTurn(
+        turn=id,
+        agent=request.agent,
+        prompt=cut,
+        model=request.model,
+        conversation_id=request.conversation_id,
+        permission_mode=mode,
+        max_turns=request.max_turns,
+        system_prompt_append=request.system_prompt_append,
+        grants=request.grants,
+        owner=request.owner,
+        profile=request.profile,
+        workdir=request.workdir,
+        budget_micro_usd=request.budget_micro_usd,
+    )
+
+
+async def open_next(client: Client, name: Name, turn: Turn) -> None:
+    """Raises Unavailable. A refusal is an answer: somebody has asked for a turn of that id before."""
+    for id, command in commands_next(name, turn):
+        try:
+            await client.send(name.org, name.session, command, command_id=id)
+        except Refused as refused:
+            Log("bridge.settling").warning(
+                "what comes next was refused", turn=str(name), command=command.type, code=refused.code
+            )

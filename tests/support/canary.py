@@ -1,0 +1,153 @@
+"""Secrets that are looked for, in every form that somebody may have written one, wherever it might have come to.
+
+The forms are worked out here anew, and not by what masks them.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from sandreel_core.contract.boot import EXEC_MARKER
+from sandreel_core.embedded.stack import Stack
+
+_MAX_FILE_BYTES = 64 << 20
+# Prints what it was given (TOKEN, MODEL_KEY, PEM) in every way that programs do by accident.
+TELL = """
+import base64, json, os, sys, time, urllib.parse
+for name in ("TOKEN", "MODEL_KEY", "PEM"):
+    if name not in os.environ: continue
+    value = os.environ[name]; raw = value.encode()
+    print(value, json.dumps({"a": value}), json.dumps(json.dumps(value)), urllib.parse.quote(value, safe=""), flush=True)
+    for before in range(3): print(base64.b64encode(bytes(before) + raw).decode(), base64.urlsafe_b64encode(bytes(before) + raw + b"?"))
+    for at in range(0, len(raw), 9): os.write(2, raw[at:at+9]); time.sleep(0.01)
+    print(f"https://user:{urllib.parse.quote(value)}@host/", file=sys.stderr)
+print(dict(os.environ))
+sys.stdout.flush()
+"""
+
+
+def leased() -> dict[str, str]:
+    """What a session is given, by lease; the first has in its middle what every encoding changes."""
+    return {
+        "token": f'tok"{os.urandom(12).hex()}/ä+&{os.urandom(8).hex()}',
+        "model_key": f"sk-{os.urandom(20).hex()}",
+        "pem": "-----BEGIN KEY-----\n" + "\n".join(os.urandom(32).hex() for _ in range(4)) + "\n-----END KEY-----",
+    }
+
+
+@dataclass
+class Canaries:
+    """`values`: by name. `seen`: what `look` has found, as `name in place (form)`; empty is what one hopes for."""
+
+    values: Mapping[str, str]
+    seen: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._forms = [(name, how, form) for name, value in self.values.items() for how, form in _forms(value.encode())]
+
+    def found(self, data: bytes) -> list[tuple[str, str]]:
+        """(name, form) of every one in it."""
+        return [(name, how) for name, how, form in self._forms if form in data]
+
+    def look(self, place: str, data: bytes, but: frozenset[str] = frozenset()) -> None:
+        """`but`: which may be there."""
+        self.seen += [f"{name} in {place} ({how})" for name, how in self.found(data) if name not in but]
+
+    def look_at_files(self, root: Path, at_home: Mapping[str, frozenset[str]]) -> int:
+        """Every file below a directory; `at_home`: what belongs there, by the path's first parts. How many there were."""
+        count = 0
+        for path in sorted(root.rglob("*")):
+            inside = path.relative_to(root)
+            homes = [names for home, names in at_home.items() if inside.is_relative_to(home)]
+            with contextlib.suppress(OSError):  # gone meanwhile, or no file
+                if path.is_file() and not path.is_symlink() and path.stat().st_size <= _MAX_FILE_BYTES:
+                    self.look(str(inside), path.read_bytes(), frozenset().union(*homes))
+                    count += 1
+        return count
+
+    def look_at_processes(self, given: Mapping[str, frozenset[str]]) -> None:
+        """Every process's words and variables. `given`: what an exec was given is in its own variables, and only there."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                self.look(f"words of process {process.name}", (process / "cmdline").read_bytes())
+                environ = (process / "environ").read_bytes()
+                own = re.search(rb"(?:^|\0)%s=([^\0]*)" % EXEC_MARKER.encode(), environ)
+                names = given.get(own[1].decode(), frozenset()) if own else frozenset()
+                self.look(f"variables of process {process.name}", environ, names)
+
+    async def look_at_postgres(self, dsn: str) -> int:
+        """Every row of every table, as text; and what statements it knows. How many rows there were."""
+        count = 0
+        connection = await asyncpg.connect(dsn, timeout=20)
+        try:
+            tables = await connection.fetch(
+                "SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name FROM pg_tables "
+                "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            )
+            for table in [each["name"] for each in tables] + ["pg_stat_activity"]:
+                for row in await connection.fetch(f"SELECT t.* FROM {table} AS t"):
+                    for value in row.values():
+                        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+                        self.look(f"a row of {table}", data)
+                    count += 1
+        finally:
+            await connection.close()
+        return count
+
+
+def of_stack(stack: Stack) -> dict[str, str]:
+    """What a stack keeps secret itself: its keys, and its database's password."""
+    place = stack.place
+    found = {"installation key": (place.state / "installation.key").read_text().strip()}
+    found["postgres password"] = (place.postgres / "password").read_text().strip()
+    seeds = json.loads((place.identity / "authority.json").read_text())
+    found["operator seed"] = seeds["operator"]
+    for kind in ("accounts", "signing", "users"):
+        found |= {f"{kind} seed {name}": seed for name, seed in seeds[kind].items()}
+    return found
+
+
+# Where a stack keeps them, below its data directory.
+def homes(stack: Stack) -> dict[str, frozenset[str]]:
+    everything = frozenset(of_stack(stack))
+    password = frozenset({"postgres password"})
+    seeds = frozenset(name for name in everything if "seed" in name)
+    return {
+        "identity": seeds,
+        "state/installation.key": frozenset({"installation key"}),
+        "postgres/password": password,
+        "client.toml": password,
+        "roles.toml": password,
+    }
+
+
+def _forms(value: bytes) -> Iterator[tuple[str, bytes]]:
+    yield "as it is", value
+    yield "backwards", value[::-1]
+    yield "hex", value.hex().encode()
+    yield "HEX", value.hex().upper().encode()
+    for before in range(3):
+        text = base64.b64encode(os.urandom(before) + value)
+        # Whole characters of the value alone.
+        inner = text[(0, 2, 3)[before] : (before + len(value)) * 8 // 6]
+        yield f"base64 at {before}", inner
+        if b"+" in inner or b"/" in inner:
+            yield f"URL-safe base64 at {before}", inner.replace(b"+", b"-").replace(b"/", b"_")
+    for how, form in (
+        ("URL-encoded", urllib.parse.quote(value, safe="").encode()),
+        ("url-encoded", re.sub(rb"%..", lambda match: match[0].lower(), urllib.parse.quote(value, safe="").encode())),
+        ("JSON", json.dumps(value.decode())[1:-1].encode()),
+        ("JSON in JSON", json.dumps(json.dumps(value.decode())[1:-1])[1:-1].encode()),
+    ):
+        if form != value:
+            yield how, form

@@ -1,0 +1,150 @@
+"""A stand-in of Claude Code for tests: reads lines of JSON, prints lines as the real one does (tests/bridge/recordings), and does what
+the prompt says. Standard library alone; runs in a session.
+
+say TEXT          one text, and a result
+lines COUNT       so many tools, one after the other, then a result
+steps COUNT       the same, 10 ms apart
+hold [TEXT]       a text, and then nothing until it is asked to stop, is told more, or is ended
+tree              as hold, with a process of its own session that stays behind
+quiet             a result without a word
+plan TEXT         proposes a plan
+die CODE          ends without a result
+sub               a sub-agent that goes on behind the first result
+env NAME          says the value's length, and whether it is the resumed conversation
+fail STATUS       the model's API refused
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from typing import Any
+
+SOURCE = __file__
+
+
+def out(**line: Any) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+class Agent:
+    def __init__(self, words: list[str]) -> None:
+        self.session = words[words.index("--resume") + 1] if "--resume" in words else str(uuid.uuid4())
+        self.resumed = "--resume" in words
+        self.mode = words[words.index("--permission-mode") + 1]
+        self.messages = 0
+
+    def text(self, text: str, parent: str | None = None) -> None:
+        self._assistant({"type": "text", "text": text}, parent)
+
+    def tool(self, id: str, name: str, input: Any, result: str = "done", parent: str | None = None) -> None:
+        self._assistant({"type": "tool_use", "id": id, "name": name, "input": input}, parent)
+        block = {"type": "tool_result", "tool_use_id": id, "content": result, "is_error": False}
+        out(
+            type="user",
+            message={"role": "user", "content": [block]},
+            parent_tool_use_id=parent,
+            session_id=self.session,
+        )
+
+    def _assistant(self, block: dict[str, Any], parent: str | None) -> None:
+        self.messages += 1
+        usage = {"input_tokens": 100, "output_tokens": 1}
+        message = {
+            "id": f"m{self.messages}",
+            "role": "assistant",
+            "model": "fake-model",
+            "content": [block],
+            "usage": usage,
+        }
+        out(type="assistant", message=message, parent_tool_use_id=parent, session_id=self.session)
+
+    def result(self, text: str | None, **more: Any) -> None:
+        used = {"fake-model": {"inputTokens": 100, "outputTokens": 10, "costUSD": 0.00045}}
+        line = {"subtype": "success", "is_error": False, "terminal_reason": "completed", "result": text} | more
+        out(type="result", session_id=self.session, duration_ms=5, model_usage_since_last_result=used, **line)
+
+    def do(self, prompt: str) -> None:
+        out(
+            type="system",
+            subtype="init",
+            session_id=self.session,
+            model="fake-model",
+            tools=[],
+            permissionMode=self.mode,
+        )
+        verb, _, rest = prompt.strip().partition(" ")
+        match verb:
+            case "lines" | "steps":
+                for number in range(1, int(rest) + 1):
+                    time.sleep(0.01 if verb == "steps" else 0)
+                    self.tool(f"t{number}", "Bash", {"command": f"echo {number}"}, str(number))
+                self.result("all done")
+            case "hold" | "tree":
+                if verb == "tree":
+                    subprocess.Popen(["sleep", "987"], start_new_session=True)
+                self.text(rest or "working")
+            case "quiet":
+                self.result("")
+            case "plan":
+                self.tool("p1", "ExitPlanMode", {"plan": rest}, "waits for approval")
+                self.result("")
+            case "die":
+                sys.stderr.write("something broke\n")
+                sys.stdout.flush()
+                os._exit(int(rest))
+            case "sub":
+                self.text("I have started somebody")
+                out(
+                    type="system",
+                    subtype="task_started",
+                    task_id="a1",
+                    tool_use_id="t1",
+                    description="looks",
+                    session_id=self.session,
+                )
+                self.result("started")
+                self.text("looking", "t1")
+                out(
+                    type="system",
+                    subtype="task_notification",
+                    task_id="a1",
+                    tool_use_id="t1",
+                    status="completed",
+                    session_id=self.session,
+                )
+                self.text("it is found")
+                self.result("it is found")
+            case "env":
+                self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
+                self.result("said")
+            case "fail":
+                self.result(
+                    f"API Error: {rest}", is_error=True, terminal_reason="api_error", api_error_status=int(rest)
+                )
+            case _:
+                self.text(rest or prompt)
+                self.result(rest or prompt)
+
+    def stop(self, request: dict[str, Any]) -> None:
+        out(type="control_response", response={"subtype": "success", "request_id": request["request_id"]})
+        self.result(None, subtype="error_during_execution", is_error=True, terminal_reason="aborted_streaming")
+
+
+def main() -> None:
+    agent = Agent(sys.argv[1:])
+    for raw in sys.stdin:
+        line = json.loads(raw)
+        if line["type"] == "control_request":
+            agent.stop(line)
+        else:
+            agent.do(line["message"]["content"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Canaries in every place where a secret can be, a run of all that can happen, and then a look everywhere else.
+
+Issue 7, part 5. What a session was given, what the stack keeps secret itself (seeds, keys, the database's password), and what
+boots are started with: none of it is in the log, the views, the files, the logs, the spool, process lists, other
+processes' variables, health, metrics, or in what the command line says when something is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from sandreel_core.contract import exec as x
+from sandreel_core.contract.boot import EXEC_MARKER
+from sandreel_core.errors import Refused
+from sandreel_core.health_reading import get
+from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.bootstrap import token_of
+from sandreel_runnerd.mask import MARKER
+from tests.support.canary import TELL, Canaries, homes, leased, of_stack
+from tests.support.lender import lease, lends
+from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
+FILTERS = {STREAM: "evt.>", "CMD": "cmd.>", "DEAD": "dead.>"}
+LEASED = leased()
+# No secret, and so in all of these places: what is looked for is found there.
+PUBLIC = f"public-{os.urandom(8).hex()}"
+FOUND_IN = (
+    "a message on evt",
+    "a row of reel",
+    "variables of process",
+    "the client's result",
+    "nats/",
+    "sandreel events",
+)
+PATHS = ("/healthz", "/metrics")
+RAISES = "import os; raise SystemError('cannot use ' + os.environ['TOKEN'])"
+FOREVER = "import os, time\nwhile True: os.write(1, os.environ['TOKEN'].encode() + b' ' * 100); time.sleep(0.005)"
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", code]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def site() -> AsyncIterator[Site]:
+    async with open_site() as site:
+        yield site
+
+
+async def test_no_secret_is_anywhere_but_where_it_belongs(site: Site) -> None:
+    said: list[tuple[str, bytes]] = []
+    keys = of_stack(site.stack)
+    async with lends(site.stack, site.client, LEASED):
+        session = await site.session(env={"GREETING": PUBLIC})
+        keys[f"token of {session}"] = boot_token(site, session)
+        canaries = Canaries(LEASED | keys | {"greeting": PUBLIC})
+        given = await work(site, session, said)
+        canaries.look_at_processes(given)
+        # That the look would have found it: it is in the variables of whom it was given to.
+        assert {name for holder in given for name, _ in canaries.found(await environ_of(holder))} == {
+            "token",
+            "greeting",
+        }
+        said += await crash(site, session)
+    said += await mistakes(site, keys["postgres password"])
+    await look_everywhere(site, canaries, said)
+    public = [place for place in canaries.seen if place.startswith("greeting in ")]
+    assert [place for place in canaries.seen if place not in public] == []
+    assert [place for place in FOUND_IN if not any(place in each for each in public)] == []
+
+
+async def work(site: Site, session: str, said: list[tuple[str, bytes]]) -> dict[str, frozenset[str]]:
+    """Everything that goes well, or is refused. What the live execs were given, by their ids."""
+    client = site.client
+    for name, fields in (("plain", {}), ("terminal", {"tty": x.Terminal()}), ("capped", {"stdout_max_bytes": 700})):
+        result = await (
+            await client.exec(ORG, session, python(TELL), secret_env=lease(*LEASED), exec=name, **fields)
+        ).collect()
+        assert result.exit_code == 0, result.stderr
+        assert MARKER in result.stdout
+        said.append((f"the client's result of {name}", result.stdout + result.stderr))
+    traced = await client.exec(
+        ORG, session, ["sh", "-xc", 'curl="$TOKEN"; env; cat no-$TOKEN'], secret_env=lease("token")
+    )
+    said.append(("a trace", (await traced.collect()).stderr))
+    failed = await client.exec(ORG, session, python(RAISES), secret_env=lease("token"))
+    said.append(("a traceback", (await failed.collect()).stderr))
+    missing = await client.exec(ORG, session, ["no-such-program"], secret_env=lease("token"))
+    assert (await missing.collect()).reason == "spawn_failed"
+    holder = f"holder-{os.urandom(4).hex()}"
+    await client.exec(ORG, session, ["sleep", "600"], secret_env=lease("token"), exec=holder)
+    # One that was given nothing reads what it can of the others, and tells it.
+    spy = await client.run(ORG, session, shell="cat /proc/*/environ; cat /proc/*/cmdline; env")
+    assert MARKER in spy.stdout
+    said.append(("a spy", spy.stdout + spy.stderr))
+    for refs in (lease("revoked"), {"A=B": x.SecretRef(role="broker", lease="token")}):
+        with pytest.raises(Refused) as refused:
+            await client.exec(ORG, session, ["true"], secret_env=refs)
+        said.append(("a refusal", str(refused.value).encode()))
+    return {holder: frozenset({"token"})}
+
+
+async def crash(site: Site, session: str) -> list[tuple[str, bytes]]:
+    """Every part is killed while a secret is being printed; what could not be sent meanwhile is looked at, too."""
+    handle = await site.client.exec(ORG, session, python(FOREVER), secret_env=lease("token"))
+    pid = site.boot(session).pid
+    await site.kill_and_hold("nats")
+    spooled = await until_spooled(pid)
+    await site.release("nats")
+    await site.kill("spawner", "projector", "postgres")
+    os.kill(pid, signal.SIGKILL)
+    result = await handle.collect()
+    assert isinstance(result.end, x.Lost)
+    await site.stopped(session)
+    await site.client.resume(ORG, session)
+    return [("the spool", spooled), ("an exec that was lost", result.stdout)]
+
+
+async def until_spooled(pid: int) -> bytes:
+    """What runnerd's spool holds, as soon as it holds something: a file without a name, open in that process."""
+    spool = next(
+        fd
+        for fd in Path(f"/proc/{pid}/fd").iterdir()
+        if fd.readlink().name.endswith(" (deleted)") and fd.stat().st_size >= 1 << 20
+    )
+    await until(lambda: MARKER in spool.read_bytes(), "something was spooled")
+    return spool.read_bytes()
+
+
+async def mistakes(site: Site, password: str) -> list[tuple[str, bytes]]:
+    """What the command line says of a wrong password, of credentials that are none, and of the whole stack."""
+    wrong = site.data / "wrong.creds"
+    seed = (site.stack.place.identity / "spawner.creds").read_text()
+    wrong.write_text(seed.replace("-----BEGIN", "-----BEGAN"))
+    dsn = site.dsn.replace(f":{password}@", f":x{password}@")
+    said = []
+    for words, variables in (
+        (("doctor", "--json"), {}),
+        (("health", "--json"), {}),
+        (("session", "ls", "--json"), {}),
+        (("sql", "SELECT * FROM reel.execs"), {}),
+        (("sql", "SELECT 1"), {"SANDREEL_POSTGRES_DSN": dsn}),
+        (("session", "ls"), {"SANDREEL_BUS_CREDS_FILE": str(wrong)}),
+        (("session", "ls"), {"SANDREEL_BUS_CREDS": wrong.read_text()}),
+        (("session", "ls"), {"SANDREEL_POSTGRES_DNS": dsn}),
+        (("events", "--raw"), {}),
+    ):
+        said.append((f"sandreel {' '.join(words)}", await sandreel(site, *words, **variables)))
+    wrong.unlink()
+    ports = site.stack.place.keys().health_ports
+    said += [(f"{path} at {port}", await get(f"127.0.0.1:{port}", path)) for port in ports.values() for path in PATHS]
+    assert all(text for _, text in said)
+    return said
+
+
+async def look_everywhere(site: Site, canaries: Canaries, said: list[tuple[str, bytes]]) -> None:
+    for where, text in said:
+        canaries.look(where, text)
+    for stream in (STREAM, "CMD", "DEAD"):
+        messages = await messages_of(site, stream)
+        assert messages or stream == "DEAD"
+        for subject, body in messages:
+            canaries.look(f"a message on {subject}", body)
+    await site.projected()
+    assert await canaries.look_at_postgres(site.dsn) > 50
+    canaries.look_at_processes({})
+    # The holder died with its boot. The servers' own files, logs of roles and runnerds, records of boots, workspaces.
+    assert canaries.look_at_files(site.data, homes(site.stack)) > 50
+
+
+async def messages_of(site: Site, stream: str) -> list[tuple[str, bytes]]:
+    async with (
+        bus_of(site.stack) as bus,
+        aclosing(bus.follow(stream, [FILTERS[stream]], live=False)) as items,
+    ):
+        return [(each.subject, each.body) async for item in items if isinstance(item, list) for each in item]
+
+
+def boot_token(site: Site, session: str) -> str:
+    """What its runnerd was started with."""
+    key = (site.stack.place.state / "installation.key").read_text().strip().encode()
+    return token_of(key, Key(ORG, session), site.boot(session).boot_id)
+
+
+async def environ_of(exec_id: str) -> bytes:
+    """The variables of an exec's process, as soon as it is there."""
+    found: list[bytes] = []
+
+    def look() -> bool:
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                environ = (process / "environ").read_bytes()
+                if f"{EXEC_MARKER}={exec_id}".encode() in environ.split(b"\0"):
+                    found.append(environ)
+        return bool(found)
+
+    await until(look, f"{exec_id} runs")
+    return found[0]
+
+
+async def sandreel(site: Site, *words: str, **variables: str) -> bytes:
+    """Everything that the command line printed."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")} | variables
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sandreel_core.cli", *words, "--data", str(site.data)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environ,
+    )
+    said, _ = await process.communicate()
+    return said
