@@ -14,7 +14,6 @@ from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ExecInfo, SessionInfo
-    from sandreel_core.contract.message import Owner
 
 _WAITED = {
     "stop": "end its boot and keep its workspace",
@@ -75,9 +74,10 @@ def _add_create(verbs: Any) -> None:
 
 
 async def _create(args: argparse.Namespace) -> int:
+    from sandreel_core.cli.owner import owner_of
     from sandreel_core.contract.session import Limits
 
-    owner = _owner(args.owner) if args.owner else None
+    owner = owner_of(args.owner) if args.owner else None
     async with connect(args) as client:
         info = await client.create_session(
             args.org,
@@ -163,16 +163,6 @@ async def _show(args: argparse.Namespace) -> int:
         print()
         _table([("EXEC", "STATE", "EXIT"), *((one.exec_id, one.phase, _exit(one)) for one in execs)])
     return 0
-
-
-def _owner(text: str) -> Owner:
-    from sandreel_core.contract.message import Owner
-    from sandreel_core.errors import Malformed
-
-    kind, colon, name = text.partition(":")
-    if not colon or not kind or not name:
-        raise Malformed(f"--owner {text!r} is not TYPE:ID, for example user:ada")
-    return Owner(type=kind, id=name)
 
 
 def _print(args: argparse.Namespace, info: SessionInfo, text: str) -> None:
