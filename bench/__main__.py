@@ -15,12 +15,14 @@ from bench import (
     crowd,
     egress,
     latency,
+    leases,
     masking,
     output,
     reading,
     rebuild,
     starting,
     tail,
+    turn,
     views,
 )
 from bench.figure import Figure, keep, table
@@ -45,7 +47,9 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "crowd": crowd.crowd,
     "egress": egress.egress,
     "adapter": adapter.adapter,
+    "turn": turn.turns,
     "masking": masking.masking,
+    "leases": leases.leases,
 }
 
 

@@ -62,6 +62,12 @@ ALERTS = (
         "An event is not in the views: sandreel projections quarantine ls.",
     ),
     Alert(
+        "SandreelUsageDrifts",
+        "increase(sandreel_usage_drifted_turns_total[1h]) > 0",
+        "0m",
+        "An agent and the gateway disagree on what a turn used: sandreel doctor names it.",
+    ),
+    Alert(
         "SandreelDeadLetters",
         'max(sandreel_stream_messages{stream="DEAD"}) > 0',
         "0m",

@@ -12,6 +12,8 @@ from sandreel_core.errors import SandreelError
 BEAT_S = 0.5
 # Five beats: a bridge that a busy machine has kept waiting is not dead. With a restart's second it stays below 5 s.
 DEAD_AFTER_S = 2.5
+# A bridge that has not come to beat for so long was halted, or is kept waiting: it says of nobody that they are dead.
+AWAY_S = 1.25
 BEAT = "beat.bridge"
 
 
@@ -22,7 +24,7 @@ class Beats:
         self._bus = bus
         self._source = source
         self._now = now
-        self._listens_since = now()
+        self._listens_since = self._ticked_at = now()
         self._heard: dict[str, float] = {}
 
     def hear(self, subject: str, body: bytes) -> None:
@@ -30,19 +32,22 @@ class Beats:
         self._heard[body.decode(errors="replace")[:1024]] = self._now()
 
     def is_dead(self, source: str) -> bool:
-        last = self._heard.get(source, 0.0)
-        return source != self._source and self._now() - max(last, self._listens_since) > DEAD_AFTER_S
+        moment = self._now()
+        if source == self._source or moment - self._ticked_at > AWAY_S:
+            return False  # it is us who were halted, and their beats wait to be heard
+        return moment - max(self._heard.get(source, 0.0), self._listens_since) > DEAD_AFTER_S
 
     async def run(self) -> None:
         """Beat for ever."""
         while True:
-            before = self._now()
+            moment = self._now()
+            if not self._bus.connected or moment - self._ticked_at > AWAY_S:
+                self._listens_since = moment  # we may have missed the others' beats
+            self._ticked_at = moment
             try:
                 await self._bus.publish(f"{BEAT}.{self._source.rpartition('/')[2]}", self._source.encode())
             except SandreelError:
                 self._listens_since = self._now()
             await asyncio.sleep(BEAT_S)
-            if not self._bus.connected or self._now() - before > DEAD_AFTER_S:
-                self._listens_since = self._now()  # we may have missed the others' beats
             if len(self._heard) > 1024:
                 self._heard = {source: at for source, at in self._heard.items() if self._now() - at < 60}

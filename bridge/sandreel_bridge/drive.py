@@ -10,7 +10,7 @@ from time import monotonic
 
 from msgspec.structs import replace
 
-from sandreel_bridge import launching, process, sandbox, settling
+from sandreel_bridge import grants, launching, process, sandbox, settling
 from sandreel_bridge.adapters.adapter import Launch
 from sandreel_bridge.adapters.table import adapter
 from sandreel_bridge.attempt import Attempt
@@ -223,6 +223,7 @@ class Driver:
             launching.prepare_files(files, launch),
             launching.place(files, self._request.attachments),
             self._mint(),
+            self._grant(),
         )
         for failed in await asyncio.gather(*placing, return_exceptions=True):
             if isinstance(failed, SandreelError):
@@ -232,6 +233,11 @@ class Driver:
                 raise failed
         await self._ask_start(launch)
         return None
+
+    async def _grant(self) -> None:
+        asked = self.journal.turn.asked
+        if self._request.grants and asked is not None:
+            await grants.grant(self._tools.client, self._name, self._request.grants, asked, self._log)
 
     async def _mint(self) -> None:
         name, attempt, gateway, home = self._name, self._attempt, self._tools.gateway, self._facts.home
@@ -256,7 +262,8 @@ class Driver:
         """An interrupt that is in the log before the key is given out wins: then no exec starts."""
         await self.journal.catch_up()
         turn = self.journal.turn
-        if turn.interrupting or turn.phase != "requested" or turn.preparing is None or turn.preparing.exec != exec:
+        starts = turn.phase != "finished" and not turn.accepted and not turn.interrupting
+        if not starts or turn.preparing is None or turn.preparing.exec != exec:
             return None
         home = await sandbox.look(self._tools.client, self._name)
         return home.session.public_keys.get("seal")

@@ -156,7 +156,14 @@ BRIDGE = User(
     "drives agent turns: has sessions made, starts and steers their programs, writes what they say, keeps their keys",
     publish=(
         *("evt.*.*.*.turn.*", "evt.*.*.*.usage", "evt.*.*.*.command", "dead.>", "turn.>", "beat.bridge.*"),
-        *("cmd.spawner.*.*.*", "cmd.runnerd.*.*.*", "cmd.bridge.*.*.*", "req.runnerd.*.*.*", "req.gateway.*.*.*"),
+        *(
+            "cmd.spawner.*.*.*",
+            "cmd.runnerd.*.*.*",
+            "cmd.bridge.*.*.*",
+            "cmd.broker.*.*.*",
+            "req.runnerd.*.*.*",
+            "req.gateway.*.*.*",
+        ),
         *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.TURNS", "$JS.ACK.CMD.>"),
     ),
     subscribe=(INBOX, "req.bridge.*.*.*", "beat.bridge.*"),

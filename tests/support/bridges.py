@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,24 @@ from sandreel_core.clock import new_token
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope, Owner
-from sandreel_core.turn import Turn, fold
+from sandreel_core.embedded.authority import Authority
+from sandreel_core.turn import Turn, exec_of, fold
 from tests.support import claude
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.system import ORG, Site, bus_of, open_site
 
 WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Child:
+    """A bridge in another process. `source`: what it signs with."""
+
+    process: asyncio.subprocess.Process
+    source: str
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
 
 
 class Turns:
@@ -56,14 +72,61 @@ class Turns:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
+    @asynccontextmanager
+    async def process(self) -> AsyncGenerator[Child, None]:
+        """One bridge in a process of its own; what is left of it is killed at the end."""
+        place = self.site.stack.place
+        settings = self.settings()
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "SANDREEL_CONFIG": str(place.roles),
+            "SANDREEL_BUS_CREDS_FILE": str(Authority(place.identity).creds_file("bridge")),
+            "SANDREEL_BRIDGE_GATEWAY_URL": settings["gateway_url"],
+            "SANDREEL_BRIDGE_PROGRAMS": ",".join(settings["programs"]),
+        }
+        with tempfile.TemporaryFile() as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.support.bridge_process"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environ,
+            )
+            try:
+                assert process.stdout is not None
+                async with asyncio.timeout(WITHIN_S):
+                    said = (await process.stdout.readline()).decode().split()
+                log.seek(0)
+                assert said[:1] == ["ready"], log.read().decode()[-3000:]
+                yield Child(process, said[1])
+            finally:
+                if process.returncode is None:
+                    process.send_signal(signal.SIGCONT)
+                    process.kill()
+                await process.wait()
+
+    def owner(self, session: str) -> Owner:
+        """As sessions have that nobody has named one for."""
+        return Owner(type="session", id=session)
+
     async def start(self, prompt: str, session: str | None = None, **fields: Any) -> tuple[str, str]:
         """(session, turn) of a turn that is asked for; a session of its own unless one is given."""
         session = session or new_token("s-")
         turn = fields.pop("turn", None) or new_token("t-")
-        owner = Owner(type="session", id=session)
-        start = c.StartTurn(**{"turn": turn, "agent": "claude-code", "prompt": prompt, "owner": owner} | fields)
-        await self.client.send(ORG, session, start)
+        defaults: dict[str, Any] = {
+            "turn": turn,
+            "agent": "claude-code",
+            "prompt": prompt,
+            "owner": self.owner(session),
+        }
+        await self.client.send(ORG, session, c.StartTurn(**(defaults | fields)))
         return session, turn
+
+    async def say(self, session: str, turn: str, prompt: str) -> None:
+        """To the program itself, past its turn."""
+        line = {"type": "user", "message": {"role": "user", "content": prompt}}
+        handle = self.client.handle(ORG, session, exec_of(turn, 1))
+        await handle.write_stdin(json.dumps(line) + "\n")
 
     async def events(self, session: str, turn: str) -> list[Envelope]:
         """What stands on its subject now."""
@@ -116,6 +179,6 @@ async def open_turns(**settings: str) -> AsyncGenerator[Turns, None]:
         program = programs / "claude"
         program.write_text(f"#!{sys.executable} -I\n{Path(claude.SOURCE).read_text()}")
         program.chmod(0o755)
-        site = await stack.enter_async_context(open_site(**settings))
+        site = await stack.enter_async_context(open_site(stop_sessions=True, **settings))
         await site.stack.parts["bridge"].hold()
         yield Turns(site, MemoryGateway(), program)

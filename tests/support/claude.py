@@ -3,6 +3,7 @@ the prompt says. Standard library alone; runs in a session.
 
 say TEXT          one text, and a result
 lines COUNT       so many tools, one after the other, then a result
+steps COUNT       the same, 10 ms apart
 hold [TEXT]       a text, and then nothing until it is asked to stop, is told more, or is ended
 tree              as hold, with a process of its own session that stays behind
 quiet             a result without a word
@@ -11,7 +12,9 @@ die CODE          ends without a result
 sub               a sub-agent that goes on behind the first result
 work              a tool that ends when its hook has heard something (as image/agents has it), which it then says
 delegate [TEXT]   calls a sub-agent that never comes back
+sh COMMAND        runs it, says what it printed and how it ended
 env NAME          says the value's length, and whether it is the resumed conversation
+tell NAME         says the value, as a text and as a tool's input and result
 fail STATUS       the model's API refused
 """
 
@@ -83,8 +86,9 @@ class Agent:
         )
         verb, _, rest = prompt.strip().partition(" ")
         match verb:
-            case "lines":
+            case "lines" | "steps":
                 for number in range(1, int(rest) + 1):
+                    time.sleep(0.01 if verb == "steps" else 0)
                     self.tool(f"t{number}", "Bash", {"command": f"echo {number}"}, str(number))
                 self.result("all done")
             case "hold" | "tree":
@@ -136,9 +140,20 @@ class Agent:
                 )
                 self.text("it is found")
                 self.result("it is found")
+            case "sh":
+                done = subprocess.run(["sh", "-c", rest], capture_output=True, text=True)
+                self.text(f"{done.stdout}{done.stderr}({done.returncode})")
+                self.result("done")
             case "env":
                 self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
                 self.result("said")
+            case "tell":
+                value = os.environ.get(rest, "")
+                self.tool(
+                    "toolu_tell", "Bash", {"command": f"curl -H 'x-api-key: {value}'"}, json.dumps({"env": value})
+                )
+                self.text(f"it is {value}.")
+                self.result(f"told {value}")
             case "fail":
                 self.result(
                     f"API Error: {rest}", is_error=True, terminal_reason="api_error", api_error_status=int(rest)

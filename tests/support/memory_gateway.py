@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from msgspec.structs import replace
 
@@ -62,6 +63,18 @@ class MemoryGateway:
     async def live(self) -> list[KeyStanding]:
         self._check()
         return [key for key in self.keys.values() if key.live]
+
+    def age(self, seconds: float) -> list[str]:
+        """Every live key was made so long ago; their names."""
+        live = [name for name, key in self.keys.items() if key.live]
+        for name in live:
+            self.keys[name] = replace(self.keys[name], created_at=now() - timedelta(seconds=seconds))
+        return live
+
+    def plant(self, name: str, org: str, session: str, turn: str, age_s: float) -> None:
+        """A live key that nobody asked for."""
+        at = now() - timedelta(seconds=age_s)
+        self.keys[name] = KeyStanding(name=name, org=org, session=session, turn=turn, created_at=at, live=True)
 
     def _check(self) -> None:
         if self.trouble is not None:

@@ -42,12 +42,16 @@ def _command(event: Event) -> str | None:
     return "c1" if isinstance(event, by_command) else None
 
 
+def _with(fields: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    return defaults | fields
+
+
 def requested(**fields: Any) -> c.TurnRequested:
-    return c.TurnRequested(**{"agent": "claude-code", "prompt": "hi", "conversation_id": "t1", "owner": OWNER} | fields)
+    return c.TurnRequested(**_with(fields, agent="claude-code", prompt="hi", conversation_id="t1", owner=OWNER))
 
 
 def preparing(attempt: int = 1, **fields: Any) -> c.TurnPreparing:
-    return c.TurnPreparing(**{"attempt": attempt, "exec": f"t1-{attempt}", "incarnation": 1, "model": "m"} | fields)
+    return c.TurnPreparing(**_with(fields, attempt=attempt, exec=f"t1-{attempt}", incarnation=1, model="m"))
 
 
 def started(attempt: int = 1) -> c.TurnStarted:
@@ -60,7 +64,7 @@ def text(words: str = "hello", n: int = 3, **fields: Any) -> c.AgentText:
 
 def result(status: str = "completed", n: int = 4, **fields: Any) -> c.AgentResult:
     usage = c.Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
-    return c.AgentResult(**{"source_n": n, "status": status, "agent_session_id": "a1", "usage": usage} | fields)
+    return c.AgentResult(**_with(fields, source_n=n, status=status, agent_session_id="a1", usage=usage))
 
 
 RUNNING = (requested(), preparing(), started())
