@@ -25,11 +25,12 @@ from sandreel_core.health_reading import get
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_runnerd.mask import MARKER
+from tests.support.bridges import Turns, open_turns, texts
 from tests.support.canary import TELL, Canaries, homes, leased, of_stack
-from tests.support.lender import lease, lends
-from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
+from tests.support.lender import grant, lease
+from tests.support.system import ORG, STREAM, Site, bus_of, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 FILTERS = {STREAM: "evt.>", "CMD": "cmd.>", "DEAD": "dead.>"}
 LEASED = leased()
@@ -53,31 +54,37 @@ def python(code: str) -> list[str]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
+async def turns() -> AsyncIterator[Turns]:
+    async with open_turns() as turns, turns.bridge():
+        yield turns
 
 
-async def test_no_secret_is_anywhere_but_where_it_belongs(site: Site) -> None:
-    said: list[tuple[str, bytes]] = []
-    keys = of_stack(site.stack)
-    async with lends(site.stack, site.client, LEASED):
-        session = await site.session(env={"GREETING": PUBLIC})
-        keys[f"token of {session}"] = boot_token(site, session)
-        canaries = Canaries(LEASED | keys | {"greeting": PUBLIC})
-        given = await work(site, session, said)
-        canaries.look_at_processes(given)
-        # That the look would have found it: it is in the variables of whom it was given to.
-        assert {name for holder in given for name, _ in canaries.found(await environ_of(holder))} == {
-            "token",
-            "greeting",
-        }
-        said += await crash(site, session)
+async def test_no_secret_is_anywhere_but_where_it_belongs(turns: Turns) -> None:
+    site, keys = turns.site, of_stack(turns.site.stack)
+    session = await site.session(env={"GREETING": PUBLIC})
+    said = [("sandreel credential put", (await grant(site, session, LEASED)).encode())]
+    keys[f"token of {session}"] = boot_token(site, session)
+    keys |= await turn(turns)
+    canaries = Canaries(LEASED | keys | {"greeting": PUBLIC})
+    given = await work(site, session, said)
+    canaries.look_at_processes(given)
+    # That the look would have found it: it is in the variables of whom it was given to.
+    assert {name for holder in given for name, _ in canaries.found(await environ_of(holder))} == {"token", "greeting"}
+    said += await crash(site, session)
     said += await mistakes(site, keys["postgres password"])
     await look_everywhere(site, canaries, said)
     public = [place for place in canaries.seen if place.startswith("greeting in ")]
     assert [place for place in canaries.seen if place not in public] == []
     assert [place for place in FOUND_IN if not any(place in each for each in public)] == []
+
+
+async def turn(turns: Turns) -> dict[str, str]:
+    """An agent says the key that it was given for its turn, in its own lines. The keys of the gateway, by name."""
+    session, finished = await turns.run("tell ANTHROPIC_AUTH_TOKEN", turn="telling")
+    assert finished.finished is not None
+    assert texts(await turns.events(session, "telling")) == [f"it is {MARKER.decode()}."]
+    assert turns.gateway.values
+    return dict(turns.gateway.values)
 
 
 async def work(site: Site, session: str, said: list[tuple[str, bytes]]) -> dict[str, frozenset[str]]:
@@ -104,6 +111,12 @@ async def work(site: Site, session: str, said: list[tuple[str, bytes]]) -> dict[
     spy = await client.run(ORG, session, shell="cat /proc/*/environ; cat /proc/*/cmdline; env")
     assert MARKER in spy.stdout
     said.append(("a spy", spy.stdout + spy.stderr))
+    # Programs that ask for theirs by themselves.
+    asked = await client.run(
+        ORG, session, ["sh", "-c", "sandreel-credential get token; sandreel-credential get nothing"]
+    )
+    assert asked.stdout.startswith(MARKER)
+    said.append(("a program that asked", asked.stdout + asked.stderr))
     for refs in (lease("revoked"), {"A=B": x.SecretRef(role="broker", lease="token")}):
         with pytest.raises(Refused) as refused:
             await client.exec(ORG, session, ["true"], secret_env=refs)
@@ -129,13 +142,17 @@ async def crash(site: Site, session: str) -> list[tuple[str, bytes]]:
 
 async def until_spooled(pid: int) -> bytes:
     """What runnerd's spool holds, as soon as it holds something: a file without a name, open in that process."""
-    spool = next(
-        fd
-        for fd in Path(f"/proc/{pid}/fd").iterdir()
-        if fd.readlink().name.endswith(" (deleted)") and fd.stat().st_size >= 1 << 20
-    )
-    await until(lambda: MARKER in spool.read_bytes(), "something was spooled")
-    return spool.read_bytes()
+    held = [b""]
+
+    def look() -> bool:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it tries to connect meanwhile
+                if fd.readlink().name.endswith(" (deleted)") and MARKER in (data := fd.read_bytes()):
+                    held[0] = data
+        return bool(held[0])
+
+    await until(look, "something was spooled")
+    return held[0]
 
 
 async def mistakes(site: Site, password: str) -> list[tuple[str, bytes]]:
@@ -144,22 +161,24 @@ async def mistakes(site: Site, password: str) -> list[tuple[str, bytes]]:
     seed = (site.stack.place.identity / "spawner.creds").read_text()
     wrong.write_text(seed.replace("-----BEGIN", "-----BEGAN"))
     dsn = site.dsn.replace(f":{password}@", f":x{password}@")
-    said = []
-    for words, variables in (
+    asked: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
         (("doctor", "--json"), {}),
         (("health", "--json"), {}),
-        (("session", "ls", "--json"), {}),
         (("sql", "SELECT * FROM reel.execs"), {}),
         (("sql", "SELECT 1"), {"SANDREEL_POSTGRES_DSN": dsn}),
         (("session", "ls"), {"SANDREEL_BUS_CREDS_FILE": str(wrong)}),
         (("session", "ls"), {"SANDREEL_BUS_CREDS": wrong.read_text()}),
         (("session", "ls"), {"SANDREEL_POSTGRES_DNS": dsn}),
+        (("credential", "ls", "--json"), {}),
         (("events", "--raw"), {}),
-    ):
-        said.append((f"sandreel {' '.join(words)}", await sandreel(site, *words, **variables)))
+    )
+    printed = await asyncio.gather(*(sandreel(site, *words, **variables) for words, variables in asked))
+    said = [(f"sandreel {' '.join(words)}", text) for (words, _), text in zip(asked, printed, strict=True)]
     wrong.unlink()
-    ports = site.stack.place.keys().health_ports
-    said += [(f"{path} at {port}", await get(f"127.0.0.1:{port}", path)) for port in ports.values() for path in PATHS]
+    ports = [
+        port for name, port in site.stack.place.keys().health_ports.items() if name != "bridge"
+    ]  # which is held down
+    said += [(f"{path} at {port}", await get(f"127.0.0.1:{port}", path)) for port in ports for path in PATHS]
     assert all(text for _, text in said)
     return said
 

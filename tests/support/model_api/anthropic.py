@@ -29,8 +29,9 @@ def asked(path: str, body: Json) -> Asked:
         content = message.get("content")
         if isinstance(content, str):
             content = [{"type": "text", "text": content}]
-        # What a person says in mid-turn reaches the model as a system message of this kind (Claude Code 2.1.330).
-        steered = message["role"] == "system" and "The user sent a new message" in text_of(content)
+        # What a person says in mid-turn reaches the model as a system message of these kinds: over stdin, by the steer hook (Claude Code 2.1.330).
+        said = text_of(content) if message["role"] == "system" else ""
+        steered = "The user sent a new message" in said or "[SANDREEL_STEER " in said
         role = "assistant" if message["role"] == "assistant" else "user"
         for block in content or []:
             if block.get("type") == "text" and (steered or message["role"] != "system"):
