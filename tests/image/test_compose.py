@@ -162,7 +162,18 @@ async def a_service_gets_credentials(project: Project, org: str, session: str) -
 
 def test_services_are_hardened(project: Project) -> None:
     found = project.services()
-    assert set(found) == {"keys", "nats", "postgres", "migrate", "spawner", "projector", "broker", "bridge", "egress"}
+    assert set(found) == {
+        "keys",
+        "nats",
+        "postgres",
+        "migrate",
+        "spawner",
+        "projector",
+        "broker",
+        "bridge",
+        "egress",
+        "gateway",
+    }
     for name, each in found.items():
         host = each["HostConfig"]
         assert host["ReadonlyRootfs"], name
@@ -174,7 +185,7 @@ def test_services_are_hardened(project: Project) -> None:
         assert has_socket == (name == "spawner")
         if name not in ("keys", "spawner"):
             assert each["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
-        if name in ("nats", "postgres", "spawner", "projector", "broker", "bridge", "egress"):
+        if name in ("nats", "postgres", "spawner", "projector", "broker", "bridge", "egress", "gateway"):
             assert each["State"]["Health"]["Status"] == "healthy", name
 
 
@@ -209,6 +220,7 @@ def test_no_secret_stands_in_what_the_engine_shows(project: Project) -> None:
         "broker": {f"{PROJECT}_broker-secrets"},
         "bridge": {f"{PROJECT}_bridge-secrets"},
         "egress": {f"{PROJECT}_egress-secrets"},
+        "gateway": {f"{PROJECT}_gateway-secrets"},
     }
 
 
