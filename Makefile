@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gate format contract metrics permissions views image image-slim bench growth soak clean
+.PHONY: help install demo test gate format contract metrics permissions views image image-slim bench growth soak smoke-real clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -62,6 +62,9 @@ growth: $(STAMP) ## how the figures move with ten times the lines and viewers, f
 
 soak: $(STAMP) ## random kills for SECONDS (600), then a verdict
 	@$(BIN)/python -m tests.system.soak --seconds $(or $(SECONDS),600)
+
+smoke-real: $(STAMP) ## one small turn with the real API of every provider whose key is in the environment
+	@$(BIN)/python -m tests.system.smoke_real
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results dist build

@@ -21,6 +21,7 @@ from bench import (
     rebuild,
     starting,
     tail,
+    turn,
     views,
 )
 from bench.figure import Figure, keep, table
@@ -45,6 +46,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "crowd": crowd.crowd,
     "egress": egress.egress,
     "adapter": adapter.adapter,
+    "turn": turn.turns,
     "masking": masking.masking,
 }
 

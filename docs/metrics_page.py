@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandreel_bridge.gateway.measures import GATEWAY
 from sandreel_bridge.measures import BRIDGE
 from sandreel_broker.measures import BROKER
 from sandreel_core.bus.measures import BUS, COMMANDS
@@ -23,6 +24,7 @@ GROUPS: dict[str, tuple[Family, ...]] = {
     "The projector": PROJECTOR,
     "The broker: leases": BROKER,
     "The egress proxy": EGRESS,
+    "The gateway": GATEWAY,
     "The bridge": BRIDGE,
 }
 
@@ -58,6 +60,12 @@ ALERTS = (
         "increase(sandreel_projection_quarantined_total[10m]) > 0",
         "0m",
         "An event is not in the views: sandreel projections quarantine ls.",
+    ),
+    Alert(
+        "SandreelUsageDrifts",
+        "increase(sandreel_usage_drifted_turns_total[1h]) > 0",
+        "0m",
+        "An agent and the gateway disagree on what a turn used: sandreel doctor names it.",
     ),
     Alert(
         "SandreelDeadLetters",
@@ -106,6 +114,18 @@ ALERTS = (
         "max(sandreel_egress_connections_open / sandreel_egress_connections_max) > 0.9",
         "1m",
         "Sessions are about to get no connection: raise [egress] max_connections, or run another proxy.",
+    ),
+    Alert(
+        "SandreelUsageUnrecorded",
+        "max(sandreel_gateway_usage_unrecorded) > 0",
+        "1m",
+        "Model calls wait to be recorded: NATS does not take them, and at [gateway] max_unrecorded none passes.",
+    ),
+    Alert(
+        "SandreelCallsUnpriced",
+        "increase(sandreel_gateway_unpriced_total[10m]) > 0",
+        "0m",
+        "Calls whose cost is not known: a model without a price, or replies that were cut.",
     ),
     Alert("SandreelOutputHeld", "max(sandreel_runnerd_held) > 0", "1m", "A stream is nearly full, and jobs wait."),
     Alert(

@@ -14,10 +14,10 @@ from sandreel_bridge.steering import (
     Delivery,
     Message,
     breaks_the_silence,
-    consumed,
     deliveries,
     file_name,
     folder_of,
+    heard,
     joined,
     message_uuid,
     missing_for_hook,
@@ -28,7 +28,7 @@ from sandreel_core.agent import AgentItem
 from sandreel_core.client import Client
 from sandreel_core.client.handle import stdin_fields
 from sandreel_core.contract.exec import MAX_STDIN_BYTES, WriteStdin
-from sandreel_core.contract.turn import SteerConsumed, SteerDelivered, ToolResult
+from sandreel_core.contract.turn import SteerConsumed, SteerDelivered, SteerRequeued, ToolResult
 from sandreel_core.errors import NotFound, Refused, SandreelError
 from sandreel_core.log import Log
 
@@ -59,6 +59,7 @@ class Mailbox:
         self._looked_at: float | None = None
         self._input_open = True
         self._read: list[str] = []
+        self._refused: list[str] = []
         # What a driver before us wrote down, and may not have done.
         self._inherited = [each for each in deliveries(journal.turn) if each.channel == "stdin"]
         self._log = Log("bridge.mailbox")
@@ -68,7 +69,9 @@ class Mailbox:
             self._spoke_at = self._now()
         if isinstance(item, ToolResult) and item.parent is None:
             self._looked_at = None
-        self._read += consumed(self._journal.turn, self._journal.name.turn, item)
+        found = heard(self._journal.turn, self._journal.name.turn, item)
+        self._read += found.consumed
+        self._refused += found.refused
 
     async def attend(self) -> float | None:
         """Raises Conflict when the turn is not ours any more, Unavailable."""
@@ -112,10 +115,11 @@ class Mailbox:
 
     async def _confirm(self) -> None:
         """Each once: what is consumed by the log is not waiting any more."""
-        read = [id for id in dict.fromkeys(self._read) if id in self._journal.turn.waiting]
-        self._read.clear()
-        if read:
-            await self._journal.insist(SteerConsumed(message_ids=read))
+        for ids, event in ((self._read, SteerConsumed), (self._refused, SteerRequeued)):
+            told = [id for id in dict.fromkeys(ids) if id in self._journal.turn.waiting]
+            ids.clear()
+            if told:
+                await self._journal.insist(event(message_ids=told))
 
     def _until_look(self) -> float:
         return 0.0 if self._looked_at is None else max(0.0, self._looked_at + LOOK_S - self._now())

@@ -9,7 +9,7 @@ from time import monotonic
 
 from msgspec.structs import replace
 
-from sandreel_bridge import launching, sandbox
+from sandreel_bridge import grants, launching, sandbox
 from sandreel_bridge.adapters.adapter import Launch
 from sandreel_bridge.attempt import Attempt
 from sandreel_bridge.gateway.port import Gateway, KeyTerms
@@ -21,6 +21,7 @@ from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import Malformed, Refused, SandreelError, Unavailable
+from sandreel_core.log import Log
 from sandreel_core.turn import exec_of
 
 # So long the gateway, or a session that gets ready, is waited for: then the turn fails, and says why.
@@ -44,6 +45,7 @@ class Starting:
         self._journal = journal
         self._name = journal.name
         self._monotonic = monotonic
+        self._log = Log("bridge.turn")
         self._waiting_since: dict[str, float] = {}
         self.thread_usage: c.Usage | None = None
 
@@ -140,6 +142,7 @@ class Starting:
             self._mint(home),
             launching.prepare_files(files, launch),
             launching.place(files, self.request.attachments),
+            self._grant(),
         )
         for failed in await asyncio.gather(*making, return_exceptions=True):
             if isinstance(failed, BaseException):
@@ -178,6 +181,11 @@ class Starting:
         )
         key = await gateway.mint(attempt.key, terms)
         self._tools.keys.hold(name.org, name.session, attempt.exec, key.value, lambda: self._gate(attempt.exec))
+
+    async def _grant(self) -> None:
+        asked = self._journal.turn.asked
+        if self.request.grants and asked is not None:
+            await grants.grant(self._tools.client, self._name, self.request.grants, asked, self._log)
 
     async def _gate(self, exec: str) -> str | None:
         """An interrupt that is in the log before the key is given out wins: then no exec starts."""

@@ -7,9 +7,9 @@ What was not seen to be consumed when the program has ended goes back into the q
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, TypeAlias
+from uuid import UUID, uuid5
 
 from msgspec import Struct
 
@@ -21,7 +21,7 @@ QUIET_IDLE_S = 5.0  # behaviour §4.4, `…QUIET_IDLE_MS`
 MAX_COMBINED_BYTES = 16_000  # of texts that travel together; a longer one travels alone
 STEERS = ".sandreel/steer"  # below the workspace; the hook of `image/agents` looks there, and marks what it takes
 TAKEN = "consumed."
-READ = ("started", "completed")  # what a program says of a message that it has read
+_READ = ("started", "completed")  # what a program says of a message that it has read
 
 Posture = Literal["background", "waittool", "subagent", "none"]
 # How an agent takes what comes in mid-turn. `hooked`: over stdin when it is idle, else by its hook; `open`: over stdin at any time;
@@ -32,7 +32,7 @@ Channel = Literal["stdin", "hook", "next_turn"]
 _WAITS = frozenset({"TaskOutput"})
 _SUBAGENTS = frozenset({"Task", "Agent"})  # its name in the list of tools, and in the call
 _BETWEEN = "\n\n"
-_NAMESPACE = uuid.UUID("5f1a3c1e-6f0b-5b0e-9b1d-7d7a0c2f4e61")  # ours, made once
+_NAMESPACE = UUID("5f1a3c1e-6f0b-5b0e-9b1d-7d7a0c2f4e61")  # ours, made once
 
 
 class Message(Struct, frozen=True):
@@ -138,7 +138,7 @@ def joined(messages: Iterable[Message]) -> str:
 
 def message_uuid(turn: str, ids: Sequence[str]) -> str:
     """Under which these messages of a turn are told to a program that takes each UUID once: the same for whoever tells them again."""
-    return str(uuid.uuid5(_NAMESPACE, "\0".join((turn, *ids))))
+    return str(uuid5(_NAMESPACE, "\0".join((turn, *ids))))
 
 
 def deliveries(turn: Turn) -> list[Delivery]:
@@ -152,19 +152,24 @@ def deliveries(turn: Turn) -> list[Delivery]:
     return list(found.values())
 
 
-def consumed(turn: Turn, name: str, item: AgentItem) -> list[str]:
-    """Which of what was delivered over stdin the program shows to have read by saying this.
+class Heard(Struct, frozen=True):
+    """What became of messages that were delivered over stdin: the program has read them, or will not."""
 
-    A program that tells so is believed; of another, the end of the answer that follows is the sign.
-    """
+    consumed: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def heard(turn: Turn, name: str, item: AgentItem) -> Heard:
+    """What the program shows by saying this. One that tells of its messages is believed; of another, the end of the answer that
+    follows is the sign."""
     over_stdin = [each for each in deliveries(turn) if each.channel == "stdin"]
     if isinstance(item, t.AgentRaw) and (said := message_state(item)) is not None:
-        id, state = said
-        read = [each for each in over_stdin if message_uuid(name, each.ids) == id]
-        return [id for each in read for id in each.ids] if state in READ else []
+        uuid, state = said
+        ids = tuple(id for each in over_stdin if message_uuid(name, each.ids) == uuid for id in each.ids)
+        return Heard(consumed=ids if state in _READ else (), refused=ids if state == "cancelled" else ())
     if isinstance(item, t.AgentResult) and item.parent is None and not turn.run.tells:
-        return [id for each in over_stdin for id in each.ids]
-    return []
+        return Heard(consumed=tuple(id for each in over_stdin for id in each.ids))
+    return Heard()
 
 
 def folder_of(exec_id: str) -> str:

@@ -67,16 +67,12 @@ def app_jwt(pem: bytes, app_id: str, at: datetime) -> str:
 
 
 def _wanted(allowed: list[str], resource: str | None) -> list[str]:
-    """The repositories to ask for. Raises Refused for one that is not among those allowed."""
+    """The repositories to ask for. Raises Refused for one that is not among those allowed, where the owner may be left out:
+    an installation is one owner's."""
     if not resource:
         return allowed
-    # An owner's name may be left out of the list: an installation is one owner's.
-    short = resource.rpartition("/")[2].lower()
-    if (
-        allowed
-        and resource.lower() not in {name.lower() for name in allowed}
-        and short not in {n.lower() for n in allowed}
-    ):
+    known = {name.lower() for name in allowed}
+    if known and not known & {resource.lower(), resource.lower().rpartition("/")[2]}:
         raise Refused("RESOURCE_NOT_ALLOWED", "the credential is not for that repository")
     return [resource]
 
@@ -109,6 +105,7 @@ def _send(request: urllib.request.Request) -> bytes:
             body: bytes = answer.read(_MAX_ANSWER_BYTES)
             return body
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code >= 500 or error.code == 429:
             raise Unavailable(f"the API answers {error.code}", retry_after_s=30) from None
         raise Refused(

@@ -13,11 +13,12 @@ from msgspec import Struct
 from sandreel_core.credential import SESSION, Credentials
 from sandreel_core.errors import Refused
 from sandreel_core.session import RUNNING, Session
+from sandreel_core.turn import exec_of
 
 # What a git operation or a call of `gh` takes at most, with room; a program that has the value may keep it anyway.
 LEASE_S = 300.0
-# The events of one command name an exec by its turn and the attempt (`<turn>-<attempt>`).
-_ATTEMPT = "-"
+# A turn whose program ends without a word is tried once more (behaviour §4.6); with room.
+_MAX_ATTEMPTS = 8
 
 
 class Asker(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,8 +59,7 @@ def grant_for(credentials: Credentials, slug: str, exec: str, now: datetime) -> 
 
 def is_of(exec: str, turn: str) -> bool:
     """Whether an exec is one of the turn's attempts."""
-    head, separator, attempt = exec.rpartition(_ATTEMPT)
-    return bool(separator) and head == turn and attempt.isdecimal()
+    return any(exec == exec_of(turn, attempt) for attempt in range(1, _MAX_ATTEMPTS + 1))
 
 
 def ends_at(

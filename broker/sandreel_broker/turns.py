@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from sandreel_broker.standing import Key, Standing
+from sandreel_core.bus.loading import load
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.codec import decode_event
-from sandreel_core.contract.turn import TurnFinished
+from sandreel_core.contract.message import Envelope
+from sandreel_core.contract.turn import AgentEvent, TurnFinished
 from sandreel_core.credential import SESSION
 from sandreel_core.errors import Malformed
 
@@ -25,13 +29,19 @@ class Turns:
         stored = await self._bus.last(subjects.stream, subject)
         if stored is None:
             return False
-        try:
-            return isinstance(decode_event(subject, stored.body).data, TurnFinished)
-        except Malformed:
-            return False
+        with suppress(Malformed):
+            data = decode_event(subject, stored.body).data
+            if isinstance(data, TurnFinished | AgentEvent):
+                return isinstance(data, TurnFinished)
+        # Behind its end may stand answers to commands.
+        return (await load(self._bus, subject, False, _over)).state
 
     async def finished(self, key: Key) -> set[str]:
         """The turns that hold a grant of the session, and are over."""
         credentials = self._standing.get(key).credentials
         turns = {turn for held in credentials.held.values() for turn in held.grants if turn != SESSION}
         return {turn for turn in turns if await self.is_over(key, turn)}
+
+
+def _over(over: bool, event: Envelope) -> bool:
+    return over or isinstance(event.data, TurnFinished)

@@ -156,7 +156,14 @@ BRIDGE = User(
     "drives agent turns: has sessions made, starts and steers their programs, writes what they say, keeps their keys",
     publish=(
         *("evt.*.*.*.turn.*", "evt.*.*.*.usage", "evt.*.*.*.command", "dead.>", "turn.>", "beat.bridge.*"),
-        *("cmd.spawner.*.*.*", "cmd.runnerd.*.*.*", "cmd.bridge.*.*.*", "req.runnerd.*.*.*", "req.gateway.*.*.*"),
+        *(
+            "cmd.spawner.*.*.*",
+            "cmd.runnerd.*.*.*",
+            "cmd.bridge.*.*.*",
+            "cmd.broker.*.*.*",
+            "req.runnerd.*.*.*",
+            "req.gateway.*.*.*",
+        ),
         *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.TURNS", "$JS.ACK.CMD.>"),
     ),
     subscribe=(INBOX, "req.bridge.*.*.*", "beat.bridge.*"),
@@ -168,6 +175,7 @@ OPERATOR = User(
     "a person at the command line: commands to every organisation, requests to every role, reads everything",
     publish=("cmd.*.*.*.*", "req.*.*.*.*", "egress.rules", "egress.rules.>", *_READ),
     subscribe=(INBOX, "hb.*.*"),
+    deny=("req.gateway.>",),  # who may have a key minted is the bridge's business alone
 )
 EGRESS = User(
     "egress",
@@ -179,6 +187,20 @@ EGRESS = User(
         *("$JS.API.CONSUMER.CREATE.EGRESS.*", "$JS.API.CONSUMER.INFO.EGRESS.*"),
         *("$JS.API.CONSUMER.MSG.NEXT.EGRESS.*", "$JS.API.CONSUMER.DELETE.EGRESS.*"),
     ),
+)
+GATEWAY = User(
+    "gateway",
+    "LOG",
+    "between sandboxes and model providers: says what each call used, keeps its keys and accounts, answers the bridge",
+    # Sandboxes talk to it, so it cannot read the log, and has one stream, its own.
+    publish=(
+        *("evt.*.*.*.usage", "gateway.>", "$JS.API.STREAM.INFO.GATEWAY", "$JS.API.STREAM.CREATE.GATEWAY"),
+        *("$JS.API.STREAM.UPDATE.GATEWAY", "$JS.API.STREAM.PURGE.GATEWAY", "$JS.API.STREAM.MSG.GET.GATEWAY"),
+        *("$JS.API.CONSUMER.CREATE.GATEWAY.*", "$JS.API.CONSUMER.INFO.GATEWAY.*"),
+        *("$JS.API.CONSUMER.MSG.NEXT.GATEWAY.*", "$JS.API.CONSUMER.DELETE.GATEWAY.*"),
+    ),
+    subscribe=(INBOX, "req.gateway.*.*.*"),
+    responds=True,
 )
 BACKUP = User(
     "backup",
@@ -259,7 +281,7 @@ def platform(rights: Iterable[Right]) -> User:
     )
 
 
-USERS = (SPAWNER, PROJECTOR, BROKER, BRIDGE, EGRESS, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
+USERS = (SPAWNER, PROJECTOR, BROKER, BRIDGE, EGRESS, GATEWAY, OPERATOR, BACKUP, ADMINISTRATOR, SYSTEM)
 """Those of an installation: one of each, with credentials of its own."""
 TEMPLATES = (BOOTSTRAP, SESSION, COMMAND, FOLLOW)
 """Those that are made for one session or one organisation."""

@@ -18,13 +18,30 @@ TABLES = (
     "exec_blocks",
     "exec_events",
     "execs",
-    "ops",
     "session_stages",
     "sessions",
+    "turn_items",
+    "turns",
+    "usage_calls",
+    "usage_reconciled",
 )
 # Without `body`: what nobody can read may have secrets in it anywhere.
 QUARANTINE = ("stream", "epoch", "sequence", "partition", "cursor", "subject", "reason", "at")
-VIEWS = ("audit_log", "commands", "exec_lines", "projection_lag", "session_timeline")
+VIEWS = (
+    "audit_log",
+    "commands",
+    "exec_lines",
+    "ops",
+    "projection_lag",
+    "session_states",
+    "session_timeline",
+    "turn_events",
+    "usage_daily",
+    "usage_ledger",
+    "usage_monthly",
+    "usage_turns",
+    "usage_weekly",
+)
 
 
 def grants(schema: str) -> str:

@@ -1,4 +1,4 @@
-"""The tables behind `reel.commands`, `reel.session_timeline` and `reel.audit_log`, and that of agent turns.
+"""The tables behind `reel.commands`, `reel.session_timeline` and `reel.audit_log`.
 
 Each is written from one stream alone, so that it has one writer: what is sent comes from `CMD`, what came of it from
 the partitions of the log, and views join them.
@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Column, Index, Table
 from sqlalchemy.dialects.postgresql import JSONB
 
-from sandreel_projections.columns import count, metadata, number, place, text, time
+from sandreel_projections.columns import count, metadata, number, text, time
 
 _DATA = "what it said, as JSON; of variables only the names, of input only its length; long texts are cut and say so"
 _CURSOR = "where it stands in the log: epoch:partition:sequence"
@@ -132,40 +132,4 @@ session_stages = Table(
     text("ended_cursor", "event that ended it: epoch:partition:sequence", null=False),
     Index("session_stages_by_time", "org", "began_at"),
     comment="One row per stage of a session's life that is over. reel.session_timeline has the present ones too.",
-)
-
-ops = Table(
-    "ops",
-    metadata,
-    text("org", "organisation", key=True),
-    text("session", "session that the agent works in", key=True),
-    text("turn", "id of the turn, used once per session", key=True),
-    text("phase", "requested, running or finished; none: its request could not be read", null=False),
-    text("agent", "which agent program"),
-    text("model", "which model: as asked for, else as the agent says"),
-    text("conversation_id", "conversation that the turn goes on with"),
-    text("permission_mode", "plan or execute"),
-    text("prompt", "the beginning of what was asked, at most 1024 characters; the whole is in the log"),
-    text("requested_by", "actor of the command that asked for it"),
-    text("command_id", "id of the turn.start that asked for it"),
-    text("exec", "exec that the agent ran in: see reel.execs"),
-    time("requested_at", "when it was taken"),
-    time("started_at", "when its exec was started"),
-    time("finished_at", "when its end was recorded"),
-    text("status", "success, failed, cancelled, interrupted, max_turns or plan; null until it has finished"),
-    text("error", "why it failed, one sentence"),
-    count("input_tokens", "tokens read, as the turn's end says", null=True),
-    count("output_tokens", "tokens written, as the turn's end says", null=True),
-    count("cache_read_input_tokens", "tokens read from the provider's cache", null=True),
-    count("cache_creation_input_tokens", "tokens put into the provider's cache", null=True),
-    count("cost_micro_usd", "millionths of a US dollar, an integer; null: the price is not known", null=True),
-    count("tool_uses", "how often the agent used a tool"),
-    count("tool_errors", "how often a tool answered with an error"),
-    count("steers_queued", "messages that were sent while it ran"),
-    count("steers_delivered", "of these, how many the agent was given"),
-    count("checkpoint_n", "ordinal of its exec's event up to which everything has been read", null=True),
-    count("unreadable_events", "events that this version of the views could not read"),
-    *place("the turn"),
-    Index("ops_by_time", "org", "requested_at"),
-    comment="One row per agent turn: who asked whom, how it ended, what it cost. Filled as far as events of turns exist.",
 )

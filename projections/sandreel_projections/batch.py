@@ -14,7 +14,7 @@ from msgspec import Struct
 from sandreel_core.bus.port import Stored
 from sandreel_core.errors import Malformed
 from sandreel_projections.change import Change, instant, text
-from sandreel_projections.source import Fold, Key, Record, Source
+from sandreel_projections.source import Append, Fold, Key, Record, Source
 from sandreel_projections.tables import key_of
 
 # Bytes of a quarantined body that are kept: the server's default payload, so nearly always all of it.
@@ -67,23 +67,25 @@ class _Known:
 
 
 class Views:
-    """The newest rows of what was written lately, at most `limit` of each table beside those in use."""
+    """The newest rows of what was written lately: of each table as many as its fold says, or `limit` if that is less, beside
+    those in use."""
 
-    def __init__(self, source: Source, epoch: str, *, limit: int = 20_000) -> None:
+    def __init__(self, source: Source, epoch: str, *, limit: int | None = None) -> None:
         self.source = source
         self.epoch = epoch
         self._limit = limit
         self._known = [_Known(fold) for fold in source.folds]
+        # By topic, those that are asked about a change: found once for each.
+        self._routes: dict[str, tuple[list[_Known], list[Append]]] = {}
 
     def unknown(self, changes: Iterable[Change]) -> dict[str, set[Key]]:
         """By table, the keys whose rows must be loaded before these changes can be applied."""
-        wanted: dict[str, set[Key]] = {}
-        changes = list(changes)
-        for known in self._known:
-            key_of_change, rows = known.fold.key, known.rows
-            keys = {key for each in changes if (key := key_of_change(each)) is not None and key not in rows}
-            if keys:
-                wanted[known.name] = keys
+        wanted: defaultdict[str, set[Key]] = defaultdict(set)
+        for each in changes:
+            for known in self._asked(each)[0]:
+                key = known.fold.key(each)
+                if key is not None and key not in known.rows:
+                    wanted[known.name].add(key)
         return wanted
 
     def learn(self, found: Rows) -> None:
@@ -99,7 +101,8 @@ class Views:
     def forget(self, unwritten: Batch | None) -> None:
         """Drop the rows that were not used for longest, but none of a batch that is still being written."""
         for known in self._known:
-            surplus = len(known.rows) - self._limit
+            remembered = known.fold.remembered
+            surplus = len(known.rows) - (remembered if self._limit is None else min(self._limit, remembered))
             if surplus <= 0:
                 continue
             written = unwritten.rows.get(known.name, {}) if unwritten else {}
@@ -119,11 +122,12 @@ class Views:
 
     def apply(self, stored: Stored, change: Change, batch: Batch) -> None:
         """Fold one change into the rows, and note in `batch` what has to be written."""
-        for known in self._known:
+        folds, appends = self._asked(change)
+        for known in folds:
             key = known.fold.key(change)
             if key is not None:
                 self._step(known, key, stored, change, batch)
-        for append in self.source.appends:
+        for append in appends:
             try:
                 record = append.record(change)
             except Exception as error:  # noqa: BLE001 - one event must not stop all the others
@@ -139,7 +143,7 @@ class Views:
         self.quarantine(stored, reason, batch)
         if change is None:
             return
-        for known in self._known:
+        for known in self._asked(change)[0]:
             key = known.fold.key(change)
             if key is not None:
                 self._skip(known, key, change, batch)
@@ -160,6 +164,15 @@ class Views:
             stored.body[:MAX_BODY_BYTES],
             instant(stored.time_ns),
         )
+
+    def _asked(self, change: Change) -> tuple[list[_Known], list[Append]]:
+        topic = self.source.topic(change)
+        found = self._routes.get(topic)
+        if found is None:
+            folds = [known for known in self._known if known.fold.topic in (None, topic)]
+            found = folds, [append for append in self.source.appends if append.topic in (None, topic)]
+            self._routes[topic] = found
+        return found
 
     def _step(self, known: _Known, key: Key, stored: Stored, change: Change, batch: Batch) -> None:
         before = known.rows.get(key)

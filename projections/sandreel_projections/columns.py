@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Column, DateTime, Double, Integer, MetaData, Text
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Date, DateTime, Double, Integer, MetaData, Text
 
 SCHEMA = "reel"
 # What the schema says of itself.
@@ -24,6 +24,10 @@ def number(name: str, comment: str, *, null: bool = False, key: bool = False) ->
 
 def time(name: str, comment: str, *, null: bool = True) -> Column[object]:
     return Column(name, DateTime(timezone=True), comment=comment, nullable=null)
+
+
+def date(name: str, comment: str) -> Column[object]:
+    return Column(name, Date, comment=comment, nullable=False)
 
 
 def flag(name: str, comment: str, *, null: bool = False) -> Column[bool]:

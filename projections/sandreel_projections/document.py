@@ -12,7 +12,22 @@ from sandreel_projections.catalogue import Catalogue, Function, Relation
 from sandreel_projections.examples import EXAMPLES, QUESTIONS
 
 # In the order in which an analyst needs them; what is not named here comes behind, by name.
-_FIRST = ("sessions", "session_timeline", "execs", "exec_lines", "commands", "audit_log", "ops")
+_FIRST = (
+    "sessions",
+    "session_timeline",
+    "execs",
+    "exec_lines",
+    "commands",
+    "audit_log",
+    "ops",
+    "turn_events",
+    "usage_ledger",
+    "usage_turns",
+    "usage_daily",
+    "usage_weekly",
+    "usage_monthly",
+    "session_states",
+)
 
 _INTRODUCTION = """\
 # Views
@@ -57,7 +72,7 @@ it is below `sandreel up`. Elsewhere do it yourself, as a superuser, PROJECTOR b
 ```sql
 {confinement}```
 
-## Four questions
+## Five questions
 """
 
 

@@ -42,9 +42,65 @@ FROM reel.audit_log
 WHERE session = 'demo' AND type IS DISTINCT FROM 'exec.output' ORDER BY at""",
     ),
     "ops": (
-        "What did agents cost, by model?",
-        """SELECT model, count(*) AS turns, sum(output_tokens) AS output_tokens, sum(cost_micro_usd) AS cost_micro_usd
-FROM reel.ops WHERE phase = 'finished' GROUP BY model ORDER BY cost_micro_usd DESC NULLS LAST""",
+        "What do agents do right now, and what have they spent?",
+        """SELECT session, turn, agent, requested_by, last_event_at, spent_micro_usd, right(progress, 200) AS says
+FROM reel.ops WHERE state = 'running' ORDER BY requested_at""",
+    ),
+    "turn_events": (
+        "What did the agent do, step by step?",
+        """SELECT repeat('  ', depth) || kind AS kind, name, coalesce(text, data::text) AS what, left(output, 80) AS output,
+       is_error, duration_ms
+FROM reel.turn_events WHERE org = 'default' AND session = 'demo' AND turn = 't-1' ORDER BY position""",
+    ),
+    "usage_ledger": (
+        "Which calls cost most this week?",
+        """SELECT stored_at, user_id, agent_name, turn, response_model, input_tokens, output_tokens, cost_micro_usd
+FROM reel.usage_ledger WHERE org = 'default' AND day > current_date - 7
+ORDER BY cost_micro_usd DESC NULLS LAST LIMIT 20""",
+    ),
+    "usage_turns": (
+        "On which turns do an agent and the gateway disagree?",
+        """SELECT org, session, turn, agent_name, cost_micro_usd, agent_cost_micro_usd, drift_micro_usd, drift_tokens
+FROM reel.usage_turns WHERE drifted ORDER BY reconciled_at DESC""",
+    ),
+    "usage_daily": (
+        "What does each user cost a day?",
+        """SELECT day, user_id, sum(cost_micro_usd) AS cost_micro_usd, sum(unpriced_calls) AS unpriced_calls
+FROM reel.usage_daily WHERE org = 'default' AND day > current_date - 30
+GROUP BY day, user_id ORDER BY day, user_id""",
+    ),
+    "usage_weekly": (
+        "What did each agent use, week by week?",
+        """SELECT week, agent_name, sum(calls) AS calls, sum(output_tokens) AS output_tokens
+FROM reel.usage_weekly WHERE org = 'default' GROUP BY week, agent_name ORDER BY week, agent_name""",
+    ),
+    "usage_monthly": (
+        "The bill: what did each organisation cost a month?",
+        """SELECT month, org, sum(cost_micro_usd) AS cost_micro_usd, sum(unpriced_calls) AS unpriced_calls
+FROM reel.usage_monthly GROUP BY month, org ORDER BY month, org""",
+    ),
+    "session_states": (
+        "How are the sessions?",
+        "SELECT org, state, count(*) FROM reel.session_states WHERE state IS NOT NULL GROUP BY org, state ORDER BY org, state",
+    ),
+    "turns": (
+        "How do turns end, by agent?",
+        "SELECT agent, status, count(*) FROM reel.turns WHERE phase = 'finished' GROUP BY agent, status ORDER BY agent",
+    ),
+    "turn_items": (
+        "Which tools answer with most?",
+        """SELECT kind, max(length(text) + omitted_chars) AS chars FROM reel.turn_items
+WHERE kind = 'tool_result' GROUP BY kind""",
+    ),
+    "usage_calls": (
+        "How long do models take to answer?",
+        """SELECT response_model, percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms
+FROM reel.usage_calls GROUP BY response_model""",
+    ),
+    "usage_reconciled": (
+        "How often do agents say what they used?",
+        """SELECT count(*) AS turns, count(agent_input_tokens) AS told, count(*) FILTER (WHERE drifted) AS drifted
+FROM reel.usage_reconciled""",
     ),
     "projection_lag": (
         "Is what I read the newest?",
@@ -91,6 +147,10 @@ FROM reel.session_stages WHERE stage = 'ready' GROUP BY day ORDER BY day""",
         "Lines that contain a word, in one job (leave out `exec` and `session` to search the whole organisation)",
         "SELECT line, text FROM reel.search('default', 'FAILED', session => 'demo', exec => 'x-1')",
     ),
+    "bigint_of": (
+        "A sum of costs, whatever is in them",
+        "SELECT reel.bigint_of(sum(cost_micro_usd)) AS cost_micro_usd FROM reel.usage_calls WHERE org = 'default'",
+    ),
     "text_of": (
         "Bytes as text, whatever they are",
         "SELECT n, reel.text_of(data) FROM reel.exec_blocks WHERE exec = 'x-1' AND NOT is_text ORDER BY n",
@@ -111,9 +171,20 @@ FROM reel.session_timeline
 WHERE boot = 1 AND stage IN ('requested', 'provisioning') AND ended_at > now() - interval '7 days'
 GROUP BY stage ORDER BY min(number)"""
 
+COST = """SELECT c.actor, c.source, c.sent_at, c.command_id, o.turn, o.agent, l.stored_at, l.call_id, l.response_model,
+       l.input_tokens, l.cache_read_input_tokens, l.output_tokens, l.prices, l.cost_micro_usd,
+       sum(l.cost_micro_usd) OVER () AS turn_cost_micro_usd,
+       count(*) FILTER (WHERE l.cost_micro_usd IS NULL) OVER () AS unpriced_calls
+FROM reel.ops AS o
+     LEFT JOIN reel.commands AS c USING (org, session, command_id)
+     LEFT JOIN reel.usage_ledger AS l USING (org, session, turn)
+WHERE o.org = 'default' AND o.session = 'demo' AND o.turn = 't-1'
+ORDER BY l.stored_at"""
+
 QUESTIONS: dict[str, str] = {
     "Which sessions failed last week, and why?": FAILED,
     "What did an exec print between lines 1000 and 1100?": PRINTED,
     "Who destroyed this session, by which command, from where?": DESTROYED,
     "How long did creates take at p95, by stage?": CREATES,
+    "Why did a turn cost what it cost, from the command to each call?": COST,
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sandreel_core.health import Health
 from sandreel_core.metrics import LATENCY_S, Family, Labels, Metrics
 from sandreel_projections.batch import Batch
+from sandreel_projections.tables import usage_reconciled
 
 LEADING = Family(
     "sandreel_projection_leading",
@@ -53,7 +54,12 @@ BATCH = Family(
 COMMIT_S = Family(
     "sandreel_projection_commit_seconds", "histogram", "Time that one transaction took.", buckets=LATENCY_S
 )
-PROJECTOR = (LEADING, LAG_EVENTS, LAG_S, LOOK_AGE, EVENTS, QUARANTINED, INTERRUPTIONS, BATCH, COMMIT_S)
+DRIFTED = Family(
+    "sandreel_usage_drifted_turns_total",
+    "counter",
+    "Turns of which the agent said another usage than the gateway counted, beyond what is usual; reel.usage_turns has them.",
+)
+PROJECTOR = (LEADING, LAG_EVENTS, LAG_S, LOOK_AGE, EVENTS, QUARANTINED, INTERRUPTIONS, BATCH, COMMIT_S, DRIFTED)
 
 
 @dataclass(slots=True)
@@ -83,6 +89,7 @@ class ProjectionMeasures:
         self._events = metrics.counter(EVENTS)
         self._quarantined = metrics.counter(QUARANTINED)
         self._interruptions = metrics.counter(INTERRUPTIONS)
+        self._drifted = metrics.counter(DRIFTED)
         self._batch = metrics.histogram(BATCH)
         self._commit_s = metrics.histogram(COMMIT_S)
         metrics.before(self._show)
@@ -110,6 +117,8 @@ class ProjectionMeasures:
     def committed(self, stream: str, batch: Batch, took_s: float) -> None:
         self._events.add(by=batch.events)
         self._quarantined.add(by=len(batch.quarantined))
+        reconciled = batch.rows.get(usage_reconciled.name, {})
+        self._drifted.add(by=sum(getattr(row, "drifted", None) is True for row in reconciled.values()))
         self._batch.observe(batch.events)
         self._commit_s.observe(took_s)
         place = self._places.get(stream)

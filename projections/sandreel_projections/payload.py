@@ -43,13 +43,16 @@ def kept(type: str, body: bytes) -> str | None:
         return None
     if data is None:
         return None
-    if isinstance(data, dict):
-        data = _discreet(type, data)
-    encoded = _encoder.encode(data)
-    if len(encoded) > MAX_DATA_BYTES:
+    return json_within(_discreet(type, data) if isinstance(data, dict) else data, MAX_DATA_BYTES)
+
+
+def json_within(value: Any, max_bytes: int) -> str:
+    """A value that was JSON as JSON text that `jsonb` takes, shortened as `kept` says where it has more than `max_bytes`."""
+    encoded = _encoder.encode(value)
+    if len(encoded) > max_bytes:
         size = len(encoded)
-        encoded = _encoder.encode(_shortened(data))
-        if len(encoded) > MAX_DATA_BYTES:
+        encoded = _encoder.encode(_shortened(value))
+        if len(encoded) > max_bytes:
             encoded = _encoder.encode({"omitted_bytes": size})
     if b"\\u0000" in encoded:  # jsonb refuses NUL; a backslash before it may be a text's own, so look closer
         encoded = _encoder.encode(_without_nul(msgspec.json.decode(encoded)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,9 +32,9 @@ class Answer:
 
 @asynccontextmanager
 async def select(
-    dsn: str, statement: str, *, timeout_s: float = 60.0, role: str | None = None
+    dsn: str, statement: str, *, arguments: Sequence[Any] = (), timeout_s: float = 60.0, role: str | None = None
 ) -> AsyncGenerator[Answer, None]:
-    """Run one statement that only reads, where a `role` is given as that analyst would see it.
+    """Run one statement that only reads, where a `role` is given as that analyst would see it. `arguments` are for `$1`, ….
 
     Raises NotFound when there is no such analyst, Malformed with what Postgres says of the statement, Unavailable when
     it cannot be reached or took longer than `timeout_s`.
@@ -56,7 +56,7 @@ async def select(
             if not names:
                 raise Malformed("the statement has no result: only statements that read are taken")
         # Outside of that: what goes wrong with the caller's own files and pipes is nothing of Postgres'.
-        yield Answer(names, _rows(prepared.cursor(prefetch=_PAGE_ROWS), timeout_s))
+        yield Answer(names, _rows(prepared.cursor(*arguments, prefetch=_PAGE_ROWS), timeout_s))
 
 
 async def _rows(records: Any, timeout_s: float) -> AsyncGenerator[tuple[Any, ...], None]:

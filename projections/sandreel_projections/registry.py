@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from sandreel_core.contract.subjects import CMD, reel
-from sandreel_projections import command_log, event_log, execs, ops, outcomes, sessions, stages, tables
+from sandreel_projections import (
+    command_log,
+    event_log,
+    execs,
+    ledger,
+    outcomes,
+    sessions,
+    stages,
+    tables,
+    turn_items,
+    turns,
+)
 from sandreel_projections.change import Change, change
 from sandreel_projections.source import Append, Fold, Source
 
@@ -14,6 +25,7 @@ SESSIONS = Fold(
     key_width=2,
     step=stages.step,
     records=tables.session_stages,
+    topic="session",
 )
 EXECS = Fold(
     tables.execs,
@@ -23,10 +35,24 @@ EXECS = Fold(
     step=execs.step,
     skip=execs.skip,
     records=tables.exec_blocks,
+    topic="exec",
 )
 OUTCOMES = Fold(tables.command_outcomes, outcomes.OutcomeRow, key=outcomes.key, key_width=3, step=outcomes.step)
-EXEC_EVENTS = Fold(tables.exec_events, event_log.ExecEventRow, key=event_log.key, key_width=4, step=event_log.step)
-OPS = Fold(tables.ops, ops.OpRow, key=ops.key, key_width=3, step=ops.step)
+EXEC_EVENTS = Fold(
+    tables.exec_events, event_log.ExecEventRow, key=event_log.key, key_width=4, step=event_log.step, topic="exec"
+)
+# A row has up to 30 KB: what was said last, and a plan.
+TURNS = Fold(tables.turns, turns.TurnRow, key=turns.key, key_width=3, step=turns.step, topic="turn", remembered=1000)
+TURN_ITEMS = Append(tables.turn_items, turn_items.record, topic="turn")
+CALLS = Fold(tables.usage_calls, ledger.CallRow, key=ledger.call_key, key_width=3, step=ledger.call, topic="usage")
+RECONCILED = Fold(
+    tables.usage_reconciled,
+    ledger.ReconciledRow,
+    key=ledger.reconciled_key,
+    key_width=3,
+    step=ledger.reconciled,
+    topic="usage",
+)
 EVENTS = Append(tables.event_log, event_log.event)
 COMMANDS = Source(
     CMD,
@@ -45,15 +71,20 @@ def reel_source(partition: int) -> Source:
         (f"evt.{partition}.>",),
         partition,
         decode=change,
-        folds=(EXECS, SESSIONS, OUTCOMES, EXEC_EVENTS, OPS),
-        appends=(EVENTS,),
+        folds=(EXECS, SESSIONS, OUTCOMES, EXEC_EVENTS, TURNS, CALLS, RECONCILED),
+        appends=(EVENTS, TURN_ITEMS),
         problem=_problem,
+        topic=_topic,
     )
 
 
 def sources(partitions: int) -> tuple[Source, ...]:
     """All that the projector reads."""
     return (*(reel_source(partition) for partition in range(partitions)), COMMANDS)
+
+
+def _topic(change: Change) -> str:
+    return change.where.aggregate
 
 
 def _problem(change: Change) -> str:

@@ -33,6 +33,8 @@ class Fold:
     step     pure and total: (row before, event) → `Step`
     skip     the row after an event of which nothing but its place could be used
     records  the table that a step's records are appended to; it has the columns of `key` too
+    topic    what `Source.topic` says of the changes that it takes; None: it is asked about every one
+    remembered  at most so many rows stay in memory when they are written, beside those in use: fewer where they are large
     """
 
     table: Table
@@ -42,6 +44,8 @@ class Fold:
     step: Callable[[Any, Any], Step]
     skip: Callable[[Any, Any], Struct | None] = lambda before, change: before
     records: Table | None = None
+    topic: str | None = None
+    remembered: int = 20_000
 
     @property
     def key_columns(self) -> tuple[str, ...]:
@@ -51,10 +55,12 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Records that need no row before. `record` is pure and total; None: the event is nothing to this table."""
+    """Records that need no row before. `record` is pure and total; None: the event is nothing to this table. `topic` as
+    in `Fold`."""
 
     table: Table
     record: Callable[[Any], Record | None]
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Source:
     partition  of the log; None for a stream that is not one of its partitions
     decode     (message, epoch of the stream) → change; raises Malformed for what is none
     problem    what is wrong with a change beyond what the folds say; else empty
+    topic      what a change is about: most of the log is output, about which few tables need to be asked
     forgets    whether the stream drops what is old, and no archive has it: a rebuild then takes over the rows of
                what is dropped, or stood in a stream that this one has replaced, from the views that are there (by the columns
                `epoch` and `sequence`)
@@ -76,6 +83,7 @@ class Source:
     folds: tuple[Fold, ...] = ()
     appends: tuple[Append, ...] = ()
     problem: Callable[[Any], str] = lambda change: ""
+    topic: Callable[[Any], str] = lambda change: ""
     forgets: bool = False
 
     def cursor(self, epoch: str, sequence: int) -> str:

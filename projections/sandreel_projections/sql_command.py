@@ -29,7 +29,9 @@ Run one statement that reads, over the views of the schema `reel`:
   reel.exec_lines        every line of output by number (filter by exec)
   reel.commands          every command, who sent it from where, and its one outcome
   reel.audit_log         every command and every event: who, what, when, caused by what
-  reel.ops               one row per agent turn
+  reel.ops               one row per agent turn: state, progress, cost so far; reel.turn_events is its timeline
+  reel.usage_ledger      every model call and its cost; reel.usage_daily, _weekly, _monthly and _turns add up
+  reel.session_states    how each session is, in one word: Ready, Working, Sleeping, …
   reel.projection_lag    how far the views are behind the streams
   reel.quarantine        events that no view could digest
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Column, Index, LargeBinary, Table
 
-from sandreel_projections.audit_tables import command_log, command_outcomes, event_log, exec_events, ops, session_stages
+from sandreel_projections.audit_tables import command_log, command_outcomes, event_log, exec_events, session_stages
 from sandreel_projections.columns import (
     PURPOSE,
     SCHEMA,
@@ -24,6 +24,8 @@ from sandreel_projections.columns import (
     text,
     time,
 )
+from sandreel_projections.turn_tables import turn_items, turns
+from sandreel_projections.usage_tables import usage_calls, usage_reconciled
 
 __all__ = [
     "PURPOSE",
@@ -38,10 +40,13 @@ __all__ = [
     "execs",
     "key_of",
     "metadata",
-    "ops",
     "quarantine",
     "session_stages",
     "sessions",
+    "turn_items",
+    "turns",
+    "usage_calls",
+    "usage_reconciled",
 ]
 
 

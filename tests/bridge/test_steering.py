@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sandreel_bridge import steering as s
 from sandreel_bridge.control import Told, due
-from sandreel_bridge.steering import Deliver, Delivery, Message, Posture, Wait
+from sandreel_bridge.steering import Deliver, Delivery, Heard, Message, Posture, Wait
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
 from sandreel_core.turn import Turn
@@ -178,16 +178,16 @@ def test_consumption_is_what_the_program_tells() -> None:
     ours = s.message_uuid(NAME, ["a", "b"])
     telling = turn(*events, lifecycle("prompt", "started"))
     assert s.deliveries(telling) == [Delivery((A, B), "stdin"), Delivery((C,), "hook")]
-    assert s.consumed(telling, NAME, lifecycle(ours, "queued")) == []
-    assert s.consumed(telling, NAME, lifecycle(s.message_uuid(NAME, ["a"]), "started")) == []
-    assert s.consumed(telling, NAME, lifecycle(ours, "cancelled")) == []
-    assert s.consumed(telling, NAME, result()) == []
+    assert s.heard(telling, NAME, lifecycle(ours, "queued")) == Heard()
+    assert s.heard(telling, NAME, lifecycle(s.message_uuid(NAME, ["a"]), "started")) == Heard()
+    assert s.heard(telling, NAME, lifecycle(ours, "cancelled")) == Heard(refused=("a", "b"))
+    assert s.heard(telling, NAME, result()) == Heard()
     for state in ("started", "completed"):
-        assert s.consumed(telling, NAME, lifecycle(ours, state)) == ["a", "b"]
+        assert s.heard(telling, NAME, lifecycle(ours, state)) == Heard(consumed=("a", "b"))
     # Of a program that tells nothing the end of its answer is the sign.
-    assert s.consumed(turn(*events), NAME, text()) == []
-    assert s.consumed(turn(*events), NAME, result()) == ["a", "b"]
-    assert s.consumed(turn(*queued(A)), NAME, result()) == []
+    assert s.heard(turn(*events), NAME, text()) == Heard()
+    assert s.heard(turn(*events), NAME, result()) == Heard(consumed=("a", "b"))
+    assert s.heard(turn(*queued(A)), NAME, result()) == Heard()
 
 
 def test_what_the_hook_took_is_seen_by_the_name() -> None:
@@ -248,10 +248,11 @@ def test_every_message_is_read_once_or_is_left_over(happens: list[tuple[str, flo
     def say(event: t.TurnEvent) -> None:
         nonlocal found, quiet_s
         if isinstance(event, t.AgentEvent):
-            told.extend(read := s.consumed(found, NAME, event))
+            read = s.heard(found, NAME, event).consumed
+            told.extend(read)
             quiet_s = 0.0 if s.breaks_the_silence(event) else quiet_s
             if read:
-                found = folded(t.SteerConsumed(message_ids=read), turn=found)
+                found = folded(t.SteerConsumed(message_ids=list(read)), turn=found)
         found = folded(event, turn=found)
 
     for what, later_s in happens:

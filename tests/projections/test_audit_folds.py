@@ -14,7 +14,7 @@ from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import encode
 from sandreel_core.contract.message import Command
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_projections import command_log, event_log, ops, outcomes
+from sandreel_projections import command_log, event_log, outcomes
 from sandreel_projections.batch import Batch, Views
 from sandreel_projections.change import Change, change
 from sandreel_projections.payload import MAX_DATA_BYTES, kept
@@ -89,32 +89,6 @@ def test_the_first_event_that_names_a_command_is_its_outcome() -> None:
     assert outcomes.step(row, second)[0] is row
     assert outcomes.key(turn(t.PlanProposed(plan="p"))) is None
     assert outcomes.key(turn(t.PlanProposed(plan="p"), causationid="c" * 65)) is None
-
-
-def test_a_turn_from_its_request_to_its_end() -> None:
-    usage = t.Usage(input_tokens=5, output_tokens=7, cost_micro_usd=2**70)
-    events: list[t.TurnEvent] = [
-        t.TurnRequested(agent="claude", prompt="p" * 2000, model="m1"),
-        t.TurnStarted(exec="x-9"),
-        t.RunStarted(source_n=1, agent="claude", model="m2"),
-        t.ToolUse(source_n=2, tool_use_id="u", tool_name="bash"),
-        t.ToolResult(source_n=3, tool_use_id="u", is_error=True),
-        t.SteerQueued(message_id="a", text="x"),
-        t.SteerDelivered(message_ids=["a"], channel="stdin"),
-        t.Checkpoint(exec_n=12),
-        t.TurnFinished(status="success", usage=usage),
-        t.TurnRequested(agent="other"),
-    ]
-    row = None
-    for sequence, event in enumerate(events, 1):
-        row, record, problem = ops.step(row, turn(event, sequence, actor="ann", causationid="c-1"))
-        assert (record, problem) == (None, "")
-    assert row is not None
-    assert (row.phase, row.status, row.agent, row.model, row.exec) == ("finished", "success", "claude", "m1", "x-9")
-    assert (row.tool_uses, row.tool_errors, row.steers_queued, row.steers_delivered) == (1, 1, 1, 1)
-    assert (row.output_tokens, row.cost_micro_usd, row.checkpoint_n) == (7, 2**63 - 1, 12)
-    assert (row.first_cursor, row.last_cursor, row.requested_by) == ("e1:0:1", "e1:0:10", "ann")
-    assert row.prompt == "p" * 1024 + "…[+976]"
 
 
 def test_events_of_execs_and_of_all_else_go_each_to_its_own_table() -> None:

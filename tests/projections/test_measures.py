@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from msgspec import Struct
+
 from sandreel_core.health import Health
 from sandreel_core.health_reading import Reading, samples
 from sandreel_core.metrics import Metrics
@@ -65,3 +67,18 @@ def test_who_is_interrupted_shows_no_lag_and_says_so_until_postgres_answers() ->
     assert shown.total("leading") == 0
     shown.measures.connected("REEL-3")
     assert shown.health.report().status == "ok"
+
+
+def test_turns_on_which_agent_and_gateway_disagree_are_counted() -> None:
+    shown = Shown()
+    told = batch(3)
+    for number, drifted in enumerate((True, False, None)):
+        told.rows["usage_reconciled"]["acme", "s1", f"t{number}"] = _Reconciled(drifted)
+    shown.measures.committed("REEL-3", told, 0.01)
+    shown.measures.committed("REEL-3", batch(4), 0.01)
+    reading = Reading(shown.health.report(), samples(shown.metrics.render()))
+    assert [each.value for each in reading.named("sandreel_usage_drifted_turns_total")] == [1]
+
+
+class _Reconciled(Struct):
+    drifted: bool | None

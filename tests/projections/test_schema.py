@@ -10,13 +10,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sandreel_core.errors import Unavailable
-from sandreel_migrations.upgrade import head, upgrade
+from sandreel_migrations.upgrade import config, head, upgrade
 from sandreel_projections.registry import sources
 from sandreel_projections.source import check
 from sandreel_projections.tables import metadata
@@ -131,11 +132,28 @@ async def _run(dsn: str) -> tuple[int | None, str]:
     return process.returncode, said.decode()
 
 
-async def test_commands_that_were_read_before_bear_the_epoch_of_the_stream_they_were_read_from(database: str) -> None:
-    """From 0002 to 0003, with rows."""
-    connection = await asyncpg.connect(database)
-    await connection.execute("ALTER TABLE reel.command_log DROP COLUMN epoch")
-    await connection.execute("UPDATE reel.schema_version SET version_num = '0002'")
+async def at(dsn: str, version: str) -> None:
+    """Bring an empty database to this version."""
+
+    def run(connection: Connection) -> None:
+        made = config()
+        made.attributes |= {"connection": connection, "schema": "reel"}
+        command.upgrade(made, version)
+
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA reel"))
+        await connection.execute(text("SET LOCAL search_path = reel"))
+        await connection.run_sync(run)
+    await engine.dispose()
+
+
+async def test_commands_that_were_read_before_bear_the_epoch_of_the_stream_they_were_read_from(
+    empty_database: str,
+) -> None:
+    """From 0002 on, with rows."""
+    await at(empty_database, "0002")
+    connection = await asyncpg.connect(empty_database)
     await connection.execute(
         "INSERT INTO reel.cursors (stream, epoch, build, sequence, stream_sequence) VALUES ('CMD', 'c1', 'b', 1, 1)"
     )
@@ -143,7 +161,25 @@ async def test_commands_that_were_read_before_bear_the_epoch_of_the_stream_they_
         "INSERT INTO reel.command_log (org, session, command_id, role, stored_at, sequence)"
         " VALUES ('o', 's', 'c', 'spawner', now(), 1)"
     )
-    assert await upgrade(database) == head()
+    assert await upgrade(empty_database) == head()
     assert await connection.fetchval("SELECT epoch FROM reel.command_log") == "c1"
     await connection.close()
-    await test_migrated_schema_is_the_metadata(database)
+    await test_migrated_schema_is_the_metadata(empty_database)
+
+
+async def test_turns_that_were_read_before_are_kept_and_are_their_organisations_alone(empty_database: str) -> None:
+    """From 0003 on, with rows: `ops` becomes a view over the table that it was."""
+    await at(empty_database, "0003")
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute(
+        "INSERT INTO reel.ops (org, session, turn, phase, tool_uses, tool_errors, steers_queued, steers_delivered,"
+        " unreadable_events, first_cursor, last_cursor) VALUES ('o', 's', 't', 'running', 1, 0, 0, 0, 0, 'a', 'b')"
+    )
+    assert await upgrade(empty_database) == head()
+    row = await connection.fetchrow("SELECT state, tool_uses, steers_consumed, recent_events, calls FROM reel.ops")
+    assert row is not None
+    assert tuple(row) == ("running", 1, 0, "[]", 0)
+    policies = "SELECT polname FROM pg_policy WHERE polrelid = 'reel.turns'::regclass ORDER BY polname"
+    assert [each[0] for each in await connection.fetch(policies)] == ["operators", "own_orgs"]
+    await connection.close()
+    await test_migrated_schema_is_the_metadata(empty_database)

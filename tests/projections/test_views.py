@@ -56,6 +56,7 @@ async def test_every_command_has_its_one_outcome(told: Story, database: str) -> 
     assert {name: by_id[command_id] for name, command_id in told.commands.items()} == {
         "create": ("session.create", "done", "session.requested", None),
         "start": ("exec.start", "done", "exec.accepted", None),
+        "turn": ("turn.start", "done", "turn.requested", None),
         "pin": ("session.pin", "done", "session.pinned", None),
         "again": ("session.pin", "settled", "command.settled", None),
         "resume": ("session.resume", "refused", "command.refused", "SESSION_NOT_STOPPED"),

@@ -10,6 +10,9 @@ quiet             a result without a word
 plan TEXT         proposes a plan
 die CODE          ends without a result
 sub               a sub-agent that goes on behind the first result
+work              a tool that ends when its hook has heard something (as image/agents has it), which it then says
+delegate [TEXT]   calls a sub-agent that never comes back
+sh COMMAND        runs it, says what it printed and how it ended
 env NAME          says the value's length, and whether it is the resumed conversation
 fail STATUS       the model's API refused
 """
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 SOURCE = __file__
@@ -38,6 +42,7 @@ class Agent:
         self.resumed = "--resume" in words
         self.mode = words[words.index("--permission-mode") + 1]
         self.messages = 0
+        self.taken: set[str | None] = set()
 
     def text(self, text: str, parent: str | None = None) -> None:
         self._assistant({"type": "text", "text": text}, parent)
@@ -89,6 +94,20 @@ class Agent:
                 if verb == "tree":
                     subprocess.Popen(["sleep", "987"], start_new_session=True)
                 self.text(rest or "working")
+            case "work":
+                self._assistant({"type": "tool_use", "id": "w1", "name": "Bash", "input": {}}, None)
+                heard = self.hook()
+                block = {"type": "tool_result", "tool_use_id": "w1", "content": "worked", "is_error": False}
+                out(
+                    type="user",
+                    message={"role": "user", "content": [block]},
+                    parent_tool_use_id=None,
+                    session_id=self.session,
+                )
+                self.text(f"heard {heard}")
+                self.result(f"heard {heard}")
+            case "delegate":
+                self._assistant({"type": "tool_use", "id": "d1", "name": "Agent", "input": {"prompt": rest}}, None)
             case "quiet":
                 self.result("")
             case "plan":
@@ -120,6 +139,10 @@ class Agent:
                 )
                 self.text("it is found")
                 self.result("it is found")
+            case "sh":
+                done = subprocess.run(["sh", "-c", rest], capture_output=True, text=True)
+                self.text(f"{done.stdout}{done.stderr}({done.returncode})")
+                self.result("done")
             case "env":
                 self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
                 self.result("said")
@@ -130,6 +153,24 @@ class Agent:
             case _:
                 self.text(rest or prompt)
                 self.result(rest or prompt)
+
+    def takes(self, uuid: str | None) -> bool:
+        """Each message once, and says so."""
+        new = uuid not in self.taken
+        for state in ("queued", "started") if new else ("completed",):
+            out(type="command_lifecycle", command_uuid=uuid, state=state, session_id=self.session)
+        self.taken.add(uuid)
+        return new
+
+    def hook(self) -> str:
+        """What was laid for it, as the hook takes it."""
+        steers = Path.cwd().parent / ".sandreel" / "steer" / os.environ["SANDREEL_EXEC_ID"]
+        while not (found := sorted(steers.glob("steer-*.json"))):
+            time.sleep(0.05)
+        texts = [json.loads(path.read_bytes())["text"] for path in found]
+        for path in found:
+            path.rename(path.with_name(f"consumed.{path.name}"))
+        return " and ".join(texts)
 
     def stop(self, request: dict[str, Any]) -> None:
         out(type="control_response", response={"subtype": "success", "request_id": request["request_id"]})
@@ -142,7 +183,7 @@ def main() -> None:
         line = json.loads(raw)
         if line["type"] == "control_request":
             agent.stop(line)
-        else:
+        elif agent.takes(line.get("uuid")):
             agent.do(line["message"]["content"])
 
 

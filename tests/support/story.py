@@ -1,6 +1,7 @@
 """A small installation's log, commands and events, for tests of what analysts ask: two organisations, one story each.
 
-In each, `demo` is created, runs `x-1`, which prints `LINES` lines, and is destroyed; `bad` fails to boot. Commands go
+In each, `demo` is created, runs `x-1`, which prints `LINES` lines, and the turn `t-1` of an agent (see `turn_story`), and is
+destroyed; `bad` fails to boot. Commands go
 through the contract's own codec, events through `script`.
 """
 
@@ -17,6 +18,7 @@ from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.message import Command, Event, Owner
 from sandreel_core.contract.subjects import CMD, SessionSubjects
 from tests.support.script import AT, blocks, life, message
+from tests.support.turn_story import EVENTS, START
 
 LINES = 1200
 EPOCH = "e1"
@@ -56,6 +58,7 @@ class Story:
         await self._boot("demo", "create")
         await self.send("start", "demo", x.Start(exec="x-1", argv=["print"], stdin="hold", stdin_text="typed-text"))
         await self._job()
+        await self._turn()
         await self.send("pin", "demo", s.Pin())
         await self.say("demo", s.Pinned(), cause="pin")
         await self.send("again", "demo", s.Pin())
@@ -88,6 +91,12 @@ class Story:
             await self.say(session, failed)
         else:
             await self.bus.append(subject, ready[1])
+
+    async def _turn(self) -> None:
+        await self.send("turn", "demo", START)
+        for i, event in enumerate(EVENTS):
+            key = "t-1" if event.aggregate == "turn" else ""
+            await self.say("demo", event, key=key, cause="" if i else "turn")
 
     async def _job(self) -> None:
         secret = f"{self.org}-only"

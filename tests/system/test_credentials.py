@@ -1,33 +1,42 @@
-"""Credentials in a whole stack: put, granted, leased by git and by programs, revoked; and their bytes nowhere else."""
+"""Credentials in a whole stack: put, granted, leased by git and by programs and by turns, revoked; and their bytes nowhere else."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from sandreel_core.client import Result
 from sandreel_core.contract import credential as c
+from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope
+from sandreel_core.errors import Refused
+from tests.support.bridges import Turns, open_turns, texts
 from tests.support.git_server import GitServer, git_server
-from tests.support.system import ORG, Site, open_site
+from tests.support.system import ORG, Site, until
 
 # Shared by the module: each test has a session of its own.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 VALUE = "ghp_" + os.urandom(15).hex()
-OTHER = "tok-" + os.urandom(15).hex()
-KUBECONFIG = f"apiVersion: v1\ntoken: {OTHER}\n"
+TOKEN = "tok-" + os.urandom(15).hex()
+KUBECONFIG = f"apiVersion: v1\ntoken: {TOKEN}\n"
+CLONE = "GIT_TERMINAL_PROMPT=0 git clone -q {} tool"
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
+async def turns() -> AsyncIterator[Turns]:
+    async with open_turns() as turns, turns.bridge():
+        yield turns
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +47,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def stored(site: Site, server: GitServer) -> None:
+async def site(turns: Turns, server: GitServer) -> Site:
+    """With three values in its vault."""
+    site = turns.site
     options = (f"--set=host={server.host}", "--set=scheme=http")
-    said = await sandreel(site, "put", "github", *options, value=f"{VALUE}\n")
-    assert VALUE not in said
+    assert VALUE not in await sandreel(site, "put", "github", *options, value=f"{VALUE}\n")
     await sandreel(site, "put", "cluster", "--recipe", "kubeconfig", value=KUBECONFIG)
+    await sandreel(site, "put", "tool", value=TOKEN)
+    return site
 
 
 async def sandreel(site: Site, *words: str, value: str = "", code: int = 0) -> str:
@@ -60,9 +72,13 @@ async def sandreel(site: Site, *words: str, value: str = "", code: int = 0) -> s
     return said.decode()
 
 
-async def shell(site: Site, session: str, text: str, **fields: object) -> Result:
-    """Run it as a program's own shell would, with the PATH that the exec has."""
-    return await site.client.run(ORG, session, ["sh", "-c", text], timeout_s=60, **fields)  # type: ignore[arg-type]
+async def shell(site: Site, session: str, text: str) -> Result:
+    """Run it with the PATH that an exec has: a login shell's is the machine's own."""
+    return await site.client.run(ORG, session, ["sh", "-c", text], timeout_s=60)
+
+
+async def grant(site: Site, session: str, slug: str = "github", **fields: Any) -> None:
+    await site.client.send(ORG, session, c.Grant(slug=slug, **fields))
 
 
 async def events(site: Site, session: str) -> list[Envelope]:
@@ -71,32 +87,203 @@ async def events(site: Site, session: str) -> list[Envelope]:
     return [decode_event(each.subject, each.body) for each in await site.log() if each.subject == subject]
 
 
-async def leases(site: Site, session: str) -> list[c.Leased]:
-    return [event.data for event in await events(site, session) if isinstance(event.data, c.Leased)]
+async def of(site: Site, session: str, kind: type[Any]) -> list[Any]:
+    return [event.data for event in await events(site, session) if isinstance(event.data, kind)]
 
 
-async def test_git_clones_and_pushes_by_a_grant_and_not_without(site: Site, server: GitServer, stored: None) -> None:
+async def test_git_clones_and_pushes_by_a_grant_and_not_without(site: Site, server: GitServer) -> None:
     session = await site.session()
-    clone = f"GIT_TERMINAL_PROMPT=0 git clone -q {server.url('acme/tool')} tool"
-    without = await shell(site, session, clone)
-    assert without.exit_code != 0
-    assert await leases(site, session) == []
-    await site.client.send(ORG, session, c.Grant(slug="github", purpose="a fix"))
+    clone = CLONE.format(server.url("acme/tool"))
+    assert (await shell(site, session, clone)).exit_code != 0
+    assert await of(site, session, c.Leased) == []
+    await grant(site, session, purpose="a fix")
     push = "cd tool && echo more > more && git add more && git -c user.name=a -c user.email=a@b commit -qm more"
     done = await shell(site, session, f"{clone} && {push} && git push -q origin HEAD:main && cat README")
     assert (done.exit_code, done.stdout) == (0, b"acme/tool"), done.stderr
     assert server.subjects("acme/tool") == ["more", "first"]
     assert set(server.users) == {"x-access-token"}
-    (lease, *_) = await leases(site, session)
+    (lease, *_) = await of(site, session, c.Leased)
     assert (lease.slug, lease.exec, lease.injected) == ("github", done.exec_id, False)
-    assert lease.program is not None
     assert "git" in lease.program
-    assert lease.pid is not None
     assert lease.purpose.startswith(f"git http://{server.host}/")
     await site.client.send(ORG, session, c.Revoke(slug="github"))
     server.users.clear()
     after = await shell(site, session, "cd tool && GIT_TERMINAL_PROMPT=0 git fetch -q origin")
     assert (after.exit_code != 0, server.users) == (True, [])
     names = [event.type for event in await events(site, session)]
-    assert names[0] == "credential.granted"
-    assert names[-1] == "credential.revoked"
+    assert (names[0], names[-1]) == ("credential.granted", "credential.revoked")
+
+
+async def test_a_turn_has_what_it_was_started_with_and_no_longer(turns: Turns, site: Site, server: GitServer) -> None:
+    clone = CLONE.format(server.url("acme/tool"))
+    session, turn = await turns.run(f"sh cd && rm -rf tool && {clone} && cat tool/README", grants=["github", "absent"])
+    said = await turns.events(session, (await turns_of(site, session))[0])
+    assert turn.finished is not None
+    assert (turn.finished.status, texts(said)) == ("success", ["acme/tool(0)"])
+
+    async def ended() -> bool:
+        return any(each.reason == "turn_ended" for each in await of(site, session, c.Revoked))
+
+    await until(ended, "the turn's grant has ended")
+    (granted,) = await of(site, session, c.Granted)
+    (lease, *_) = await of(site, session, c.Leased)
+    assert granted.turn == lease.turn
+    _, after = await turns.run(f"sh cd && rm -rf tool && {clone}", session)
+    assert after.finished is not None
+    assert len(await of(site, session, c.Leased)) == 1
+
+
+async def turns_of(site: Site, session: str) -> list[str]:
+    prefix = site.client.subjects(ORG, session).event("turn", "x")[:-1]
+    return [each.subject.removeprefix(prefix) for each in await site.log() if each.subject.startswith(prefix)]
+
+
+async def test_programs_get_a_value_for_one_command(site: Site) -> None:
+    session = await site.session(grants=("tool", "cluster"))
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    text = "sandreel-credential run tool -- sh -c 'printf %s \"$TOOL_TOKEN\" | sha256sum'; env | grep -c TOOL_TOKEN"
+    done = await shell(site, session, text)
+    assert done.stdout.decode().split() == [digest, "-", "0"], done.stderr
+    look = "echo $KUBECONFIG; stat -f -c %T $KUBECONFIG; sha256sum < $KUBECONFIG"
+    done = await shell(site, session, f"sandreel-credential run cluster -- sh -c '{look}'")
+    path, kind, read = done.stdout.decode().splitlines()
+    assert (kind, read.split()[0]) == ("tmpfs", hashlib.sha256(KUBECONFIG.encode()).hexdigest())
+    assert (await shell(site, session, f"test -e {Path(path).parent}")).exit_code == 1
+    # Said aloud, it is masked.
+    assert TOKEN.encode() not in (await shell(site, session, "sandreel-credential get tool")).stdout
+    (refused,) = [(await shell(site, session, "sandreel-credential get github")).stderr.decode()]
+    assert "(NOT_GRANTED)" in refused
+    leased = await of(site, session, c.Leased)
+    assert {each.slug for each in leased} == {"tool", "cluster"}
+    assert (await of(site, session, c.LeaseRefused))[0].slug == "github"
+    await site.client.stop(ORG, session)
+
+    async def gone() -> bool:
+        return {each.slug for each in await of(site, session, c.Revoked) if each.reason == "stopped"} == {
+            "tool",
+            "cluster",
+        }
+
+    await until(gone, "what it held was revoked")
+    ended = [id for each in await of(site, session, c.Revoked) for id in each.lease_ids]
+    assert sorted(ended) == sorted(each.lease_id for each in leased)
+
+
+async def test_an_exec_that_cannot_ask_is_given_a_variable_and_the_log_says_so(site: Site) -> None:
+    session = await site.session()
+    refs = {"TOOL": x.SecretRef(role="broker", lease="tool")}
+    with pytest.raises(Refused, match=r"SECRET_UNAVAILABLE.*NOT_GRANTED"):
+        await site.client.exec(ORG, session, ["true"], secret_env=refs)
+    await grant(site, session, "tool")
+    handle = await site.client.exec(ORG, session, ["sh", "-c", 'printf %s "$TOOL" | sha256sum'], secret_env=refs)
+    done = await handle.collect()
+    assert done.stdout.split()[0].decode() == hashlib.sha256(TOKEN.encode()).hexdigest()
+    (lease,) = await of(site, session, c.Leased)
+    assert (lease.injected, lease.exec) == (True, done.exec_id)
+
+
+async def test_a_broker_that_is_killed_is_followed_by_one_that_knows_everything(site: Site) -> None:
+    session = await site.session()
+    await grant(site, session, "tool")
+    loop = "for i in $(seq 40); do sandreel-credential run tool -- true && echo got; sleep 0.05; done; true"
+    asking = asyncio.ensure_future(shell(site, session, f"setsid -w sh -c '{loop}'"))
+    for _ in range(2):
+        await asyncio.sleep(0.5)
+        await site.kill("broker")
+    got = (await asking).stdout.count(b"got")
+    assert got > 0
+    await site.client.send(ORG, session, c.Revoke(slug="tool"))
+    (revoked,) = await of(site, session, c.Revoked)
+    assert revoked.lease_ids == sorted(each.lease_id for each in await of(site, session, c.Leased))
+    assert (await shell(site, session, "sandreel-credential get tool")).exit_code == 1
+
+
+async def test_without_a_broker_or_its_vault_that_is_said(site: Site) -> None:
+    session = await site.session()
+    await grant(site, session, "tool")
+    await site.kill_and_hold("broker")
+    try:
+        done = await shell(site, session, "sandreel-credential get tool")
+        assert (done.exit_code, done.stdout) == (1, b"")
+        assert b"there is no broker" in done.stderr
+    finally:
+        await site.release("broker")
+    await site.kill_and_hold("postgres")
+    try:
+        done = await shell(site, session, "sandreel-credential get tool")
+        assert (done.exit_code, done.stdout) == (1, b"")
+        assert b"does not give it now" in done.stderr
+    finally:
+        await site.release("postgres")
+    assert (await shell(site, session, "sandreel-credential run tool -- true")).exit_code == 0
+
+
+async def test_another_key_is_refused_by_name_and_a_rotation_is_nobody_s_trouble(site: Site) -> None:
+    session = await site.session()
+    await grant(site, session, "tool")
+    said = json.loads(await sandreel(site, "rewrap", "--new-key", "--json"))
+    assert (said["rows"] >= 3, said["stuck"], said["retired"]) == (True, 0, 1)
+    assert (await shell(site, session, "sandreel-credential run tool -- true")).exit_code == 0
+    key_file = site.stack.place.vault_key
+    right = key_file.read_text()
+    key_file.write_text(base64.b64encode(os.urandom(32)).decode())
+    await site.stack.parts["broker"].kill(hold=True)
+    site.stack.parts["broker"].release()
+    try:
+        log = site.stack.place.log("broker")
+        await until(lambda: f"sealed with the key {said['key_id']}" in log.read_text(), "it is refused")
+    finally:
+        key_file.write_text(right)
+    await site.stack.parts["broker"].ready(after=0)
+
+    async def works() -> bool:
+        return (await shell(site, session, "sandreel-credential run tool -- true")).exit_code == 0
+
+    await until(works, "with the right key it serves again", timeout_s=60)
+
+
+async def test_an_operator_s_mistakes_are_one_line(site: Site) -> None:
+    for words, says in (
+        (("put", "BAD"), "SLUG 'BAD' is not"),
+        (("put", "x"), "the value is empty"),
+        (("put", "x", "--recipe", "git"), "needs the option host"),
+        (("put", "x", "--file", "/nowhere"), "--file /nowhere cannot be read"),
+        (("delete", "nothing"), "the vault holds no default/nothing"),
+        (("grant", "nobody", "tool"), "SESSION_NOT_FOUND"),
+        (("audit", "--last", "0"), "--last 0"),
+        (("list", "--all", "--org", "x"), "give --org or --all"),
+    ):
+        said = await sandreel(site, *words, code=2)
+        assert (says in said, said.count("\n")) == (True, 1), said
+    session = await site.session()
+    assert "CREDENTIAL_NOT_FOUND" in await sandreel(site, "grant", session, "nothing", code=2)
+    assert "may lease tool until" in await sandreel(site, "grant", session, "tool", "--for", "1h")
+    assert "has tool no more" in await sandreel(site, "revoke", session, "tool")
+    assert "has neither" in await sandreel(site, "revoke", session, "tool")
+    listed = [json.loads(line) for line in (await sandreel(site, "list", "--json")).splitlines()]
+    assert [each["slug"] for each in listed] == ["cluster", "github", "tool"]
+    assert all(len(each["fingerprint"]) == 16 for each in listed)
+    notes = [json.loads(line) for line in (await sandreel(site, "audit", "--json")).splitlines()]
+    assert {"put", "read", "rewrapped"} <= {each["action"] for each in notes}
+    assert all(each["lease"] and each["session"] for each in notes if each["action"] == "read")
+
+
+async def test_the_values_are_nowhere_else(site: Site) -> None:
+    """Last: in nothing that the tests above have left, on disk or in the environment and the words of any process."""
+    await site.projected()
+    forms = [form for value in (VALUE, TOKEN) for form in (value.encode(), base64.b64encode(value.encode())[:-4])]
+
+    def holds(path: Path) -> bool:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return False
+        return any(form in data for form in forms)
+
+    own = {site.data / "keys.json"}
+    files = [path for path in site.data.rglob("*") if path.is_file() and path not in own]
+    assert len(files) > 20
+    assert [path for path in files if holds(path)] == []
+    processes = [path for path in Path("/proc").glob("[0-9]*") if path.name != str(os.getpid())]
+    assert [path for each in processes for path in (each / "environ", each / "cmdline") if holds(path)] == []
+    assert all(form not in stored.body for stored in await site.log() for form in forms)

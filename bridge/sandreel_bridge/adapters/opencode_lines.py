@@ -191,14 +191,14 @@ class OpenCodeLines(Struct):
         if self.replies.get(info.id):
             return []  # all of it was told
         if parent is None:
-            self.finish = info.finish or ""
-            # What becomes of a reply that was interrupted is told behind the end.
-            self.answering = self.answering or info.id not in self.replies
+            self.answering, self.finish = True, info.finish or ""
         done = info.time.completed is not None and info.tokens is not None
         _remember(self.replies, info.id, done)
         if not done or info.tokens is None:
             return []
         usage = _usage(info.tokens, info.cost)
+        if usage == t.Usage():
+            return []  # it failed, or was interrupted: what it had used is not told
         self.used = usage if self.used is None else summed((self.used, usage))
         return [t.AgentUsage(source_n=n, parent=parent, usage=usage, model=info.model_id)]
 
@@ -279,7 +279,7 @@ class OpenCodeLines(Struct):
             return []
         unfinished = t.AgentResult(
             source_n=n,
-            status="error" if self.error is not None else "interrupted",
+            status="cancelled" if self.aborted else "error" if self.error is not None else "interrupted",
             agent_session_id=self.session_id,
             error=self.error,
             http_status=self.http_status,

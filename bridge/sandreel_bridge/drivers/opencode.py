@@ -24,13 +24,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 START_S = 60.0  # 8 s were seen at one CPU, and 15 beside others
 PROBE_S = 1.0  # a request that comes before the server is ready may never be answered
 REQUEST_S = 60.0
 LEAVE_S = 2.0
-# After an interrupt the session is idle at once, and says a moment later what has become of the tool.
+# After a failure or an interrupt the session is idle at once, says a moment later what has become of the tool and the text, and is
+# idle again: the first time is kept back so long, so that the end is told once, and last. So it is while a message waits, which a
+# session that is at its end when it comes may take up now, or never.
 AFTERMATH_S = 1.0
 _QUEUED = 1024
 _LISTENING = re.compile(rb"listening on http://127\.0\.0\.1:(\d+)")
@@ -128,7 +130,8 @@ class Conversation:
     """What is said to one session of the server, and what comes back of it and of its sub-agents.
 
     waiting  messages that no reply has taken up yet: their ids with the server, and their UUIDs
-    idle     nothing is being done, and nothing is waiting to be; `interrupted`: it is so because it was told to
+    idle     nothing is being done, and nothing is waiting to be
+    held     the event that says so, kept back
     """
 
     def __init__(self, server: Server, id: str, agent: str, model: str) -> None:
@@ -136,12 +139,13 @@ class Conversation:
         self.server = server
         self.id = id
         self.idle = True
-        self.interrupted = False
+        self.held: dict[str, Any] | None = None
         self.waiting: dict[str, str | None] = {}
         self._terms = {"agent": agent, "model": {"providerID": provider, "modelID": name}}
         self._sessions = {id}
         self._seen: set[str] = set()
         self._tools: dict[str, tuple[Any, Any]] = {}
+        self._failed = False
         self._last = 0
 
     def say(self, message: dict[str, Any]) -> None:
@@ -153,14 +157,13 @@ class Conversation:
             self._seen.add(uuid)
         id = self._message_id()
         self.waiting[id] = uuid
-        self.idle = self.interrupted = False
+        self.idle = self._failed = False
         _lifecycle(uuid, "queued")
         body = {**self._terms, "messageID": id, "parts": [{"type": "text", "text": message["text"]}]}
         self.server.ask("POST", f"/session/{self.id}/prompt_async", body)
 
     def interrupt(self) -> None:
         if not self.idle:
-            self.interrupted = True
             self.waiting.clear()
             self.server.ask("POST", f"/session/{self.id}/abort", {})
 
@@ -175,9 +178,27 @@ class Conversation:
             return
         if kind == "message.updated" and info.get("role") == "assistant":
             self._taken_up(str(info.get("parentID")))
-        _tell(event)
+        if kind == "session.error" and session == self.id:
+            self._failed = True
         if kind == "session.idle" and session == self.id:
-            self.idle = not self.waiting
+            self.held, self._failed = event if self._failed or self.waiting else None, False
+            if self.held is not None:
+                return
+            self.idle = True
+        if kind == "session.status" and session == self.id and about.get("status") == {"type": "busy"}:
+            self.held = None
+        _tell(event)
+
+    def rest(self) -> None:
+        """Nothing more comes: tell what was kept back, and that what waits was not taken up."""
+        if self.held is None:
+            return
+        for uuid in self.waiting.values():
+            _lifecycle(uuid, "cancelled")
+        self.waiting.clear()
+        self.idle = True
+        _tell(self.held)
+        self.held = None
 
     def _taken_up(self, id: str) -> None:
         """The model is answering this message, and with it every one that came before it."""
@@ -239,14 +260,12 @@ def run(chosen: argparse.Namespace, server: Server) -> None:
     _tell({"type": "session", "sessionID": conversation.id})
     threading.Thread(target=_pour, args=(server.events(), "event", happened), daemon=True).start()
     listening = input_ended = False
-    while True:
-        ending = input_ended and conversation.idle
-        if ending and not conversation.interrupted:
-            return
+    while not (input_ended and conversation.idle):
         try:
-            kind, what = happened.get(timeout=AFTERMATH_S if ending else None)
+            kind, what = happened.get(timeout=None if conversation.held is None else AFTERMATH_S)
         except queue.Empty:
-            return
+            conversation.rest()
+            continue
         if kind == "failed" or (kind == "event" and what is None):
             raise Failure(f"the events of opencode serve ended: {what or 'without a word'}")
         if kind == "event":
@@ -262,16 +281,26 @@ def run(chosen: argparse.Namespace, server: Server) -> None:
             conversation.say(message)
 
 
+class _Ended(Exception):
+    """By SIGTERM."""
+
+
+def _end(*_: object) -> NoReturn:
+    raise _Ended
+
+
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--dir", "--agent", "--model"):
         parser.add_argument(name, required=True)
     parser.add_argument("--resume")
     chosen = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end)
     server = Server(chosen.dir)
     try:
         run(chosen, server)
+    except _Ended:
+        return 128 + signal.SIGTERM
     except (Failure, OSError, ValueError, http.client.HTTPException) as failure:
         sys.stderr.write(f"opencode: {failure}\n")
         return 1
@@ -281,4 +310,6 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # a thread may wait for input still, and an interpreter that ends under it complains

@@ -7,6 +7,7 @@ import sys
 from sandreel_bridge.gateway.service import Service
 from sandreel_bridge.gateway.settings import Settings
 from sandreel_core.runtime import Role, run_role
+from sandreel_runnerd.init import guard
 
 
 async def serve(role: Role[Settings]) -> None:
@@ -29,4 +30,5 @@ async def serve(role: Role[Settings]) -> None:
 
 
 if __name__ == "__main__":
+    guard()  # before the providers' keys are read: sessions of a machine without root run as the same user
     sys.exit(run_role("gateway", Settings, serve, ensures=False))

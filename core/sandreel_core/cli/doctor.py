@@ -206,7 +206,7 @@ def _stack(data: Path) -> list[Check]:
         else:
             mend = f"wait: it is started again; if it stays away, {place.log(name)} says why"
             checks.append(Check(name=name, level="fail", found="not running", mend=mend))
-    return [*checks, *_egress(place)]
+    return [*checks, *_egress(place), *_gateway(place)]
 
 
 def _egress(place: Place) -> list[Check]:
@@ -223,6 +223,22 @@ def _egress(place: Place) -> list[Check]:
         return [Check(name=EGRESS, level="warn", found=entry.detail, mend="make image, then start sandreel again")]
     mend = "wait: it is started again; if it stays away, the engine says why (`docker logs`, `docker events`)"
     return [Check(name=EGRESS, level="fail", found=roster.why_down(entry), mend=mend)]
+
+
+def _gateway(place: Place) -> list[Check]:
+    """Between sandboxes and model providers, where this stack has one or was to have one."""
+    from sandreel_core.embedded import roster
+    from sandreel_core.embedded.stack import GATEWAY
+
+    entry = roster.read(place.parts).get(GATEWAY)
+    if entry is None:
+        return []
+    if entry.state == "ready":
+        return [Check(name=GATEWAY, level="ok", found=f"running, pid {entry.pid}")]
+    if entry.state == "stopped":
+        return [Check(name=GATEWAY, level="warn", found=entry.detail, mend="make image, then start sandreel again")]
+    mend = f"wait: it is started again; if it stays away, {place.log(GATEWAY)} says why"
+    return [Check(name=GATEWAY, level="fail", found=roster.why_down(entry), mend=mend)]
 
 
 async def _roles(args: argparse.Namespace) -> list[Check]:

@@ -79,21 +79,21 @@ def _of_stack(directory: Path) -> list[Place]:
     from sandreel_core.embedded import pidfile, roster
     from sandreel_core.embedded.place import Place as Data
     from sandreel_core.embedded.place import holder
-    from sandreel_core.embedded.stack import EGRESS, ROLES
+    from sandreel_core.embedded.stack import EGRESS, GATEWAY, ROLES
     from sandreel_core.embedded.wiring import LOOPBACK
 
     data = Data(directory)
     ports = data.keys().health_ports if data.keys_file.exists() else {}
     heard = roster.read(data.parts) if holder(directory) is not None else {}
     found = []
-    for name in (*ROLES, EGRESS):
+    for name in (*ROLES, EGRESS, GATEWAY):
         listen = f"{LOOPBACK}:{ports[name]}" if name in ports else ""
-        pid = pidfile.alive(data.pid(name)) if name in ROLES else None
+        pid = pidfile.alive(data.pid(name)) if name != EGRESS else None
         entry = heard.get(name)
-        if listen and (pid is not None or (name == EGRESS and entry is not None and entry.state == "ready")):
+        if listen and (pid is not None or (name not in ROLES and entry is not None and entry.state == "ready")):
             found.append(Place(name, listen, pid or 0, own=True))
         elif entry is not None:
-            off = name == EGRESS and entry.state == "stopped"  # there is no image of it
+            off = name not in ROLES and entry.state == "stopped"  # there is no image of it
             found.append(Place(name, listen, down=roster.why_down(entry), off=off, own=True))
     return found
 

@@ -14,7 +14,6 @@ from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ExecInfo, SessionInfo
-    from sandreel_core.contract.message import Owner
 
 _WAITED = {
     "stop": "end its boot and keep its workspace",
@@ -75,9 +74,10 @@ def _add_create(verbs: Any) -> None:
 
 
 async def _create(args: argparse.Namespace) -> int:
+    from sandreel_core.cli.owner import owner_of
     from sandreel_core.contract.session import Limits
 
-    owner = _owner(args.owner) if args.owner else None
+    owner = owner_of(args.owner) if args.owner else None
     async with connect(args) as client:
         info = await client.create_session(
             args.org,
@@ -149,10 +149,13 @@ async def _show(args: argparse.Namespace) -> int:
     async with connect(args) as client:
         info = await client.session(args.org, args.session)
         execs = await client.execs(args.org, args.session)
+    fields = _fields(info)
+    if (state := _word(info, execs)) is not None:
+        fields["state"] = state
     if args.json:
-        _json(_fields(info) | {"execs": [_exec_fields(one) for one in execs]})
+        _json(fields | {"execs": [_exec_fields(one) for one in execs]})
         return 0
-    for name, value in _fields(info).items():
+    for name, value in fields.items():
         if value not in (None, "", [], {}):
             shown = ", ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else value
             print(f"{name.replace('_', ' '):18} {clean(str(shown))}")
@@ -160,16 +163,6 @@ async def _show(args: argparse.Namespace) -> int:
         print()
         _table([("EXEC", "STATE", "EXIT"), *((one.exec_id, one.phase, _exit(one)) for one in execs)])
     return 0
-
-
-def _owner(text: str) -> Owner:
-    from sandreel_core.contract.message import Owner
-    from sandreel_core.errors import Malformed
-
-    kind, colon, name = text.partition(":")
-    if not colon or not kind or not name:
-        raise Malformed(f"--owner {text!r} is not TYPE:ID, for example user:ada")
-    return Owner(type=kind, id=name)
 
 
 def _print(args: argparse.Namespace, info: SessionInfo, text: str) -> None:
@@ -190,6 +183,14 @@ def _fields(info: SessionInfo) -> dict[str, Any]:
 
     names = {"org": info.org, "session": info.session, "phase": info.phase}
     return {**names, **msgspec.to_builtins(info.state), "cursor": str(info.cursor)}
+
+
+def _word(info: SessionInfo, execs: Sequence[ExecInfo]) -> str | None:
+    """As people read it. Of an agent's turn only its exec is seen here; `reel.session_states` sees all of it."""
+    from sandreel_core.session_word import word
+
+    working = any(one.ended is None for one in execs)
+    return word(info.phase, pinned=info.state.pinned, working=working)
 
 
 def _exec_fields(info: ExecInfo) -> dict[str, Any]:

@@ -28,6 +28,7 @@ your own, the same each time (--owner: another's).
   sandreel turn "Fix the failing test in the workspace"
   sandreel turn --session s1 --plan --file task.md      a plan, for `sandreel approve` or `sandreel reject`
   git diff | sandreel turn - --attach notes.pdf         the prompt from stdin, a file beside it
+  sandreel turn -c "And the docs?"                      go on from the newest turn
   sandreel turn show TURN                               see it again, or go on watching, from anywhere
   sandreel turn list                                    the newest turns
 
@@ -63,6 +64,7 @@ def add(subparsers: Any) -> None:
     showing.set_defaults(run=_show)
     listing = verbs.add_parser(
         "list",
+        aliases=["ls"],
         parents=[options()],
         help="the newest turns of the org, or of a session",
         description="Print the newest turns of the org, or of a session, those last that were heard of last.",
@@ -100,7 +102,11 @@ def _add_start(verbs: Any) -> None:
     where.add_argument("--attach", metavar="FILE", action="append", default=[], help="a file, or a URL; repeatable")
     how = parser.add_argument_group("how")
     how.add_argument("--plan", action="store_true", help="change nothing: propose a plan")
-    how.add_argument("--conversation", metavar="ID", help="go on from the turns of this conversation")
+    conversation = how.add_mutually_exclusive_group()
+    conversation.add_argument("--conversation", metavar="ID", help="go on from the turns of this conversation")
+    conversation.add_argument(
+        "-c", "--continue", dest="goes_on", action="store_true", help="go on from the session's newest turn"
+    )
     how.add_argument("--append-system-prompt", metavar="TEXT", help="behind the agent's own")
     how.add_argument("--max-turns", type=int, default=40, metavar="N", help="replies of the model (40)")
     how.add_argument("--budget", type=budget, metavar="USD", help="what it may spend, like 2.50")
@@ -140,7 +146,7 @@ async def _started(
             agent=args.agent,
             prompt=prompt,
             model=args.model,
-            conversation_id=args.conversation,
+            conversation_id=await _newest(client, args, owner) if args.goes_on else args.conversation,
             permission_mode="plan" if args.plan else "execute",
             max_turns=args.max_turns,
             system_prompt_append=args.append_system_prompt,
@@ -161,6 +167,18 @@ async def _started(
             raise
         see = f"sandreel turn show {name}{options_of(args)}"
         raise Unavailable(f"{error}; `{see}` shows it if it did start") from error
+
+
+async def _newest(client: Client, args: argparse.Namespace, owner: Owner) -> str:
+    """The conversation of the session's newest turn. Raises Malformed where there is none."""
+    from sandreel_core.client.owners import session_of
+
+    session = args.session or session_of(args.org, owner)
+    turns = await client.turns(args.org, session, limit=1)
+    if not turns:
+        raise Malformed(f"--continue: session {session} has had no turn that could be gone on from")
+    requested = turns[0].requested
+    return (requested.conversation_id if requested is not None else None) or turns[0].turn
 
 
 def _announce(args: argparse.Namespace, turn: TurnHandle) -> None:
@@ -250,14 +268,11 @@ def _fields(info: TurnInfo) -> dict[str, Any]:
 
 
 def _owner(args: argparse.Namespace) -> Owner:
-    from sandreel_core.client.owners import parse_owner
+    from sandreel_core.cli.owner import owner_of
     from sandreel_core.contract.message import Owner
 
     if args.owner is not None:
-        try:
-            return parse_owner(args.owner)
-        except Malformed as error:
-            raise Malformed(f"--owner: {error}") from error
+        return owner_of(args.owner)
     if args.session is not None:
         return Owner(type="session", id=args.session)
     return Owner(type="user", id=login())

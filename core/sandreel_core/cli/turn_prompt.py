@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from sandreel_core.errors import Malformed, Misconfigured
 
@@ -33,10 +33,11 @@ def prompt_of(args: argparse.Namespace) -> str:
         raise Malformed(f"put the prompt in quotes: it came as {len(words)} words, {words[0][:40]!r} and what follows")
     if words and args.file is not None:
         raise Malformed("give the prompt or --file, not both")
-    if args.file is not None:
-        where, text = f"--file {args.file!r}", _read(args.file)
-    elif words == ["-"] or (not words and not _is_terminal()):
-        where, text = "stdin", _decoded("stdin", sys.stdin.buffer.read())
+    if args.file not in (None, "-"):
+        where = f"--file {args.file!r}"
+        text = _read(where, args.file)
+    elif args.file == "-" or words == ["-"] or (not words and not _is_terminal()):
+        where, text = "stdin", _decoded("stdin", sys.stdin.buffer)
     elif words:
         where, text = "the prompt", words[0]
     else:
@@ -44,7 +45,7 @@ def prompt_of(args: argparse.Namespace) -> str:
     if not text.strip():
         raise Malformed(f"{where}: there is nothing in it to work on")
     if len(text) > MAX_PROMPT_BYTES:
-        raise Malformed(f"{where} has {len(text)} characters; the limit is {MAX_PROMPT_BYTES}: attach it with --attach")
+        raise Malformed(f"{where} has {len(text)} characters; the limit is {MAX_PROMPT_BYTES}: use --attach")
     return text
 
 
@@ -106,14 +107,21 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
         raise Misconfigured(f"--attach {str(path)!r} cannot be read: {error.strerror}") from error
 
 
-def _read(path: str) -> str:
+def _read(where: str, path: str) -> str:
     try:
-        return _decoded(f"--file {path!r}", sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            return _decoded(where, file)
     except OSError as error:
-        raise Misconfigured(f"--file {path!r} cannot be read: {error.strerror}") from error
+        raise Misconfigured(f"{where} cannot be read: {error.strerror}") from error
 
 
-def _decoded(where: str, data: bytes) -> str:
+def _decoded(where: str, file: BinaryIO) -> str:
+    from sandreel_core.contract.turn import MAX_PROMPT_BYTES
+
+    limit = 4 * MAX_PROMPT_BYTES  # of UTF-8
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Malformed(f"{where} has more than {MAX_PROMPT_BYTES} characters, which is the limit: use --attach")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -30,6 +30,7 @@ class TurnView:
         self._newest_ns = 0
         self._in = self._out = 0
         self._wrong: str | None = None
+        self._model: str | None = None
         # Of the main thread, by their ids, in the order in which they began.
         self._tools: dict[str, str] = {}
 
@@ -85,6 +86,10 @@ class TurnView:
                     self._wrong = event.error
                     return self.closed() + self._red(f"! {one_line(event.error)}") + "\n"
                 return self.closed()
+            case t.RunStarted(model=model):
+                # Said again for every answer; the agent's name stands in the turn's first line.
+                again, self._model = model in (None, self._model), model or self._model
+                return "" if again else self.closed() + self._dim(f"· {one_line(model or '')}") + "\n"
             case t.AgentError():
                 self._wrong = event.message
             case t.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:

@@ -18,9 +18,11 @@ from sandreel_core.client.settings import ClientSettings
 from sandreel_core.client.turn_handle import TurnHandle
 from sandreel_core.client.turn_items import TurnEntry, TurnItem, TurnResult
 from sandreel_core.client.turns import TurnInfo
+from sandreel_core.messages import ChatMessage
 
 __all__ = [
     "Changed",
+    "ChatMessage",
     "Client",
     "ClientSettings",
     "Ended",

@@ -40,7 +40,7 @@ def parse_owner(text: str) -> Owner:
     """`user:ada` as an owner. Raises Malformed, in one line that says what it has to look like."""
     kind, colon, name = text.partition(":")
     if not colon or not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", kind) or not 1 <= len(name) <= 256:
-        raise Malformed(f"owner {text[:80]!r} is not TYPE:ID, for example user:ada (ID: at most 256 characters)")
+        raise Malformed(f"{text[:80]!r} is not TYPE:ID, for example user:ada (ID: at most 256 characters)")
     return Owner(type=kind, id=name)
 
 

@@ -6,6 +6,7 @@ identity/        keys and credentials of NATS' users (embedded/authority.py)    
 vault.key        in identity/: opens the vault of credentials; the broker's, and `sandreel credential`'s      0600
 client.toml      where the stack is, for clients and the command line              0600
 roles.toml       the same for the roles                                            0600
+gateway.toml     the same for the gateway, with the providers' keys in it if the operator's own file had them   0600
 nats/ postgres/  the servers' own; as root they belong to users that no session uses
 state/           the spawner's: sessions and their workspaces
 logs/ run/       of the roles: log files, pid files; run/parts.json is every part's state (embedded/roster.py)
@@ -48,6 +49,8 @@ class Keys(Struct, frozen=True, kw_only=True):
     postgres_port: int
     # Of the roles' `/healthz` and `/metrics`, by the role's name in the stack; each gets its own when it first starts.
     health_ports: dict[str, Port] = {}
+    # Where sessions that are processes of this machine reach the gateway; it has one once there is a gateway.
+    gateway_port: Port | None = None
 
 
 class Place:
@@ -59,6 +62,7 @@ class Place:
         self.keys_file = data / "keys.json"
         self.client = data / CLIENT_FILE
         self.roles = data / "roles.toml"
+        self.gateway = data / "gateway.toml"
         self.identity = data / "identity"
         self.vault_key = self.identity / "vault.key"
         self.nats = data / "nats"
@@ -213,7 +217,7 @@ def is_free(port: int) -> bool:
 
 
 def moved(keys: Keys, part: str) -> Keys:
-    """The keys with another port for `nats` or `postgres`."""
+    """The keys with another port for `nats`, `postgres` or `gateway`."""
     return replace(keys, **{f"{part}_port": free_port()})
 
 

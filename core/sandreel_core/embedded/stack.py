@@ -15,18 +15,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sandreel_core.embedded import ending
+from sandreel_core.embedded import ending, pidfile
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Part, Server, Status, harmless
-from sandreel_core.embedded.place import Keys, Place, is_free, keep_vault_key, moved, moved_health, open_place
+from sandreel_core.embedded.place import (
+    Keys,
+    Place,
+    is_free,
+    keep_vault_key,
+    moved,
+    moved_health,
+    open_place,
+    toml,
+    write_secret,
+)
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import Process, cut, tail
 from sandreel_core.embedded.roster import Roster
 from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
-from sandreel_core.embedded.wiring import Wiring, health_variable
+from sandreel_core.embedded.wiring import LOOPBACK, Wiring, health_variable
 from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
+from sandreel_core.settings import CONFIG
 
 # How each role is started.
 ROLES = {
@@ -35,7 +46,7 @@ ROLES = {
     "broker": "sandreel_broker",
     "bridge": "sandreel_bridge",
 }
-NATS, POSTGRES, EGRESS = "nats", "postgres", "egress"
+NATS, POSTGRES, EGRESS, GATEWAY = "nats", "postgres", "egress", "gateway"
 
 _PYTHON = (sys.executable, "-P", "-m")
 _MIGRATE_WITHIN_S = 120.0
@@ -102,8 +113,8 @@ class Stack:
             for name, module in ROLES.items():
                 self._add(name, self._role(name, module, wiring))
             await _together([self.parts[name].start() for name in ROLES])
-            if EGRESS in self.parts:
-                await self.parts[EGRESS].start()  # its documents are the spawner's to make
+            # After the others: the egress proxy's documents are the spawner's to make.
+            await _together([self.parts[name].start() for name in (EGRESS, GATEWAY) if name in self.parts])
             self._keeper = asyncio.create_task(self._keep(), name="stack")
             exit.push_async_callback(self._stop_keeping)
             exit.push_async_callback(self._stop_sessions, wiring)
@@ -153,19 +164,41 @@ class Stack:
 
         dsn, _ = await _together([database(), bus()])
         if wiring.embeds_egress:
-            await self._prepare_egress(wiring, exit)
+            await self._prepare_contained(EGRESS, wiring, exit)
+        if wiring.embeds_gateway and wiring.in_docker:
+            await self._prepare_contained(GATEWAY, wiring, exit)
+        elif wiring.embeds_gateway:
+            self._prepare_gateway(wiring)
         keep_vault_key(self.place.vault_key)
-        wiring.write(self.place, self.place.keys(), dsn, egress=EGRESS in self.parts)
+        wiring.write(self.place, self.place.keys(), dsn, egress=EGRESS in self.parts, gateway=GATEWAY in self.parts)
 
-    async def _prepare_egress(self, wiring: Wiring, exit: AsyncExitStack) -> None:
-        from sandreel_core.embedded.egress_container import open_egress  # noqa: PLC0415 - it loads the engine's SDK
+    async def _prepare_contained(self, name: str, wiring: Wiring, exit: AsyncExitStack) -> None:
+        from sandreel_core.embedded import role_container as contained  # noqa: PLC0415 - it loads the engine's SDK
 
-        port = self._health_port(EGRESS)
+        role = contained.egress(wiring) if name == EGRESS else contained.gateway(wiring)
+        port = self._health_port(name)
         try:
-            opened = open_egress(self.place, self.place.keys(), wiring, health_port=port)
-            self._add(EGRESS, await exit.enter_async_context(opened))
+            opened = contained.open_role(role, self.place, self.place.keys(), wiring, health_port=port)
+            self._add(name, await exit.enter_async_context(opened))
         except NotFound as error:
-            self._report(Status(EGRESS, "stopped", None, str(error)))
+            self._report(Status(name, "stopped", None, str(error)))
+
+    def _prepare_gateway(self, wiring: Wiring) -> None:
+        """As a process that sessions of this machine reach on loopback."""
+        keys = self.place.keys()
+        left_over = (
+            pidfile.alive(self.place.pid(GATEWAY)) is not None
+        )  # it has the port, and is ended before ours starts
+        if keys.gateway_port is None or not (left_over or is_free(keys.gateway_port)):
+            keys = moved(keys, GATEWAY)
+            self.place.keep(keys)
+        gateway, (bus, _) = wiring.gateway, wiring.connection(self.place, keys)
+        listen = {"listen": f"{LOOPBACK}:{keys.gateway_port}"}
+        write_secret(self.place.gateway, toml({"bus": bus, "gateway": {**gateway.table, **listen}}))
+        environ = wiring.role_environment(self.place, GATEWAY) | dict(gateway.environ)
+        self._add(
+            GATEWAY, self._process(GATEWAY, "sandreel_bridge.gateway", environ | {CONFIG: str(self.place.gateway)})
+        )
 
     def _nats(self, keys: Keys, wiring: Wiring) -> NatsServer:
         port = wiring.settings.nats_port or keys.nats_port
@@ -217,10 +250,13 @@ class Stack:
             raise Misconfigured(tail(log, offset) or f"the migrations ended with {status}; see {log}")
 
     def _role(self, name: str, module: str, wiring: Wiring) -> Server:
+        return self._process(name, module, wiring.role_environment(self.place, name))
+
+    def _process(self, name: str, module: str, environ: Mapping[str, str]) -> Server:
         return Process(
             name,
             (*_PYTHON, module),
-            env=wiring.role_environment(self.place, name),
+            env=environ,
             directory=self.data,
             log=self.place.log(name),
             pid=self.place.pid(name),
@@ -248,7 +284,7 @@ class Stack:
     async def _keep_logs_short(self) -> None:
         while True:
             await asyncio.sleep(_LOGS_EVERY_S)
-            for name in ROLES:
+            for name in (*ROLES, GATEWAY):
                 try:
                     await asyncio.to_thread(cut, self.place.log(name))
                 except OSError as error:
@@ -281,7 +317,7 @@ class Stack:
     async def _stop_parts(self) -> None:
         """Roles first, so that no role complains of a server that is gone. One that fails leaves none running."""
         results: list[BaseException | None] = []
-        for names in ((*ROLES, EGRESS), (NATS, POSTGRES)):
+        for names in ((*ROLES, EGRESS, GATEWAY), (NATS, POSTGRES)):
             stops = (self.parts[name].stop() for name in names if name in self.parts)
             results += await asyncio.gather(*stops, return_exceptions=True)
         for result in results:

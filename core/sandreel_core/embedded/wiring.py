@@ -13,12 +13,13 @@ from msgspec import Meta
 
 from sandreel_core.egress.settings import Settings as EgressSettings
 from sandreel_core.embedded.authority import Authority
+from sandreel_core.embedded.gateway_wiring import GatewayWiring, is_gateways
 from sandreel_core.embedded.place import Keys, Place, toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ADMINISTRATOR, OPERATOR
 from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load
-from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT, service_name
-from sandreel_core.spawner.docker_settings import BUS_ALIAS, EGRESS_ALIAS, DockerSettings
+from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT, GATEWAY_PORT, service_name
+from sandreel_core.spawner.docker_settings import BUS_ALIAS, EGRESS_ALIAS, GATEWAY_ALIAS, DockerSettings
 
 _CREDS = "SANDREEL_BUS_CREDS_FILE"
 _HIDDEN = "SANDREEL_SPAWNER_HIDDEN"
@@ -88,6 +89,15 @@ class Wiring:
         return {name: value for name, value in msgspec.to_builtins(own).items() if name in names}
 
     @property
+    def gateway(self) -> GatewayWiring:
+        return GatewayWiring.read(self.environ, self._own_tables().get("gateway", {}))
+
+    @property
+    def embeds_gateway(self) -> bool:
+        """Whether the stack runs a gateway too: where a provider has a key, and NATS knows it by its own user."""
+        return self.embeds_nats and self.gateway.wanted
+
+    @property
     def embeds_postgres(self) -> bool:
         return self.postgres.dsn is None
 
@@ -103,8 +113,8 @@ class Wiring:
         administrator, operator = (str(authority.creds_file(user.name)) for user in (ADMINISTRATOR, OPERATOR))
         return bus | {"creds_file": administrator}, bus | {"creds_file": operator}
 
-    def write(self, place: Place, keys: Keys, dsn: str, *, egress: bool = False) -> None:
-        """The two settings files. `egress`: the stack's own proxy is there."""
+    def write(self, place: Place, keys: Keys, dsn: str, *, egress: bool = False, gateway: bool = False) -> None:
+        """The two settings files. `egress`, `gateway`: the stack's own is there."""
         roles, clients = self.connection(place, keys)
         tables = self._own_tables()
         spawner: dict[str, Any] = {
@@ -126,6 +136,8 @@ class Wiring:
                 if egress:
                     services.append(f"{service_name(keys.installation, 'egress')}={EGRESS_ALIAS}:{EGRESS_PORT}")
                     proxy = {"proxy": f"http://{EGRESS_ALIAS}:{EGRESS_PORT}"}
+                if gateway:
+                    services.append(f"{service_name(keys.installation, 'gateway')}={GATEWAY_ALIAS}:{GATEWAY_PORT}")
                 tables["docker"] = tables.get("docker", {}) | {"services": services} | proxy
         own_key = any(name.startswith(_VAULT_KEY) for name in self.environ)
         if not own_key and not {"key_file", "key_command"} & tables.get("broker", {}).keys():
@@ -137,7 +149,11 @@ class Wiring:
         if isinstance(own.get("hidden", []), list):
             # The keys lie beside the spawner's own data; without root, sessions run as whoever may read them.
             tables["spawner"]["hidden"] = [str(place.data), *own.get("hidden", [])]
+        if gateway:
+            where = f"{GATEWAY_ALIAS}:{GATEWAY_PORT}" if self.in_docker else f"{LOOPBACK}:{keys.gateway_port}"
+            tables["bridge"] = {"gateway_url": f"http://{where}"} | tables.get("bridge", {})
         tables.pop("stack", None)
+        tables.pop("gateway", None)  # the gateway has a file of its own: the providers' keys may stand in it
         write_secret(place.roles, toml(tables))
         write_secret(place.client, toml({"bus": clients, "postgres": {"dsn": dsn}, "client": tables.get("client", {})}))
 
@@ -147,7 +163,9 @@ class Wiring:
             *("SANDREEL_BUS_", "SANDREEL_POSTGRES_", "SANDREEL_STACK_", "SANDREEL_HEALTH_"),
             *("SANDREEL_BOOT", "SANDREEL_EXEC_ID", "SANDREEL_DOCKER_SERVICES"),
         )
-        kept = {name: value for name, value in self.environ.items() if not name.startswith(ours)}
+        kept = {
+            name: value for name, value in self.environ.items() if not name.startswith(ours) and not is_gateways(name)
+        }
         if kept.get(_HIDDEN, "").strip():
             kept[_HIDDEN] = f"{place.data},{kept[_HIDDEN]}"  # a variable stands above the file
         if self.embeds_nats and role is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from sandreel_core.spawner import docker_plan as plan
@@ -11,9 +12,9 @@ from sandreel_core.spawner import docker_plan as plan
 CONFIG = "sandreel.config"
 # Of the bus, in the networks of sandboxes: the same always, also when its port on the host has to move.
 BUS_PORT = 4222
-# Of the egress proxy, likewise; and where its settings are in its container.
-EGRESS_PORT = 3128
-EGRESS_SETTINGS = "/run/sandreel"
+# Of the egress proxy and of the gateway, likewise; and where such a role has its settings in its container.
+EGRESS_PORT, GATEWAY_PORT = 3128, 8600
+SETTINGS = "/run/sandreel"
 HEALTH_PORT = 9400
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
@@ -52,18 +53,27 @@ def nats_container(
     )
 
 
-def egress_container(
-    installation: str, image: str, *, user: tuple[int, int], settings: str, health_port: int
+def role_container(
+    installation: str,
+    image: str,
+    module: str,
+    *,
+    user: tuple[int, int],
+    settings: str,
+    health_port: int,
+    variables: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The way out: `settings` is a directory of the host; its health is the host's own on loopback."""
+    """A role that sandboxes reach: `settings` is a directory of the host; its health is the host's own on loopback.
+    `variables` are seen by whoever may inspect it: no secrets."""
     files = 8192  # two a connection of which `[egress] max_connections` has 1024, and room for more
+    own = {"SANDREEL_CONFIG": f"{SETTINGS}/sandreel.toml", "SANDREEL_HEALTH_LISTEN": f"0.0.0.0:{HEALTH_PORT}"}
     return _service(
         installation,
         image,
         user=user,
-        command=["sandreel_core.egress"],
-        env=[f"SANDREEL_CONFIG={EGRESS_SETTINGS}/sandreel.toml", f"SANDREEL_HEALTH_LISTEN=0.0.0.0:{HEALTH_PORT}"],
-        mount=plan.bind_mount(settings, EGRESS_SETTINGS) | {"ReadOnly": True},
+        command=[module],
+        env=[f"{name}={value}" for name, value in (own | dict(variables)).items()],
+        mount=plan.bind_mount(settings, SETTINGS) | {"ReadOnly": True},
         published={HEALTH_PORT: health_port},
         limits={
             "Memory": 256 * _MIB,

@@ -11,6 +11,7 @@ from sandreel_core.settings import Section
 # Under which name sessions find the bus in their org's network.
 BUS_ALIAS = "nats"
 EGRESS_ALIAS = "egress"
+GATEWAY_ALIAS = "gateway"
 Service = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(=[a-z0-9][a-z0-9-]*)?(:[1-9][0-9]{0,4})?$")]
 Image = Annotated[str, Meta(min_length=1, max_length=512)]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from sandreel_bridge import drivers
 from sandreel_bridge.adapters.adapter import Gateway, Launch, RunSpec
 from sandreel_bridge.adapters.table import ADAPTERS, adapter
 from sandreel_core.contract.exec import SecretRef
@@ -23,6 +25,15 @@ def launched(agent: str, **more: Any) -> Launch:
     return adapter(agent).launch(RunSpec(prompt=PROMPT, gateway=gateway, **more))
 
 
+def heard(launch: Launch) -> str:
+    """What the program takes from its input for the prompt."""
+    if not launch.hold_stdin:
+        return launch.stdin.decode()
+    line = msgspec.json.decode(launch.stdin)
+    text: str = line["text"] if "text" in line else line["message"]["content"]
+    return text
+
+
 def config(launch: Launch) -> Any:
     return msgspec.json.decode(launch.env["OPENCODE_CONFIG_CONTENT"])
 
@@ -30,9 +41,7 @@ def config(launch: Launch) -> Any:
 @agents
 def test_the_prompt_is_input_and_the_key_a_reference(agent: str) -> None:
     launch = launched(agent, system_prompt_append="Be brief.", message_uuid="0190c0de-0000-7000-8000-000000000001")
-    assert PROMPT in (
-        msgspec.json.decode(launch.stdin)["message"]["content"] if agent == "claude-code" else launch.stdin.decode()
-    )
+    assert PROMPT in heard(launch)
     public = msgspec.json.encode([launch.argv, launch.env, {p: b.decode() for p, b in launch.files.items()}]).decode()
     assert "help me" not in public
     assert "lease-1" not in public
@@ -50,7 +59,7 @@ def test_an_appended_system_prompt_arrives(agent: str) -> None:
     if agent == "claude-code":
         assert "--append-system-prompt=-- Be brief." in launch.argv
     else:
-        assert launch.stdin.decode().startswith("-- Be brief.\n\n--help")
+        assert heard(launch).startswith("-- Be brief.\n\n--help")
 
 
 @agents
@@ -92,10 +101,12 @@ def test_claude_code() -> None:
 
 def test_opencode() -> None:
     launch = launched("opencode", model="m1", resume="ses_1", workdir="/workspace/other")
+    [(driver, program)] = launch.files.items()
     assert launch.argv == [
-        *("opencode", "run", "--format", "json", "--title", "turn", "--agent", "build", "--dir", "/workspace/other"),
-        *("-s", "ses_1"),
+        *("python3", "-IS", driver, "--dir", "/workspace/other", "--agent", "build", "--model", "gateway/m1"),
+        *("--resume", "ses_1"),
     ]
+    assert program == (Path(drivers.__file__).parent / "opencode.py").read_bytes()
     assert config(launch)["model"] == config(launch)["small_model"] == "gateway/m1"
     assert config(launch)["provider"]["gateway"]["options"] == {
         "baseURL": "http://gateway:8080/openai/v1",
@@ -103,11 +114,11 @@ def test_opencode() -> None:
     }
     assert config(launch)["permission"] == {"*": "allow"}
     assert config(launch)["agent"] == {"build": {"steps": 40}}
-    assert not launch.hold_stdin
+    assert launch.hold_stdin
 
     plan = launched("opencode", permission_mode="plan")
     assert plan.argv[plan.argv.index("--agent") + 1] == "plan"
-    assert config(plan)["permission"] == {}
+    assert "*" not in config(plan)["permission"], "the plan agent's own rules hold"
 
 
 def test_codex() -> None:

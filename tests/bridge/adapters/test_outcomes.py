@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
@@ -48,13 +50,20 @@ _ENDED: dict[str, list[tuple[str, int | None, int | None]]] = {
     "gemini-cli/maxtok": [("completed", 400, 25)],  # it does not tell
     "gemini-cli/norelaunch_sigint_text": [("interrupted", None, None)],  # exit code 0
     "gemini-cli/plan": [("completed", 800, 50)],
-    "opencode/agent": [("completed", 800, 50)],  # it tells nothing of its sub-agents
+    "opencode/agent": [("completed", 1600, 100)],  # with its sub-agent's two calls
     "opencode/bash": [("completed", 800, 50)],
+    "opencode/bash_fail": [("completed", 800, 50)],
     "opencode/error_402": [("error", None, None)],
+    "opencode/interrupt_text": [("cancelled", None, None)],  # what was cut off is not counted
+    "opencode/interrupt_tool": [("cancelled", None, None)],
     "opencode/maxtok": [("error", 400, 25)],
-    "opencode/plan": [("interrupted", 400, 25)],  # a refused tool ends it, and there is no answer
-    "opencode/resume_missing": [("interrupted", None, None)],
+    "opencode/plan": [("completed", 800, 50)],
+    "opencode/resume_missing": [("interrupted", None, None)],  # nothing on stdout
+    "opencode/sigkill_text": [("interrupted", None, None)],
     "opencode/sigterm_tool": [("interrupted", None, None)],
+    "opencode/steer_text": [("completed", 800, 50)],
+    "opencode/steer_tool": [("completed", 800, 50)],
+    "opencode/two": [("completed", 400, 25), ("completed", 400, 25)],
 }
 
 
@@ -126,12 +135,8 @@ def test_usage_counts_as_opentelemetry_does() -> None:
 
 
 def test_a_cost_of_nothing_for_something_is_no_price() -> None:
-    line = msgspec.json.decode(Recording("opencode", "text").stdout.splitlines()[-1])
-    line["part"]["cost"] = 0
-    reader = ADAPTERS["opencode"].reader()
-    reader.feed(msgspec.json.encode(line) + b"\n", 1)
-    [result] = reader.end(1, 0)
-    assert isinstance(result, t.AgentResult)
+    free = re.sub(rb'"cost":[0-9.]+', b'"cost":0', Recording("opencode", "text").stdout)
+    [result] = [item for item in ADAPTERS["opencode"].reader().feed(free, 1) if isinstance(item, t.AgentResult)]
     assert result.usage is not None
     assert (result.usage.input_tokens, result.usage.cost_micro_usd) == (400, None)
 
@@ -179,10 +184,32 @@ def test_what_a_sub_agent_does_names_the_tool_use_that_began_it() -> None:
         ("codex", {"type": "item.started", "item": {"type": "command_execution", "command": "ls"}}),
         ("gemini-cli", {"type": "tool_use", "tool_name": "ls", "parameters": {}}),
         ("gemini-cli", {"type": "tool_result", "tool_id": "", "output": "x", "status": "success"}),
-        ("opencode", {"type": "tool_use", "part": {"tool": "bash", "state": {"status": "completed"}}}),
     ],
 )
 def test_a_tool_without_an_id_stays_raw(agent: str, line: dict[str, object]) -> None:
     """Under an empty id the predecessor merged calls that had nothing to do with each other."""
     found = ADAPTERS[agent].reader().feed(msgspec.json.encode(line) + b"\n", 1)
     assert [type(item) for item in found] == [t.AgentRaw]
+
+
+def test_a_tool_of_opencode_without_an_id_stays_raw() -> None:
+    """A part belongs to a reply, which has to be known first."""
+    reply = b'{"type":"message.updated","properties":{"info":{"id":"m1","role":"assistant","sessionID":"s1"}}}\n'
+    tool = b'{"type":"message.part.updated","properties":{"part":{"type":"tool","tool":"bash","messageID":"m1"}}}\n'
+    assert [type(item) for item in ADAPTERS["opencode"].reader().feed(reply + tool, 1)] == [t.AgentRaw]
+
+
+def test_opencode_s_sub_agents_stand_below_the_tool_that_called_them() -> None:
+    items = Recording("opencode", "agent").items()
+    [task] = [item for item in items if isinstance(item, t.ToolUse) and item.tool_name == "task"]
+    below = [item for item in items if isinstance(item, t.AgentEvent) and item.parent == task.tool_use_id]
+    assert [type(item) for item in below] == [
+        *(t.ToolUse, t.AgentText, t.ToolResult, t.AgentUsage, t.AgentText, t.AgentUsage),
+    ]
+    assert task.input["prompt"] == "[[bash echo from-subagent]]"
+
+
+def test_a_tool_of_opencode_is_told_when_it_begins() -> None:
+    """Before it has ended, and with all of its input: 3 s lie between the two."""
+    items = [type(item) for item in Recording("opencode", "steer_tool").items()]
+    assert items.index(t.ToolUse) < items.index(t.AgentText) < items.index(t.ToolResult)

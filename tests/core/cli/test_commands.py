@@ -142,6 +142,7 @@ async def test_the_life_of_a_session(shell: Shell) -> None:
     assert "user:ada" in listed[2] or "user:ada" in listed[1]
     shown = (await shell.here("session", "show", "s1", "--json")).objects[0]
     assert (shown["session"], shown["phase"]) == ("s1", "ready")
+    assert shown["state"] in ("Ready", "Working")
     assert (await shell.here("session", "pin", "s1")).out == b"s1 ready (pinned)\n"
     assert (await shell.here("session", "unpin", "s1")).out == b"s1 ready\n"
     assert (await shell.here("session", "extend", "s1", "1h")).code == 0

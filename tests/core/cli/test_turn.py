@@ -42,7 +42,7 @@ async def test_a_turn_is_shown_as_text_tools_and_what_it_cost(shell: Shell, brid
     assert without_times(done.out.decode()) == [
         "● claude-code · turn t1 · session s1",
         "> run claude-code bash_partial",
-        "· claude-code, claude-opus-5-5, conversation ce45bd9e-5694-4872-9d7a-3f1527723ec1",
+        "· claude-opus-5-5",
         "I will run it.",
         "▸ Bash echo hello-from-bash",
         "  hello-from-bash",
@@ -130,6 +130,18 @@ async def test_the_owner_has_a_session_of_their_own(shell: Shell, bridge: Bridge
     assert rows[1].split()[1:4] == [name, "claude-code", "success"]
 
 
+async def test_a_turn_goes_on_from_the_newest_one(shell: Shell, bridge: Bridge) -> None:
+    nothing = await shell.here("turn", "--session", "s1", "-d", "-c", "say x")
+    assert (nothing.code, "--continue: session s1 has had no turn" in nothing.err) == (2, True)
+    await shell.here("turn", "--session", "s1", "--id", "t1", "-d", "say one")
+    await shell.here("turn", "--session", "s1", "--id", "t2", "-d", "-c", "say two")
+    await shell.here("turn", "--session", "s1", "--id", "t3", "-d", "-c", "say three")
+    found = (await shell.here("turn", "list", "--json")).objects
+    assert {each["requested"].get("conversation_id") for each in found} == {None, "t1"}
+    both = await shell.here("turn", "--session", "s1", "-d", "-c", "--conversation", "c", "x")
+    assert both.code == 2
+
+
 async def test_the_prompt_comes_from_where_it_is(shell: Shell, bridge: Bridge, tmp_path: Path) -> None:
     file = tmp_path / "prompt.md"
     file.write_text("say from a file\n")
@@ -151,7 +163,7 @@ MISTAKES = [
     (("turn", "x", "--attach", "/nowhere"), "--attach '/nowhere' is not a file"),
     (("turn", "x", "--budget", "much"), "'much' is no amount of US dollars like 5 or 0.25"),
     (("turn", "x", "--budget", "-1"), "--budget"),
-    (("turn", "x", "--owner", "ada"), "--owner: owner 'ada' is not TYPE:ID"),
+    (("turn", "x", "--owner", "ada"), "--owner 'ada' is not TYPE:ID"),
     (("turn", "x", "--session", "a.b"), "session 'a.b' is not 1 to 64 characters"),
     (("turn", "x", "--max-turns", "0"), "BAD_REQUEST"),
     (("turn", "x", "--conversation", "a b"), "BAD_REQUEST"),
@@ -224,5 +236,5 @@ async def test_turns_are_completed(shell: Shell, bridge: Bridge) -> None:
     for command in ("turn show", "steer"):
         assert await answered(shell, f"{command} {data} ") == ["alpha", "beta"]
     assert await answered(shell, f"queue {data} --session s1 b") == ["beta"]
-    assert await offered(shell, "turn ") == ["start", "show", "list"]
+    assert await offered(shell, "turn ") == ["start", "show", "list", "ls"]
     assert "claude-code" in await offered(shell, "turn --agent ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandreel_core.client.owners import fnv1a_64, parse_owner, session_of
@@ -11,8 +11,12 @@ from sandreel_core.contract.message import Owner
 from sandreel_core.errors import Malformed
 from sandreel_core.ids import check_id
 
-ORGS = st.from_regex(r"\A[A-Za-z0-9_-]{1,128}\Z")
-OWNERS = st.builds(Owner, type=st.from_regex(r"\A[a-z][a-z0-9_]{0,63}\Z"), id=st.text(min_size=1, max_size=256))
+ORGS = st.text("abcXYZ019_-", min_size=1, max_size=128)
+OWNERS = st.builds(
+    Owner,
+    type=st.one_of(st.sampled_from(["user", "thread"]), st.text("az_9", max_size=63).map(lambda rest: f"w{rest}")),
+    id=st.text(min_size=1, max_size=256),
+)
 
 
 def test_the_hash_is_fnv_1a() -> None:
@@ -36,12 +40,14 @@ def test_what_an_id_may_not_hold_is_replaced_and_counts() -> None:
     assert session_of("acme", Owner(type="thread", id="a:b")).startswith("thr-a_b-")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ORGS, OWNERS)
 def test_any_owner_has_an_id_and_always_the_same(org: str, owner: Owner) -> None:
     found = session_of(org, owner)
     assert check_id("session", found) == found == session_of(org, owner)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ORGS, st.text(min_size=25, max_size=256), st.text(min_size=25, max_size=256))
 def test_two_users_have_two_sessions(org: str, one: str, other: str) -> None:
     same = session_of(org, Owner(type="user", id=one)) == session_of(org, Owner(type="user", id=other))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandreel_core.agent import AgentItem, Typed
@@ -48,6 +48,7 @@ def test_what_is_held_has_a_bound() -> None:
     assert partial.read([Typed("now")]) == [Typed("now")]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from(["typed", "event", "only the output", "only the log"]), max_size=40),
     st.lists(st.booleans(), max_size=80),

@@ -1,7 +1,8 @@
-"""The stack's egress proxy as a container: in every org's network, as the bus is, and in the one that leads outside.
+"""A role of the stack as a container, because sandboxes talk to it: the egress proxy and the gateway. It is in every org's
+network, as the bus is, and in the one that leads outside.
 
-It is no session's and no host's process: sandboxes talk to it, so it has no capability, a read-only root, a user without
-the log (`permissions.EGRESS`), and of the machine's files its own settings alone.
+It is no session's and no host's process: it has no capability, a read-only root, a NATS user without the log
+(`permissions.EGRESS`, `permissions.GATEWAY`), and of the machine's files its own settings alone.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from sandreel_core.embedded.account import Account, account
 from sandreel_core.embedded.authority import Authority
@@ -20,7 +23,6 @@ from sandreel_core.embedded.wiring import LOOPBACK, Wiring
 from sandreel_core.errors import Conflict, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.health_reading import read
 from sandreel_core.images import image
-from sandreel_core.permissions import EGRESS
 from sandreel_core.spawner import docker_services as services
 from sandreel_core.spawner.docker import Engine
 
@@ -29,20 +31,54 @@ _POLL_S = 0.05
 _CREDS, _SETTINGS = "bus.creds", "sandreel.toml"
 
 
-class EgressContainer:
+@dataclass(frozen=True, slots=True)
+class ContainedRole:
+    """What is run: `name` is the part's and the NATS user's, `table` its section of the settings. `files` lie beside its
+    settings and may be secret; `variables` are not. `without`: what does not work without it."""
+
+    name: str
+    module: str
+    table: Mapping[str, Any]
+    without: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def egress(wiring: Wiring) -> ContainedRole:
+    table = wiring.egress | {"listen": f"0.0.0.0:{services.EGRESS_PORT}"}
+    return ContainedRole("egress", "sandreel_core.egress", table, "sessions do not reach the world")
+
+
+def gateway(wiring: Wiring) -> ContainedRole:
+    """It listens in the orgs' networks and in no other that it is in. Raises Misconfigured."""
+    table, variables, files = wiring.gateway.contained()
+    table |= {"networks": [wiring.docker.pool], "port": services.GATEWAY_PORT}
+    return ContainedRole("gateway", "sandreel_bridge.gateway", table, "agents do not reach a model", files, variables)
+
+
+class RoleContainer:
     """`Server` of the stack (see `part`). `prepare` makes it, so that the spawner can join it to networks before it runs."""
 
     def __init__(
-        self, place: Place, keys: Keys, wiring: Wiring, *, engine: Engine, image: str, health_port: int
+        self,
+        role: ContainedRole,
+        place: Place,
+        keys: Keys,
+        wiring: Wiring,
+        *,
+        engine: Engine,
+        image: str,
+        health_port: int,
     ) -> None:
-        self._directory = place.data / "egress"
+        self._role = role
+        self._directory = place.data / role.name
         self._place = place
         self._wiring = wiring
         self._keys = keys
         self._image = image
         self._health = f"{LOOPBACK}:{health_port}"
         self._health_port = health_port
-        self._box = Contained(engine, services.service_name(keys.installation, EGRESS.name))
+        self._box = Contained(engine, services.service_name(keys.installation, role.name))
 
     @property
     def pid(self) -> int | None:
@@ -52,17 +88,19 @@ class EgressContainer:
         """Raises Misconfigured, Unavailable."""
         user = account()
         await asyncio.to_thread(self._write, user)
-        body = services.egress_container(
+        body = services.role_container(
             self._keys.installation,
             self._image,
+            self._role.module,
             user=(user.uid, user.gid) if user else (os.getuid(), os.getgid()),
             settings=str(self._directory),
             health_port=self._health_port,
+            variables=self._role.variables,
         )
         try:
             await self._box.made(body)
         except (Refused, NotFound, Conflict) as error:
-            raise Unavailable(f"the egress container cannot be made: {error}", retry_after_s=5) from error
+            raise Unavailable(f"the {self._role.name} container cannot be made: {error}", retry_after_s=5) from error
 
     def _write(self, user: Account | None) -> None:
         try:
@@ -71,11 +109,11 @@ class EgressContainer:
             name = services.service_name(self._keys.installation, "nats")
             bus |= {
                 "nats_urls": [f"nats://{name}:{services.BUS_PORT}"],
-                "creds_file": f"{services.EGRESS_SETTINGS}/{_CREDS}",
+                "creds_file": f"{services.SETTINGS}/{_CREDS}",
             }
-            egress = self._wiring.egress | {"listen": f"0.0.0.0:{services.EGRESS_PORT}"}
-            creds = Authority(self._place.identity).creds_file(EGRESS.name).read_text()
-            for file, text in ((_CREDS, creds), (_SETTINGS, toml({"bus": bus, "egress": egress}))):
+            creds = Authority(self._place.identity).creds_file(self._role.name).read_text()
+            settings = toml({"bus": bus, self._role.name: self._role.table})
+            for file, text in {**self._role.files, _CREDS: creds, _SETTINGS: settings}.items():
                 write_secret(self._directory / file, text)
                 if user is not None:
                     user.own(self._directory / file)
@@ -94,14 +132,14 @@ class EgressContainer:
             await self._box.start()
             await self._await_ready()
         except (Refused, NotFound, Conflict) as error:
-            raise Unavailable(f"the egress container cannot be started: {error}", retry_after_s=5) from error
+            raise Unavailable(f"the {self._role.name} container cannot be started: {error}", retry_after_s=5) from error
 
     async def _await_ready(self) -> None:
         limit, why = time.monotonic() + _START_S, "it does not answer"
         while time.monotonic() < limit:
             if (await self._box.state())["Status"] != "running":
                 said = (await self._box.engine.logs(self._box.name, lines=1)).strip()
-                raise Unavailable(f"the egress proxy did not start: {said[:400]}")
+                raise Unavailable(f"the {self._role.name} container did not start: {said[:400]}")
             try:
                 report = (await read(self._health)).report
                 if report.status != "failing":
@@ -111,20 +149,23 @@ class EgressContainer:
                 pass  # it is not there yet
             await asyncio.sleep(_POLL_S)
         await self._box.stop()
-        raise Unavailable(f"the egress proxy was not ready within {_START_S:g} s: {why}")
+        raise Unavailable(f"the {self._role.name} container was not ready within {_START_S:g} s: {why}")
 
     async def wait(self) -> int:
         return await self._box.wait()
 
     async def stop(self) -> None:
-        """Every tunnel ends. The container stays, with its networks."""
+        """Every connection ends. The container stays, with its networks."""
         await self._box.stop()
 
     async def kill(self) -> None:
         await self._box.end()
 
     async def remove(self) -> None:
+        """And of its files those that may be secret: a provider's key does not outlive the stack that was given it."""
         await self._box.remove()
+        for file in self._role.files:
+            (self._directory / file).unlink(missing_ok=True)
 
 
 def image_of(wiring: Wiring) -> str:
@@ -133,17 +174,17 @@ def image_of(wiring: Wiring) -> str:
 
 
 @asynccontextmanager
-async def open_egress(
-    place: Place, keys: Keys, wiring: Wiring, *, health_port: int
-) -> AsyncGenerator[EgressContainer, None]:
+async def open_role(
+    role: ContainedRole, place: Place, keys: Keys, wiring: Wiring, *, health_port: int
+) -> AsyncGenerator[RoleContainer, None]:
     """The stack's, made and not started. Raises NotFound, in one line, when its image is not there."""
     name = await asyncio.to_thread(image_of, wiring)
     async with Engine.open(wiring.docker.host) as engine:
         try:
             await engine.image(name)
         except NotFound as error:
-            raise NotFound(f"image {name} is not built (make image): sessions do not reach the world") from error
-        container = EgressContainer(place, keys, wiring, engine=engine, image=name, health_port=health_port)
+            raise NotFound(f"image {name} is not built (make image): {role.without}") from error
+        container = RoleContainer(role, place, keys, wiring, engine=engine, image=name, health_port=health_port)
         try:
             await container.prepare()
             yield container

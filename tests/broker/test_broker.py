@@ -1,0 +1,335 @@
+"""The broker over a log and a vault: grants, leases, revocations, and whatever ends in between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sandreel_broker.pace import LEASES_BURST
+from sandreel_broker.vault import Name, Opened, Reader, Vault
+from sandreel_core.bus.memory import MemoryBus
+from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.client import Client
+from sandreel_core.clock import new_id, now
+from sandreel_core.contract import credential as c
+from sandreel_core.contract import turn as t
+from sandreel_core.contract.codec import encode, seal
+from sandreel_core.contract.lease import AskGit, Forget
+from sandreel_core.contract.requests import AskSecret, Done, Secret
+from sandreel_core.contract.session import CommandRefused
+from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
+from tests.support import samples
+from tests.support.broker import FakeIssuer, Session, broker_on, soon, vault_at
+from tests.support.spawner import ONE
+
+VALUE = b"ghp_" + os.urandom(15).hex().encode()
+GITHUB = Name("acme", "github")
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def vault(empty_database: str, tmp_path: Path) -> AsyncGenerator[Vault, None]:
+    async with vault_at(empty_database, tmp_path) as vault:
+        await vault.put(GITHUB, VALUE, recipe="github", options={}, by="ann")
+        await vault.put(Name("acme", "app"), b"key", recipe="github-app", options={"host": "ghe"}, by="ann")
+        yield vault
+
+
+@pytest.fixture
+async def session() -> AsyncGenerator[Session, None]:
+    """One that is ready, on a bus of its own."""
+    bus = MemoryBus()
+    await ensure_installation(bus)
+    session = Session(bus)
+    await session.begin()
+    yield session
+    await bus.close()
+
+
+async def grant(session: Session, slug: str = "github", **fields: Any) -> None:
+    await Client(session.bus, actor="ann").send("acme", "one", c.Grant(slug=slug, **fields))
+
+
+async def revoke(session: Session, slug: str = "github") -> c.Revoked:
+    outcome = await Client(session.bus).send("acme", "one", c.Revoke(slug=slug))
+    assert isinstance(outcome.data, c.Revoked)
+    return outcome.data
+
+
+async def said(session: Session, kind: type[Any], **where: Any) -> Any:
+    """The first event of a kind with these fields."""
+
+    def fits(event: Any) -> bool:
+        return all(getattr(event, name) == value for name, value in where.items())
+
+    return await session.until(kind, aggregate="credential", where=fits)
+
+
+async def types(session: Session) -> list[str]:
+    return [event.type.removeprefix("credential.") for event in await session.events(aggregate="credential")]
+
+
+async def test_law_8_no_grant_no_lease(session: Session, vault: Vault) -> None:
+    async with broker_on(session.bus, vault):
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask()
+        await grant(session, purpose="a fix")
+        lease = await session.ask(pid=7, program="git", purpose="a push")
+        assert session.open(lease) == VALUE
+        assert (lease.username, lease.variables) == ("x-access-token", ["GH_TOKEN", "GITHUB_TOKEN"])
+        leased = await said(session, c.Leased, lease_id=lease.lease_id)
+        assert (leased.exec, leased.pid, leased.program, leased.version) == ("e1", 7, "git", 1)
+        assert leased.fingerprint == (await vault.entries("acme", ["github"]))[0].fingerprint
+        assert (await revoke(session)).lease_ids == [lease.lease_id]
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask()
+    notes = [note for note in await vault.notes("acme", "github") if note.action == "read"]
+    assert [(note.reader.session, note.reader.lease, note.reader.purpose) for note in notes] == [
+        ("one", lease.lease_id, "a push")
+    ]
+    assert VALUE not in msgspec.json.encode(await session.events(aggregate="credential"))
+
+
+async def test_a_whole_exec_is_given_a_value_and_the_log_says_that_it_was(session: Session, vault: Vault) -> None:
+    async with broker_on(session.bus, vault):
+        await grant(session)
+        subject = session.subjects().request("broker", "secret")
+        ask = AskSecret(lease="github", exec="e1", boot_id="1-1")
+        answer = await session.bus.request(subject, msgspec.json.encode(ask), timeout_s=10)
+        assert session.sealing.open(msgspec.json.decode(answer, type=Secret).sealed) == VALUE
+        leased = await said(session, c.Leased)
+        assert (leased.injected, leased.exec) == (True, "e1")
+        assert leased.expires_at > soon(1800)
+
+
+async def test_another_boot_and_a_session_that_does_not_run_get_none(session: Session, vault: Vault) -> None:
+    async with broker_on(session.bus, vault):
+        await grant(session)
+        with pytest.raises(Refused, match="BOOT_OVER"):
+            await session.ask(boot_id="1-2")
+        await session.stop()
+        revoked = await said(session, c.Revoked)
+        assert (revoked.reason, revoked.ends) == ("stopped", "all")
+        with pytest.raises(Refused, match="SESSION_NOT_READY"):
+            await session.ask()
+        for command, code in (
+            (c.Grant(slug="github"), "SESSION_NOT_READY"),
+            (c.Grant(slug="nothing"), "SESSION_NOT_READY"),
+        ):
+            with pytest.raises(Refused, match=code):
+                await Client(session.bus).send("acme", "one", command)
+        with pytest.raises(Refused, match="SESSION_NOT_FOUND"):
+            await Client(session.bus).send("acme", "nobody", c.Grant(slug="github"))
+        await session.resume(2)
+        with pytest.raises(Refused, match="CREDENTIAL_NOT_FOUND"):
+            await grant(session, "nothing")
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask(boot_id="1-2")
+
+
+async def test_a_session_is_born_with_its_grants_at_every_boot_until_one_is_taken_back(vault: Vault) -> None:
+    bus = MemoryBus()
+    await ensure_installation(bus)
+    session = Session(bus)
+    async with broker_on(bus, vault):
+        await session.begin(grants=("github", "gone"))
+        await said(session, c.Granted, slug="gone")
+        assert session.open(await session.ask()) == VALUE
+        # One that the vault does not have breaks no other.
+        with pytest.raises(Refused, match="CREDENTIAL_NOT_FOUND"):
+            await session.ask("gone")
+        assert (await said(session, c.LeaseRefused)).code == "CREDENTIAL_NOT_FOUND"
+        await session.stop()
+        await said(session, c.Revoked, slug="gone", reason="stopped")
+        await session.resume(2)
+        async with asyncio.timeout(10):
+            while (await types(session)).count("granted") < 4:
+                await asyncio.sleep(0.01)
+        assert session.open(await session.ask(boot_id="1-2")) == VALUE
+        await revoke(session)
+        await session.stop()
+        await said(session, c.Revoked, slug="gone", reason="stopped")
+        await session.resume(3)
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask(boot_id="1-3")
+    await bus.close()
+
+
+async def test_git_gets_what_is_granted_for_the_place_and_nothing_else(session: Session, vault: Vault) -> None:
+    async with broker_on(session.bus, vault):
+        git = AskGit(protocol="https", host="github.com", path="acme/tool.git")
+        with pytest.raises(NotFound):
+            await session.ask(None, git=git)
+        await grant(session)
+        assert session.open(await session.ask(None, git=git)) == VALUE
+        assert (await said(session, c.Leased)).purpose == "git https://github.com/acme/tool.git"
+        for protocol, host in (("http", "github.com"), ("https", "github.com.evil"), ("https", "ghe")):
+            with pytest.raises(NotFound):
+                await session.ask(None, git=AskGit(protocol=protocol, host=host))
+        for fields in ({"git": git, "slug": "github"}, {"slug": None}):
+            with pytest.raises(Malformed):
+                await session.ask(**fields)
+        assert "refused" not in await types(session)
+
+
+async def test_a_minted_token_is_for_one_repository_and_ends_with_its_lease(session: Session, vault: Vault) -> None:
+    issuer = FakeIssuer()
+    async with broker_on(session.bus, vault, issuer):
+        await grant(session, "app")
+        lease = await session.ask(None, git=AskGit(protocol="https", host="ghe", path="acme/tool.git"))
+        assert session.open(lease) == b"minted-0-acme/tool"
+        leased = await said(session, c.Leased)
+        assert (leased.minted, leased.resource, leased.slug) == (True, "acme/tool", "app")
+        await revoke(session, "app")
+        async with asyncio.timeout(10):
+            while issuer.ended != ["minted-0-acme/tool"]:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_turn_s_grant_ends_with_the_turn(session: Session, vault: Vault) -> None:
+    async with broker_on(session.bus, vault):
+        await grant(session, turn="t1")
+        assert session.open(await session.ask(exec="t1-1")) == VALUE
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask(exec="e1")
+        finished = next(each for each in samples.EVENTS if isinstance(each, t.TurnFinished))
+        await session.say(finished, id="t1")
+        with pytest.raises(Refused, match=r"EXPIRED|NOT_GRANTED"):
+            await session.ask(exec="t1-1")
+        revoked = await said(session, c.Revoked)
+        assert (revoked.reason, revoked.turn, len(revoked.lease_ids)) == ("turn_ended", "t1", 1)
+
+
+async def test_grants_and_leases_expire(session: Session, vault: Vault) -> None:
+    async with broker_on(session.bus, vault, lease_s=0.2):
+        await grant(session)
+        lease = await session.ask()
+        ended = await said(session, c.Revoked, ends="none")
+        assert (ended.reason, ended.lease_ids) == ("expired", [lease.lease_id])
+        await grant(session, expires_at=soon(0.3))
+        over = await said(session, c.Revoked, ends="one")
+        assert over.reason == "expired"
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask()
+
+
+async def test_a_revocation_and_a_lease_exclude_each_other(session: Session, vault: Vault) -> None:
+    """Whichever stands first in the log: a lease behind the revocation is one that nobody got."""
+
+    class Slow:
+        """A vault that gives the value only when it has been revoked."""
+
+        def __init__(self) -> None:
+            self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(vault, name)
+
+        async def read(self, name: Name, reader: Reader) -> Opened:
+            opened = await vault.read(name, reader)
+            self.asked.set()
+            await self.go.wait()
+            return opened
+
+    slow, issuer = Slow(), FakeIssuer()
+    async with broker_on(session.bus, slow, issuer):
+        for slug in ("github", "app"):
+            await grant(session, slug)
+            asking = asyncio.ensure_future(session.ask(slug))
+            await slow.asked.wait()
+            await revoke(session, slug)
+            slow.go.set()
+            with pytest.raises(Refused, match="NOT_GRANTED"):
+                await asking
+            slow.asked.clear()
+            slow.go.clear()
+    assert "leased" not in await types(session)
+    assert issuer.ended == issuer.made != []
+
+
+async def test_two_brokers_are_one(session: Session, vault: Vault) -> None:
+    buses = [MemoryBus(session.bus.server) for _ in range(2)]  # type: ignore[attr-defined]
+    async with broker_on(buses[0], vault), broker_on(buses[1], vault):
+        await grant(session)
+        leases = await asyncio.gather(*(session.ask() for _ in range(20)))
+        assert len({lease.lease_id for lease in leases}) == 20
+        await session.stop()
+        revoked = await said(session, c.Revoked)
+        assert set(revoked.lease_ids) == {lease.lease_id for lease in leases}
+        await session.resume(2)
+        await grant(session)
+        assert (await types(session)).count("revoked") == 1
+        assert (await types(session)).count("granted") == 2
+
+
+async def test_what_a_broker_that_died_has_left_the_next_one_does(session: Session, vault: Vault) -> None:
+    async with broker_on(session.bus, vault):
+        await grant(session)
+        lease = await session.ask()
+    await session.stop()
+    assert (await types(session))[-1] == "leased"
+    async with broker_on(session.bus, vault):
+        assert (await said(session, c.Revoked)).lease_ids == [lease.lease_id]
+
+
+async def test_the_session_s_runnerd_is_told_to_forget(session: Session, vault: Vault) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def forget(subject: str, body: bytes) -> bytes:
+        told.put_nowait(msgspec.json.decode(body, type=Forget).slug)
+        return msgspec.json.encode(Done())
+
+    async with session.bus.serve(session.subjects().request("runnerd", "forget"), forget):
+        async with broker_on(session.bus, vault):
+            await grant(session)
+            await revoke(session)
+            async with asyncio.timeout(10):
+                assert await told.get() == "github"
+
+
+async def test_a_vault_that_is_away_gives_no_lease_and_loses_no_grant(session: Session, vault: Vault) -> None:
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            async def fail(*_: Any, **__: Any) -> Any:
+                raise Unavailable("Postgres: it is away")
+
+            return fail
+
+    async with broker_on(session.bus, Away()):
+        await grant(session)
+        with pytest.raises(Unavailable):
+            await session.ask()
+    async with broker_on(session.bus, vault):
+        assert session.open(await session.ask()) == VALUE
+
+
+async def test_asking_in_a_loop_costs_neither_the_log_nor_the_vault_more_than_its_pace(
+    session: Session, vault: Vault
+) -> None:
+    async with broker_on(session.bus, vault):
+        answers = await asyncio.gather(
+            *(session.ask(f"x{n}") for n in range(int(LEASES_BURST) + 30)), return_exceptions=True
+        )
+        codes = [error.code for error in answers if isinstance(error, Refused)]
+        assert codes.count("NOT_GRANTED") in range(int(LEASES_BURST), int(LEASES_BURST) + 10)
+        assert codes.count("TOO_OFTEN") > 10
+    assert (await types(session)).count("refused") < 40
+
+
+async def test_a_command_that_was_refused_for_want_of_a_broker_stays_refused(session: Session, vault: Vault) -> None:
+    id = await session.send(c.Grant(slug="github"))
+    refused = CommandRefused(command_id=id, code="ROLE_NOT_INSTALLED", message="there is no broker")
+    subject = session.subjects(ONE).event("session")
+    body = encode(seal(refused, id=new_id(), source="/spawner", subject=subject, time=now(), causationid=id))
+    await session.bus.append(subject, body)
+    async with broker_on(session.bus, vault):
+        await grant(session, "app")
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask()
+    assert (await types(session)).count("granted") == 1

@@ -1,0 +1,133 @@
+"""A broker under test: over any bus, with a vault in a real Postgres, and a session that asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from sandreel_broker.keyring import KeySource
+from sandreel_broker.minting import Minted
+from sandreel_broker.postgres import open_vault
+from sandreel_broker.service import Broker, Plan
+from sandreel_broker.vault import Vault
+from sandreel_core.bus.port import Bus
+from sandreel_core.clock import now
+from sandreel_core.contract import session as s
+from sandreel_core.contract.lease import AskLease, Lease
+from sandreel_core.contract.message import Owner
+from sandreel_core.health import Health
+from sandreel_core.keys import SealingKey
+from sandreel_core.metrics import Metrics
+from sandreel_core.spawner.backend import Key
+from tests.support.spawner import ONE, Hand
+
+
+@dataclass
+class FakeIssuer:
+    """Makes tokens that are counted, and remembers which were ended."""
+
+    made: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    lasts: timedelta = timedelta(hours=1)
+
+    async def mint(self, value: bytes, options: Mapping[str, str], resource: str | None) -> Minted:
+        self.made.append(f"minted-{len(self.made)}-{resource}")
+        return Minted(token=self.made[-1], expires_at=now() + self.lasts, resource=resource or "")
+
+    async def end(self, token: str, options: Mapping[str, str]) -> None:
+        self.ended.append(token)
+
+
+class Session(Hand):
+    """A hand that also plays a session's spawner and its runnerd."""
+
+    sealing: SealingKey
+
+    async def begin(self, key: Key = ONE, *, incarnation: int = 1, grants: tuple[str, ...] = ()) -> None:
+        """It is created, and ready in its first boot."""
+        later = now() + timedelta(hours=1)
+        requested = s.Requested(
+            incarnation=incarnation,
+            profile="default",
+            owner=Owner(type="user", id="u"),
+            ttl_s=3600,
+            idle_timeout_s=60,
+            expires_at=later,
+            grants=list(grants),
+        )
+        await self.say(requested, key)
+        await self.boot(1, key)
+
+    async def boot(self, number: int, key: Key = ONE) -> None:
+        self.sealing = SealingKey()
+        boot = {"boot": number, "boot_id": f"1-{number}", "backend": "b", "ref": "r", "node": "n", "commands_after": 0}
+        await self.say(s.Provisioned(**boot), key)  # type: ignore[arg-type]
+        ready = s.Ready(
+            boot_id=f"1-{number}", runnerd_version="0", contract_version=1, public_keys={"seal": self.sealing.public}
+        )
+        await self.say(ready, key)
+
+    async def stop(self, key: Key = ONE) -> None:
+        await self.say(s.Stopped(reason="asked", commands_until=0), key)
+
+    async def resume(self, number: int, key: Key = ONE) -> None:
+        later = now() + timedelta(hours=1)
+        await self.say(s.Resuming(boot=number, expires_at=later, until=later), key)
+        await self.boot(number, key)
+
+    async def ask(self, slug: str | None = "github", *, key: Key = ONE, exec: str = "e1", **fields: Any) -> Lease:
+        """Raises what the broker answers."""
+        body = msgspec.json.encode(AskLease(**({"boot_id": "1-1", "exec": exec, "slug": slug} | fields)))
+        answer = await self.bus.request(self.subjects(key).request("broker", "lease"), body, timeout_s=10)
+        return msgspec.json.decode(answer, type=Lease)
+
+    def open(self, lease: Lease) -> bytes:
+        return self.sealing.open(lease.sealed)
+
+
+@asynccontextmanager
+async def vault_at(dsn: str, directory: Path) -> AsyncGenerator[Vault, None]:
+    key_file = directory / "vault.key"
+    if not key_file.exists():
+        key_file.write_bytes(base64.b64encode(os.urandom(32)))
+    async with open_vault(dsn, KeySource(file=str(key_file))) as vault:
+        yield vault
+
+
+@asynccontextmanager
+async def broker_on(
+    bus: Bus, vault: Vault, issuer: FakeIssuer | None = None, **plan: Any
+) -> AsyncGenerator[Broker, None]:
+    """One that serves; killed without ceremony at the end."""
+    ready = asyncio.Event()
+    health = Health("broker", version="0", pid=1, monotonic=monotonic)
+    given: dict[str, Any] = {"node": "here", "look_s": 0.05} | plan
+    broker = Broker(bus, vault, issuer or FakeIssuer(), Plan(**given), health=health, metrics=Metrics())
+    task = asyncio.create_task(broker.run(ready.set))
+    waiting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait({task, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        assert ready.is_set(), "the broker did not become ready"
+        yield broker
+        if task.done():
+            await task
+    finally:
+        waiting.cancel()
+        task.cancel()
+        await asyncio.gather(task, waiting, return_exceptions=True)
+
+
+def soon(seconds: float) -> datetime:
+    return now() + timedelta(seconds=seconds)
