@@ -15,6 +15,7 @@ from bench import (
     crowd,
     egress,
     latency,
+    leases,
     masking,
     output,
     reading,
@@ -48,6 +49,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "adapter": adapter.adapter,
     "turn": turn.turns,
     "masking": masking.masking,
+    "leases": leases.leases,
 }
 
 

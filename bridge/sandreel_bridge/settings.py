@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from sandreel_core.contract.message import MAX_INTEGER
-from sandreel_core.settings import Section
+from sandreel_core.settings import Secret, Section
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -15,6 +15,8 @@ class Settings(Section, frozen=True, kw_only=True):
 
     gateway_url       the gateway's address as sandboxes see it, without a slash at its end; absent: there is none, and every turn is
                       refused with NO_GATEWAY
+    bifrost_url       its management API, where Bifrost is the gateway (docs/gateway.md); absent: the built-in one is asked over NATS
+    bifrost_models    `provider/model` that turns may use there, the default first
     budget_micro_usd  of a turn that names none: 100 USD (behaviour §4.6)
     key_ttl_s         how long a turn's key lives if nobody revokes it; turns may run for weeks
     scan_s            how often keys without a turn are looked for
@@ -24,6 +26,10 @@ class Settings(Section, frozen=True, kw_only=True):
 
     section: ClassVar[str] = "bridge"
     gateway_url: Annotated[str, Meta(pattern=r"^https?://[^\s@]*[^\s@/]$")] | None = None
+    bifrost_url: Annotated[str, Meta(pattern=r"^https?://[^\s@]+$")] | None = None
+    bifrost_username: str = "admin"
+    bifrost_password: Secret | None = None
+    bifrost_models: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
     budget_micro_usd: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] = 100_000_000
     key_ttl_s: Annotated[float, Meta(ge=60, le=366 * 86_400)] = 30 * 86_400
     scan_s: Annotated[float, Meta(ge=0.05, le=86_400)] = 60

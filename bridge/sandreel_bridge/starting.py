@@ -162,6 +162,11 @@ class Starting:
             return Refused("SESSION_NOT_READY", str(error))  # nobody serves its files: it is going away
         return error
 
+    async def _grant(self) -> None:
+        asked = self._journal.turn.asked
+        if self.request.grants and asked is not None:
+            await grants.grant(self._tools.client, self._name, self.request.grants, asked, Log("bridge.grants"))
+
     async def _mint(self, home: Home | None) -> None:
         name, attempt, gateway = self._name, self.attempt, self._tools.gateway
         if gateway is None:

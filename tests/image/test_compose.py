@@ -88,6 +88,12 @@ class Project:
         """Of NATS, on loopback."""
         return f"nats://127.0.0.1:{self._environ['SANDREEL_NATS_PORT']}"
 
+    def installation(self) -> str:
+        """Empty when no spawner runs that could say it."""
+        asked = ["docker", "compose", "-p", PROJECT, "exec", "-T", "spawner", "python3", "-c", INSTALLATION]
+        done = subprocess.run(asked, cwd=TREE, env=self._environ, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
     def services(self) -> dict[str, dict[str, Any]]:
         """What the engine says of each container."""
         ids = self("ps", "-aq").split()
@@ -104,7 +110,19 @@ def project() -> Iterator[Project]:
         compose("up", "--wait", "--quiet-pull")
         yield compose
     finally:
+        installation = compose.installation()
         compose("down", "--volumes", "--remove-orphans", "--timeout", "30")
+        if installation:
+            engine.sweep(installation)  # what the spawner has made: an org's cache stays, and is no project's
+
+
+# In the spawner: the name that its objects in the engine bear.
+INSTALLATION = """
+from sandreel_core.settings import load
+from sandreel_core.spawner.settings import Settings, installation_key
+settings = load(Settings)
+print(settings.installation_name(installation_key(settings)))
+"""
 
 
 def test_a_session_lives_in_a_container_beside_the_services(project: Project) -> None:
@@ -144,7 +162,18 @@ async def a_service_gets_credentials(project: Project, org: str, session: str) -
 
 def test_services_are_hardened(project: Project) -> None:
     found = project.services()
-    assert set(found) == {"keys", "nats", "postgres", "migrate", "spawner", "projector", "broker", "bridge", "egress"}
+    assert set(found) == {
+        "keys",
+        "nats",
+        "postgres",
+        "migrate",
+        "spawner",
+        "projector",
+        "broker",
+        "bridge",
+        "egress",
+        "gateway",
+    }
     for name, each in found.items():
         host = each["HostConfig"]
         assert host["ReadonlyRootfs"], name
@@ -156,7 +185,7 @@ def test_services_are_hardened(project: Project) -> None:
         assert has_socket == (name == "spawner")
         if name not in ("keys", "spawner"):
             assert each["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
-        if name in ("nats", "postgres", "spawner", "projector", "broker", "bridge", "egress"):
+        if name in ("nats", "postgres", "spawner", "projector", "broker", "bridge", "egress", "gateway"):
             assert each["State"]["Health"]["Status"] == "healthy", name
 
 
@@ -191,6 +220,7 @@ def test_no_secret_stands_in_what_the_engine_shows(project: Project) -> None:
         "broker": {f"{PROJECT}_broker-secrets"},
         "bridge": {f"{PROJECT}_bridge-secrets"},
         "egress": {f"{PROJECT}_egress-secrets"},
+        "gateway": {f"{PROJECT}_gateway-secrets"},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 from sandreel_bridge.gateway.service import Service
@@ -12,9 +13,10 @@ from sandreel_runnerd.init import guard
 
 async def serve(role: Role[Settings]) -> None:
     """Serve until cancelled. Calls that are under way then are cut and recorded."""
+    settings = await asyncio.to_thread(role.settings.with_keys)
     service = Service(
         role.bus,
-        role.settings,
+        settings,
         partitions=role.installation.partitions,
         replicas=role.installation.replicas,
         health=role.health,
@@ -23,7 +25,7 @@ async def serve(role: Role[Settings]) -> None:
 
     def ready(where: tuple[str, int] | None) -> None:
         host, port = where or (",".join(role.settings.networks), role.settings.port)
-        role.log.info("gateway serves", host=host, port=port, providers=sorted(role.settings.keys))
+        role.log.info("gateway serves", host=host, port=port, providers=sorted(settings.keys))
         role.ready()
 
     await service.run(ready)

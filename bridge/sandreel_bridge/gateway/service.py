@@ -62,7 +62,7 @@ class Service:
         where = None if ranges else settings.address
         orgs = await asyncio.to_thread(Orgs, settings)
         if not settings.keys:
-            self._health.trouble("providers", settings.missing_key)
+            self._health.trouble("providers", settings.missing_key, fails_after_s=None)
         await self._bus.ensure([documents(replicas=self._replicas)])
         store = Store(self._bus)
         recorder = Recorder(

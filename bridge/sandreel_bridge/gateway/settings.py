@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from sandreel_bridge.gateway.port import Dialect
 from sandreel_core.errors import Misconfigured
@@ -27,6 +29,7 @@ class Settings(Section, frozen=True, kw_only=True):
     networks           instead of `listen`: every address of this machine that is in one of these networks, now and later,
                        at `port`; for a container that is joined to networks while it runs
     *_api_key          of the providers (usually `*_api_key_file`); a provider without one is not served
+    keys_directory     where files of these names (`anthropic_api_key` and so on) hold those that are not given otherwise
     *_url              their APIs' roots
     models             that orgs may use, the first being their default; absent: all of the price table whose provider has a key
     orgs_file          what single orgs may do (docs/gateway.md); read again when it changes
@@ -46,6 +49,7 @@ class Settings(Section, frozen=True, kw_only=True):
     anthropic_api_key: Secret | None = None
     openai_api_key: Secret | None = None
     gemini_api_key: Secret | None = None
+    keys_directory: str | None = None
     anthropic_url: Url = "https://api.anthropic.com"
     openai_url: Url = "https://api.openai.com"
     gemini_url: Url = "https://generativelanguage.googleapis.com"
@@ -61,6 +65,19 @@ class Settings(Section, frozen=True, kw_only=True):
     connect_timeout_s: Annotated[float, Meta(gt=0, le=600)] = 15.0
     idle_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 900.0
     budget_wait_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0
+
+    def with_keys(self) -> Settings:
+        """With the keys that lie in `keys_directory`. Raises Misconfigured for one that cannot be read. Blocking."""
+        found: dict[str, str] = {}
+        for name in _KEYS.values() if self.keys_directory else ():
+            path = Path(self.keys_directory or "") / name
+            try:
+                text = path.read_text().strip() if getattr(self, name) is None and path.exists() else ""
+            except (OSError, UnicodeDecodeError) as error:
+                why = (error.strerror or "error").lower() if isinstance(error, OSError) else "it is not UTF-8"
+                raise Misconfigured(f"[gateway] keys_directory: {path} cannot be read: {why}") from error
+            found |= {name: text} if text else {}
+        return replace(self, **found)
 
     @property
     def keys(self) -> dict[Dialect, str]:
@@ -107,5 +124,5 @@ class Settings(Section, frozen=True, kw_only=True):
         """What to say where there is no provider."""
         return (
             "no provider has a key: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GEMINI_API_KEY where `sandreel up` is started,"
-            " or [gateway] anthropic_api_key_file (openai_…, gemini_…)"
+            " or [gateway] anthropic_api_key_file (openai_…, gemini_…) or keys_directory"
         )

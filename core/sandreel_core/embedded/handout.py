@@ -24,8 +24,8 @@ from sandreel_core.embedded.nats import server_config
 from sandreel_core.embedded.place import keep_vault_key, toml, write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ACCOUNTS
-from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT
-from sandreel_core.spawner.docker_settings import BUS_ALIAS
+from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT, GATEWAY_PORT
+from sandreel_core.spawner.docker_settings import BUS_ALIAS, GATEWAY_ALIAS
 
 # Of the images (image/*/Dockerfile) and, for Postgres, of the ordinary one. The spawner is root without a capability: the
 # engine's socket belongs to root, and whoever may use it can do anything anyway.
@@ -36,6 +36,7 @@ USERS: Mapping[str, int] = {
     "projector": 10003,
     "broker": 10003,
     "egress": 10003,
+    "gateway": 10003,
     "bridge": 10003,
     "operator": 10003,
 }
@@ -114,7 +115,8 @@ def _files(authority: Authority, password: str, dsn: str) -> dict[str, dict[str,
         "broker": bus("broker")
         | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"}, broker={"key_file": _BROKER_KEY})},
         "egress": bus("egress") | {CONFIG: _settings(egress={"listen": f"0.0.0.0:{EGRESS_PORT}"})},
-        "bridge": bus("bridge") | {CONFIG: _settings()},
+        "bridge": bus("bridge") | {CONFIG: _settings(bridge={"gateway_url": f"http://{GATEWAY_ALIAS}:{GATEWAY_PORT}"})},
+        "gateway": bus("gateway") | {CONFIG: _settings(gateway={"port": GATEWAY_PORT})},
         "operator": bus("operator") | {"dsn": dsn, CONFIG: _settings(postgres={"dsn_file": "dsn"})},
     }
 

@@ -1,0 +1,141 @@
+"""What a reply tells of its usage is the same in whatever pieces it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandreel_bridge.gateway import tap as tapping
+from sandreel_bridge.gateway.dialect import Api
+from sandreel_bridge.gateway.tap import Tap
+from sandreel_bridge.gateway.tokens import Tokens
+from tests.support.model_api import Reply, Shell, Think, anthropic, gemini, openai
+from tests.support.model_api import Tokens as Told
+from tests.support.model_api.asked import Asked, Dialect, Item
+from tests.support.model_api.dialect import Api as StandIn
+
+APIS: dict[Api, tuple[StandIn, Dialect]] = {
+    "messages": (anthropic.API, "anthropic"),
+    "chat": (openai.CHAT, "chat"),
+    "responses": (openai.RESPONSES, "responses"),
+    "gemini": (gemini.API, "gemini"),
+}
+counts = st.integers(0, 10**9)
+told = st.builds(Told, counts, counts, counts, st.integers(5, 10**9), st.just(5))
+blocks = st.lists(
+    st.one_of(st.text(min_size=1), st.builds(Think, st.text(min_size=1)), st.builds(Shell, st.text())),
+    min_size=1,
+    max_size=4,
+)
+
+
+def asked(dialect: Dialect) -> Asked:
+    return Asked(dialect, "m-1", True, (Item("user", "hi"),), ("Bash",), "/w")
+
+
+def pieces(body: bytes, cuts: list[int]) -> Iterator[bytes]:
+    at = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    return (body[start:end] for start, end in pairwise(at))
+
+
+def expected(api: Api, tokens: Told) -> Tokens:
+    if api == "messages":
+        return Tokens(tokens.input, tokens.output, tokens.cache_read, tokens.cache_creation)
+    # The others do not tell what was written into a cache: it is input.
+    return Tokens(tokens.input + tokens.cache_creation, tokens.output, tokens.cache_read)
+
+
+@pytest.mark.parametrize("api", APIS)
+@settings(max_examples=60, deadline=None)
+@given(said=blocks, tokens=told, cuts=st.lists(st.integers(0, 1 << 20), max_size=30), crlf=st.booleans())
+def test_a_stream_in_any_pieces(
+    api: Api, said: list[str | Think | Shell], tokens: Told, cuts: list[int], crlf: bool
+) -> None:
+    standin, dialect = APIS[api]
+    body = b"".join(standin.events(Reply(*said, tokens=tokens), asked(dialect), "x"))
+    tap = Tap(api, streams=True)
+    for piece in pieces(body.replace(b"\n", b"\r\n") if crlf else body, cuts):
+        tap.feed(piece)
+    tap.end()
+    assert (tap.tokens, tap.ended, tap.model) == (expected(api, tokens), True, "m-1")
+
+
+@pytest.mark.parametrize("api", APIS)
+@settings(max_examples=30, deadline=None)
+@given(said=blocks, tokens=told, cuts=st.lists(st.integers(0, 1 << 20), max_size=10))
+def test_a_reply_in_one_piece_in_any_pieces(
+    api: Api, said: list[str | Think | Shell], tokens: Told, cuts: list[int]
+) -> None:
+    standin, dialect = APIS[api]
+    tap = Tap(api, streams=False)
+    for piece in pieces(json.dumps(standin.whole(Reply(*said, tokens=tokens), asked(dialect), "x")).encode(), cuts):
+        tap.feed(piece)
+    tap.end()
+    assert (tap.tokens, tap.ended) == (expected(api, tokens), True)
+
+
+@pytest.mark.parametrize("api", APIS)
+@settings(max_examples=60, deadline=None)
+@given(body=st.binary(max_size=400), cuts=st.lists(st.integers(0, 1 << 20), max_size=10), streams=st.booleans())
+def test_garbage_is_nothing_that_was_told(api: Api, body: bytes, cuts: list[int], streams: bool) -> None:
+    tap = Tap(api, streams=streams)
+    for piece in pieces(b'data: {"usage": ' + body + b"\n", cuts):
+        tap.feed(piece)
+    tap.end()
+    assert tap.tokens is None or isinstance(tap.tokens, Tokens)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_stream_that_is_cut_has_not_ended(api: Api) -> None:
+    standin, dialect = APIS[api]
+    events = list(standin.events(Reply("one two three"), asked(dialect), "x"))
+    tap = Tap(api, streams=True)
+    tap.feed(b"".join(events[:2]))
+    tap.end()
+    assert (tap.ended, tap.pieces) == (False, 2)
+
+
+def test_an_hour_in_the_cache_is_counted_by_itself() -> None:
+    usage = {
+        "input_tokens": 1,
+        "output_tokens": 2,
+        "cache_creation_input_tokens": 30,
+        "cache_creation": {"ephemeral_1h_input_tokens": 20},
+    }
+    tap = Tap("messages", streams=False)
+    tap.feed(json.dumps({"type": "message", "model": "m", "usage": usage}).encode())
+    tap.end()
+    assert tap.tokens == Tokens(input=1, output=2, cache_write=10, cache_write_1h=20)
+
+
+def test_a_line_that_is_too_long_is_not_kept_and_the_next_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tapping, "MAX_KEPT_BYTES", 100)
+    tap = Tap("messages", streams=True)
+    for _ in range(10):
+        tap.feed(b"data: " + b"x" * 50)
+    tap.feed(b'data: {"usage": {"input_tokens": 9}}\n')  # still of the long line
+    assert tap.tokens is None
+    tap.feed(b'data: {"usage": {"input_tokens": 5}}\n')
+    assert tap.tokens == Tokens(input=5)
+
+
+def test_a_negative_count_is_none() -> None:
+    tap = Tap("messages", streams=True)
+    tap.feed(b'data: {"usage": {"input_tokens": -5}}\n')
+    assert tap.tokens is None
+
+
+def test_geminis_other_stream_is_a_list() -> None:
+    parts = [
+        {"usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": count}, "modelVersion": "g"}
+        for count in (1, 7)
+    ]
+    tap = Tap("gemini", streams=False)
+    tap.feed(json.dumps(parts).encode())
+    tap.end()
+    assert (tap.tokens, tap.ended) == (Tokens(input=5, output=7), True)
