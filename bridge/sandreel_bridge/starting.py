@@ -165,7 +165,7 @@ class Starting:
     async def _grant(self) -> None:
         asked = self._journal.turn.asked
         if self.request.grants and asked is not None:
-            await grants.grant(self._tools.client, self._name, self.request.grants, asked, Log("bridge.grants"))
+            await grants.grant(self._tools.client, self._name, self.request.grants, asked, self._log)
 
     async def _mint(self, home: Home | None) -> None:
         name, attempt, gateway = self._name, self.attempt, self._tools.gateway
@@ -186,11 +186,6 @@ class Starting:
         )
         key = await gateway.mint(attempt.key, terms)
         self._tools.keys.hold(name.org, name.session, attempt.exec, key.value, lambda: self._gate(attempt.exec))
-
-    async def _grant(self) -> None:
-        asked = self._journal.turn.asked
-        if self.request.grants and asked is not None:
-            await grants.grant(self._tools.client, self._name, self.request.grants, asked, self._log)
 
     async def _gate(self, exec: str) -> str | None:
         """An interrupt that is in the log before the key is given out wins: then no exec starts."""
