@@ -24,7 +24,7 @@ from tests.support.memory_gateway import MemoryGateway
 from tests.support.system import ORG, left_of, until
 
 # Shared by the module: each test has sessions of its own.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 USAGE = c.Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
 
 
