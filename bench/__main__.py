@@ -16,6 +16,7 @@ from bench import (
     egress,
     gateway,
     latency,
+    leases,
     masking,
     output,
     reading,
@@ -50,6 +51,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "turn": turn.turns,
     "masking": masking.masking,
     "gateway": gateway.gateway,
+    "leases": leases.leases,
 }
 
 

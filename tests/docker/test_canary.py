@@ -16,7 +16,7 @@ from sandreel_runnerd.mask import MARKER
 from tests.support import engine
 from tests.support.canary import TELL, Canaries, leased, of_stack
 from tests.support.engine import docker
-from tests.support.lender import lease, lends
+from tests.support.lender import grant, lease
 from tests.support.system import ORG, Site
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180), pytest.mark.xdist_group("docker")]
@@ -25,21 +25,21 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 async def test_no_secret_is_in_what_the_engine_shows(site: Site) -> None:
     values = leased()
     canaries = Canaries(values | of_stack(site.stack))
-    async with lends(site.stack, site.client, values):
-        session = await site.session()
-        refs = lease(*values)
-        for fields in ({}, {"tty": x.Terminal()}):
-            handle = await site.client.exec(ORG, session, ["python3", "-Ic", TELL], secret_env=refs, **fields)  # type: ignore[arg-type]
-            result = await handle.collect()
-            assert (result.exit_code, MARKER in result.stdout) == (0, True), result.stderr
-            canaries.look("the result", result.stdout + result.stderr)
-        holder = await site.client.exec(ORG, session, ["sleep", "600"], secret_env=refs)
-        installation = site.stack.place.keys().installation
-        container = container_name(installation, Key(ORG, session), "1-1")
-        await asyncio.to_thread(look, canaries, installation, container)
-        workspace = engine.volume_path(volume_name(installation, Key(ORG, session)))
-        canaries.look_at_files(workspace, {})
-        canaries.look_at_processes({holder.id: frozenset(values)})
+    session = await site.session()
+    await grant(site, session, values)
+    refs = lease(*values)
+    for fields in ({}, {"tty": x.Terminal()}):
+        handle = await site.client.exec(ORG, session, ["python3", "-Ic", TELL], secret_env=refs, **fields)  # type: ignore[arg-type]
+        result = await handle.collect()
+        assert (result.exit_code, MARKER in result.stdout) == (0, True), result.stderr
+        canaries.look("the result", result.stdout + result.stderr)
+    holder = await site.client.exec(ORG, session, ["sleep", "600"], secret_env=refs)
+    installation = site.stack.place.keys().installation
+    container = container_name(installation, Key(ORG, session), "1-1")
+    await asyncio.to_thread(look, canaries, installation, container)
+    workspace = engine.volume_path(volume_name(installation, Key(ORG, session)))
+    canaries.look_at_files(workspace, {})
+    canaries.look_at_processes({holder.id: frozenset(values)}, {})
     assert canaries.seen == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import time
@@ -19,6 +20,7 @@ from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker_plan import cache_name, container_name, volume_name
 from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
+from tests.support.credentials import sandreel
 from tests.support.engine import docker
 from tests.support.system import ORG, Site, until
 
@@ -58,6 +60,23 @@ async def test_files_outlive_the_boot_and_end_with_the_session(site: Site) -> No
     assert not [name for name in left if f"-{session}-" in name]
 
 
+async def test_a_program_in_a_container_asks_for_its_credential(site: Site) -> None:
+    value = "tok-" + os.urandom(15).hex()
+    await sandreel(site, "put", "tool", value=value)
+    await sandreel(site, "put", "cluster", "--recipe", "kubeconfig", value=f"{value}\n")
+    digest = hashlib.sha256(value.encode()).hexdigest().encode()
+    for profile in ("default", "agent"):
+        session = await site.session(profile=profile, grants=("tool", "cluster"))
+        # A login shell, as agents have it.
+        run = "sandreel-credential run tool -- sh -c 'printf %s \"$TOOL_TOKEN\" | sha256sum'; env | grep TOOL_TOKEN"
+        result = await site.client.run(ORG, session, shell=run)
+        assert result.stdout.split()[0] == digest, result.stderr
+        look = "sandreel-credential run cluster -- sh -c 'stat -f -c %T $KUBECONFIG; tr -d \\\\n < $KUBECONFIG | sha256sum'"
+        kind, read, _ = (await site.client.run(ORG, session, shell=look)).stdout.split()
+        assert (kind, read) == (b"tmpfs", digest)
+        assert value not in await asyncio.to_thread(docker, "inspect", container(site, session))
+
+
 async def test_an_agent_that_takes_all_memory_ends_alone(site: Site) -> None:
     session = await site.session(limits=Limits(memory_bytes=128 << 20))
     hog = "b = []\nwhile True: b.append(bytearray(1 << 20))"
@@ -78,6 +97,16 @@ async def test_a_container_that_is_killed_ends_its_execs(site: Site) -> None:
     assert isinstance(result.end, x.Lost)
     assert (await site.client.session(ORG, session)).state.stop_reason == "killed"
     assert took_s < 4, "promised is 2 s; this machine may be busy"
+
+
+async def test_a_container_that_is_stopped_by_hand_says_so(site: Site) -> None:
+    session = await site.session()
+    handle = await site.client.exec(ORG, session, ["sleep", "600"])
+    await asyncio.to_thread(docker, "stop", "--time", "20", container(site, session))
+    result = await handle.collect()
+    assert isinstance(result.end, x.Exited)
+    assert result.reason == "stopped"
+    assert (await site.stopped(session)).state.stop_reason == "killed"
 
 
 async def test_the_bus_may_die_and_no_line_is_lost(site: Site) -> None:

@@ -21,10 +21,10 @@ from sandreel_core.contract.boot import EXEC_MARKER
 from sandreel_core.embedded.stack import Stack
 
 _MAX_FILE_BYTES = 64 << 20
-# Prints what it was given (TOKEN, MODEL_KEY, PEM) in every way that programs do by accident.
+# Prints what it was given (TOKEN, KEY, PEM) in every way that programs do by accident.
 TELL = """
 import base64, json, os, sys, time, urllib.parse
-for name in ("TOKEN", "MODEL_KEY", "PEM"):
+for name in ("TOKEN", "KEY", "PEM"):
     if name not in os.environ: continue
     value = os.environ[name]; raw = value.encode()
     print(value, json.dumps({"a": value}), json.dumps(json.dumps(value)), urllib.parse.quote(value, safe=""), flush=True)
@@ -40,7 +40,7 @@ def leased() -> dict[str, str]:
     """What a session is given, by lease; the first has in its middle what every encoding changes."""
     return {
         "token": f'tok"{os.urandom(12).hex()}/ä+&{os.urandom(8).hex()}',
-        "model_key": f"sk-{os.urandom(20).hex()}",
+        "key": f"sk-{os.urandom(20).hex()}",
         "pem": "-----BEGIN KEY-----\n" + "\n".join(os.urandom(32).hex() for _ in range(4)) + "\n-----END KEY-----",
     }
 
@@ -75,15 +75,18 @@ class Canaries:
                     count += 1
         return count
 
-    def look_at_processes(self, given: Mapping[str, frozenset[str]]) -> None:
-        """Every process's words and variables. `given`: what an exec was given is in its own variables, and only there."""
+    def look_at_processes(self, given: Mapping[str, frozenset[str]], own: Mapping[int, frozenset[str]]) -> None:
+        """Every process's words and variables. `given`: what an exec was given is in its own variables, and only there;
+        `own`: what others have in theirs, by their pid."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 self.look(f"words of process {process.name}", (process / "cmdline").read_bytes())
                 environ = (process / "environ").read_bytes()
-                own = re.search(rb"(?:^|\0)%s=([^\0]*)" % EXEC_MARKER.encode(), environ)
-                names = given.get(own[1].decode(), frozenset()) if own else frozenset()
-                self.look(f"variables of process {process.name}", environ, names)
+                of = re.search(rb"(?:^|\0)%s=([^\0]*)" % EXEC_MARKER.encode(), environ)
+                names = given.get(of[1].decode(), frozenset()) if of else frozenset()
+                self.look(
+                    f"variables of process {process.name}", environ, names | own.get(int(process.name), frozenset())
+                )
 
     async def look_at_postgres(self, dsn: str) -> int:
         """Every row of every table, as text; and what statements it knows. How many rows there were."""
@@ -110,6 +113,7 @@ def of_stack(stack: Stack) -> dict[str, str]:
     place = stack.place
     found = {"installation key": (place.state / "installation.key").read_text().strip()}
     found["postgres password"] = (place.postgres / "password").read_text().strip()
+    found["vault key"] = place.vault_key.read_text().split()[0]
     seeds = json.loads((place.identity / "authority.json").read_text())
     found["operator seed"] = seeds["operator"]
     for kind in ("accounts", "signing", "users"):
@@ -124,6 +128,7 @@ def homes(stack: Stack) -> dict[str, frozenset[str]]:
     seeds = frozenset(name for name in everything if "seed" in name)
     return {
         "identity": seeds,
+        "identity/vault.key": frozenset({"vault key"}),
         "state/installation.key": frozenset({"installation key"}),
         "postgres/password": password,
         "client.toml": password,

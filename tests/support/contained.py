@@ -20,7 +20,7 @@ async def open_contained_site(**settings: str) -> AsyncGenerator[Site, None]:
         pytest.skip(why)
     own = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
     own |= {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")}
-    async with open_site(stop_sessions=True, **own, **settings) as site:
+    async with open_site(stop_sessions=True, **(own | settings)) as site:
         installation = site.stack.place.keys().installation
         yield site
     await asyncio.to_thread(engine.sweep, installation)

@@ -1,7 +1,10 @@
-"""Whoever gives out secrets, as the broker does: values by lease, sealed for the session that asks."""
+"""Who gives out secrets: values that the broker keeps, or somebody in its place who has them at hand."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -9,12 +12,13 @@ import msgspec
 
 from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
+from sandreel_core.contract.credential import Grant
 from sandreel_core.contract.requests import AskSecret, Secret
 from sandreel_core.contract.session import Ready
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Denied
 from sandreel_core.keys import seal
-from tests.support.system import bus_of
+from tests.support.system import ORG, Site, bus_of
 
 
 async def ready_of(client: Client, org: str, session: str) -> Ready:
@@ -25,9 +29,28 @@ async def ready_of(client: Client, org: str, session: str) -> Ready:
     return msgspec.convert(msgspec.json.decode(stored.body)["data"], type=Ready)
 
 
+async def grant(site: Site, session: str, values: Mapping[str, str]) -> str:
+    """Put them into the broker's vault by the command line, by slug, and grant them to the session; what it printed."""
+    said = ""
+    for slug, value in values.items():
+        argv = [sys.executable, "-m", "sandreel_core.cli", "credential", "put", slug, "--recipe", "generic"]
+        process = await asyncio.create_subprocess_exec(
+            *(*argv, "--data", str(site.data)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={name: text for name, text in os.environ.items() if not name.startswith("SANDREEL_")},
+        )
+        printed, _ = await process.communicate(value.encode())
+        assert process.returncode == 0, printed.decode()
+        said += printed.decode()
+        await site.client.send(ORG, session, Grant(slug=slug, purpose="a test"))
+    return said
+
+
 @asynccontextmanager
 async def lends(stack: Stack, client: Client, values: Mapping[str, str]) -> AsyncIterator[None]:
-    """Serve these values, by the name of their lease."""
+    """Serve these values by the name of their lease, in the place of the stack's own broker, which is held down meanwhile."""
 
     async def serve(subject: str, body: bytes) -> bytes:
         ask = msgspec.json.decode(body, type=AskSecret)
@@ -37,8 +60,14 @@ async def lends(stack: Stack, client: Client, values: Mapping[str, str]) -> Asyn
         key = (await ready_of(client, org, session)).public_keys["seal"]
         return msgspec.json.encode(Secret(sealed=seal(key, values[ask.lease].encode())))
 
-    async with bus_of(stack, "broker") as bus, bus.serve("req.broker.*.*.secret", serve):
-        yield
+    broker = stack.parts["broker"]
+    await broker.hold()
+    try:
+        async with bus_of(stack, "broker") as bus, bus.serve("req.broker.*.*.secret", serve):
+            yield
+    finally:
+        broker.release()
+        await broker.ready()
 
 
 def lease(*names: str) -> dict[str, x.SecretRef]:

@@ -309,9 +309,16 @@ async def bus_as(stack: Stack, identity: Creds) -> AsyncGenerator[JetStreamBus, 
 @asynccontextmanager
 async def recorder_of(stack: Stack, session: str) -> AsyncGenerator[JetStreamBus, None]:
     """A bus with the rights of the runnerd of the session's first boot, for a key of our own."""
-    key, subjects = new_key("user"), SessionSubjects(ORG, session)
+    async with recorder_as(stack, ORG, session) as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def recorder_as(stack: Stack, org: str, session: str) -> AsyncGenerator[JetStreamBus, None]:
+    """As `recorder_of`, in any organisation."""
+    key, subjects = new_key("user"), SessionSubjects(org, session)
     installation_key = (stack.place.state / "installation.key").read_text().strip().encode()
-    feed = feed_of(installation_key, Name(ORG, session), "1-1")
+    feed = feed_of(installation_key, Name(org, session), "1-1")
     async with bus_as(stack, Creds(issuer_of(stack).session(subjects, feed, {"nats": key.public}), key)) as bus:
         yield bus
 

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope
 from sandreel_core.errors import Refused
 from tests.support.bridges import Turns, open_turns, texts
+from tests.support.credentials import sandreel
 from tests.support.git_server import GitServer, git_server
 from tests.support.system import ORG, Site, until
 
@@ -55,21 +55,6 @@ async def site(turns: Turns, server: GitServer) -> Site:
     await sandreel(site, "put", "cluster", "--recipe", "kubeconfig", value=KUBECONFIG)
     await sandreel(site, "put", "tool", value=TOKEN)
     return site
-
-
-async def sandreel(site: Site, *words: str, value: str = "", code: int = 0) -> str:
-    """What `sandreel credential …` printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandreel_core.cli", "credential", *words, "--data", str(site.data)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={name: text for name, text in os.environ.items() if not name.startswith("SANDREEL_")},
-    )
-    said, _ = await process.communicate(value.encode())
-    assert process.returncode == code, said.decode()
-    assert "Traceback" not in said.decode()
-    return said.decode()
 
 
 async def shell(site: Site, session: str, text: str) -> Result:
