@@ -131,6 +131,21 @@ async def test_an_orgs_month_holds_over_its_turns_and_a_restart() -> None:
                 await again.mint("t3")
 
 
+async def test_a_name_that_is_used_again_keeps_what_its_new_key_has_used() -> None:
+    async with ModelApi() as api:
+        async with gateway(api) as served:
+            first = await served.mint()
+            assert isinstance(served.bus, MemoryBus)
+            await served.client.revoke(first.name)
+            key = await served.mint()
+            await call(f"{served.url}/anthropic/v1/messages", headers={"x-api-key": key.value}, body=MESSAGES)
+            await served.recorded(1)
+        async with gateway(api, bus=served.bus) as again:
+            standing = await again.client.standing(key.name)
+            assert standing is not None
+            assert (standing.live, standing.calls) == (True, 1)
+
+
 async def test_a_key_that_nobody_ends_ends_by_itself() -> None:
     async with ModelApi() as api, gateway(api) as served:
         key = await served.mint(expires_at=now() + timedelta(seconds=0.3))
