@@ -8,8 +8,9 @@ from contextlib import aclosing
 from time import monotonic
 
 from sandreel_bridge.beats import BEAT, BEAT_S, Beats
-from sandreel_bridge.drive import Driver, Tools
+from sandreel_bridge.drive import Driver
 from sandreel_bridge.journal import Journal, Name
+from sandreel_bridge.tools import Tools
 from sandreel_core.bus.aggregate import Decision
 from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.bus.crew import Crew
@@ -100,8 +101,7 @@ class Orchestrator:
                 try:
                     await journal.catch_up()
                     return await Driver(self._tools, journal).run()
-                except (SandreelError, ExceptionGroup, ValueError, TypeError, KeyError, AssertionError) as error:
-                    # One turn's failure must not end the others'; its program goes on meanwhile.
+                except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others'; its program goes on
                     failures += 1
                     self._log.exception("driving a turn failed", turn=str(name), problem=type(error).__name__)
                     await asyncio.sleep(min(_GREATEST_PAUSE_S, backoff_s(failures, 1.0)))

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from sandreel_bridge.adapters.table import ADAPTERS
 from sandreel_bridge.commands import commands
-from sandreel_bridge.drive import Tools
 from sandreel_bridge.gateway.port import Gateway
 from sandreel_bridge.index import Index, turns
 from sandreel_bridge.keys import Keys
@@ -17,6 +16,7 @@ from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.orchestrator import Orchestrator
 from sandreel_bridge.orphans import revoke_orphans
 from sandreel_bridge.settings import Settings
+from sandreel_bridge.tools import Tools
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S

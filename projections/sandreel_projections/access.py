@@ -13,6 +13,7 @@ ACCESS = "reel_access"
 TABLES = (
     "command_log",
     "command_outcomes",
+    "credential_log",
     "cursors",
     "event_log",
     "exec_blocks",
@@ -30,6 +31,8 @@ QUARANTINE = ("stream", "epoch", "sequence", "partition", "cursor", "subject", "
 VIEWS = (
     "audit_log",
     "commands",
+    "credential_audit",
+    "credentials",
     "exec_lines",
     "ops",
     "projection_lag",

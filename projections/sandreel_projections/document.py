@@ -27,6 +27,8 @@ _FIRST = (
     "usage_weekly",
     "usage_monthly",
     "session_states",
+    "credentials",
+    "credential_audit",
 )
 
 _INTRODUCTION = """\

@@ -31,7 +31,7 @@ def _drift(rows: list[tuple[Any, ...]]) -> Check:
     org, session, turn, micro_usd, tokens, turns = rows[0]
     apart = micro_usd if micro_usd is not None else tokens
     by = f"${abs(micro_usd) / 1e6:.4f}" if micro_usd is not None else f"{abs(tokens):,} tokens"
-    found = f"they disagree on {turns} turn{'s' if turns > 1 else ''} of the last 7 days; in the newest the agent says {by} {'more' if apart > 0 else 'less'}"
+    found = f"they disagree on {turns} turn{'s' if turns > 1 else ''} of the last 7 days; in the newest the agent says {by} {'less' if apart > 0 else 'more'}"
     mend = f"look at it: sandreel usage --org {org} --session {session} --turn {turn}; a call that is not in the ledger"
     return Check(name=name, level="warn", found=found, mend=f"{mend} went past the gateway, or its reply was cut off")
 

@@ -83,6 +83,21 @@ FROM reel.usage_monthly GROUP BY month, org ORDER BY month, org""",
         "How are the sessions?",
         "SELECT org, state, count(*) FROM reel.session_states WHERE state IS NOT NULL GROUP BY org, state ORDER BY org, state",
     ),
+    "credentials": (
+        "Which sessions and turns may ask for the token now, and who said so?",
+        """SELECT org, session, turn, granted_by, purpose, granted_at, expires_at, leases
+FROM reel.credentials WHERE slug = 'github' AND state = 'standing' ORDER BY granted_at""",
+    ),
+    "credential_audit": (
+        "Who has held this value (by its fingerprint), from where to where in the log?",
+        """SELECT session, turn, asked_by, exec, program, purpose, held_from, held_to, state, reason
+FROM reel.credential_audit WHERE kind = 'leased' AND slug = 'github' ORDER BY at""",
+    ),
+    "credential_log": (
+        "What is refused, and why?",
+        """SELECT slug, code, sum(1 + unsaid) AS refusals, max(at) AS newest
+FROM reel.credential_log WHERE kind = 'refused' GROUP BY slug, code ORDER BY refusals DESC""",
+    ),
     "turns": (
         "How do turns end, by agent?",
         "SELECT agent, status, count(*) FROM reel.turns WHERE phase = 'finished' GROUP BY agent, status ORDER BY agent",

@@ -52,6 +52,7 @@ class CallRow(Struct, frozen=True, kw_only=True):
     stored_at: datetime
     partition: int
     cursor: str
+    charged_micro_usd: int | None
 
 
 class ReconciledRow(Struct, frozen=True, kw_only=True):
@@ -140,6 +141,7 @@ def _call(change: Change) -> CallRow:
         stored_at=change.at,
         partition=where.partition,
         cursor=change.cursor,
+        charged_micro_usd=bigint(data.charged_micro_usd),
     )
 
 
@@ -154,7 +156,7 @@ def _reconciled(change: Change) -> ReconciledRow:
         session=change.where.session,
         turn=_id(data.turn),
         **said,  # type: ignore[arg-type] # of the gateway's only the cost may be None
-        drift_tokens=None if agent is None else bigint(_tokens(agent) - _tokens(gateway)),
+        drift_tokens=None if agent is None else bigint(_tokens(gateway) - _tokens(agent)),
         drift_micro_usd=bigint(data.drift_micro_usd),
         drifted=drifted(gateway, agent),
         stored_at=change.at,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sandreel_core.contract.subjects import CMD, reel
 from sandreel_projections import (
     command_log,
+    credential_log,
     event_log,
     execs,
     ledger,
@@ -44,6 +45,7 @@ EXEC_EVENTS = Fold(
 # A row has up to 30 KB: what was said last, and a plan.
 TURNS = Fold(tables.turns, turns.TurnRow, key=turns.key, key_width=3, step=turns.step, topic="turn", remembered=1000)
 TURN_ITEMS = Append(tables.turn_items, turn_items.record, topic="turn")
+CREDENTIALS = Append(tables.credential_log, credential_log.record, topic="credential")
 CALLS = Fold(tables.usage_calls, ledger.CallRow, key=ledger.call_key, key_width=3, step=ledger.call, topic="usage")
 RECONCILED = Fold(
     tables.usage_reconciled,
@@ -72,7 +74,7 @@ def reel_source(partition: int) -> Source:
         partition,
         decode=change,
         folds=(EXECS, SESSIONS, OUTCOMES, EXEC_EVENTS, TURNS, CALLS, RECONCILED),
-        appends=(EVENTS, TURN_ITEMS),
+        appends=(EVENTS, TURN_ITEMS, CREDENTIALS),
         problem=_problem,
         topic=_topic,
     )

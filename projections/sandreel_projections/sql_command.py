@@ -32,6 +32,7 @@ Run one statement that reads, over the views of the schema `reel`:
   reel.ops               one row per agent turn: state, progress, cost so far; reel.turn_events is its timeline
   reel.usage_ledger      every model call and its cost; reel.usage_daily, _weekly, _monthly and _turns add up
   reel.session_states    how each session is, in one word: Ready, Working, Sleeping, …
+  reel.credential_audit  who held which credential from where to where in the log, and for what
   reel.projection_lag    how far the views are behind the streams
   reel.quarantine        events that no view could digest
 

@@ -24,6 +24,7 @@ from sandreel_projections.columns import (
     text,
     time,
 )
+from sandreel_projections.credential_tables import credential_log
 from sandreel_projections.turn_tables import turn_items, turns
 from sandreel_projections.usage_tables import usage_calls, usage_reconciled
 
@@ -33,6 +34,7 @@ __all__ = [
     "columns",
     "command_log",
     "command_outcomes",
+    "credential_log",
     "cursors",
     "event_log",
     "exec_blocks",

@@ -47,8 +47,8 @@ _TURNS = """SELECT org, session, turn, agent_name, status, calls, unpriced_calls
 FROM reel.usage_turns WHERE ($1::text IS NULL OR org = $1) AND turn = $2 AND ($3::text IS NULL OR session = $3)
 ORDER BY org, session LIMIT 100"""
 _CALLS = """SELECT org, session, turn, call_id, stored_at, provider_name, request_model, response_model, input_tokens,
-       cache_read_input_tokens, cache_creation_input_tokens, output_tokens, cost_micro_usd, prices, http_status, complete,
-       duration_ms, cursor
+       cache_read_input_tokens, cache_creation_input_tokens, output_tokens, cost_micro_usd, charged_micro_usd, prices,
+       http_status, complete, duration_ms, cursor
 FROM reel.usage_ledger WHERE ($1::text IS NULL OR org = $1) AND turn = $2 AND ($3::text IS NULL OR session = $3)
 ORDER BY stored_at, call_id LIMIT 1000"""
 

@@ -181,9 +181,9 @@ async def test_the_ledger_adds_up_and_what_the_agent_says_stands_beside_it(told:
     assert (row["gateway_cost_micro_usd"], row["agent_cost_micro_usd"], row["drift_micro_usd"]) == (
         13_500,
         50_000,
-        36_500,
+        -36_500,
     )
-    assert (row["drift_tokens"], row["drifted"]) == (3120 - 3131, True)
+    assert (row["drift_tokens"], row["drifted"]) == (3131 - 3120, True)
 
 
 async def test_calls_of_no_turn_and_of_a_turn_that_is_not_known_are_counted_too(told: Story, database: str) -> None:
@@ -354,7 +354,7 @@ def test_usage_of_one_turn_shows_its_calls_and_what_the_agent_says(usage: Run) -
     assert "t-1 in demo (claude-code, success)" in text
     assert "0.009000" in text
     assert "cut off" in text
-    assert "the agent says 3,000 in, 120 out, $0.050000: they disagree (tokens -11)" in text
+    assert "the agent says 3,000 in, 120 out, $0.050000: they disagree (tokens +11)" in text
     kinds = [json.loads(line)["kind"] for line in usage("--turn", "t-1", "--session", "demo", "--json")]
     assert kinds == ["turn", "call", "call", "call"]
 

@@ -57,6 +57,7 @@ async def test_every_command_has_its_one_outcome(told: Story, database: str) -> 
         "create": ("session.create", "done", "session.requested", None),
         "start": ("exec.start", "done", "exec.accepted", None),
         "turn": ("turn.start", "done", "turn.requested", None),
+        "grant": ("credential.grant", "done", "credential.granted", None),
         "pin": ("session.pin", "done", "session.pinned", None),
         "again": ("session.pin", "settled", "command.settled", None),
         "resume": ("session.resume", "refused", "command.refused", "SESSION_NOT_STOPPED"),

@@ -15,7 +15,6 @@ deaf              closes its input, and works as above once what lay for its hoo
 delegate [TEXT]   calls a sub-agent that never comes back
 sh COMMAND        runs it, says what it printed and how it ended
 env NAME          says the value's length, and whether it is the resumed conversation
-tell NAME         says the value, as a text and as a tool's input and result
 fail STATUS       the model's API refused
 """
 
@@ -148,13 +147,6 @@ class Agent:
             case "env":
                 self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
                 self.result("said")
-            case "tell":
-                value = os.environ.get(rest, "")
-                self.tool(
-                    "toolu_tell", "Bash", {"command": f"curl -H 'x-api-key: {value}'"}, json.dumps({"env": value})
-                )
-                self.text(f"it is {value}.")
-                self.result(f"told {value}")
             case "fail":
                 self.result(
                     f"API Error: {rest}", is_error=True, terminal_reason="api_error", api_error_status=int(rest)

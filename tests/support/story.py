@@ -1,6 +1,7 @@
 """A small installation's log, commands and events, for tests of what analysts ask: two organisations, one story each.
 
-In each, `demo` is created, runs `x-1`, which prints `LINES` lines, and the turn `t-1` of an agent (see `turn_story`), and is
+In each, `demo` is created, runs `x-1`, which prints `LINES` lines, the turn `t-1` of an agent (see `turn_story`), which has
+credentials (see `credential_story`), and is
 destroyed; `bad` fails to boot. Commands go
 through the contract's own codec, events through `script`.
 """
@@ -12,11 +13,13 @@ from typing import Any
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.port import Stream
 from sandreel_core.clock import new_id
+from sandreel_core.contract import credential as c
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.message import Command, Event, Owner
 from sandreel_core.contract.subjects import CMD, SessionSubjects
+from tests.support import credential_story
 from tests.support.script import AT, blocks, life, message
 from tests.support.turn_story import EVENTS, START
 
@@ -97,6 +100,10 @@ class Story:
         for i, event in enumerate(EVENTS):
             key = "t-1" if event.aggregate == "turn" else ""
             await self.say("demo", event, key=key, cause="" if i else "turn")
+        await self.send("grant", "demo", credential_story.GRANT)
+        for event in credential_story.EVENTS:
+            cause = "grant" if isinstance(event, c.Granted) and event.turn == "t-1" else ""
+            await self.say("demo", event, cause=cause)
 
     async def _job(self) -> None:
         secret = f"{self.org}-only"

@@ -72,5 +72,5 @@ EVENTS: tuple[Event, ...] = (
     t.AgentText(source_n=14, text="Fixed it."),
     t.AgentResult(source_n=15, status="completed", agent_session_id="a-1", final_text="Fixed it.", usage=SAID),
     t.TurnFinished(status="success", usage=COUNTED),
-    u.UsageReconciled(turn="t-1", gateway=COUNTED, agent=SAID, drift_micro_usd=36_500),
+    u.UsageReconciled(turn="t-1", gateway=COUNTED, agent=SAID, drift_micro_usd=-36_500),
 )

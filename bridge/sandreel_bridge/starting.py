@@ -1,0 +1,210 @@
+"""The steps of a turn before its program runs: a home, the intent, the key, the start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from time import monotonic
+
+from msgspec.structs import replace
+
+from sandreel_bridge import grants, launching, sandbox
+from sandreel_bridge.adapters.adapter import Launch
+from sandreel_bridge.attempt import Attempt
+from sandreel_bridge.gateway.port import Gateway, KeyTerms
+from sandreel_bridge.index import Conversation
+from sandreel_bridge.journal import Journal
+from sandreel_bridge.process import ExecPlace, Home
+from sandreel_bridge.tools import Tools
+from sandreel_core.clock import now
+from sandreel_core.contract import turn as c
+from sandreel_core.contract.subjects import CMD
+from sandreel_core.errors import Malformed, Refused, SandreelError, Unavailable
+from sandreel_core.log import Log
+from sandreel_core.turn import exec_of
+
+# So long the gateway, or a session that gets ready, is waited for: then the turn fails, and says why.
+GATEWAY_WITHIN_S = 30.0
+HOME_WITHIN_S = 600.0
+NO_GATEWAY = "NO_GATEWAY: no gateway is configured, so that nothing could meter and refuse what the turn spends"
+
+
+class Hopeless(SandreelError):
+    """The turn cannot be run, and trying again does not help. The message is for whoever asked for it."""
+
+
+class Starting:
+    """Of one turn. Every method may be called again by a successor: what it makes is named after the turn and its attempt.
+
+    All raise Unavailable; `thread_usage`: what the conversation has used before, once that was looked for.
+    """
+
+    def __init__(self, tools: Tools, journal: Journal, *, monotonic: Callable[[], float] = monotonic) -> None:
+        self._tools = tools
+        self._journal = journal
+        self._name = journal.name
+        self._monotonic = monotonic
+        self._waiting_since: dict[str, float] = {}
+        self.thread_usage: c.Usage | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        return Attempt.of(self._name, self._journal.turn)
+
+    @property
+    def request(self) -> c.TurnRequested:
+        request = self._journal.turn.request
+        if request is None:
+            raise LookupError(f"nobody has asked for turn {self._name}")  # `process` leaves it then
+        return request
+
+    async def where_is_exec(self) -> ExecPlace:
+        subjects, bus, attempt = self._journal.subjects, self._tools.bus, self.attempt
+        if await bus.next(subjects.stream, subjects.exec(attempt.exec)) is not None:
+            return "there"
+        start = subjects.command("runnerd", attempt.start_id)
+        return "absent" if await bus.last(CMD, start) is None else "sent"
+
+    async def make_home(self) -> None:
+        """One step nearer to a session that is ready. Raises Hopeless."""
+        home = await sandbox.look(self._tools.client, self._name)
+        try:
+            await sandbox.make(self._tools.client, self._name, home, self.request.owner, self.request.profile)
+        except Refused as refused:
+            raise Hopeless(str(refused)) from refused
+        except Unavailable as error:
+            if self._waited("home") > HOME_WITHIN_S:
+                raise Hopeless(f"the session did not get ready: {error}") from error
+            raise
+
+    async def prepare(self, attempt: int, home: Home | None) -> None:
+        """Write the intent down. Fail closed: not before the gateway has said that it enforces what the org may. Raises
+        Hopeless, Conflict."""
+        gateway, request = self._tools.gateway, self.request
+        if gateway is None or home is None:
+            raise Hopeless(NO_GATEWAY)
+        model = await self._model(gateway, request.model)
+        before = await self.conversation(home.session.incarnation)
+        await self._journal.say(
+            c.TurnPreparing(
+                attempt=attempt,
+                exec=exec_of(self._name.turn, attempt),
+                incarnation=home.session.incarnation,
+                model=model,
+                agent_session_id=before.agent_session_id if before is not None else None,
+                budget_micro_usd=request.budget_micro_usd or self._tools.settings.budget_micro_usd,
+            )
+        )
+
+    async def _model(self, gateway: Gateway, asked: str | None) -> str:
+        try:
+            models = await gateway.enforce(self._name.org)
+        except Refused as refused:
+            raise Hopeless(str(refused)) from refused
+        except Unavailable as error:
+            if self._waited("gateway") > GATEWAY_WITHIN_S:
+                raise Hopeless(f"NO_GATEWAY: the gateway does not confirm that it enforces: {error}") from error
+            raise
+        model = asked or (models[0] if models else None)
+        if model is None or model not in models:
+            known = ", ".join(models) or "the org's, which has none"
+            raise Hopeless(f"MODEL_NOT_ALLOWED: model {model} is none of {known}")
+        return model
+
+    async def conversation(self, incarnation: int) -> Conversation | None:
+        """Where it stands, if it is of the same agent and of this life of the session: another one has nothing to resume."""
+        request, name = self.request, self._name
+        found = await self._tools.index.conversation(name.org, name.session, request.conversation_id or name.turn)
+        goes_on = found is not None and (found.agent, found.incarnation) == (request.agent, incarnation)
+        if found is None or not goes_on or found.turn == name.turn:
+            self.thread_usage = c.Usage()
+            return None
+        self.thread_usage = found.thread_usage
+        return found
+
+    def launch(self) -> Launch:
+        """How its program is started. Raises Hopeless for what the agent cannot do."""
+        settings, attempt = self._tools.settings, self.attempt
+        spec = launching.run_spec(attempt, gateway_url=settings.gateway_url or "", browser=settings.browser)
+        try:
+            launch = launching.launch_of(attempt.request.agent, spec)
+        except Malformed as error:
+            raise Hopeless(f"BAD_REQUEST: {error}") from error
+        return replace(launch, argv=[settings.program(launch.argv[0]), *launch.argv[1:]])
+
+    async def start(self, home: Home | None) -> None:
+        """Until runnerd has accepted its exec. Raises Refused when it is not started, Hopeless."""
+        launch, name = self.launch(), self._name
+        files = self._tools.client.files(name.org, name.session)
+        making = (
+            self._mint(home),
+            launching.prepare_files(files, launch),
+            launching.place(files, self.request.attachments),
+            self._grant(),
+        )
+        for failed in await asyncio.gather(*making, return_exceptions=True):
+            if isinstance(failed, BaseException):
+                raise self._not_started(failed) from failed
+        await self._ask(launch)
+
+    async def await_start(self, home: Home | None, *, with_key: bool) -> None:
+        """The command is in the log already, so that sending it only asks for its answer. Raises as `start`."""
+        if with_key:
+            await self._mint(home)
+        await self._ask(self.launch())
+
+    def _not_started(self, error: BaseException) -> BaseException:
+        if isinstance(error, Unavailable) and self._waited("start") > GATEWAY_WITHIN_S:
+            return Hopeless(f"it could not be started: {error}")
+        if isinstance(error, SandreelError) and not isinstance(error, Refused | Unavailable | Hopeless):
+            return Refused("SESSION_NOT_READY", str(error))  # nobody serves its files: it is going away
+        return error
+
+    async def _grant(self) -> None:
+        asked = self._journal.turn.asked
+        if self.request.grants and asked is not None:
+            await grants.grant(self._tools.client, self._name, self.request.grants, asked, Log("bridge.grants"))
+
+    async def _mint(self, home: Home | None) -> None:
+        name, attempt, gateway = self._name, self.attempt, self._tools.gateway
+        if gateway is None:
+            raise Hopeless(NO_GATEWAY)
+        preparing, asked = attempt.preparing, self._journal.turn.asked
+        owner = home.session.owner if home is not None else None
+        user = owner.id if owner is not None and owner.type == "user" else asked.actor if asked else None
+        terms = KeyTerms(
+            org=name.org,
+            session=name.session,
+            turn=name.turn,
+            user=user,
+            models=(preparing.model,) if preparing.model else (),
+            budget_micro_usd=preparing.budget_micro_usd or self._tools.settings.budget_micro_usd,
+            expires_at=now() + timedelta(seconds=self._tools.settings.key_ttl_s),
+            correlation_id=attempt.correlation_id,
+        )
+        key = await gateway.mint(attempt.key, terms)
+        self._tools.keys.hold(name.org, name.session, attempt.exec, key.value, lambda: self._gate(attempt.exec))
+
+    async def _gate(self, exec: str) -> str | None:
+        """An interrupt that is in the log before the key is given out wins: then no exec starts."""
+        await self._journal.catch_up()
+        turn = self._journal.turn
+        starts = turn.phase != "finished" and not turn.accepted and not turn.interrupting
+        if not starts or turn.preparing is None or turn.preparing.exec != exec:
+            return None
+        home = await sandbox.look(self._tools.client, self._name)
+        return home.session.public_keys.get("seal")
+
+    async def _ask(self, launch: Launch) -> None:
+        attempt = self.attempt
+        try:
+            await launching.start(self._tools.client, attempt, launch)
+        except Refused as refused:
+            # A start of the same exec that was sent under another id has been accepted: it runs.
+            if refused.code != "DUPLICATE_EXEC" or await self.where_is_exec() != "there":
+                raise
+
+    def _waited(self, what: str) -> float:
+        """Seconds since we first waited for it."""
+        return self._monotonic() - self._waiting_since.setdefault(what, self._monotonic())
