@@ -78,7 +78,8 @@ class Turns:
 
 @asynccontextmanager
 async def turns_of_its_own() -> AsyncIterator[Turns]:
-    with tempfile.TemporaryDirectory(prefix="sandreel-bench-turn-") as folder:
+    # Not below /tmp, of which sessions in bubblewrap have one of their own.
+    with tempfile.TemporaryDirectory(prefix="sandreel-bench-turn-", dir="/var/tmp") as folder:
         data = Path(folder)
         data.chmod(0o711)
         program = data / "claude"

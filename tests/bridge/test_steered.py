@@ -84,6 +84,16 @@ async def test_what_lay_for_the_hook_is_said_over_stdin_once_the_agent_is_idle(t
 
 
 @pytest.mark.usefixtures("_bridge")
+async def test_with_its_input_closed_there_is_still_the_hook(turns: Turns) -> None:
+    session, turn = await turns.start("deaf")
+    await turns.until(session, turn, lambda turn: bool(turn.run.tools))
+    await say(turns, session, turn, "m1", "look left")
+    await turns.until(session, turn)
+    assert texts(await turns.events(session, turn)) == ["heard look left"]
+    assert await story(turns, session, turn) == ["queued m1", "hook m1", "stdin m1", "hook m1", "consumed m1"]
+
+
+@pytest.mark.usefixtures("_bridge")
 async def test_what_was_not_read_opens_the_next_turn(turns: Turns) -> None:
     session, turn = await turns.start("hold")
     running = await turns.until(session, turn, lambda turn: turn.run.said)

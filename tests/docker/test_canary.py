@@ -39,7 +39,7 @@ async def test_no_secret_is_in_what_the_engine_shows(site: Site) -> None:
     await asyncio.to_thread(look, canaries, installation, container)
     workspace = engine.volume_path(volume_name(installation, Key(ORG, session)))
     canaries.look_at_files(workspace, {})
-    canaries.look_at_processes({holder.id: frozenset(values)})
+    canaries.look_at_processes({holder.id: frozenset(values)}, {})
     assert canaries.seen == []
 
 

@@ -99,6 +99,16 @@ async def test_a_container_that_is_killed_ends_its_execs(site: Site) -> None:
     assert took_s < 4, "promised is 2 s; this machine may be busy"
 
 
+async def test_a_container_that_is_stopped_by_hand_says_so(site: Site) -> None:
+    session = await site.session()
+    handle = await site.client.exec(ORG, session, ["sleep", "600"])
+    await asyncio.to_thread(docker, "stop", "--time", "20", container(site, session))
+    result = await handle.collect()
+    assert isinstance(result.end, x.Exited)
+    assert result.reason == "stopped"
+    assert (await site.stopped(session)).state.stop_reason == "killed"
+
+
 async def test_the_bus_may_die_and_no_line_is_lost(site: Site) -> None:
     session = await site.session()
     count = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; [ $((i % 200)) -ne 0 ] || sleep 0.2; done"

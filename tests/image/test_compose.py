@@ -88,6 +88,12 @@ class Project:
         """Of NATS, on loopback."""
         return f"nats://127.0.0.1:{self._environ['SANDREEL_NATS_PORT']}"
 
+    def installation(self) -> str:
+        """Empty when no spawner runs that could say it."""
+        asked = ["docker", "compose", "-p", PROJECT, "exec", "-T", "spawner", "python3", "-c", INSTALLATION]
+        done = subprocess.run(asked, cwd=TREE, env=self._environ, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
     def services(self) -> dict[str, dict[str, Any]]:
         """What the engine says of each container."""
         ids = self("ps", "-aq").split()
@@ -104,7 +110,19 @@ def project() -> Iterator[Project]:
         compose("up", "--wait", "--quiet-pull")
         yield compose
     finally:
+        installation = compose.installation()
         compose("down", "--volumes", "--remove-orphans", "--timeout", "30")
+        if installation:
+            engine.sweep(installation)  # what the spawner has made: an org's cache stays, and is no project's
+
+
+# In the spawner: the name that its objects in the engine bear.
+INSTALLATION = """
+from sandreel_core.settings import load
+from sandreel_core.spawner.settings import Settings, installation_key
+settings = load(Settings)
+print(settings.installation_name(installation_key(settings)))
+"""
 
 
 def test_a_session_lives_in_a_container_beside_the_services(project: Project) -> None:

@@ -75,15 +75,18 @@ class Canaries:
                     count += 1
         return count
 
-    def look_at_processes(self, given: Mapping[str, frozenset[str]]) -> None:
-        """Every process's words and variables. `given`: what an exec was given is in its own variables, and only there."""
+    def look_at_processes(self, given: Mapping[str, frozenset[str]], own: Mapping[int, frozenset[str]]) -> None:
+        """Every process's words and variables. `given`: what an exec was given is in its own variables, and only there;
+        `own`: what others have in theirs, by their pid."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 self.look(f"words of process {process.name}", (process / "cmdline").read_bytes())
                 environ = (process / "environ").read_bytes()
-                own = re.search(rb"(?:^|\0)%s=([^\0]*)" % EXEC_MARKER.encode(), environ)
-                names = given.get(own[1].decode(), frozenset()) if own else frozenset()
-                self.look(f"variables of process {process.name}", environ, names)
+                of = re.search(rb"(?:^|\0)%s=([^\0]*)" % EXEC_MARKER.encode(), environ)
+                names = given.get(of[1].decode(), frozenset()) if of else frozenset()
+                self.look(
+                    f"variables of process {process.name}", environ, names | own.get(int(process.name), frozenset())
+                )
 
     async def look_at_postgres(self, dsn: str) -> int:
         """Every row of every table, as text; and what statements it knows. How many rows there were."""

@@ -11,10 +11,10 @@ plan TEXT         proposes a plan
 die CODE          ends without a result
 sub               a sub-agent that goes on behind the first result
 work              a tool that ends when its hook has heard something (as image/agents has it), which it then says
+deaf              closes its input, and works as above once what lay for its hook was taken back
 delegate [TEXT]   calls a sub-agent that never comes back
 sh COMMAND        runs it, says what it printed and how it ended
 env NAME          says the value's length, and whether it is the resumed conversation
-tell NAME         says the value, as a text and as a tool's input and result
 fail STATUS       the model's API refused
 """
 
@@ -97,16 +97,16 @@ class Agent:
                 self.text(rest or "working")
             case "work":
                 self._assistant({"type": "tool_use", "id": "w1", "name": "Bash", "input": {}}, None)
-                heard = self.hook()
-                block = {"type": "tool_result", "tool_use_id": "w1", "content": "worked", "is_error": False}
-                out(
-                    type="user",
-                    message={"role": "user", "content": [block]},
-                    parent_tool_use_id=None,
-                    session_id=self.session,
-                )
-                self.text(f"heard {heard}")
-                self.result(f"heard {heard}")
+                self.worked("w1", self.hook())
+            case "deaf":
+                os.close(0)
+                self._assistant({"type": "tool_use", "id": "d1", "name": "Agent", "input": {}}, None)
+                while not self.laid():
+                    time.sleep(0.02)
+                while self.laid():
+                    time.sleep(0.02)
+                self.worked("d1", self.hook())
+                os._exit(0)
             case "delegate":
                 self._assistant({"type": "tool_use", "id": "d1", "name": "Agent", "input": {"prompt": rest}}, None)
             case "quiet":
@@ -147,13 +147,6 @@ class Agent:
             case "env":
                 self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
                 self.result("said")
-            case "tell":
-                value = os.environ.get(rest, "")
-                self.tool(
-                    "toolu_tell", "Bash", {"command": f"curl -H 'x-api-key: {value}'"}, json.dumps({"env": value})
-                )
-                self.text(f"it is {value}.")
-                self.result(f"told {value}")
             case "fail":
                 self.result(
                     f"API Error: {rest}", is_error=True, terminal_reason="api_error", api_error_status=int(rest)
@@ -170,10 +163,19 @@ class Agent:
         self.taken.add(uuid)
         return new
 
+    def worked(self, id: str, heard: str) -> None:
+        block = {"type": "tool_result", "tool_use_id": id, "content": "worked", "is_error": False}
+        message = {"role": "user", "content": [block]}
+        out(type="user", message=message, parent_tool_use_id=None, session_id=self.session)
+        self.text(f"heard {heard}")
+        self.result(f"heard {heard}")
+
+    def laid(self) -> list[Path]:
+        return sorted((Path.cwd().parent / ".sandreel" / "steer" / os.environ["SANDREEL_EXEC_ID"]).glob("steer-*.json"))
+
     def hook(self) -> str:
         """What was laid for it, as the hook takes it."""
-        steers = Path.cwd().parent / ".sandreel" / "steer" / os.environ["SANDREEL_EXEC_ID"]
-        while not (found := sorted(steers.glob("steer-*.json"))):
+        while not (found := self.laid()):
             time.sleep(0.05)
         texts = [json.loads(path.read_bytes())["text"] for path in found]
         for path in found:

@@ -11,7 +11,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -19,22 +20,40 @@ import pytest
 import pytest_asyncio
 
 from sandreel_core.contract import exec as x
+from sandreel_core.contract import turn as t
 from sandreel_core.contract.boot import EXEC_MARKER
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.message import Owner
+from sandreel_core.embedded.stack import GATEWAY
 from sandreel_core.errors import Refused
 from sandreel_core.health_reading import get
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_runnerd.mask import MARKER
-from tests.support.bridges import Turns, open_turns, texts
+from tests.support import claude
 from tests.support.canary import TELL, Canaries, homes, leased, of_stack
 from tests.support.lender import grant, lease
-from tests.support.system import ORG, STREAM, Site, bus_of, until
+from tests.support.model_api import Failure, ModelApi, steps
+from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 FILTERS = {STREAM: "evt.>", "CMD": "cmd.>", "DEAD": "dead.>"}
 LEASED = leased()
 # No secret, and so in all of these places: what is looked for is found there.
+PROVIDER_KEY = f"sk-ant-{os.urandom(20).hex()}"
+MODEL = "claude-sonnet-4-5"
+# What an agent does with the key of its turn: says it, and asks the model itself.
+ASKS = """
+import json, os, urllib.request, urllib.error
+body = json.dumps({"model": os.environ["MODEL"], "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]})
+asked = urllib.request.Request(os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", body.encode())
+asked.add_header("x-api-key", os.environ["ANTHROPIC_AUTH_TOKEN"])
+try: print(urllib.request.urlopen(asked, timeout=20).read())
+except urllib.error.HTTPError as error: print("answered", error.code, error.headers, error.read())
+"""
+AGENT = f"""until test -e ../go; do sleep 0.1; done
+echo "$ANTHROPIC_AUTH_TOKEN"; MODEL={MODEL} {sys.executable} -I -c '{ASKS}'"""
 PUBLIC = f"public-{os.urandom(8).hex()}"
 FOUND_IN = (
     "a message on evt",
@@ -54,20 +73,38 @@ def python(code: str) -> list[str]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def turns() -> AsyncIterator[Turns]:
-    async with open_turns() as turns, turns.bridge():
-        yield turns
+async def site(agents: Path) -> AsyncIterator[Site]:
+    """A whole stack, its gateway before a stand-in of the provider that quotes the key it was shown in its error."""
+    refused = Failure(401, f"invalid x-api-key: {PROVIDER_KEY}, Bearer {PROVIDER_KEY}")
+    async with ModelApi(steps(refused)) as api:
+        own = {"ANTHROPIC_API_KEY": PROVIDER_KEY, "SANDREEL_GATEWAY_ANTHROPIC_URL": api.url}
+        own["SANDREEL_BRIDGE_PROGRAMS"] = f"claude={agents}/claude"
+        async with open_site(stop_sessions=True, **own) as site:
+            yield site
+        assert any(PROVIDER_KEY in seen.headers.values() for seen in api.seen)
 
 
-async def test_no_secret_is_anywhere_but_where_it_belongs(turns: Turns) -> None:
-    site, keys = turns.site, of_stack(turns.site.stack)
+@pytest.fixture(scope="module")
+def agents() -> Iterator[Path]:
+    # Not below /tmp, of which sessions in bubblewrap have one of their own.
+    with tempfile.TemporaryDirectory(prefix="sandreel-agents-", dir="/var/tmp") as name:
+        program = Path(name) / "claude"
+        program.write_text(f"#!{sys.executable} -I\n{Path(claude.SOURCE).read_text()}")
+        program.chmod(0o755)
+        program.parent.chmod(0o755)
+        yield program.parent
+
+
+async def test_no_secret_is_anywhere_but_where_it_belongs(site: Site) -> None:
+    keys = of_stack(site.stack) | {"provider key": PROVIDER_KEY}
     session = await site.session(env={"GREETING": PUBLIC})
     said = [("sandreel credential put", (await grant(site, session, LEASED)).encode())]
     keys[f"token of {session}"] = boot_token(site, session)
-    keys |= await turn(turns)
+    keys["virtual key"] = await turn(site)
     canaries = Canaries(LEASED | keys | {"greeting": PUBLIC})
     given = await work(site, session, said)
-    canaries.look_at_processes(given)
+    gateway = site.stack.parts[GATEWAY].pid
+    canaries.look_at_processes(given, {gateway: frozenset({"provider key"})} if gateway else {})
     # That the look would have found it: it is in the variables of whom it was given to.
     assert {name for holder in given for name, _ in canaries.found(await environ_of(holder))} == {"token", "greeting"}
     said += await crash(site, session)
@@ -78,13 +115,26 @@ async def test_no_secret_is_anywhere_but_where_it_belongs(turns: Turns) -> None:
     assert [place for place in FOUND_IN if not any(place in each for each in public)] == []
 
 
-async def turn(turns: Turns) -> dict[str, str]:
-    """An agent says the key that it was given for its turn, in its own lines. The keys of the gateway, by name."""
-    session, finished = await turns.run("tell ANTHROPIC_AUTH_TOKEN", turn="telling")
-    assert finished.finished is not None
-    assert texts(await turns.events(session, "telling")) == [f"it is {MARKER.decode()}."]
-    assert turns.gateway.values
-    return dict(turns.gateway.values)
+async def turn(site: Site) -> str:
+    """An agent says the key that it was given for its turn, and what the gateway answers. The key."""
+    owner = Owner(type="session", id="agent")
+    start = t.StartTurn(turn="telling", agent="claude-code", model=MODEL, prompt=f"sh {AGENT}", owner=owner)
+    await site.client.create_session(ORG, "agent", owner=owner)
+    await site.client.send(ORG, "agent", start)
+    environ = await environ_of("telling-1")
+    key = next(each for each in environ.split(b"\0") if each.startswith(b"ANTHROPIC_AUTH_TOKEN=")).partition(b"=")[2]
+    await site.client.files(ORG, "agent").write("go", b"")
+    subjects = site.client.subjects(ORG, "agent")
+    subject, said = subjects.event("turn", "telling"), ""
+    async with asyncio.timeout(60), aclosing(site.client.bus.follow(subjects.stream, [subject])) as items:
+        async for item in items:
+            events = [decode_event(subject, each.body).data for each in (item if isinstance(item, list) else ())]
+            said += "".join(event.text for event in events if isinstance(event, t.AgentText))
+            if any(isinstance(event, t.TurnFinished) for event in events):
+                break
+    assert said.startswith(MARKER.decode()), said
+    assert "answered 401" in said, said
+    return key.decode()
 
 
 async def work(site: Site, session: str, said: list[tuple[str, bytes]]) -> dict[str, frozenset[str]]:
@@ -131,7 +181,7 @@ async def crash(site: Site, session: str) -> list[tuple[str, bytes]]:
     await site.kill_and_hold("nats")
     spooled = await until_spooled(pid)
     await site.release("nats")
-    await site.kill("spawner", "projector", "postgres")
+    await site.kill("spawner", "projector", "broker", "bridge", GATEWAY, "postgres")
     os.kill(pid, signal.SIGKILL)
     result = await handle.collect()
     assert isinstance(result.end, x.Lost)
@@ -193,7 +243,8 @@ async def look_everywhere(site: Site, canaries: Canaries, said: list[tuple[str, 
             canaries.look(f"a message on {subject}", body)
     await site.projected()
     assert await canaries.look_at_postgres(site.dsn) > 50
-    canaries.look_at_processes({})
+    gateway = site.stack.parts[GATEWAY].pid
+    canaries.look_at_processes({}, {gateway: frozenset({"provider key"})} if gateway else {})
     # The holder died with its boot. The servers' own files, logs of roles and runnerds, records of boots, workspaces.
     assert canaries.look_at_files(site.data, homes(site.stack)) > 50
 

@@ -296,7 +296,11 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--resume")
     chosen = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _end)
-    server = Server(chosen.dir)
+    try:
+        server = Server(chosen.dir)
+    except FileNotFoundError:
+        sys.stderr.write("opencode: there is no program opencode\n")
+        return 127  # as a shell says it
     try:
         run(chosen, server)
     except _Ended:

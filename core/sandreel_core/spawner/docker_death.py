@@ -19,6 +19,8 @@ from sandreel_core.spawner.backend import Cause, Death
 MEMORY_EVENTS = 256
 _SIGKILL = 137
 _KILL = {"9", "KILL", "SIGKILL"}
+# What makes a runnerd leave, in good order and with 0 (`sandreel_runnerd.init`): nobody but who sent it ended it.
+_LEAVE = {"1", "HUP", "SIGHUP", "2", "INT", "SIGINT", "15", "TERM", "SIGTERM"}
 # An OOM kill of PID 1 and the container's end are a fraction of a second apart, on a loaded machine some seconds.
 _OOM_WITHIN_S = 10.0
 _NOBODY_COULD_TELL = 255  # what the engine writes down when it was away as a container ended
@@ -70,7 +72,7 @@ def _cause(state: Mapping[str, Any], events: list[Happened], code: int, *, resta
         return "engine"
     if code == _NOBODY_COULD_TELL and not any(event.action == "die" for event in events):
         return "engine"
-    return "killed" if code > 128 else "exited"
+    return "killed" if code > 128 or (code == 0 and signals & _LEAVE) else "exited"
 
 
 def instant(text: str) -> datetime | None:

@@ -24,7 +24,11 @@ def state(code: int, oom: bool = False) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "events", "restarted", "cause"),
     [
-        (state(0), [START, TERM, DIE], False, "exited"),
+        (state(0), [START, DIE], False, "exited"),
+        # `docker stop`: it was told to leave, and did.
+        (state(0), [START, TERM, DIE], False, "killed"),
+        # It had not come so far that it could, or ended for a reason of its own.
+        (state(78), [START, TERM, DIE], False, "exited"),
         (state(3), [START, DIE], False, "exited"),
         (state(137), [START, KILL, DIE], False, "killed"),
         (state(137), [START, DIE], False, "killed"),

@@ -29,9 +29,7 @@ def asked(path: str, body: Json) -> Asked:
         content = message.get("content")
         if isinstance(content, str):
             content = [{"type": "text", "text": content}]
-        # What a person says in mid-turn reaches the model as a system message of these kinds: over stdin, by the steer hook (Claude Code 2.1.330).
-        said = text_of(content) if message["role"] == "system" else ""
-        steered = "The user sent a new message" in said or "[SANDREEL_STEER " in said
+        steered = message["role"] == "system" and _steered(text_of(content))
         role = "assistant" if message["role"] == "assistant" else "user"
         for block in content or []:
             if block.get("type") == "text" and (steered or message["role"] != "system"):
@@ -39,7 +37,8 @@ def asked(path: str, body: Json) -> Asked:
             elif block.get("type") == "tool_use":
                 items.append(Item("assistant", ""))
             elif block.get("type") == "tool_result":
-                items.append(Item("tool", text_of(block.get("content"))))
+                items.append(Item("tool", result := text_of(block.get("content"))))
+                items += [Item("user", result)] if _steered(result) else []
     system = text_of(body.get("system"))
     return Asked(
         "anthropic",
@@ -50,6 +49,12 @@ def asked(path: str, body: Json) -> Asked:
         workdir(system, *(text_of(message.get("content")) for message in body.get("messages") or [])),
         body.get("max_tokens"),
     )
+
+
+def _steered(text: str) -> bool:
+    """What a person says in mid-turn reaches the model as a system message, or in a tool's result where the model knows no such messages
+    (Claude Code 2.1.330): over stdin, and by the steer hook."""
+    return "The user sent a new message" in text or "[SANDREEL_STEER " in text
 
 
 def _blocks(reply: Reply, asked: Asked, id: str) -> list[Json]:
