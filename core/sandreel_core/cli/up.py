@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -203,7 +204,8 @@ def _detach(args: argparse.Namespace) -> int:
 
         print(json_text({"pid": pid, "data": str(data_of(args)), "backend": backend}))
     else:
-        print(f"sandreel is up (pid {pid}, backend {backend}), data in {data_of(args)}; `sandreel down` stops it")
+        down = f"sandreel down --data {shlex.quote(args.data)}" if args.data else "sandreel down"
+        print(f"sandreel is up (pid {pid}, backend {backend}), data in {data_of(args)}; `{down}` stops it")
     return 0
 
 
