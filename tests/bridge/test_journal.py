@@ -49,7 +49,7 @@ async def test_what_is_heard_while_it_is_read_is_folded_behind_it() -> None:
         await go_on.wait()
         yield known[2:]
 
-    bus.follow = follow  # type: ignore[assignment, method-assign]
+    bus.follow = follow  # type: ignore[method-assign]
     reading = asyncio.create_task(journal.catch_up())
     await begun.wait()
     journal.hear(later[0])
