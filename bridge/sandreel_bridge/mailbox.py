@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from sandreel_bridge.adapters.adapter import Adapter
@@ -97,6 +98,8 @@ class Mailbox:
 
     async def settle(self) -> None:
         """Say what the hook has taken, as far as it can be seen, and tidy up after it. Raises Conflict, Unavailable of the log alone."""
+        if not self._journal.turn.messages:
+            return  # nobody has said anything
         names: set[str] = set()
         try:
             names = await self._names()
@@ -106,9 +109,9 @@ class Mailbox:
             self._log.info("a hook's folder is out of reach", turn=str(self._journal.name), problem=str(error))
         self._read += taken_by_hook(names, self._journal.turn)
         await self._confirm()
-        for name in sorted(names):
-            await self._remove(f"{self._folder}/{name}")
-        if names:
+        with suppress(SandreelError):  # gone as well, and then with all that is in it
+            for name in sorted(names):
+                await self._remove(f"{self._folder}/{name}")
             await self._remove(self._folder)
 
     # -- what was read
@@ -158,16 +161,17 @@ class Mailbox:
                 await self._lay(message)
 
     async def _write(self, delivery: Delivery) -> None:
-        """Under one UUID and under command ids that whoever does it again finds again."""
-        say, name = self._adapter.say, self._journal.name
-        if say is None or not self._input_open:
+        """Under one UUID and under command ids that whoever does it again finds again: of the time when it was written down that it is
+        done, for a turn may run for weeks, and an old id is stale."""
+        say, name, first = self._adapter.say, self._journal.name, self._journal.turn.messages[delivery.ids[0]]
+        if say is None or not self._input_open or first.handed_at is None:
             return
         uuid = message_uuid(name.turn, delivery.ids)
         line = say(joined(delivery.messages), uuid)
         for offset in range(0, len(line), MAX_STDIN_BYTES):
             text, encoded = stdin_fields(line[offset : offset + MAX_STDIN_BYTES])
             command = WriteStdin(exec=self._attempt.exec, text=text, base64=encoded)
-            id = command_id(self._attempt.at, "steer", str(name), self._attempt.exec, uuid, str(offset))
+            id = command_id(first.handed_at, "steer", str(name), self._attempt.exec, uuid, str(offset))
             try:
                 await self._client.send(name.org, name.session, command, command_id=id)
             except Refused as refused:

@@ -45,13 +45,14 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One that was sent while the turn ran, and how far it has come.
 
     number    its place among them, from 1
-    channel   how it was handed over; `together`: the ids of all that were handed over with it, its own among them
+    channel   how it was handed over, at that time; `together`: the ids of all that were handed over with it, its own among them
     """
 
     text: str
     place: Place = "queued"
     number: int = 1
     channel: Channel | None = None
+    handed_at: datetime | None = None
     together: tuple[str, ...] = ()
 
 
@@ -178,10 +179,10 @@ def fold(turn: Turn, event: Envelope) -> Turn:
             return replace(turn, decision="rejected", decided_at=event.time)
         case c.TurnFinished() if turn.phase != "finished":
             return replace(turn, phase=phase, finished=data, ended_at=event.time)
-    return _steered(turn, data)
+    return _steered(turn, data, event.time)
 
 
-def _steered(turn: Turn, data: c.TurnEvent) -> Turn:
+def _steered(turn: Turn, data: c.TurnEvent, at: datetime) -> Turn:
     match data:
         case c.SteerQueued():
             number = 1 + max((each.number for each in turn.messages.values()), default=0)
@@ -189,7 +190,8 @@ def _steered(turn: Turn, data: c.TurnEvent) -> Turn:
             return replace(turn, messages=_newest(turn.messages | {data.message_id: queued}))
         case c.SteerDelivered():
             together = tuple(data.message_ids)
-            return _moved(turn, together, "delivered", channel=data.channel, together=together)
+            how = {"channel": data.channel, "handed_at": at, "together": together}
+            return _moved(turn, together, "delivered", **how)
         case c.SteerConsumed():
             return _moved(turn, data.message_ids, "consumed")
         case c.SteerRequeued():

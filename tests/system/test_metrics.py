@@ -103,7 +103,7 @@ async def test_what_is_served_is_what_the_page_says_and_names_nobody(site: Site)
         served |= set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
         assert not re.search(rf"nameless|unnamed|org=|\b{ORG}\b", text)
         assert "nameless" not in (await get(listen(site, role), "/healthz")).decode()
-    # The egress proxy serves containers, the gateway who has providers: see tests/core/egress and tests/bridge/gateway.
+    # The egress proxy serves containers, and a gateway needs a provider's key: see tests/core/egress and tests/bridge/gateway.
     elsewhere = (EGRESS, GATEWAY)
     assert served == {family.name for group in GROUPS.values() if group not in elsewhere for family in group}
 
