@@ -12,9 +12,9 @@ import msgspec
 
 from bench.figure import Figure, median, percentile
 from bench.rig import ORG, Rig
-from sandreel_broker.keyring import KeySource
-from sandreel_broker.postgres import open_vault
-from sandreel_broker.vault import Name
+from sandreel_bridge.broker.keyring import KeySource
+from sandreel_bridge.broker.postgres import open_vault
+from sandreel_bridge.broker.vault import Name
 from sandreel_core.contract.credential import Grant
 from sandreel_core.contract.lease import AskLease
 from sandreel_core.settings import Postgres, load
@@ -23,7 +23,7 @@ from tests.support.system import bus_of, recorder_as
 
 LEASES = 200
 CLONES = 15
-# Leases of one session are two a second, after 120 at once (`sandreel_broker.pace`).
+# Leases of one session are two a second, after 120 at once (`sandreel_bridge.broker.pace`).
 PER_SESSION = 50
 
 

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandreel_bridge.broker.measures import BROKER
 from sandreel_bridge.gateway.measures import GATEWAY
 from sandreel_bridge.measures import BRIDGE
-from sandreel_broker.measures import BROKER
 from sandreel_core.bus.measures import BUS, COMMANDS
 from sandreel_core.egress.measures import EGRESS
 from sandreel_core.metrics import Family

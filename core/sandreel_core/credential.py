@@ -1,7 +1,7 @@
 """The life of a session's credentials: granted → leased → revoked; the fold of its events, and the answers to commands.
 
 One subject holds all of a session's credentials. A grant is the session's or one turn's; a lease is one operation's, by a
-grant. Pure. Only the broker decides; everybody folds. Whether a lease may be had is `sandreel_broker.lease`'s to say.
+grant. Pure. Only the broker decides; everybody folds. Whether a lease may be had is `sandreel_bridge.broker.lease`'s to say.
 """
 
 from __future__ import annotations

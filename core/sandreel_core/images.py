@@ -61,7 +61,7 @@ RECIPES: dict[Kind, Recipe] = {
         "image/roles/Dockerfile",
         (
             *("constraints.txt", "pyproject.toml", "LICENSE", "README.md", "image/roles"),
-            *("core", "runnerd", "projections", "broker", "bridge", "migrations"),
+            *("core", "runnerd", "projections", "bridge", "migrations"),
         ),
     ),
 }

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from sandreel_broker.keyring import KeySource
-from sandreel_broker.minting import Minted
-from sandreel_broker.postgres import open_vault
-from sandreel_broker.service import Broker, Plan
-from sandreel_broker.vault import Vault
+from sandreel_bridge.broker.keyring import KeySource
+from sandreel_bridge.broker.minting import Minted
+from sandreel_bridge.broker.postgres import open_vault
+from sandreel_bridge.broker.service import Broker, Plan
+from sandreel_bridge.broker.vault import Vault
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import now
 from sandreel_core.contract import session as s

@@ -182,7 +182,7 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def keep_vault_key(path: Path) -> None:
-    """A key-encryption key for the vault (`sandreel_broker.keyring`), where there is none. Raises Misconfigured."""
+    """A key-encryption key for the vault (`sandreel_bridge.broker.keyring`), where there is none. Raises Misconfigured."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_secret(path, f"{base64.b64encode(secrets.token_bytes(32)).decode()}\n")

@@ -43,7 +43,7 @@ from sandreel_core.settings import CONFIG
 ROLES = {
     "spawner": "sandreel_core.spawner",
     "projector": "sandreel_projections",
-    "broker": "sandreel_broker",
+    "broker": "sandreel_bridge.broker",
     "bridge": "sandreel_bridge",
 }
 NATS, POSTGRES, EGRESS, GATEWAY = "nats", "postgres", "egress", "gateway"

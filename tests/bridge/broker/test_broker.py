@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandreel_broker.pace import LEASES_BURST
-from sandreel_broker.vault import Name, Opened, Reader, Vault
+from sandreel_bridge.broker.pace import LEASES_BURST
+from sandreel_bridge.broker.vault import Name, Opened, Reader, Vault
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.client import Client

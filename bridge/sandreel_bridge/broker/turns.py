@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from sandreel_broker.standing import Key, Standing
+from sandreel_bridge.broker.standing import Key, Standing
 from sandreel_core.bus.loading import load
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.codec import decode_event

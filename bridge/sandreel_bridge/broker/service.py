@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sandreel_broker.commands import commands
-from sandreel_broker.desk import Desk
-from sandreel_broker.due import OVER, due
-from sandreel_broker.journal import Journal
-from sandreel_broker.lease import LEASE_S
-from sandreel_broker.measures import BrokerMeasures
-from sandreel_broker.minting import Issuer, Minting
-from sandreel_broker.standing import Key, Standing
-from sandreel_broker.turns import Turns
-from sandreel_broker.vault import Vault
+from sandreel_bridge.broker.commands import commands
+from sandreel_bridge.broker.desk import Desk
+from sandreel_bridge.broker.due import OVER, due
+from sandreel_bridge.broker.journal import Journal
+from sandreel_bridge.broker.lease import LEASE_S
+from sandreel_bridge.broker.measures import BrokerMeasures
+from sandreel_bridge.broker.minting import Issuer, Minting
+from sandreel_bridge.broker.standing import Key, Standing
+from sandreel_bridge.broker.turns import Turns
+from sandreel_bridge.broker.vault import Vault
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import CMD_MAX_AGE_S

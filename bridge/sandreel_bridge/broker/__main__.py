@@ -1,4 +1,4 @@
-"""`python -m sandreel_broker`: grants, leases and revokes. Any number may run."""
+"""`python -m sandreel_bridge.broker`: grants, leases and revokes. Any number may run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 
-from sandreel_broker.github_app import GitHubApp
-from sandreel_broker.postgres import PostgresVault, open_vault
-from sandreel_broker.service import Broker, Plan
-from sandreel_broker.settings import Settings
+from sandreel_bridge.broker.github_app import GitHubApp
+from sandreel_bridge.broker.postgres import PostgresVault, open_vault
+from sandreel_bridge.broker.service import Broker, Plan
+from sandreel_bridge.broker.settings import Settings
 from sandreel_core.errors import Unavailable
 from sandreel_core.runtime import Role, run_role
 

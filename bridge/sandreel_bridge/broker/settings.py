@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from sandreel_broker.keyring import KeySource
-from sandreel_broker.lease import LEASE_S
+from sandreel_bridge.broker.keyring import KeySource
+from sandreel_bridge.broker.lease import LEASE_S
 from sandreel_core.errors import Misconfigured
 from sandreel_core.settings import Postgres, Secret, Section
 

@@ -45,7 +45,7 @@ def add(subparsers: Any) -> None:
 
 
 def _add_vault(verbs: Any) -> None:
-    from sandreel_broker.recipe import RECIPES
+    from sandreel_bridge.broker.recipe import RECIPES
 
     recipes = "".join(
         f"  {name:<12} {each.what}{f' (--set {chr(44).join(each.required)}=…)' if each.required else ''}\n"
@@ -111,7 +111,7 @@ def _verb(
 
 def _run(work: str, *, of_grants: bool) -> Callable[[argparse.Namespace], Any]:
     def run(args: argparse.Namespace) -> Any:
-        from sandreel_broker import grant_verbs, vault_verbs
+        from sandreel_bridge.broker import grant_verbs, vault_verbs
 
         return getattr(grant_verbs if of_grants else vault_verbs, work)(args)
 

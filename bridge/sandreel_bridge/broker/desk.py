@@ -12,15 +12,15 @@ from typing import TypeVar
 
 import msgspec
 
-from sandreel_broker import lease as rules
-from sandreel_broker import recipe
-from sandreel_broker.journal import Journal
-from sandreel_broker.measures import BrokerMeasures
-from sandreel_broker.minting import Minting
-from sandreel_broker.pace import LEASES_BURST, LEASES_PER_S, Bucket, Sayings
-from sandreel_broker.standing import Key, Stand, Standing
-from sandreel_broker.turns import Turns
-from sandreel_broker.vault import Entry, Name, Opened, Reader, Unreadable, Vault
+from sandreel_bridge.broker import lease as rules
+from sandreel_bridge.broker import recipe
+from sandreel_bridge.broker.journal import Journal
+from sandreel_bridge.broker.measures import BrokerMeasures
+from sandreel_bridge.broker.minting import Minting
+from sandreel_bridge.broker.pace import LEASES_BURST, LEASES_PER_S, Bucket, Sayings
+from sandreel_bridge.broker.standing import Key, Stand, Standing
+from sandreel_bridge.broker.turns import Turns
+from sandreel_bridge.broker.vault import Entry, Name, Opened, Reader, Unreadable, Vault
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import new_token, now
 from sandreel_core.contract import credential as c

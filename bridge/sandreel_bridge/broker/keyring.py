@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandreel_broker import sealing
+from sandreel_bridge.broker import sealing
 from sandreel_core.embedded.place import write_secret
 from sandreel_core.errors import Malformed, Misconfigured
 

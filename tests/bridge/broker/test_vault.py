@@ -12,11 +12,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from sandreel_broker import rewrap as rewrapping
-from sandreel_broker.keyring import KeySource
-from sandreel_broker.postgres import PostgresVault, open_vault
-from sandreel_broker.rewrap import rewrap
-from sandreel_broker.vault import KEPT_VERSIONS, MAX_VALUE_BYTES, Name, Reader, Unreadable
+from sandreel_bridge.broker import rewrap as rewrapping
+from sandreel_bridge.broker.keyring import KeySource
+from sandreel_bridge.broker.postgres import PostgresVault, open_vault
+from sandreel_bridge.broker.rewrap import rewrap
+from sandreel_bridge.broker.vault import KEPT_VERSIONS, MAX_VALUE_BYTES, Name, Reader, Unreadable
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.errors import Malformed, Misconfigured, NotFound, TooLarge, Unavailable
 

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from sandreel_broker.github_app import GitHubApp, app_jwt
+from sandreel_bridge.broker.github_app import GitHubApp, app_jwt
 from sandreel_core.clock import now
 from sandreel_core.errors import Malformed, Refused, Unavailable
 

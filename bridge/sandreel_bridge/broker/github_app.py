@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sandreel_broker import sealing
-from sandreel_broker.minting import Minted
+from sandreel_bridge.broker import sealing
+from sandreel_bridge.broker.minting import Minted
 from sandreel_core.clock import now
 from sandreel_core.errors import Refused, Unavailable
 

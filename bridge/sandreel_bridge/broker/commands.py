@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sandreel_broker.standing import Key, Standing
-from sandreel_broker.vault import Vault
+from sandreel_bridge.broker.standing import Key, Standing
+from sandreel_bridge.broker.vault import Vault
 from sandreel_core import credential as machine
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Stored

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from datetime import timedelta
 
-from sandreel_broker.vault_verbs import check_slug
+from sandreel_bridge.broker.vault_verbs import check_slug
 from sandreel_core.cli.connection import connect
 from sandreel_core.clock import now
 from sandreel_core.contract import credential as c

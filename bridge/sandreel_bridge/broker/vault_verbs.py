@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from sandreel_broker import recipe
-from sandreel_broker.postgres import PostgresVault, open_vault
-from sandreel_broker.rewrap import rewrap as rewrap_all
-from sandreel_broker.settings import Settings
-from sandreel_broker.vault import MAX_OPTION_CHARS, MAX_OPTIONS, MAX_VALUE_BYTES, Name
+from sandreel_bridge.broker import recipe
+from sandreel_bridge.broker.postgres import PostgresVault, open_vault
+from sandreel_bridge.broker.rewrap import rewrap as rewrap_all
+from sandreel_bridge.broker.settings import Settings
+from sandreel_bridge.broker.vault import MAX_OPTION_CHARS, MAX_OPTIONS, MAX_VALUE_BYTES, Name
 from sandreel_core.cli.connection import login, section, settings
 from sandreel_core.contract.session import Slug
 from sandreel_core.errors import Malformed, Misconfigured, TooLarge

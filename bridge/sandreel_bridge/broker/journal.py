@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from sandreel_broker.standing import Key, Stand, Standing
+from sandreel_bridge.broker.standing import Key, Stand, Standing
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import new_id, now
 from sandreel_core.contract.codec import encode, seal

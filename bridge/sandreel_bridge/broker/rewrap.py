@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from sandreel_broker.postgres import PostgresVault
-from sandreel_broker.schema import LOCK
+from sandreel_bridge.broker.postgres import PostgresVault
+from sandreel_bridge.broker.schema import LOCK
 from sandreel_core.errors import Malformed
 
 BATCH = 100

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from sandreel_broker import sealing
-from sandreel_broker.keyring import Keyring, KeySource
-from sandreel_broker.schema import LOCK, SCHEMA, STATEMENTS
-from sandreel_broker.vault import KEPT_VERSIONS, MAX_VALUE_BYTES, Entry, Name, Note, Opened, Reader, Unreadable
+from sandreel_bridge.broker import sealing
+from sandreel_bridge.broker.keyring import Keyring, KeySource
+from sandreel_bridge.broker.schema import LOCK, SCHEMA, STATEMENTS
+from sandreel_bridge.broker.vault import KEPT_VERSIONS, MAX_VALUE_BYTES, Entry, Name, Note, Opened, Reader, Unreadable
 from sandreel_core.errors import Malformed, Misconfigured, NotFound, TooLarge, Unavailable
 from sandreel_projections.database import CONNECT_S, Connection, place, readable, translated
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from sandreel_broker import lease, recipe
-from sandreel_broker.due import BORN_WITH, due
-from sandreel_broker.pace import Bucket, Sayings
+from sandreel_bridge.broker import lease, recipe
+from sandreel_bridge.broker.due import BORN_WITH, due
+from sandreel_bridge.broker.pace import Bucket, Sayings
 from sandreel_core.contract import credential as c
 from sandreel_core.credential import SESSION, Credentials, Grant, Held, Out
 from sandreel_core.errors import Malformed, Refused
