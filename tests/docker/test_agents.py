@@ -6,11 +6,14 @@ import asyncio
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from sandreel_bridge.steering import QUIET_IDLE_S, breaks_the_silence
+from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.usage import UsageRecorded
@@ -130,7 +133,7 @@ async def story(agents: Agents, session: str, turn: str) -> list[str]:
 async def ended(agents: Agents, session: str, turn: str) -> Turn:
     """Finished, and of its programs nothing runs any more: of some the shells would stay behind."""
     found = await agents.until(session, turn)
-    await until(lambda: _alone(agents, session), "every process of the turn is gone")
+    await until(lambda: _alone(agents, session), "every process of the turn is gone", timeout_s=60)
     return found
 
 
@@ -172,14 +175,20 @@ async def test_what_is_said_in_mid_tool_reaches_claude_by_its_hook(agents: Agent
 
 async def test_while_only_a_sub_agent_works_claude_hears_over_stdin_and_an_interrupt_ends_all(agents: Agents) -> None:
     session, turn = await agents.start("ask somebody", model=CLAUDE[1])
-    # It has said its own, and its hooks with it: one that runs still would hear the message first.
-    await agents.until(session, turn, lambda turn: bool(turn.run.tasks and turn.run.said and not turn.run.tools))
-    await until(lambda: _hangs(agents, session), "the sub-agent's tool runs")
+    await until(lambda: _hangs(agents, session), "the sub-agent's tool runs", timeout_s=60)
+    # A hook that still runs at the end of what it says itself would hear the message first.
+    await until(lambda: _is_quiet(agents, session, turn), "its main loop has been silent for 5 s")
     await agents.client.send(ORG, session, c.Steer(turn=turn, message_id="m1", text="and say banana"))
     await agents.until(session, turn, lambda turn: not turn.waiting and bool(turn.messages))
     assert (await story(agents, session, turn))[-2:] == ["stdin m1", "consumed m1"]
     await agents.client.send(ORG, session, c.Interrupt(turn=turn))
     assert status(await ended(agents, session, turn)) == "cancelled"
+
+
+async def _is_quiet(agents: Agents, session: str, turn: str) -> bool:
+    events = await agents.events(session, turn)
+    signs = [each.time for each in events if isinstance(each.data, c.AgentEvent) and breaks_the_silence(each.data)]
+    return "Somebody looks." in texts(events) and now() - signs[-1] > timedelta(seconds=QUIET_IDLE_S)
 
 
 async def test_opencode_hears_in_mid_tool_over_stdin(agents: Agents) -> None:
@@ -197,7 +206,7 @@ async def test_opencode_hears_in_mid_tool_over_stdin(agents: Agents) -> None:
 async def test_an_interrupt_with_a_running_tool_leaves_no_process(agents: Agents, agent: str, model: str) -> None:
     session, turn = await agents.start("hang on", agent=agent, model=model)
     await agents.until(session, turn, using_a_tool)
-    await until(lambda: _hangs(agents, session), "the tool runs")
+    await until(lambda: _hangs(agents, session), "the tool runs", timeout_s=60)
     await agents.client.send(ORG, session, c.Interrupt(turn=turn))
     assert status(await ended(agents, session, turn)) == "cancelled"
 

@@ -101,7 +101,7 @@ async def _up(args: argparse.Namespace) -> int:
     try:
         async with stack:
             if not args.json:
-                _print(_hints(args, time.monotonic() - began))
+                _print(_hints(args, time.monotonic() - began, agents="gateway" in stack.parts))
             notify("READY=1")
             await _until(told, stack)
             if not args.json:
@@ -166,11 +166,13 @@ def _print(line: str) -> None:
             os.close(nowhere)
 
 
-def _hints(args: argparse.Namespace, took_s: float) -> str:
+def _hints(args: argparse.Namespace, took_s: float, *, agents: bool) -> str:
+    """`agents`: there is a gateway, so that turns are possible."""
     where = f" --data {data_of(args)}" if args.data else ""
+    turn = f"\n  sandreel turn{where} 'Write a haiku into haiku.txt'" if agents else ""
     return f"""ready in {took_s:.1f} s. In another terminal:
   sandreel session create{where} s1
-  sandreel exec{where} s1 -- sh -c 'echo hello'
+  sandreel exec{where} s1 -- sh -c 'echo hello'{turn}
   sandreel doctor{where}
 Ctrl-C stops everything; the data stays."""
 
