@@ -95,3 +95,16 @@ async def test_a_bridge_that_dies_as_it_starts_a_turn_leaves_one_exec(turns: Tur
         events = await turns.events(session, turn)
         assert texts(events) == ["hello"]
         assert [event.type for event in events if event.type == c.TurnFinished.type] == ["turn.finished"]
+
+
+async def test_a_server_that_is_killed_in_mid_turn_costs_nothing(turns: Turns) -> None:
+    async with turns.process():
+        session, turn = await turns.start("hold first")
+        before = (await turns.until(session, turn, lambda state: state.run.said)).run.source_n
+        await turns.say(session, turn, "steps 200")
+        await turns.until(session, turn, lambda state: state.run.source_n > before)
+        await turns.site.kill("nats")
+        finished = await turns.until(session, turn)
+        assert finished.finished is not None
+        assert finished.finished.status == "success"
+        assert tools(await turns.events(session, turn)) == [f"t{number}" for number in range(1, 201)]

@@ -10,7 +10,7 @@ from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Commands, Order, Outcome
 from sandreel_core.client.reels import Reels
 from sandreel_core.client.turn_items import TurnFold, TurnItem, TurnResult
-from sandreel_core.client.turn_queue import Message, queue_of
+from sandreel_core.client.turn_queue import Message, is_about_messages, queue_of
 from sandreel_core.client.turn_reading import Place, ReaderOf, read_turn, read_typed
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import decode_event
@@ -90,7 +90,7 @@ class TurnHandle:
     async def queue(self) -> list[Message]:
         """What was said to it in the middle, in that order, each as far as it has come by now."""
         async with aclosing(self.follow(live=False)) as items:
-            return queue_of([item async for item in items])
+            return queue_of([item async for item in items if is_about_messages(item)])
 
     async def calls(self) -> list[UsageRecorded]:
         """Its model calls as the gateway counted them, by now; one whose event came twice once."""

@@ -26,6 +26,12 @@ class Message:
     channel: str | None = None
 
 
+def is_about_messages(item: TurnItem) -> bool:
+    """Whether `queue_of` needs it: of a turn of weeks that is little."""
+    about = t.SteerQueued | t.SteerDelivered | t.SteerConsumed | t.SteerRequeued
+    return isinstance(item, TurnEntry) and isinstance(item.data, about)
+
+
 def queue_of(items: Iterable[TurnItem]) -> list[Message]:
     """The messages of a turn, in the order in which they were sent."""
     found: dict[str, Message] = {}
