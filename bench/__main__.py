@@ -14,6 +14,7 @@ from bench import (
     as_of,
     crowd,
     egress,
+    gateway,
     latency,
     leases,
     masking,
@@ -49,6 +50,7 @@ MEASURES: dict[str, Callable[[Rig], Awaitable[Figure | list[Figure]]]] = {
     "adapter": adapter.adapter,
     "turn": turn.turns,
     "masking": masking.masking,
+    "gateway": gateway.gateway,
     "leases": leases.leases,
 }
 

@@ -23,7 +23,6 @@ async def serve(role: Role[Settings]) -> None:
             partitions=role.installation.partitions,
             replicas=role.installation.replicas,
             command_max_age_s=role.installation.cmd_max_age_s,
-            health=role.health,
             metrics=role.metrics,
         )
         await bridge.run(role.ready)

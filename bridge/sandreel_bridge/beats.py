@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from time import monotonic
 
 from sandreel_core.bus.port import Bus
 from sandreel_core.errors import SandreelError
 
 BEAT_S = 0.5
-# Five beats: a bridge that a busy machine has kept waiting is not dead. With a restart's second it stays below 5 s.
-DEAD_AFTER_S = 2.5
-# A bridge that has not come to beat for so long was halted, or is kept waiting: it says of nobody that they are dead.
-AWAY_S = 1.25
+# Of our own: 2.5 s, with which and a restart's second a turn is taken up within 5 s. A bridge that a busy machine has kept waiting is not dead;
+# and where that is us, our own beats wait too, so that silence is not counted while we could not hear.
+DEAD_AFTER_BEATS = 5
 BEAT = "beat.bridge"
+# Bridges that are heard no more are forgotten, of so many.
+_REMEMBERED = 1024
 
 
 class Beats:
-    """Silence counts from when we began to listen, and again after each time that we were away ourselves."""
+    """Silence counts in beats of our own, since we began to listen, and again after each time that the bus was away."""
 
-    def __init__(self, bus: Bus, source: str, *, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, bus: Bus, source: str) -> None:
         self._bus = bus
         self._source = source
-        self._now = now
-        self._listens_since = self._ticked_at = now()
-        self._heard: dict[str, float] = {}
+        self._beats = 0
+        self._listens_since = 0
+        self._heard: dict[str, int] = {}
 
     def hear(self, subject: str, body: bytes) -> None:
         """A beat: its body is the `source` of the bridge."""
-        self._heard[body.decode(errors="replace")[:1024]] = self._now()
+        self._heard[body.decode(errors="replace")[:1024]] = self._beats
 
     def is_dead(self, source: str) -> bool:
-        moment = self._now()
-        if source == self._source or moment - self._ticked_at > AWAY_S:
-            return False  # it is us who were halted, and their beats wait to be heard
-        return moment - max(self._heard.get(source, 0.0), self._listens_since) > DEAD_AFTER_S
+        silent_since = max(self._heard.get(source, 0), self._listens_since)
+        return source != self._source and self._beats - silent_since > DEAD_AFTER_BEATS
 
     async def run(self) -> None:
         """Beat for ever."""
         while True:
-            moment = self._now()
-            if not self._bus.connected or moment - self._ticked_at > AWAY_S:
-                self._listens_since = moment  # we may have missed the others' beats
-            self._ticked_at = moment
-            try:
-                await self._bus.publish(f"{BEAT}.{self._source.rpartition('/')[2]}", self._source.encode())
-            except SandreelError:
-                self._listens_since = self._now()
+            await self.beat()
             await asyncio.sleep(BEAT_S)
-            if len(self._heard) > 1024:
-                self._heard = {source: at for source, at in self._heard.items() if self._now() - at < 60}
+
+    async def beat(self) -> None:
+        self._beats += 1
+        try:
+            await self._bus.publish(f"{BEAT}.{self._source.rpartition('/')[2]}", self._source.encode())
+        except SandreelError:
+            self._listens_since = self._beats
+        if not self._bus.connected:
+            self._listens_since = self._beats
+        if len(self._heard) > _REMEMBERED:
+            self._heard = {source: at for source, at in self._heard.items() if not self.is_dead(source)}

@@ -21,7 +21,10 @@ from sandreel_core.turn import Turn, exec_of, fold
 from sandreel_core.turn_decision import Terms
 from sandreel_core.turn_decision import decide as decide_turn
 
-_NO_GATEWAY = "no gateway is configured ([bridge] gateway_url), so that nothing could meter and refuse what a turn spends: turns are refused"
+_NO_GATEWAY = (
+    "no gateway is configured, so that nothing could meter and refuse what a turn spends: start `sandreel up` with a provider's key "
+    "(ANTHROPIC_API_KEY, OPENAI_API_KEY or GEMINI_API_KEY) in its environment, or set [bridge] gateway_url"
+)
 
 
 def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None:

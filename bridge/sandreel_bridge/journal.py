@@ -46,6 +46,9 @@ class Journal:
         self.requested_at = 0
         self.finished_at = 0
         self.changed = asyncio.Event()
+        self._reading = 0
+        self._whole = False
+        self._heard: list[Stored] = []
         self._log = Log("bridge.journal")
 
     @property
@@ -53,27 +56,44 @@ class Journal:
         """Whether nobody else has driven it since."""
         return self.turn.driver == self.source
 
+    def begin(self, event: Envelope, sequence: int) -> None:
+        """With the event that asked for it, before which nothing of it stands."""
+        if self.revision == 0:
+            self._fold(event, sequence)
+
     def hear(self, stored: Stored) -> None:
-        """An event of the subject that somebody has read; one that is known already is passed over."""
-        if stored.sequence > self.revision:
+        """An event of the subject that whoever watches all turns has read. Those before it must be known: while they are being
+        read it waits, and where they were never read it is nothing."""
+        if self._reading:
+            self._heard.append(stored)
+        elif self._whole and stored.sequence > self.revision:
             self._fold(self._decoded(stored), stored.sequence)
 
-    def take(self, event: Envelope, sequence: int) -> None:
-        """As `hear`, of one that is decoded."""
-        if sequence > self.revision:
-            self._fold(event, sequence)
+    @property
+    def whole(self) -> bool:
+        """Whether its subject was read, so that what is heard since keeps it up to date."""
+        return self._whole
 
     async def catch_up(self, looked_for: str = "") -> bool:
         """Read the subject to its end; whether an event of that id stood there. Raises Unavailable."""
         found = False
-        after = self.revision
-        async with aclosing(self._bus.follow(self.subjects.stream, [self.subject], after=after, live=False)) as items:
-            async for item in items:
-                for stored in item if isinstance(item, list) else ():
-                    event = self._decoded(stored)
-                    found = found or (event is not None and event.id == looked_for)
-                    if stored.sequence > self.revision:
-                        self._fold(event, stored.sequence)
+        subject, stream = self.subject, self.subjects.stream
+        self._reading += 1
+        self._whole = False
+        try:
+            async with aclosing(self._bus.follow(stream, [subject], after=self.revision, live=False)) as items:
+                async for item in items:
+                    for stored in item if isinstance(item, list) else ():
+                        event = self._decoded(stored)
+                        found = found or (event is not None and event.id == looked_for)
+                        if stored.sequence > self.revision:
+                            self._fold(event, stored.sequence)
+            self._whole = True
+        finally:
+            self._reading -= 1
+            heard, self._heard = ([], self._heard) if self._reading else (self._heard, [])
+            for stored in heard:
+                self.hear(stored)
         return found
 
     async def say(self, event: Event) -> None:
@@ -105,7 +125,8 @@ class Journal:
                 self._log.info("an event waits", turn=str(self.name), type=event.type, problem=str(error))
                 await asyncio.sleep(backoff_s(failures, FIRST_RETRY_S))
             else:
-                self.take(envelope, sequence)
+                if sequence > self.revision:  # else it was heard already
+                    self._fold(envelope, sequence)
                 return
 
     async def insist(self, event: Event) -> None:

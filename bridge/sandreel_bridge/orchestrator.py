@@ -62,11 +62,8 @@ class Orchestrator:
         self._hear(name, decision.event, decision.sequence)
 
     def _hear(self, name: Name, event: Envelope, sequence: int) -> None:
-        if isinstance(event.data, c.TurnRequested) and name not in self._journals:
-            self._journals[name] = self._journal(name)
-        journal = self._journals.get(name)
-        if journal is not None:
-            journal.take(event, sequence)
+        if isinstance(event.data, c.TurnRequested):
+            self._journals.setdefault(name, self._journal(name)).begin(event, sequence)
         if event.source == self._source and isinstance(event.data, c.TurnRequested | c.PlanApproved):
             self._drive(name)
 
@@ -134,9 +131,8 @@ class Orchestrator:
                 self._drive(name)
 
     async def _is_left(self, name: Name) -> bool:
-        journal = self._journals.get(name)
-        if journal is None:
-            journal = self._journals.setdefault(name, self._journal(name))
+        journal = self._journals.setdefault(name, self._journal(name))
+        if not journal.whole:
             await journal.catch_up()
         turn = journal.turn
         if turn.phase in ("requested", "running"):

@@ -8,6 +8,7 @@ from sandreel_core.contract.exec import Exited, Lost
 from sandreel_core.contract.turn import TurnStatus
 from sandreel_core.turn import Turn
 
+_WHERE_FROM = "docs/agents.md says where a session finds it"
 _LOST = {
     "oom": "the sandbox ran out of memory, and its recorder with it",
     "container_exit": "the sandbox ended",
@@ -66,9 +67,8 @@ def _without_result(end: Exited | Lost, complaint: str) -> Outcome:
     if isinstance(end, Lost):
         return Outcome(status="failed" if end.cause == "oom" else "interrupted", error=_LOST[end.cause])
     if end.reason == "spawn_failed":
-        return Outcome(
-            status="failed", error=_sentence(f"the agent's program did not start: {end.message or 'no reason given'}")
-        )
+        why = end.message or "no reason given"
+        return Outcome(status="failed", error=_sentence(f"the agent's program did not start: {why} ({_WHERE_FROM})"))
     if end.oom:
         return Outcome(status="failed", error="the agent's program was killed because the sandbox ran out of memory")
     if end.reason in ("cancelled", "stopped"):

@@ -23,7 +23,6 @@ from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S
 from sandreel_core.client import Client
 from sandreel_core.clock import new_token
 from sandreel_core.errors import SandreelError
-from sandreel_core.health import Health
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
 
@@ -40,7 +39,6 @@ class Bridge:
         partitions: int = 1,
         replicas: int = 1,
         command_max_age_s: float = CMD_MAX_AGE_S,
-        health: Health | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         metrics = metrics or Metrics()
@@ -50,7 +48,6 @@ class Bridge:
         self._settings = settings
         self._partitions = partitions
         self._replicas = replicas
-        self._health = health
         self._index = Index(bus)
         self._measures = BridgeMeasures(metrics)
         tools = Tools(
@@ -79,8 +76,8 @@ class Bridge:
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve for ever; `ready` is called when commands are answered and turns watched. Turns go on without us."""
         await self._bus.ensure([turns(replicas=self._replicas)], [BRIDGE_COMMANDS])
-        if self._gateway is None and self._health is not None:
-            self._health.trouble("gateway", "no gateway is configured, so turns are refused", fails_after_s=None)
+        if self._gateway is None:  # as it was set up, and so no trouble: who asks for a turn is told
+            self._log.warning("no gateway is configured: turns are refused")
         watched = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._orchestrator.run(watched), name="turns")

@@ -45,6 +45,7 @@ class Starting:
         self._journal = journal
         self._name = journal.name
         self._monotonic = monotonic
+        self._log = Log("bridge.turn")
         self._waiting_since: dict[str, float] = {}
         self.thread_usage: c.Usage | None = None
 
@@ -164,7 +165,7 @@ class Starting:
     async def _grant(self) -> None:
         asked = self._journal.turn.asked
         if self.request.grants and asked is not None:
-            await grants.grant(self._tools.client, self._name, self.request.grants, asked, Log("bridge.grants"))
+            await grants.grant(self._tools.client, self._name, self.request.grants, asked, self._log)
 
     async def _mint(self, home: Home | None) -> None:
         name, attempt, gateway = self._name, self.attempt, self._tools.gateway

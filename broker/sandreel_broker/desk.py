@@ -109,6 +109,7 @@ class Desk:
                 variables=list(use.variables),
                 file_variable=use.file_variable,
                 file_name=use.file_name,
+                minted=event.minted,
             )
         )
 

@@ -155,8 +155,11 @@ async def list_quarantine(args: argparse.Namespace) -> int:
 
     if not 1 <= args.limit <= _MAX_LIMIT:
         raise Malformed(f"--limit {args.limit} is not between 1 and {_MAX_LIMIT:,}")
-    for entry in await entries(dsn_of(args), limit=args.limit):
+    found = await entries(dsn_of(args), limit=args.limit)
+    for entry in found:
         print(_entry(entry, json_lines=args.json))
+    if not found and not args.json:
+        print("nothing is in quarantine")
     return 0
 
 

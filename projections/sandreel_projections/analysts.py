@@ -135,14 +135,17 @@ async def _open(connection: Connection) -> None:
 
 _OPENED = """
 SELECT coalesce((SELECT has_schema_privilege(oid, to_regnamespace($2), 'USAGE') FROM pg_roles WHERE rolname = $1), false)"""
-# One row where a superuser asks, nothing but the views is there, and PUBLIC still may what Postgres lets it.
+# One row where a superuser asks, nothing but what is ours is there (the views, and the broker's vault where it is the
+# same role's), and PUBLIC still may what Postgres lets it.
 _OURS_ALONE = """
 SELECT quote_ident(current_database()) AS database, quote_ident(pg_get_userbyid(n.nspowner)) AS owner
 FROM pg_namespace AS n
 WHERE n.nspname = $1
   AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
   AND has_database_privilege('public', current_database(), 'TEMPORARY')
-  AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname !~ '^(pg_.*|information_schema|public|reel|reel_.*)$')
+  AND NOT EXISTS (SELECT FROM pg_namespace AS other
+                  WHERE other.nspname !~ '^(pg_.*|information_schema|public|reel|reel_.*)$'
+                    AND NOT (other.nspname = 'vault' AND other.nspowner = n.nspowner))
   AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('public'))
   AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('public'))"""
 

@@ -81,11 +81,15 @@ class Views:
     def unknown(self, changes: Iterable[Change]) -> dict[str, set[Key]]:
         """By table, the keys whose rows must be loaded before these changes can be applied."""
         wanted: defaultdict[str, set[Key]] = defaultdict(set)
+        by_topic: defaultdict[str, list[Change]] = defaultdict(list)
         for each in changes:
-            for known in self._asked(each)[0]:
-                key = known.fold.key(each)
-                if key is not None and key not in known.rows:
-                    wanted[known.name].add(key)
+            by_topic[self.source.topic(each)].append(each)
+        for topic, some in by_topic.items():
+            for known in self._asked(topic)[0]:
+                key_of_change, rows = known.fold.key, known.rows
+                keys = {key for each in some if (key := key_of_change(each)) is not None and key not in rows}
+                if keys:
+                    wanted[known.name] |= keys
         return wanted
 
     def learn(self, found: Rows) -> None:
@@ -122,7 +126,7 @@ class Views:
 
     def apply(self, stored: Stored, change: Change, batch: Batch) -> None:
         """Fold one change into the rows, and note in `batch` what has to be written."""
-        folds, appends = self._asked(change)
+        folds, appends = self._asked(self.source.topic(change))
         for known in folds:
             key = known.fold.key(change)
             if key is not None:
@@ -143,7 +147,7 @@ class Views:
         self.quarantine(stored, reason, batch)
         if change is None:
             return
-        for known in self._asked(change)[0]:
+        for known in self._asked(self.source.topic(change))[0]:
             key = known.fold.key(change)
             if key is not None:
                 self._skip(known, key, change, batch)
@@ -165,8 +169,7 @@ class Views:
             instant(stored.time_ns),
         )
 
-    def _asked(self, change: Change) -> tuple[list[_Known], list[Append]]:
-        topic = self.source.topic(change)
+    def _asked(self, topic: str) -> tuple[list[_Known], list[Append]]:
         found = self._routes.get(topic)
         if found is None:
             folds = [known for known in self._known if known.fold.topic in (None, topic)]

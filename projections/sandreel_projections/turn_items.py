@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Unknown
+from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.messages import MAX_OUTPUT_CHARS, output_text
 from sandreel_projections.change import Change, aware, bigint, text, texts
 from sandreel_projections.payload import json_within
@@ -39,9 +40,9 @@ class _Said(Struct, frozen=True, kw_only=True):
 
 
 def record(change: Change) -> Item | None:
-    """None for what is no event of a turn, and for a checkpoint, which only a bridge reads."""
+    """None for what is no event of a turn, for a checkpoint, which only a bridge reads, and where it was so already."""
     where, data = change.where, change.data
-    if where.aggregate != "turn" or isinstance(data, t.Checkpoint):
+    if where.aggregate != "turn" or isinstance(data, t.Checkpoint | CommandSettled):
         return None
     said = _agent(data) if isinstance(data, t.AgentEvent) else _turn(change)
     shown, omitted = _shown(said)
@@ -128,6 +129,8 @@ def _turn(change: Change) -> _Said:
             return _Said(kind="plan_rejected", text=data.reason)
         case t.TurnFinished():
             return _Said(kind="finished", status=data.status, text=data.error, data=to_builtins(data.usage))
+        case CommandRefused():
+            return _Said(kind="refused", name=data.code, text=data.message)
         case Unknown():
             return _Said(kind="unknown", name=change.envelope.type, text=data.problem)
     return _Said(kind=change.envelope.type.removeprefix("turn."))

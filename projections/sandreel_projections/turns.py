@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Unknown
+from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_projections.change import Change, bigint, integer, text
 from sandreel_projections.recent import brief
 
@@ -80,8 +81,11 @@ class TurnRow(Struct, frozen=True, kw_only=True):
 
 
 def key(change: Change) -> Key | None:
+    """None for an answer to a command that changed nothing: a turn.start that was refused is no turn."""
     where = change.where
-    return (where.org, where.session, where.key) if where.aggregate == "turn" else None
+    if where.aggregate != "turn" or isinstance(change.data, CommandRefused | CommandSettled):
+        return None
+    return where.org, where.session, where.key
 
 
 def step(before: TurnRow | None, change: Change) -> tuple[TurnRow | None, None, str]:

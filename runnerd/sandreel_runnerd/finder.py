@@ -21,9 +21,12 @@ MIN_NEEDLE_BYTES = _STRIDES[-1] + GRAM_BYTES - 1
 
 
 class Finder:
-    """A growing set of needles, each of at least MIN_NEEDLE_BYTES."""
+    """A set of needles, each of at least MIN_NEEDLE_BYTES."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
         self._sieves: list[_Sieve] = []
         # Of every needle, as far as its sieve cannot see that they begin.
         self._beginnings: set[bytes] = set()

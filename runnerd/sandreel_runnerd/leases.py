@@ -87,7 +87,7 @@ class Leases:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Malformed("the broker's answer is no lease") from error
         given = Given(lease, self._sealing.open(lease.sealed))
-        if not self._mask.add(given.value):
+        if not self._mask.add(given.value, passing=lease.minted):
             self._log.warning("a value is too short to be masked", slug=lease.slug, min_bytes=MIN_VALUE_BYTES)
         if self._forgotten.get(lease.slug) == before.get(lease.slug):
             self._keep(operation, given)

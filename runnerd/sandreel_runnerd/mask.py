@@ -30,32 +30,57 @@ class Mask:
 
     def __init__(self) -> None:
         self.finder = Finder()
-        self._values: set[bytes] = set()
+        # Whether each is passing, the oldest first.
+        self._values: dict[bytes, bool] = {}
         self._bytes = 0
 
     @property
     def active(self) -> bool:
         return bool(self._values)
 
-    def add(self, value: bytes) -> bool:
+    def add(self, value: bytes, *, passing: bool = False) -> bool:
         """To be called before anybody in the session has the value. False: it is too short to be masked (and is shown as
-        it is). Raises Refused(SECRET_UNAVAILABLE) when no more are masked: then it must not be given out."""
+        it is).
+
+        passing  it will be worth nothing soon, by itself (a turn's key, a minted token): at the bound the oldest such are let go,
+                 so that a session may have any number of turns
+        Raises Refused(SECRET_UNAVAILABLE) when no more are masked: then it must not be given out.
+        """
         value = value.strip()
         if len(value) < MIN_VALUE_BYTES:
             return False
         if value in self._values:
+            self._values[value] = self._values[value] and passing
             return True
-        if len(self._values) >= MAX_VALUES or self._bytes + len(value) > MAX_VALUES_BYTES:
+        if self._is_full(value):
+            self._let_go()
+        if self._is_full(value):
             raise Refused(
                 "SECRET_UNAVAILABLE",
                 f"output is masked for at most {MAX_VALUES} values of {MAX_VALUES_BYTES // 1024} KiB in all, and this session "
                 "was given so many: stop and resume it",
             )
-        for form in forms(value):
-            self.finder.add(form)
-        self._values.add(value)
+        self._look_for(value)
+        self._values[value] = passing
         self._bytes += len(value)
         return True
+
+    def _is_full(self, value: bytes) -> bool:
+        return len(self._values) >= MAX_VALUES or self._bytes + len(value) > MAX_VALUES_BYTES
+
+    def _let_go(self) -> None:
+        """The older half of those that are passing: to forget is to begin anew, so not for one at a time."""
+        passing = [value for value, passes in self._values.items() if passes]
+        for value in passing[: (len(passing) + 1) // 2]:
+            del self._values[value]
+            self._bytes -= len(value)
+        self.finder.clear()
+        for value in self._values:
+            self._look_for(value)
+
+    def _look_for(self, value: bytes) -> None:
+        for form in forms(value):
+            self.finder.add(form)
 
 
 class StreamMask:

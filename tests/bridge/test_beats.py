@@ -1,40 +1,37 @@
-"""Who is alive, by a clock of the test's own."""
+"""Who is alive, in beats of one's own."""
 
 from __future__ import annotations
 
-import asyncio
-
-from sandreel_bridge.beats import AWAY_S, BEAT_S, DEAD_AFTER_S, Beats
+from sandreel_bridge.beats import DEAD_AFTER_BEATS, Beats
 from sandreel_core.bus.memory import MemoryBus
 
+ME, OTHER = "/bridge/here/me", "/bridge/here/other"
 
-async def test_silence_is_death_unless_it_is_ours() -> None:
-    moment = 100.0
-    beats = Beats(MemoryBus(), "/bridge/here/me", now=lambda: moment)
-    other = "/bridge/here/other"
-    task = asyncio.create_task(beats.run())
 
-    async def pass_by(seconds: float) -> None:
-        """Time goes by, and our own beat with it."""
-        nonlocal moment
-        until = moment + seconds
-        while moment < until:
-            moment += BEAT_S
-            beats._ticked_at = moment
+async def test_silence_is_death_but_for_us_and_while_the_bus_is_away() -> None:
+    bus = MemoryBus()
+    beats = Beats(bus, ME)
 
-    try:
-        await asyncio.sleep(0)
-        assert not beats.is_dead(other), "we have not listened for long"
-        beats.hear("beat.bridge.other", other.encode())
-        await pass_by(DEAD_AFTER_S)
-        assert not beats.is_dead(other)
-        await pass_by(BEAT_S)
-        assert beats.is_dead(other)
-        assert beats.is_dead("/bridge/here/nobody-ever-heard-of")
-        assert not beats.is_dead("/bridge/here/me")
-        beats.hear("beat.bridge.other", other.encode())
-        moment += AWAY_S + DEAD_AFTER_S  # we were halted
-        assert not beats.is_dead(other)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async def beat(count: int) -> None:
+        for _ in range(count):
+            await beats.beat()
+
+    await beat(DEAD_AFTER_BEATS)
+    assert not beats.is_dead(OTHER), "we have not listened for long"
+    beats.hear("beat.bridge.other", OTHER.encode())
+    await beat(DEAD_AFTER_BEATS)
+    assert not beats.is_dead(OTHER)
+    await beat(1)
+    assert beats.is_dead(OTHER)
+    assert beats.is_dead("/bridge/here/never-heard-of")
+    assert not beats.is_dead(ME)
+    beats.hear("beat.bridge.other", OTHER.encode())
+    assert not beats.is_dead(OTHER)
+    bus.go_away()
+    await beat(3 * DEAD_AFTER_BEATS)
+    assert not beats.is_dead(OTHER)
+    bus.come_back()
+    await beat(DEAD_AFTER_BEATS)
+    assert not beats.is_dead(OTHER)
+    await beat(1)
+    assert beats.is_dead(OTHER)

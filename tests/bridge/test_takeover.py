@@ -14,7 +14,7 @@ import pytest_asyncio
 from sandreel_core.contract import turn as c
 from tests.support.bridges import Turns, open_turns, texts, tools
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 # A figure is for the bench: here the machine may have eight other things to do.
 TAKEN_WITHIN_S = 30.0
 

@@ -24,7 +24,7 @@ from tests.support.memory_gateway import MemoryGateway
 from tests.support.system import ORG, left_of, until
 
 # Shared by the module: each test has sessions of its own.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 USAGE = c.Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
 
 
@@ -179,6 +179,22 @@ async def test_what_an_agent_does_is_there_in_its_order(turns: Turns) -> None:
     ]
     assert said == [("I have started somebody", None), ("looking", "t1"), ("it is found", None)]
     assert turn.usage.cost_micro_usd == 900
+    await settled(turns, session, "subs")
+    await turns.site.projected()
+    ops = "SELECT state, phase, status, agent, attempt, requested_by, tool_uses, steers_queued FROM reel.ops"
+    (row,) = await turns.site.sql(f"{ops} WHERE session = $1 AND turn = 'many'", session)
+    assert row == ("completed", "finished", "success", "claude-code", 1, turns.client.actor, 300, 0)
+    events = "SELECT kind, depth, text, output IS NOT NULL FROM reel.turn_events"
+    rows = await turns.site.sql(f"{events} WHERE session = $1 AND turn = 'subs' ORDER BY position", session)
+    assert [row[1:3] for row in rows if row[0] == "text"] == [
+        (0 if parent is None else 1, text) for text, parent in said
+    ]
+    assert [row[3] for row in rows if row[0] == "tool"] == [True] * len(tools(await turns.events(session, "subs")))
+    (reconciled,) = await turns.site.sql(
+        "SELECT agent_cost_micro_usd, drifted IS NOT NULL FROM reel.usage_turns WHERE session = $1 AND turn = 'subs'",
+        session,
+    )
+    assert reconciled == (900, True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Issue 5, part 4. One stack and three sessions for all of it; a session's workspa
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import subprocess
 import tempfile
@@ -29,12 +30,15 @@ from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.requests import AskLog, Bootstrap, MakeFeed, Renew
 from sandreel_core.contract.session import Limits
 from sandreel_core.contract.subjects import CMD, FEED, SessionSubjects
+from sandreel_core.errors import Refused
 from sandreel_core.keys import new_key
+from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.docker_plan import container_name
 from sandreel_core.spawner.issuer import Issuer
 from tests.support import engine, inside
 from tests.support.contained import open_contained_site
 from tests.support.hands import BOOT, Hands
-from tests.support.system import ORG, STREAM, Site, bus_of, recorder_of
+from tests.support.system import ORG, STREAM, Site, bus_of, recorder_of, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 
@@ -329,3 +333,39 @@ async def test_under_siege_lines_arrive_heartbeats_go_on_and_a_cancel_is_obeyed(
     assert "session.degraded" not in await told(site, session)
     # What is full and what is free again: it goes on as if nothing had been.
     assert (await client.run(ORG, session, ["echo", "unharmed"])).stdout == b"unharmed\n"
+
+
+async def test_a_full_disk_fails_a_boot_with_what_is_to_be_done_and_keeps_the_files(site: Site) -> None:
+    session, client = await site.session("crowded"), site.client
+    await client.run(ORG, session, ["sh", "-c", "echo kept > file"])
+    installation = site.stack.place.keys().installation
+    container = container_name(installation, Key(ORG, session), "1-1")
+    mount = '{{range .Mounts}}{{if eq .Destination "/workspace"}}{{.Source}}{{end}}{{end}}'
+    workspace = Path(await asyncio.to_thread(engine.docker, "inspect", "-f", mount, container))
+    await client.stop(ORG, session, wait="stopped")
+    filling = workspace / "filling"
+    fill(filling)
+    with pytest.raises(Refused, match=r"NO_SPACE: .*make room on its disk"):
+        await client.resume(ORG, session, wait="ready", timeout_s=60)
+    failure = (await client.session(ORG, session)).state.failure
+    assert failure is not None
+    assert (failure.stage, failure.code) == ("boot", "NO_SPACE")
+    # A new one fails as clearly, and leaves nothing of itself.
+    with pytest.raises(Refused, match="NO_SPACE"):
+        await client.create_session(ORG, "late", timeout_s=60)
+    await until(lambda: not (workspace.parents[1] / "late").exists(), "nothing is left of it")
+    filling.unlink()
+    await client.resume(ORG, session, wait="ready", timeout_s=60)
+    assert (await client.run(ORG, session, ["cat", "file"])).stdout == b"kept\n"
+
+
+def fill(path: Path) -> None:
+    """To the last byte."""
+    size = 1 << 20
+    with path.open("wb", buffering=0) as file:
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC  # noqa: PT017 - how it ends
+                size //= 2

@@ -90,7 +90,7 @@ class Project:
 
     def installation(self) -> str:
         """Empty when no spawner runs that could say it."""
-        asked = ["docker", "compose", "-p", PROJECT, "exec", "-T", "spawner", "python3", "-c", INSTALLATION]
+        asked = ["docker", "compose", "-p", PROJECT, "exec", "-T", "spawner", PYTHON, "-Ic", INSTALLATION]
         done = subprocess.run(asked, cwd=TREE, env=self._environ, capture_output=True, text=True, timeout=60)
         return done.stdout.strip() if done.returncode == 0 else ""
 
@@ -116,6 +116,7 @@ def project() -> Iterator[Project]:
             engine.sweep(installation)  # what the spawner has made: an org's cache stays, and is no project's
 
 
+PYTHON = "/opt/sandreel/bin/python"  # of the image of the roles
 # In the spawner: the name that its objects in the engine bear.
 INSTALLATION = """
 from sandreel_core.settings import load

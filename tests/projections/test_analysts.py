@@ -178,6 +178,16 @@ async def test_nothing_is_written_and_nothing_is_taken(ann: Login, statement: st
         await ann.connection.execute(statement)
 
 
+async def test_a_vault_of_the_same_role_is_ours_as_well(database: str) -> None:
+    """`sandreel up` keeps the broker's vault beside the views."""
+    await fetch(database, "CREATE SCHEMA vault")
+    name = unique("ann")
+    await analysts.add(database, name, ["default"], PASSWORD)
+    may = "SELECT has_database_privilege('public', current_database(), 'TEMPORARY') AS temporary"
+    assert await fetch(database, may) == [{"temporary": False}]
+    await analysts.remove(database, name)
+
+
 async def test_what_postgres_lets_everybody_do_is_taken_back(ann: Login, database: str) -> None:
     """In a database that is ours alone; the projector goes on as before (`fixture story` and what runs below)."""
     await ann.connection.execute("SET default_transaction_read_only = off")

@@ -8,13 +8,15 @@ import pytest
 from sandreel_core.bus.port import Stored
 from sandreel_core.contract import turn as t
 from sandreel_core.contract import usage as u
+from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.message import Event
+from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_projections import ledger, turn_items, turns
 from sandreel_projections.change import Change, change
 from sandreel_projections.tables import columns
 from sandreel_projections.tables import turn_items as items_table
-from tests.support.script import message
+from tests.support.script import AT, message
 from tests.support.turn_story import COUNTED, EVENTS, FIRST, LONG, call
 
 SUBJECTS = SessionSubjects("acme", "s1")
@@ -106,6 +108,22 @@ def test_a_second_attempt_has_another_exec_and_a_plan_is_decided_once() -> None:
     )
     assert (row.exec, row.attempt, row.key_name) == ("x-2", 2, "k-2")
     assert (row.plan, row.plan_decision, row.next_turn, row.status) == ("1. …", "approved", "t2", "plan")
+
+
+def test_a_turn_that_was_refused_is_none_and_a_refusal_is_told() -> None:
+    subject = SUBJECTS.event("turn", "t1")
+    for answer in (
+        CommandRefused(command_id="c-1", code="BAD_REQUEST", message="no such agent"),
+        CommandSettled(command_id="c-1", message="it is over"),
+    ):
+        sealed = seal(answer, id="e", source="/bridge", subject=subject, time=AT, causationid="c-1")
+        made = change(Stored(subject, 1, encode(sealed), NS), "e1")
+        assert turns.key(made) is None
+        record = turn_items.record(made)
+        assert (record is not None) is isinstance(answer, CommandRefused)
+        if record is not None:
+            row = dict(zip(columns(items_table), record, strict=True))
+            assert (row["kind"], row["name"], row["text"]) == ("refused", "BAD_REQUEST", "no such agent")
 
 
 def test_an_output_is_cut_and_says_so() -> None:

@@ -279,6 +279,19 @@ def test_what_cannot_be_masked_is_not_given_out() -> None:
         large.add(b"one-too-many")
 
 
+def test_any_number_of_values_that_pass_by_themselves_is_given_out_and_the_newest_are_masked() -> None:
+    """A session may have more turns than values are masked, each with a key of its own."""
+    mask = Mask()
+    assert mask.add(b"a-token-that-lasts")
+    masked = StreamMask(mask)
+    for number in range(3 * MAX_VALUES):
+        assert mask.add(b"turn-key-%08d" % number, passing=True)
+    last = b"turn-key-%08d" % (3 * MAX_VALUES - 1)
+    said = b" ".join((b"a-token-that-lasts", last, b"turn-key-%08d" % (2 * MAX_VALUES + MAX_VALUES // 2), b"."))
+    assert masked.feed(said, 0.0) == b" ".join((MARKER, MARKER, MARKER, b"."))
+    assert b"turn-key" in masked.feed(b"turn-key-00000001 .", 0.0), "that turn is over"
+
+
 def test_the_forms_of_one_value_are_few() -> None:
     assert len(forms(b"ghp_0123456789abcdefghijklmnopqrstuvwxyz")) <= 8
     worst = forms(b"\n".join(b"%032d" % n for n in range(MAX_SECRET_BYTES // 33)))

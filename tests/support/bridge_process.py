@@ -11,7 +11,7 @@ from tests.support.memory_gateway import MemoryGateway
 
 
 async def serve(role: Role[Settings]) -> None:
-    bridge = Bridge(role.bus, role.settings, MemoryGateway(), health=role.health, metrics=role.metrics)
+    bridge = Bridge(role.bus, role.settings, MemoryGateway(), metrics=role.metrics)
 
     def ready() -> None:
         role.ready()

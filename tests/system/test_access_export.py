@@ -89,7 +89,7 @@ async def test_the_system_works_in_front_of_a_nats_of_ones_own(place: Path) -> N
     environ = {"PATH": os.environ["PATH"], "SANDREEL_CONFIG": str(out / "up" / "sandreel.toml")}
     async with own_server(place, out / "nats" / "accounts.conf", port):
         async with Stack(place / "data", environ=environ) as stack, client_of(stack) as client:
-            assert set(stack.parts) == {"postgres", "spawner", "projector", "broker"}
+            assert set(stack.parts) == {"postgres", "spawner", "projector", "broker", "bridge"}
             assert (await client.create_session(ORG, "one", timeout_s=60)).ready
             assert (await client.run(ORG, "one", ["echo", "hello"])).stdout == b"hello\n"
             # A service gets credentials, is confined, and is cut off.

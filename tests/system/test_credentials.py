@@ -18,6 +18,7 @@ from sandreel_core.client import Result
 from sandreel_core.contract import credential as c
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Envelope
 from sandreel_core.errors import Refused
 from tests.support.bridges import Turns, open_turns, texts
@@ -251,6 +252,39 @@ async def test_an_operator_s_mistakes_are_one_line(site: Site) -> None:
     notes = [json.loads(line) for line in (await sandreel(site, "audit", "--json")).splitlines()]
     assert {"put", "read", "rewrapped"} <= {each["action"] for each in notes}
     assert all(each["lease"] and each["session"] for each in notes if each["action"] == "read")
+
+
+async def test_the_audit_says_who_held_what_from_which_cursor_to_which(site: Site) -> None:
+    """Of everything above: each lease of the log, with its end, and what the log says that asked."""
+    session = await site.session()
+    await grant(site, session, "tool")
+    done = await shell(site, session, "sandreel-credential get tool >/dev/null")
+    await site.client.send(ORG, session, c.Revoke(slug="tool"))
+    await site.projected()
+    audit = "SELECT exec, program <> '', asked_by, granted_by, fingerprint, held_from, held_to, state, reason"
+    (row,) = await site.sql(f"{audit} FROM reel.credential_audit WHERE session = $1 AND kind = 'leased'", session)
+    (lease,) = await of(site, session, c.Leased)
+    cursors = {event.type: place for place, event in await placed(site, session)}
+    assert row[:2] == (done.exec_id, True)
+    assert row[3:] == (
+        site.client.actor, lease.fingerprint, cursors["credential.leased"], cursors["credential.revoked"], "ended", "asked",
+    )  # fmt: skip
+    standing = "SELECT state, end_reason, leases FROM reel.credentials WHERE session = $1"
+    assert await site.sql(standing, session) == [("ended", "asked", 1)]
+    ((leases,),) = await site.sql("SELECT count(*) FROM reel.credential_audit WHERE kind = 'leased'")
+    assert leases == sum(b'"credential.leased"' in stored.body for stored in await site.log())
+
+
+async def placed(site: Site, session: str) -> list[tuple[str, Envelope]]:
+    """The events about the session's credentials, each with its cursor."""
+    subjects = site.client.subjects(ORG, session)
+    epoch = (await site.client.bus.state(subjects.stream)).epoch
+    subject = subjects.event("credential")
+    return [
+        (str(Cursor(epoch, subjects.partition, each.sequence)), decode_event(subject, each.body))
+        for each in await site.log()
+        if each.subject == subject
+    ]
 
 
 async def test_the_values_are_nowhere_else(site: Site) -> None:

@@ -80,6 +80,21 @@ async def test_it_confirms_mints_serves_and_settles(stack: Gated) -> None:
     assert [event.usage for event in await stack.events(key)] == [last.usage]
 
 
+async def test_the_ledger_has_the_call_with_its_cost_and_the_version_of_its_price(stack: Gated) -> None:
+    key = await stack.mint("t2")
+    stack.api.script = steps(Reply("hello", tokens=Tokens(10, 0, 0, 20)))
+    await call(stack.url, headers={"x-api-key": key.value}, body=MESSAGES)
+    await stack.client.revoke(key.name)
+    [event] = await stack.events(key)
+    await stack.site.projected()
+    names = "call_id, turn, key_name, response_model, input_tokens, output_tokens, cost_micro_usd, prices, complete"
+    assert await stack.site.sql(f"SELECT {names} FROM reel.usage_ledger WHERE key_name = $1", key.name) == [
+        (event.call_id, "t2", key.name, event.model, 10, 20, 330, event.prices, True)
+    ]
+    sums = "SELECT calls, cost_micro_usd FROM reel.usage_turns WHERE turn = $1"
+    assert await stack.site.sql(sums, "t2") == [(1, 330)]
+
+
 async def test_the_providers_key_is_the_gateways_alone(stack: Gated) -> None:
     """In no other role's environment, in no file but what the operator made, and in no log."""
     key = await stack.mint("t2")

@@ -18,6 +18,7 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs.metrics_page import GROUPS
+from sandreel_bridge.gateway.measures import GATEWAY
 from sandreel_core.clock import new_id
 from sandreel_core.contract.requests import Hold
 from sandreel_core.egress.measures import EGRESS
@@ -28,7 +29,7 @@ from tests.support.system_job import Job
 from tests.support.system_readers import reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("metrics"), pytest.mark.timeout(180)]
-ROLES = ("spawner", "projector", "broker")
+ROLES = ("spawner", "projector", "broker", "bridge")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -100,8 +101,9 @@ async def test_what_is_served_is_what_the_page_says_and_names_nobody(site: Site)
         served |= set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
         assert not re.search(rf"nameless|unnamed|org=|\b{ORG}\b", text)
         assert "nameless" not in (await get(listen(site, role), "/healthz")).decode()
-    # The egress proxy serves containers: see tests/core/egress.
-    assert served == {family.name for group in GROUPS.values() if group is not EGRESS for family in group}
+    # The egress proxy serves containers, and a gateway needs a provider's key: see tests/core/egress and tests/bridge/gateway.
+    elsewhere = (EGRESS, GATEWAY)
+    assert served == {family.name for group in GROUPS.values() if group not in elsewhere for family in group}
 
 
 async def test_numbers_move_with_what_happens(site: Site) -> None:

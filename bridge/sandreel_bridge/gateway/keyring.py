@@ -23,7 +23,7 @@ from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_bridge.gateway.store import Store
 from sandreel_core.contract.turn import Usage
 from sandreel_core.contract.usage import UsageRecorded
-from sandreel_core.errors import Conflict, Refused, Unavailable
+from sandreel_core.errors import Conflict, Misconfigured, Refused, Unavailable
 from sandreel_core.log import Log
 
 # By which a key is told from a provider's when somebody finds one.
@@ -83,9 +83,9 @@ class Keyring:
             self._log.warning("a call was under way when the gateway ended", call=call.call_id, key=key.name)
 
     async def check_owner(self) -> None:
-        """Raises Conflict when another gateway has taken the keys over."""
+        """Raises Misconfigured when another gateway has taken the keys over."""
         if await self._store.owner() != self._boot_id:
-            raise Conflict("another gateway has taken over the keys: run one an installation")
+            raise Misconfigured("another gateway has taken the keys over: run one an installation")
 
     def find(self, value: str) -> Purse | None:
         """The live key of this value."""

@@ -67,6 +67,7 @@ class Recorder:
     def note(self, purse: Purse) -> None:
         """The key's progress has changed: a call has begun. The newest counts, however often it changed meanwhile."""
         self._changed[purse.key.name] = purse
+        self._ended.pop(purse.key.name, None)  # of a key that had this name before
         self._tell()
 
     def record(self, purse: Purse, event: UsageRecorded) -> None:

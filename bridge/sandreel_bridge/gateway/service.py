@@ -56,7 +56,7 @@ class Service:
         self._log = Log("gateway")
 
     async def run(self, ready: Callable[[tuple[str, int] | None], None] = lambda where: None) -> None:
-        """Serve for ever; `ready` is told (host, port), None where it listens on networks. Raises Misconfigured, and Conflict
+        """Serve for ever; `ready` is told (host, port), None where it listens on networks. Raises Misconfigured, also
         once another gateway has taken the keys over."""
         settings, ranges = self._settings, self._settings.ranges
         where = None if ranges else settings.address
@@ -122,7 +122,7 @@ class Service:
             except Misconfigured as error:
                 self._health.trouble("orgs", f"{error}; what was read before holds")
             try:
-                await keyring.check_owner()
+                await keyring.check_owner()  # its Misconfigured ends the role
                 for org, name in keyring.expired():
                     self._log.warning("a key has expired that nobody had revoked", key=name)
                     await keyring.end(org, name, within_s=QUIET_S)

@@ -18,8 +18,9 @@ from sandreel_core.contract.subjects import CMD, DEAD, reel
 from sandreel_core.errors import Malformed, Misconfigured, NotFound
 
 FOLDER = "streams"
-# Beside the partitions of the log; SLOTS is the spawner's (a test compares this with what an installation makes).
-_SINGLE = (CMD, DEAD, "SLOTS")
+# Beside the partitions of the log; SLOTS is the spawner's, GATEWAY the gateway's, which has what orgs have spent this month
+# (a test compares this with what an installation makes).
+_SINGLE = (CMD, DEAD, "SLOTS", "GATEWAY")
 _REEL = re.compile(r"REEL-[0-9]+")
 # (stream, bytes so far): called after every chunk.
 Report = Callable[[str, int], None]

@@ -9,6 +9,7 @@ from sandreel_core.cli.agent_diff import diff
 from sandreel_core.cli.text import cut, plain
 from sandreel_core.contract import turn as t
 from sandreel_core.json_line import json_text
+from sandreel_core.messages import output_text
 
 _OUTPUT_LINES = 12  # of a tool's output; all of it stands in the log, and in --json
 _COLUMNS = 120
@@ -133,7 +134,7 @@ class AgentView:
     def _result(self, item: t.ToolResult, margin: str) -> list[str]:
         name, _ = self._tools.get(item.tool_use_id, ("", 0))
         mark = "✗" if item.is_error else "◂"
-        output = _output(item.output)
+        output = output_text(item.output)
         lines = _plain_lines(output.strip("\n"))[: _OUTPUT_LINES + 1] if output.strip() else []
         total = output.strip("\n").count("\n") + 1
         if len(lines) > _OUTPUT_LINES:
@@ -194,17 +195,6 @@ def telling(given: Any) -> str:
             if isinstance(given.get(name), str):
                 return one_line(given[name])
     return one_line(given if isinstance(given, str) else json_text(given)) if given else ""
-
-
-def _output(output: Any) -> str:
-    """Texts as they are; blocks of texts (Claude's) joined; else JSON."""
-    if output is None or isinstance(output, str):
-        return output or ""
-    if isinstance(output, dict) and isinstance(output.get("aggregated_output"), str):  # Codex's commands
-        return str(output["aggregated_output"])
-    if isinstance(output, list) and output and all(isinstance(one, dict) for one in output):
-        return "\n".join(one["text"] if isinstance(one.get("text"), str) else f"[{one.get('type')}]" for one in output)
-    return json_text(output)
 
 
 def _usage(usage: t.Usage) -> str:

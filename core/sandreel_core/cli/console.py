@@ -273,7 +273,7 @@ class Console:
             elif heard is not None:
                 await self._say(heard)
             elif self._keyboard.others and not shared:
-                await self._say("somebody else types here too: the keys of both go in as they come")
+                await self._say("another terminal typed here within the last minute: keys of both go in")
             elif self._notice is not None and now > self._notice_until:
                 self._notice = None
                 self._again.set()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 _PARTS = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _SECONDS = (86_400, 3600, 60, 1)
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 
 
 def seconds(text: str) -> float:
@@ -41,4 +42,13 @@ def variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
+    return variable_name(name), value
+
+
+def variable_name(text: str) -> str:
+    """As the contract's `EnvName`; for argparse's `type`."""
+    if not _VARIABLE_NAME.match(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!r} is no name of a variable: 1 to 128 letters, digits and _, the first of them no digit"
+        )
+    return text

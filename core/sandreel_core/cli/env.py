@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from sandreel_core.cli.connection import connect, options
-from sandreel_core.cli.duration import variable
+from sandreel_core.cli.duration import variable, variable_name
 from sandreel_core.errors import Malformed
 
 _DESCRIPTION = """\
@@ -75,9 +75,9 @@ async def _patch(args: argparse.Namespace) -> int:
 
     try:
         pairs = dict(variable(text) for text in args.names) if args.verb == "set" else {}
+        unset = [variable_name(text) for text in args.names] if args.verb == "unset" else []
     except argparse.ArgumentTypeError as error:
         raise Malformed(str(error)) from error
-    unset = args.names if args.verb == "unset" else []
     async with connect(args) as client:
         outcome = await client.env(args.org, args.session).patch(pairs, unset)
     patched = outcome.data if isinstance(outcome.data, EnvPatched) else EnvPatched()

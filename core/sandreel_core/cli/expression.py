@@ -29,10 +29,10 @@ def matcher(pattern: str, *, ignore_case: bool = False, of: str = "--grep") -> C
     except re2.error as error:
         said = error.args[0] if error.args else error
         text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-        raise Malformed(f"{of} {pattern[:80]!r} is no expression of RE2: {text}") from error
+        raise Malformed(f"{of} '{pattern[:80]}' is no expression of RE2: {text}") from error
     if compiled.programsize > MAX_PROGRAM:
         raise Malformed(
-            f"{of} {pattern[:80]!r} is too large: it compiles to {compiled.programsize} instructions, the limit is {MAX_PROGRAM}"
+            f"{of} '{pattern[:80]}' is too large: it compiles to {compiled.programsize} instructions, the limit is {MAX_PROGRAM}"
         )
     search = compiled.search
     return lambda text: search(text) is not None

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.duration import seconds, size, variable
 from sandreel_core.cli.state import add_at, show
-from sandreel_core.cli.text import clean
 
 if TYPE_CHECKING:
     from sandreel_core.client import Client, ExecInfo, SessionInfo
@@ -155,10 +154,11 @@ async def _show(args: argparse.Namespace) -> int:
     if args.json:
         _json(fields | {"execs": [_exec_fields(one) for one in execs]})
         return 0
+    from sandreel_core.cli.text import field_line
+
     for name, value in fields.items():
         if value not in (None, "", [], {}):
-            shown = ", ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else value
-            print(f"{name.replace('_', ' '):18} {clean(str(shown))}")
+            print(field_line(name, value))
     if execs:
         print()
         _table([("EXEC", "STATE", "EXIT"), *((one.exec_id, one.phase, _exit(one)) for one in execs)])

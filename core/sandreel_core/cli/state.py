@@ -73,11 +73,12 @@ async def show(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(found)
         return 0
+    from sandreel_core.cli.text import field_line
+
     _say_where(state)
     for name, value in found.items():
         if name not in ("execs", "missing", "at") and value not in (None, "", [], {}):
-            text = ", ".join(f"{key}={each}" for key, each in value.items()) if isinstance(value, dict) else value
-            print(f"{name.replace('_', ' '):18} {clean(str(text))}")
+            print(field_line(name, value))
     _print_execs(one.execs)
     return 0
 
@@ -131,7 +132,8 @@ def _print_execs(execs: tuple[ExecAt, ...]) -> None:
         return
     rows: list[tuple[str, ...]] = [("EXEC", "STATE", "EXIT", "STDOUT", "STDERR", "ACCEPTED", "LAST HEARD OF")]
     for one in execs:
-        lines = [f"{one.state.lines.get(stream, 0):,} lines" for stream in ("stdout", "stderr")]
+        counts = [one.state.lines.get(stream, 0) for stream in ("stdout", "stderr")]
+        lines = [f"{count:,} line{'' if count == 1 else 's'}" for count in counts]
         phase = one.state.phase if one.state.phase != "none" else "unknown"
         rows.append((one.exec_id, phase, _exit(one), *lines, _time(one.accepted_ns), _time(one.changed_ns)))
     print()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sandreel_core.cli.connection import connect, options
+from sandreel_core.cli.connection import connect, options, options_of
 from sandreel_core.cli.turn import turn_arguments
 from sandreel_core.errors import Malformed
 
@@ -73,7 +73,7 @@ async def _steer(args: argparse.Namespace) -> int:
         raise Malformed(f"the text has {len(text)} characters; the limit is {MAX_PROMPT_BYTES}")
     async with _opened(args) as turn:
         outcome = await turn.steer(text)
-    _print(args, outcome, f"queued; sandreel queue {args.turn} says when it is read")
+    _print(args, outcome, f"queued; sandreel queue {args.turn}{options_of(args)} says when it is read")
     return 0
 
 

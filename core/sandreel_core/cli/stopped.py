@@ -59,7 +59,10 @@ async def stopped(data: Path) -> AsyncGenerator[Stopped, None]:
         urls, identity = list(bus.nats_urls), identity_of(bus)
         if wiring.embeds_nats:
             authority = Authority(place.identity)
-            server = await exit.enter_async_context(NatsServer(place.nats, authority=authority))
+            # With a sync after each message of a copy, the server may work on one chunk for longer than the 5 s after
+            # which it takes the restore for stalled. It syncs all when it stops.
+            embedded = NatsServer(place.nats, authority=authority, sync_interval="1s")
+            server = await exit.enter_async_context(embedded)
             urls, identity = [server.url], Creds.parse(read_creds(authority.creds_file(ADMINISTRATOR.name)))
         connected = await JetStreamBus.connect(
             urls, name="sandreel backup", identity=identity, connect_timeout_s=_CONNECT_S

@@ -67,6 +67,7 @@ async def run(args: argparse.Namespace) -> int:
         raise Malformed("sessions belong to an org: name it with --org instead of --all")
     judge = matcher(args.grep, ignore_case=args.ignore_case) if args.grep is not None else None
     async with connect(args) as client:
+        await _say_who_is_not_there(client, args)
         begins = await client.places(scope.org_of(args), args.session, args.since)
         shown = TailText(begins, json=args.json, colours=sys.stdout.isatty(), with_org=args.all)
         stop = asyncio.Event()
@@ -84,6 +85,18 @@ async def run(args: argparse.Namespace) -> int:
             _say_how_to_go_on(args, shown.cursors)
             return INTERRUPTED
     return 0
+
+
+async def _say_who_is_not_there(client: Client, args: argparse.Namespace) -> None:
+    """It may come yet, and is followed all the same; but most often its name is misspelt."""
+    from sandreel_core.errors import NotFound
+
+    for session in args.session:
+        try:
+            await client.session(args.org, session)
+        except NotFound:
+            yet = "" if args.no_follow else " yet: it is waited for"
+            print(f"sandreel: there is no session {session} in org {args.org}{yet}", file=sys.stderr)
 
 
 async def _show(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 # SGR: colours and weights. Everything else that an escape begins is spelt out.
 _STYLE = re.compile(r"\x1b\[[0-9;:]*m")
@@ -75,3 +76,18 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def field_line(name: str, value: Any) -> str:
+    """One field of something that is shown field by field; what is a table of its own as `key=value, …`."""
+    text = (
+        ", ".join(f"{key}={_number(each)}" for key, each in value.items())
+        if isinstance(value, dict)
+        else _number(value)
+    )
+    return f"{name.replace('_', ' '):18} {clean(text)}"
+
+
+def _number(value: Any) -> str:
+    """86400 rather than 86400.0."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)

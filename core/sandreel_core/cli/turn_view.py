@@ -92,11 +92,17 @@ class TurnView:
                 return "" if again else self.closed() + self._dim(f"· {one_line(model or '')}") + "\n"
             case t.AgentError():
                 self._wrong = event.message
+            case t.TaskStarted(parent=parent) | t.TaskSettled(parent=parent) if self._is_command(parent):
+                return ""
             case t.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:
                 self._tools[event.tool_use_id] = cut(f"{one_line(event.tool_name)} {telling(event.input)}".rstrip(), 60)
             case t.ToolResult():
                 self._tools.pop(event.tool_use_id, None)
         return self._agent.text(event)
+
+    def _is_command(self, tool_use_id: str | None) -> bool:
+        """Whether that is a command which is waited for: Claude Code calls it a task, and it is the tool that is shown."""
+        return self._tools.get(tool_use_id or "", "").startswith("Bash")
 
     def _lines(self, item: TurnEntry) -> list[str]:
         by = f" by {clean(item.event.actor)}" if item.event.actor else ""

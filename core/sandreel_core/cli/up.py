@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -27,9 +28,12 @@ _UP = """\
 Start everything on this machine: NATS, Postgres, the spawner, the projector and the bridge, each a process of its own that
 is started again when it dies. Sessions run in containers where a container engine and the images (`make image`) are, else as
 processes of this machine; it says which. A session in a container starts only when it is proven that nothing gets out
-of its network but by the bus and the egress proxy (--unfenced: without that). Data and passwords stay in --data; Ctrl-C (or
+of its network but by the bus, the gateway and the egress proxy (--unfenced: without that). Data and passwords stay in --data; Ctrl-C (or
 `sandreel down`) stops everything, the sessions too: their jobs end, their workspaces stay. A second Ctrl-C leaves the
 sessions running.
+
+Agents reach a model by the gateway, which is started too where a provider has a key: ANTHROPIC_API_KEY, OPENAI_API_KEY or
+GEMINI_API_KEY in the environment, or [gateway] in the settings. No other role and no session gets to see it.
 
 With [bus] nats_urls or [postgres] dsn in the settings, those servers are used and none are started.
 """
@@ -97,7 +101,7 @@ async def _up(args: argparse.Namespace) -> int:
     try:
         async with stack:
             if not args.json:
-                _print(_hints(args, time.monotonic() - began))
+                _print(_hints(args, time.monotonic() - began, agents="gateway" in stack.parts))
             notify("READY=1")
             await _until(told, stack)
             if not args.json:
@@ -162,11 +166,13 @@ def _print(line: str) -> None:
             os.close(nowhere)
 
 
-def _hints(args: argparse.Namespace, took_s: float) -> str:
+def _hints(args: argparse.Namespace, took_s: float, *, agents: bool) -> str:
+    """`agents`: there is a gateway, so that turns are possible."""
     where = f" --data {data_of(args)}" if args.data else ""
+    turn = f"\n  sandreel turn{where} 'Write a haiku into haiku.txt'" if agents else ""
     return f"""ready in {took_s:.1f} s. In another terminal:
   sandreel session create{where} s1
-  sandreel exec{where} s1 -- sh -c 'echo hello'
+  sandreel exec{where} s1 -- sh -c 'echo hello'{turn}
   sandreel doctor{where}
 Ctrl-C stops everything; the data stays."""
 
@@ -200,7 +206,8 @@ def _detach(args: argparse.Namespace) -> int:
 
         print(json_text({"pid": pid, "data": str(data_of(args)), "backend": backend}))
     else:
-        print(f"sandreel is up (pid {pid}, backend {backend}), data in {data_of(args)}; `sandreel down` stops it")
+        down = f"sandreel down --data {shlex.quote(args.data)}" if args.data else "sandreel down"
+        print(f"sandreel is up (pid {pid}, backend {backend}), data in {data_of(args)}; `{down}` stops it")
     return 0
 
 

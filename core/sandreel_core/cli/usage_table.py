@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sandreel_core.cli.text import clean
 from sandreel_core.client.turn_items import ModelUse
 from sandreel_core.contract.turn import Usage
+from sandreel_core.turn import summed
 
 _HEAD = ("model", "calls", "input", "cached", "output", "cost")
 
@@ -15,7 +16,7 @@ def usage_table(models: Sequence[ModelUse], said: Usage) -> list[str]:
     """Lines; none where nothing was used. `said`: the turn's own total, for a turn whose calls no gateway has told of."""
     rows = [_row(each.model, str(each.calls), each.usage) for each in models]
     if len(models) > 1:
-        rows.append(_row("in all", str(sum(each.calls for each in models)), _total(models)))
+        rows.append(_row("in all", str(sum(each.calls for each in models)), summed(each.usage for each in models)))
     if not rows:
         if not (said.input_tokens or said.output_tokens):
             return []
@@ -47,13 +48,3 @@ def _row(name: str, calls: str, usage: Usage) -> tuple[str, ...]:
 
 def _cell(row: tuple[str, ...], column: int, widths: Sequence[int]) -> str:
     return row[column].rjust(widths[column]) if column else row[column].ljust(widths[column])
-
-
-def _total(models: Sequence[ModelUse]) -> Usage:
-    costs = [each.usage.cost_micro_usd for each in models]
-    return Usage(
-        input_tokens=sum(each.usage.input_tokens for each in models),
-        output_tokens=sum(each.usage.output_tokens for each in models),
-        cache_read_input_tokens=sum(each.usage.cache_read_input_tokens for each in models),
-        cost_micro_usd=None if None in costs else sum(cost or 0 for cost in costs),
-    )

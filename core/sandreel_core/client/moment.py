@@ -10,7 +10,7 @@ from sandreel_core.bus.port import Bus
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.cursors import Cursors
 from sandreel_core.contract.subjects import reel
-from sandreel_core.errors import Malformed
+from sandreel_core.errors import Malformed, NotFound
 
 # A cursor: up to its event. A time: up to what the stream's server had stored by then.
 Moment: TypeAlias = Cursor | Cursors | datetime
@@ -48,12 +48,17 @@ async def time_of(bus: Bus, cursor: Cursor | Cursors) -> int:
     """The server's time, nanoseconds, at which the cursor's event was stored, of several the last; 0 for a cursor before
     the first.
 
-    Raises Malformed when the event is gone or the cursor is of another epoch, NotFound, Unavailable.
+    Raises Malformed when the event is gone or the cursor is of another epoch or of a partition that the installation
+    does not have, Unavailable.
     """
     if isinstance(cursor, Cursors):
         return max([await time_of(bus, each) for each in cursor.each])
     stream = reel(cursor.partition)
-    cursor.check((await bus.state(stream)).epoch)
+    try:
+        state = await bus.state(stream)
+    except NotFound as error:
+        raise Malformed(f"cursor {cursor} is of no partition of this installation: it has no {stream}") from error
+    cursor.check(state.epoch)
     if cursor.sequence == 0:
         return 0
     stored = await bus.get(stream, cursor.sequence)

@@ -12,6 +12,7 @@ from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.usage import UsageRecorded
+from sandreel_core.turn import summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +108,5 @@ def by_model(calls: list[UsageRecorded]) -> list[ModelUse]:
     for call in calls:
         before = found.get(call.model, ModelUse(call.model, 0, 0, t.Usage(cost_micro_usd=0)))
         refused = before.refused + ((call.http_status or 0) >= 400)
-        found[call.model] = ModelUse(call.model, before.calls + 1, refused, _sum(before.usage, call.usage))
+        found[call.model] = ModelUse(call.model, before.calls + 1, refused, summed((before.usage, call.usage)))
     return list(found.values())
-
-
-def _sum(one: t.Usage, other: t.Usage) -> t.Usage:
-    costs = (one.cost_micro_usd, other.cost_micro_usd)
-    return t.Usage(
-        input_tokens=one.input_tokens + other.input_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        cache_read_input_tokens=one.cache_read_input_tokens + other.cache_read_input_tokens,
-        cache_creation_input_tokens=one.cache_creation_input_tokens + other.cache_creation_input_tokens,
-        cost_micro_usd=None if None in costs else sum(cost or 0 for cost in costs),
-    )

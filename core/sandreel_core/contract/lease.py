@@ -45,6 +45,7 @@ class Lease(Reply, frozen=True, kw_only=True):
 
     username    what git has to be told beside it
     variables   the names under which programs look for the value
+    minted      the value was made for this lease, and ends with it
     file        the variable that holds the path of a file with it, and the file's name; empty: none
     """
 
@@ -56,6 +57,7 @@ class Lease(Reply, frozen=True, kw_only=True):
     variables: list[Word] = []
     file_variable: Word = ""
     file_name: Word = ""
+    minted: bool = False
 
 
 class Forget(Request, frozen=True, kw_only=True):

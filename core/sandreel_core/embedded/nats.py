@@ -50,6 +50,7 @@ class NatsServer:
         memory: str = "512MiB",
         max_payload_bytes: int = 1024 * 1024,
         listen: tuple[str, int | None] = ("127.0.0.1", None),
+        sync_interval: str = "always",
     ) -> None:
         self.data = data
         self.port = port
@@ -59,6 +60,7 @@ class NatsServer:
         self._memory = memory
         self._max_payload = max_payload_bytes
         self._listen = listen
+        self._sync_interval = sync_interval
         self._passwords: dict[str, str] = {}
         self._child: asyncio.subprocess.Process | None = None
         self._log = Log("embedded.nats")
@@ -195,6 +197,7 @@ class NatsServer:
             host=self._listen[0],
             port=self._listen[1] or self.port,
             max_payload_bytes=self._max_payload,
+            sync_interval=self._sync_interval,
         )
         own = {"log_file": str(self.log_path), "logfile_size_limit": _LOG_BYTES, "logfile_max_num": 2}
         _write_private(self._config, json.dumps(common | own | self._who(), indent=1), user)
@@ -239,7 +242,9 @@ class NatsServer:
         )
 
 
-def server_config(store: Path, *, host: str, port: int, max_payload_bytes: int) -> dict[str, Any]:
+def server_config(
+    store: Path, *, host: str, port: int, max_payload_bytes: int, sync_interval: str = "always"
+) -> dict[str, Any]:
     """What every server of an installation is told, beside its log and who its users are."""
     return {
         "host": host,
@@ -252,7 +257,7 @@ def server_config(store: Path, *, host: str, port: int, max_payload_bytes: int) 
         "ping_interval": "20s",
         "jetstream": {
             "store_dir": str(store),
-            "sync_interval": "always",
+            "sync_interval": sync_interval,
             # Streams have their own limits; the disk's free space is the operator's to watch.
             "max_file_store": 1 << 44,
             "max_memory_store": 1 << 30,

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from sandreel_core.contract.session import Profile
 from sandreel_core.errors import Misconfigured
-from sandreel_core.images import image
+from sandreel_core.images import Kind, image
 from sandreel_core.spawner.backend import Backend
+from sandreel_core.spawner.docker_settings import DockerSettings
 from sandreel_core.spawner.process import ProcessBackend
 from sandreel_core.spawner.settings import Settings, user
+
+_WITH_AGENTS: tuple[Kind, ...] = ("session", "session-agents")
 
 
 @asynccontextmanager
@@ -56,6 +59,7 @@ async def _docker(
         installation=installation,
         node=settings.node_name,
         image=docker.image or str(await asyncio.to_thread(image, "session-slim")),
+        agent_images=await _agent_images(docker),
         users=users,
         proxy=docker.proxy,
         direct=("127.0.0.1", "localhost", *(service.alias for service in services)),
@@ -74,3 +78,10 @@ async def _docker(
             yield backend
     except OSError as error:
         raise Misconfigured(f"[spawner] data {settings.data} cannot be used: {error.strerror}") from error
+
+
+async def _agent_images(docker: DockerSettings) -> tuple[str, ...]:
+    """Those that are named, else those with agents in them that `make image` builds, the fullest first."""
+    if docker.agent_image or docker.image:
+        return (docker.agent_image,) if docker.agent_image else ()
+    return tuple([await asyncio.to_thread(image, kind) for kind in _WITH_AGENTS])

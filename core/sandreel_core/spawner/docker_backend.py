@@ -140,38 +140,47 @@ class DockerBackend:
             if not spec.fresh and found is None:
                 raise NotFound("the workspace is not there")
             try:
-                await self._prepare(spec, life, make=found is None)
-                return await self._start(spec, dead)
+                image = await self._prepare(spec, life, make=found is None)
+                return await self._start(spec, dead, image)
             except BaseException:
                 if spec.fresh:
                     await asyncio.shield(self._undo(spec, dead))
                 raise
 
-    async def _prepare(self, spec: BootSpec, life: Life, *, make: bool) -> None:
-        """What the container needs: its image, its org's network and caches, its workspace."""
-        image = self._terms.image_of(spec)
-        try:
-            await self._engine.image(image)
-        except Refused as error:
-            raise Refused("BAD_IMAGE", f"{image} is no name of an image: {error.message}") from error
-        except NotFound as error:
-            raise Refused(
-                "NO_IMAGE", f"image {image} is not on this machine: `docker pull` it, or `make image`"
-            ) from error
+    async def _prepare(self, spec: BootSpec, life: Life, *, make: bool) -> str:
+        """What the container needs: its org's network and caches, its workspace, and its image, which it returns."""
+        image = await self._image(spec)
         works = [self._prepare_org(spec.key.org, image)]
         if make:
             user = self._terms.user(spec.profile)
             limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
             works.append(self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit))
         await _each_to_its_end(*works)
+        return image
+
+    async def _image(self, spec: BootSpec) -> str:
+        *others, last = self._terms.images(spec)
+        for image in others:
+            with suppress(NotFound):
+                await self._engine.image(image)
+                return image
+        try:
+            await self._engine.image(last)
+        except Refused as error:
+            raise Refused("BAD_IMAGE", f"{last} is no name of an image: {error.message}") from error
+        except NotFound as error:
+            raise Refused(
+                "NO_IMAGE", f"image {last} is not on this machine: `docker pull` it, or `make image`"
+            ) from error
+        return last
 
     async def _prepare_org(self, org: str, image: str) -> None:
         async with self._orgs.held(org):
             await self._networks.ensure(org)
             await ensure_cache(self._engine, self._terms.installation, org, image=image)
 
-    async def _start(self, spec: BootSpec, dead: Sequence[Found]) -> Sandbox:
-        body = plan.session_container(self._terms, spec, workspace=self._workspaces.mount(spec.key))
+    async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str) -> Sandbox:
+        body = plan.session_container(self._terms, spec, image=image, workspace=self._workspaces.mount(spec.key))
         name = plan.container_name(self._terms.installation, spec.key, spec.boot_id)
         for boot in dead:
             if boot.boot_id == spec.boot_id:
@@ -187,7 +196,7 @@ class DockerBackend:
             if isinstance(error, Refused) and error.code == NOT_PROVEN:
                 raise
             # What cannot be started now can never be: the image has no such program, or the engine no such shape.
-            raise Refused("BAD_IMAGE", f"image {body['Image']} cannot be started: {error}") from error
+            raise Refused("BAD_IMAGE", f"image {image} cannot be started: {error}") from error
         except BaseException:
             await asyncio.shield(self._engine.remove(id, force=True))
             raise

@@ -66,6 +66,7 @@ class Terms:
     """What every container of an installation shares.
 
     image   for sessions that name none
+    agent_images  for those of the profile `agent`, the first that the engine has; where it has none of them, `image`
     users   (uid, gid) by profile, at least 1 each
     fence   `proven` where nothing starts without a proof
     proxy   the URL by which sessions reach the world; None: they do not
@@ -78,6 +79,7 @@ class Terms:
     users: Mapping[Profile, tuple[int, int]] = field(
         default_factory=lambda: {profile: shape.user for profile, shape in SHAPES.items()}
     )
+    agent_images: tuple[str, ...] = ()
     fence: Fence = "unfenced"
     proxy: str | None = None
     direct: tuple[str, ...] = ("127.0.0.1", "localhost")
@@ -89,12 +91,16 @@ class Terms:
             raise Misconfigured(f"profile {profile} runs as {user[0]}:{user[1]}: uid and gid are at least 1")
         return user
 
-    def image_of(self, spec: BootSpec) -> str:
-        """Raises Refused (BAD_IMAGE)."""
-        image = spec.image or self.image
-        if not _IMAGE.fullmatch(image):
-            raise Refused("BAD_IMAGE", f"{image[:100]!r} is no name of an image")
-        return image
+    def images(self, spec: BootSpec) -> tuple[str, ...]:
+        """Of which the session takes the first that is there. Raises Refused (BAD_IMAGE)."""
+        if spec.image:
+            found: tuple[str, ...] = (spec.image,)
+        else:
+            found = (*(self.agent_images if spec.profile == "agent" else ()), self.image)
+        for image in found:
+            if not _IMAGE.fullmatch(image):
+                raise Refused("BAD_IMAGE", f"{image[:100]!r} is no name of an image")
+        return found
 
 
 def mark(installation: str, *parts: str) -> str:
@@ -152,11 +158,8 @@ def bind_mount(path: str, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": path, "Target": target, "BindOptions": {"Propagation": "rprivate"}}
 
 
-def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]) -> dict[str, Any]:
-    """The body of `POST /containers/create` for one boot. `workspace` is its mount.
-
-    Raises Refused (BAD_IMAGE) and Misconfigured.
-    """
+def session_container(terms: Terms, spec: BootSpec, *, image: str, workspace: dict[str, Any]) -> dict[str, Any]:
+    """The body of `POST /containers/create` for one boot. `workspace` is its mount. Raises Misconfigured."""
     shape = SHAPES[spec.profile]
     uid, gid = terms.user(spec.profile)
     limits = spec.limits
@@ -165,7 +168,7 @@ def session_container(terms: Terms, spec: BootSpec, *, workspace: dict[str, Any]
     tmp = f"rw,exec,nosuid,nodev,mode=1777,size={min(shape.tmp_bytes, memory // _TMP_PART)}"
     network = network_name(terms.installation, spec.key.org)
     return {
-        "Image": terms.image_of(spec),
+        "Image": image,
         "Cmd": ["--settings-stdin"],
         "User": f"{uid}:{gid}",
         "WorkingDir": WORKSPACE,

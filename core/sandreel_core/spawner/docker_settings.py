@@ -20,6 +20,8 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     """
     host        of the engine; absent: DOCKER_HOST, else the machine's own socket
     image       for sessions that name none; absent: what `make image` builds of this version
+    agent_image for those of them that have the profile `agent`, as turns make them; absent: where `image` is absent too, the
+                fullest with agents in it that `make image` has built, else as for all
     nats_image  of the bus that `sandreel up` runs; absent: NATS_IMAGE, else what `make image` builds
     workspaces  `volumes`, or a directory of the host that engine and spawner see at the same place
     disk_bytes  how much a workspace may hold, where a session sets no limit of its own
@@ -34,6 +36,7 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     section: ClassVar[str] = "docker"
     host: Annotated[str, Meta(pattern=r"^(unix|tcp|https?|ssh)://.+")] | None = None
     image: Image | None = None
+    agent_image: Image | None = None
     nats_image: Image | None = None
     workspaces: Annotated[str, Meta(pattern=r"^(volumes|/.+)$")] = "volumes"
     disk_bytes: Annotated[int, Meta(ge=1 << 20)] | None = None

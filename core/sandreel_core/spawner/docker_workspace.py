@@ -24,6 +24,7 @@ from sandreel_core.spawner.workspace import UNWRITABLE, delete
 
 # What no waiting mends; a disk that is full may have room again.
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _HAND_PREFIX = "sandreel-hand-"
 
 
@@ -139,6 +140,9 @@ class Directories:
             if error.errno in _CLOSED:
                 why = f"{self._root} ([docker] workspaces) cannot be written: {error.strerror}"
                 raise Refused(UNWRITABLE, why) from error
+            if error.errno in _FULL:
+                why = f"there is no room for a workspace in {self._root} ([docker] workspaces): make room on its disk"
+                raise Refused("NO_SPACE", why) from error
             raise Unavailable(f"the workspace cannot be made: {error.strerror}", retry_after_s=30) from error
 
     def mount(self, key: Key) -> dict[str, Any]:

@@ -108,3 +108,22 @@ CREATE OR REPLACE VIEW usage_ledger WITH (security_invoker = true) AS
         c.http_status, c.complete, c.duration_ms, c.cursor, c.charged_micro_usd
     FROM usage_calls AS c LEFT JOIN turns AS t USING (org, session, turn);
 COMMENT ON COLUMN usage_ledger.charged_micro_usd IS 'what the key''s budget was charged, where that is not the cost: an estimate of what was not told';
+
+-- A turn of which only what came later could be read is no work that is to be done.
+CREATE OR REPLACE VIEW session_states WITH (security_invoker = true) AS
+    SELECT
+        s.org, s.session, s.incarnation, s.phase, s.pinned, w.live_execs, w.unfinished_turns,
+        CASE WHEN s.phase IN ('requested', 'provisioning', 'resuming') THEN 'Starting'
+             WHEN s.phase = 'ready' THEN
+                 CASE WHEN w.live_execs + w.unfinished_turns > 0 THEN 'Working' WHEN s.pinned THEN 'Always-on' ELSE 'Ready' END
+             WHEN s.phase IN ('degraded', 'failed') THEN 'Recovering'
+             WHEN s.phase IN ('stopping', 'stopped') THEN 'Sleeping' END AS state,
+        s.owner_type, s.owner_id, s.stage_began_at AS since, s.expires_at
+    FROM sessions AS s
+        CROSS JOIN LATERAL (
+            SELECT
+                (SELECT count(*) FROM execs AS x
+                 WHERE x.org = s.org AND x.session = s.session AND x.phase IN ('none', 'accepted', 'running')) AS live_execs,
+                (SELECT count(*) FROM turns AS t
+                 WHERE t.org = s.org AND t.session = s.session AND t.phase IN ('requested', 'running')) AS unfinished_turns
+        ) AS w;

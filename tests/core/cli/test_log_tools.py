@@ -36,6 +36,7 @@ async def test_show_at_a_cursor_tells_what_ran_and_what_it_had_printed(shell: Sh
     ]
     people = (await shell.here("session", "show", "s1", "--at", cursor)).out.decode()
     assert "thr (no newline yet)" in people
+    assert "ttl s              86400\n" in people
     assert "running" in people
 
 
@@ -75,6 +76,21 @@ async def test_tail_shows_history_then_what_comes_without_a_seam(shell: Shell) -
             assert (line["session"], line["exec"], line["line"], line["text"]) == ("s2", "x3", number, f"line {number}")
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
+
+
+async def test_tail_says_who_is_not_there_and_refuses_a_partition_that_is_not(shell: Shell) -> None:
+    missing = await shell("tail", "s1", "nosuch", "--no-follow")
+    epoch = json.loads((await shell("events", "--json")).out.splitlines()[0])["cursor"].partition(":")[0]
+    elsewhere = await shell("tail", "--since", f"{epoch}:7:5", "--no-follow")
+
+    assert (missing.code, missing.err) == (0, "sandreel: there is no session nosuch in org default\n")
+    assert f"cursor {epoch}:7:5 is of no partition of this installation" in elsewhere.err
+
+
+async def test_a_name_that_is_no_variables_is_said_so(shell: Shell) -> None:
+    for words in (["set", "1A=2"], ["unset", "A-B"]):
+        done = await shell("env", "s1", *words)
+        assert "is no name of a variable: 1 to 128 letters, digits and _" in done.err
 
 
 async def test_tail_filters_and_says_how_to_go_on(shell: Shell) -> None:

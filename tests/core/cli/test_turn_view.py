@@ -102,6 +102,20 @@ def test_what_goes_on_is_told_in_a_few_words() -> None:
     ]
 
 
+def test_a_command_that_is_waited_for_is_no_task_beside_it() -> None:
+    def use(name: str) -> TurnEntry:
+        return said(t.ToolUse(source_n=1, tool_use_id=name, tool_name=name, input={}))
+
+    def task(parent: str) -> list[TurnEntry]:
+        began = t.TaskStarted(source_n=1, parent=parent, task_id="k", description="look")
+        return [said(began), said(t.TaskSettled(source_n=1, parent=parent, task_id="k", status="completed"))]
+
+    assert shown(use("Bash"), *task("Bash")) == "▸ Bash\n"
+    assert shown(use("Agent"), *task("Agent")).splitlines()[1:] == ["│ · task began: look", "│ · task completed"]
+    left = said(t.ToolResult(source_n=1, tool_use_id="Bash", output="it goes on"))
+    assert "task completed" in shown(use("Bash"), left, *task("Bash"))
+
+
 def test_a_line_that_is_typed_is_ended_before_anything_else_is_said() -> None:
     view = TurnView("t1", "s1", colours=False, typed=True)
     text = view.text(Typed("half a sen"))

@@ -32,7 +32,7 @@ from sandreel_core.settings import load
 
 SANDREEL = (sys.executable, "-P", "-m", "sandreel_core.cli")
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
-PARTS = {"nats", "postgres", "spawner", "projector", "broker"}
+PARTS = {"nats", "postgres", "spawner", "projector", "broker", "bridge"}
 pytestmark = pytest.mark.xdist_group("stack")
 
 
@@ -172,7 +172,7 @@ async def test_servers_that_are_there_already_are_used(data: Path) -> None:
             "SANDREEL_SPAWNER_RUNNERD_NATS_PASSWORD": nats.password("runnerd"),
         }
         async with Stack(data, environ=environ) as stack:
-            assert set(stack.parts) == {"spawner", "projector", "broker"}
+            assert set(stack.parts) == {"spawner", "projector", "broker", "bridge"}
             async with client_of(stack) as client:
                 assert (await client.bus.state("REEL-0")).messages == 0
                 assert (await client.create_session("default", "one", timeout_s=60)).ready

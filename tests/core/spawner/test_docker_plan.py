@@ -107,7 +107,8 @@ DEFAULT: dict[str, Any] = {
 
 
 def body(terms: plan.Terms = TERMS, **changes: Any) -> dict[str, Any]:
-    return plan.session_container(terms, replace(SPEC, **changes), workspace=WORKSPACE)
+    spec = replace(SPEC, **changes)
+    return plan.session_container(terms, spec, image=terms.images(spec)[0], workspace=WORKSPACE)
 
 
 def test_the_default_profile() -> None:
@@ -181,6 +182,13 @@ def test_what_is_no_name_of_an_image_is_refused(image: str) -> None:
 )
 def test_what_is_one_is_taken(image: str) -> None:
     assert body(image=image)["Image"] == image
+
+
+def test_sessions_of_agents_take_an_image_with_agents_where_there_is_one() -> None:
+    terms = replace(TERMS, agent_images=("full:1", "agents:1"))
+    assert terms.images(replace(SPEC, profile="agent")) == ("full:1", "agents:1", TERMS.image)
+    assert terms.images(SPEC) == (TERMS.image,)
+    assert terms.images(replace(SPEC, profile="agent", image="mine:1")) == ("mine:1",)
 
 
 @pytest.mark.parametrize("user", [(0, 1), (1, 0)])
