@@ -175,6 +175,7 @@ async def test_what_is_said_in_mid_tool_reaches_claude_by_its_hook(agents: Agent
 
 async def test_while_only_a_sub_agent_works_claude_hears_over_stdin_and_an_interrupt_ends_all(agents: Agents) -> None:
     session, turn = await agents.start("ask somebody", model=CLAUDE[1])
+    await agents.until(session, turn, lambda turn: bool(turn.run.tasks))
     await until(lambda: _hangs(agents, session), "the sub-agent's tool runs", timeout_s=60)
     # A hook that still runs at the end of what it says itself would hear the message first.
     await until(lambda: _is_quiet(agents, session, turn), "its main loop has been silent for 5 s")
