@@ -71,3 +71,6 @@ COMMENT ON COLUMN usage_calls.charged_micro_usd IS 'what the key''s budget was c
 -- The bridge says the gateway's less the agent's.
 COMMENT ON COLUMN usage_reconciled.drift_tokens IS 'input and output tokens that the gateway counted less those that the agent said; null: it said none';
 COMMENT ON COLUMN usage_turns.drift_tokens IS 'input and output tokens that the gateway counted less those that the agent said; null: it said none';
+
+COMMENT ON COLUMN execs.argv IS 'program and arguments; null when it is a shell text, and when the exec never started';
+COMMENT ON COLUMN execs.shell IS 'text given to bash -lc; null when it is argv, and when the exec never started';
