@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gate format contract metrics permissions views image image-slim bench growth soak smoke-real clean
+.PHONY: help install demo test gate format contract metrics permissions views image image-slim image-agents bench growth soak smoke-real clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -51,6 +51,9 @@ image: $(STAMP) ## build the container images that are not there yet (BASE_IMAGE
 
 image-slim: $(STAMP) ## only what sessions need at least: the slim session, the bus and the fence
 	@$(BIN)/python image/build.py session-slim nats fence
+
+image-agents: $(STAMP) ## those and the roles, with Claude Code and OpenCode in the session: for turns in containers
+	@$(BIN)/python image/build.py session-slim session-agents nats fence roles
 
 bench: $(STAMP) ## the figures, each beside its reference in the same run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

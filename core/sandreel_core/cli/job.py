@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 
 from sandreel_core.agent import AgentReader
 from sandreel_core.cli.agent_screen import AgentScreen
 from sandreel_core.cli.ending import exit_code
-from sandreel_core.cli.entry import BROKEN_PIPE, INTERRUPTED, OPERATOR_ERROR
-from sandreel_core.cli.interrupts import on_interrupt
 from sandreel_core.cli.pipes import read_chunks
 from sandreel_core.cli.screen import Screen
+from sandreel_core.cli.watching import watched
 from sandreel_core.client.handle import ExecHandle
 from sandreel_core.clock import new_id
 from sandreel_core.contract import exec as x
@@ -62,40 +60,17 @@ class Job:
     async def watch(self, *, stdin: int | None = None, interruptible: bool) -> int:
         """Show it until it ends; the exit code. Of two Ctrl-C the first goes to the job if it is
         `interruptible`; else already the first one detaches."""
-        async with asyncio.TaskGroup() as group:
-            viewer = group.create_task(self._view())
-            feeder = group.create_task(self._feed(stdin)) if stdin is not None else None
-            errands: set[asyncio.Task[None]] = set()
-
-            def pressed(count: int) -> None:
-                if count == 1 and interruptible:
-                    errands.add(group.create_task(self._interrupt()))
-                else:
-                    viewer.cancel()
-
-            with on_interrupt(pressed):
-                await asyncio.wait([viewer])
-            for task in (feeder, *errands):
-                if task is not None:
-                    task.cancel()
-        if viewer.cancelled():
-            await self._say_how_to_return("detached")
-            return INTERRUPTED
-        if (problem := viewer.result()) is not None:
-            left = isinstance(problem, BrokenPipeError)
-            why = "the reader of the output has left" if left else f"the output cannot be written ({problem.strerror})"
-            await self._say_how_to_return(why)
-            return BROKEN_PIPE if left else OPERATOR_ERROR
+        gone = await watched(
+            self._screen.show(self._handle.follow(self._after)),
+            interrupt=self._interrupt if interruptible else None,
+            leave=self._say_how_to_return,
+            left="detached",
+            beside=[self._feed(stdin)] if stdin is not None else [],
+        )
+        if gone is not None:
+            return gone
         assert self._screen.end is not None  # noqa: S101 - a live view ends with the exec
         return exit_code(self._screen.end)
-
-    async def _view(self) -> OSError | None:
-        """Why our output goes nowhere any more (its reader has left, the disk is full); None: it was all written."""
-        try:
-            await self._screen.show(self._handle.follow(self._after))
-        except OSError as error:
-            return error
-        return None
 
     async def _feed(self, fd: int) -> None:
         """Pipe `fd` into the job, each piece when the one before it is taken, then its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -60,7 +61,8 @@ async def stopped(data: Path) -> AsyncGenerator[Stopped, None]:
         if wiring.embeds_nats:
             authority = Authority(place.identity)
             # With a sync after each message of a copy, the server may work on one chunk for longer than the 5 s after
-            # which it takes the restore for stalled. It syncs all when it stops.
+            # which it takes the restore for stalled. So all of it is synced once, behind the server's end.
+            exit.push_async_callback(asyncio.to_thread, os.sync)
             embedded = NatsServer(place.nats, authority=authority, sync_interval="1s")
             server = await exit.enter_async_context(embedded)
             urls, identity = [server.url], Creds.parse(read_creds(authority.creds_file(ADMINISTRATOR.name)))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
-from sandreel_core.cli.entry import BROKEN_PIPE, INTERRUPTED, OPERATOR_ERROR
-from sandreel_core.cli.interrupts import on_interrupt
 from sandreel_core.cli.turn_screen import TurnScreen
+from sandreel_core.cli.watching import watched
 from sandreel_core.client.turn_handle import TurnHandle
 from sandreel_core.client.turn_items import TurnItem
 from sandreel_core.contract.turn import TurnStatus
@@ -35,30 +33,15 @@ class TurnWatch:
     async def watch(self, items: AsyncGenerator[TurnItem, None], *, interruptible: bool) -> int:
         """Show it until it ends; the exit code, 0 for one that has not ended where nothing more was asked for. Of two
         Ctrl-C the first interrupts the turn if it is `interruptible`; else already the first one leaves it."""
-        async with asyncio.TaskGroup() as group:
-            viewer = group.create_task(self._view(items))
-            animation = group.create_task(self._screen.animate()) if self._screen.animated else None
-            errands: set[asyncio.Task[None]] = set()
-
-            def pressed(count: int) -> None:
-                if count == 1 and interruptible:
-                    errands.add(group.create_task(self._interrupt()))
-                else:
-                    viewer.cancel()
-
-            with on_interrupt(pressed):
-                await asyncio.wait([viewer])
-            for task in (animation, *errands):
-                if task is not None:
-                    task.cancel()
-        if viewer.cancelled():
-            await self._say_how_to_return("left")
-            return INTERRUPTED
-        if (problem := viewer.result()) is not None:
-            left = isinstance(problem, BrokenPipeError)
-            why = "the reader of the output has left" if left else f"the output cannot be written ({problem.strerror})"
-            await self._say_how_to_return(why)
-            return BROKEN_PIPE if left else OPERATOR_ERROR
+        gone = await watched(
+            self._screen.show(items),
+            interrupt=self._interrupt if interruptible else None,
+            leave=self._say_how_to_return,
+            left="left",
+            beside=[self._screen.animate()] if self._screen.animated else [],
+        )
+        if gone is not None:
+            return gone
         result = self._screen.result
         if result is None:
             return 0
@@ -66,14 +49,6 @@ class TurnWatch:
             name = f"{self._turn.id}{self._options}"
             await self._screen.say(f"to let it be carried out: sandreel approve {name}, else: sandreel reject {name}")
         return EXIT_CODES[result.status]
-
-    async def _view(self, items: AsyncGenerator[TurnItem, None]) -> OSError | None:
-        """Why our output goes nowhere any more (its reader has left, the disk is full); None: it was all written."""
-        try:
-            await self._screen.show(items)
-        except OSError as error:
-            return error
-        return None
 
     async def _interrupt(self) -> None:
         await self._screen.say("interrupting the turn; press Ctrl-C again to leave it running")

@@ -50,6 +50,7 @@ NATS, POSTGRES, EGRESS, GATEWAY = "nats", "postgres", "egress", "gateway"
 
 _PYTHON = (sys.executable, "-P", "-m")
 _MIGRATE_WITHIN_S = 120.0
+_END_WITHIN_S = 10.0
 _PORT_ATTEMPTS = 5
 _LOGS_EVERY_S = 30.0
 
@@ -165,10 +166,13 @@ class Stack:
         dsn, _ = await _together([database(), bus()])
         if wiring.embeds_egress:
             await self._prepare_contained(EGRESS, wiring, exit)
-        if wiring.embeds_gateway and wiring.in_docker:
-            await self._prepare_contained(GATEWAY, wiring, exit)
-        elif wiring.embeds_gateway:
+        if wiring.embeds_gateway and not wiring.in_docker:
             self._prepare_gateway(wiring)
+        else:
+            # Of a stack before us, which knew a provider's key or ran it as a process.
+            await pidfile.end(self.place.pid(GATEWAY), grace_s=_END_WITHIN_S)
+            if wiring.embeds_gateway:
+                await self._prepare_contained(GATEWAY, wiring, exit)
         keep_vault_key(self.place.vault_key)
         wiring.write(self.place, self.place.keys(), dsn, egress=EGRESS in self.parts, gateway=GATEWAY in self.parts)
 
@@ -186,9 +190,8 @@ class Stack:
     def _prepare_gateway(self, wiring: Wiring) -> None:
         """As a process that sessions of this machine reach on loopback."""
         keys = self.place.keys()
-        left_over = (
-            pidfile.alive(self.place.pid(GATEWAY)) is not None
-        )  # it has the port, and is ended before ours starts
+        # It has the port, and is ended before ours starts.
+        left_over = pidfile.alive(self.place.pid(GATEWAY)) is not None
         if keys.gateway_port is None or not (left_over or is_free(keys.gateway_port)):
             keys = moved(keys, GATEWAY)
             self.place.keep(keys)
