@@ -58,9 +58,9 @@ async def ready(rig: Rig) -> AsyncGenerator[Hand, None]:
         (("kill",), "killed"),
         (("rm", "-f"), "killed"),
         (("kill", "-s", "USR1"), "oom"),
-        (("kill", "-s", "TERM"), "exited"),
+        (("kill", "-s", "TERM"), "killed"),
     ],
-    ids=["killed", "removed", "out of memory", "ended by itself"],
+    ids=["killed", "removed", "out of memory", "asked to leave"],
 )
 async def test_law_2_a_container_that_ends_is_told_at_once(rig: Rig, words: tuple[str, ...], reason: str) -> None:
     async with ready(rig) as hand:

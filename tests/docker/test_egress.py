@@ -217,7 +217,7 @@ async def health(site: Site) -> tuple[int, dict[str, dict[str, Any]]]:
 async def test_health_says_how_the_containers_are_and_why_one_is_down(site: Site) -> None:
     code, shown = await health(site)
     assert {name: each["status"] for name, each in shown.items()} == {
-        **dict.fromkeys(("spawner", "projections", "egress", "nats", "postgres"), "ok")
+        **dict.fromkeys(("spawner", "projections", "broker", "bridge", "egress", "nats", "postgres"), "ok")
     }
     assert code == 0
     assert shown["nats"]["pid"] == site.stack.parts["nats"].pid

@@ -333,6 +333,7 @@ async def test_under_siege_lines_arrive_heartbeats_go_on_and_a_cancel_is_obeyed(
     assert "session.degraded" not in await told(site, session)
     # What is full and what is free again: it goes on as if nothing had been.
     assert (await client.run(ORG, session, ["echo", "unharmed"])).stdout == b"unharmed\n"
+    await client.destroy(ORG, session, wait="destroyed")  # it has filled the place of all
 
 
 async def test_a_full_disk_fails_a_boot_with_what_is_to_be_done_and_keeps_the_files(site: Site) -> None:

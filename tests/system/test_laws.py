@@ -297,11 +297,12 @@ async def test_law_8_fail_closed(site: Site) -> None:
     # A backend without a fence says so in the log.
     provisioned = [event.data for event in await events(site, site.client.subjects(ORG, session).event("session"))]
     assert [event.fence for event in provisioned if isinstance(event, Provisioned)] == ["none"]
-    # No broker, no lease: an exec that needs a secret does not start.
+    # No grant, no lease: an exec that needs a secret does not start.
     reference = {"TOKEN": x.SecretRef(role="broker", lease="lease-1")}
     with pytest.raises(Refused) as refused:
         await site.client.exec(ORG, session, ["touch", "ran-anyway"], secret_env=reference)
-    assert "secret" in refused.value.message
+    assert refused.value.code == "SECRET_UNAVAILABLE"
+    assert "NOT_GRANTED" in refused.value.message
     assert not (site.folder(session).workspace / "ran-anyway").exists()
     # No token, no boot; and not without the rights.
     errors: list[str] = []

@@ -206,7 +206,7 @@ def _detach(args: argparse.Namespace) -> int:
 
         print(json_text({"pid": pid, "data": str(data_of(args)), "backend": backend}))
     else:
-        down = f"sandreel down --data {shlex.quote(args.data)}" if args.data else "sandreel down"
+        down = f"sandreel down --data {shlex.quote(str(args.data))}" if args.data else "sandreel down"
         print(f"sandreel is up (pid {pid}, backend {backend}), data in {data_of(args)}; `{down}` stops it")
     return 0
 

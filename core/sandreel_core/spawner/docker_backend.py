@@ -185,6 +185,7 @@ class DockerBackend:
         for boot in dead:
             if boot.boot_id == spec.boot_id:
                 await self._engine.remove(boot.id, force=True)
+        self._boots.forget(name)
         id = await self._engine.create(name, body)
         settings = replace(spec.settings, workspace=plan.WORKSPACE)
         try:
@@ -227,7 +228,7 @@ class DockerBackend:
                 if code == 0:
                     # It was told to end, and did so by itself. To ask for more would be to wait until the engine has
                     # taken its network down as well, with which nothing can run any more that could be waited for.
-                    return Death("exited", 0)
+                    return self._boots.learn(name, Death("exited", 0))
                 asked = within_s > 0
                 if code is not None:
                     return await self._boots.death(name, asked=True)

@@ -54,7 +54,7 @@ class Boots:
         self.watch = Watch(engine, installation, self.keys)
         self._engine = engine
         self._installation = installation
-        # By container: the engine forgets, and what was said once is said again.
+        # By container's name: the engine forgets, and what was said once is said again.
         self._deaths: OrderedDict[str, Death] = OrderedDict()
 
     async def of(self, key: Key) -> Sequence[Found]:
@@ -116,7 +116,7 @@ class Boots:
         )
         if sandbox.status != "dead":
             return sandbox
-        return dataclasses.replace(sandbox, death=await self._death(boot.id, body["State"]))
+        return dataclasses.replace(sandbox, death=await self._death(body))
 
     async def death(self, id: str, *, asked: bool = False) -> Death:
         """Of a container that has ended. `asked`: we have just ended it, so nobody need find out why.
@@ -126,14 +126,23 @@ class Boots:
         body = await self._engine.container(id)
         if body["State"]["Status"] not in _ENDED:
             raise Unavailable("the container has not ended", retry_after_s=1)
-        return await self._death(str(body["Id"]), body["State"], asked=asked)
+        return await self._death(body, asked=asked)
 
-    async def _death(self, id: str, state: Mapping[str, Any], *, asked: bool = False) -> Death:
-        if id not in self._deaths:
-            self._deaths[id] = await self._explain(id, state, asked=asked)
-            while len(self._deaths) > MAX_CONTAINERS:
-                self._deaths.popitem(last=False)
-        return self._deaths[id]
+    def learn(self, name: str, death: Death) -> Death:
+        """We know how the container of this name ended, and need not ask: it is said again from now on."""
+        self._deaths[name] = death
+        while len(self._deaths) > MAX_CONTAINERS:
+            self._deaths.popitem(last=False)
+        return death
+
+    def forget(self, name: str) -> None:
+        """There will be another container of this name."""
+        self._deaths.pop(name, None)
+
+    async def _death(self, body: Mapping[str, Any], *, asked: bool = False) -> Death:
+        name = str(body["Name"]).lstrip("/")
+        known = self._deaths.get(name)
+        return known or self.learn(name, await self._explain(str(body["Id"]), body["State"], asked=asked))
 
     async def _explain(self, id: str, state: Mapping[str, Any], *, asked: bool) -> Death:
         events, restarted = self.watch.seen(id), False
