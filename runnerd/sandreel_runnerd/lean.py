@@ -7,17 +7,19 @@ import gc
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 
 def postpone() -> None:
     """To be called once, before nats-py is imported, and only in a process that is runnerd's own.
 
     nats-py imports its JetStream client, which is a third of it, to make one when it is asked to, and for the names of
-    two headers. Nobody here asks: `bus/jetstream*.py` speak the server's API themselves. And what imports make stays, so
-    that collecting garbage meanwhile finds none.
+    two headers. Nobody here asks: `bus/jetstream*.py` speak the server's API themselves. Where aiohttp is
+    installed, for the gateway, it is imported too, for WebSockets, which nobody here speaks: 10 MB. And what imports make
+    stays, so that collecting garbage meanwhile finds none.
     """
     gc.disable()
+    sys.modules["aiohttp"] = cast(ModuleType, None)  # "is not installed", to whoever imports it
     later = sys.modules["nats.js"] = _Later("nats.js", "Imported as soon as anything of it is asked for.")
     vars(importlib.import_module("nats"))["js"] = later  # as importing it would have done
 

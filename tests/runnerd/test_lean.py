@@ -21,6 +21,7 @@ BOOT = "import sandreel_runnerd.__main__ as m, sys, gc, nats; later = sys.module
         ("import nats.js.kv; print(nats.js.kv.__name__)", "nats.js.kv"),
         ("print(type(nats.NATS().jetstream()).__name__)", "JetStreamContext"),
         ("print(hasattr(nats.js, 'nonsense'))", "False"),
+        ("import nats.aio.transport as t; print(t.aiohttp, 'yarl' in sys.modules)", "None False"),
     ],
 )  # fmt: skip
 def test_what_is_postponed_is_imported_when_it_is_needed(code: str, printed: str) -> None:
