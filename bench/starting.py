@@ -21,15 +21,20 @@ IDLE_S = 20.0
 # Before each start and before each reference: the first sync of a disk that rested takes longer than the next.
 QUIET_S = 0.05
 
-CONNECT = """
-import asyncio, json, sys, nats, msgspec
+# nats-py imports aiohttp where the gateway has it installed; where sessions run it is not.
+_BARE = "import sys; sys.modules['aiohttp'] = None\n"
+CONNECT = (
+    _BARE
+    + """
+import asyncio, json, nats, msgspec
 async def main():
     netloc, creds = json.loads(sys.stdin.read())
     client = await nats.connect(f'nats://{netloc}', user_credentials=creds)
     await client.flush(); print('up', flush=True); await client.close()
 asyncio.run(main())
 """
-IMPORTS = "import nats, msgspec, time; print('up', flush=True); time.sleep(600)"
+)
+IMPORTS = _BARE + "import nats, msgspec, time; print('up', flush=True); time.sleep(600)"
 
 
 async def execs(rig: Rig) -> Figure:

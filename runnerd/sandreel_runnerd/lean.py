@@ -19,7 +19,7 @@ def postpone() -> None:
     stays, so that collecting garbage meanwhile finds none.
     """
     gc.disable()
-    sys.modules["aiohttp"] = cast(ModuleType, None)  # "is not installed", to whoever imports it
+    sys.modules["aiohttp"] = cast("ModuleType", None)  # "is not installed", to whoever imports it
     later = sys.modules["nats.js"] = _Later("nats.js", "Imported as soon as anything of it is asked for.")
     vars(importlib.import_module("nats"))["js"] = later  # as importing it would have done
 
