@@ -17,11 +17,11 @@ from sandreel_core.cli.connection import data_of, dsn_of, options, settings
 from sandreel_core.cli.docker_checks import checks as docker_checks
 from sandreel_core.cli.role_checks import checks as checks_of_role
 from sandreel_core.cli.roles import add_option, ask, places
+from sandreel_core.cli.stack_checks import checks as stack_checks
 from sandreel_core.cli.version_checks import checks as version_checks
 
 if TYPE_CHECKING:
     from sandreel_core.client import ClientSettings
-    from sandreel_core.embedded.place import Place
 
 _CONNECT_WITHIN_S = 3.0
 _LOW_BYTES = 1 << 30
@@ -103,7 +103,7 @@ def _machine(data: Path) -> list[Check]:
         _server_user(),
         _bubblewrap(),
         _directory(data),
-        *_stack(data),
+        *stack_checks(data),
     ]
 
 
@@ -168,77 +168,6 @@ def _directory(data: Path) -> Check:
         level: Level = "fail" if free < _LOW_BYTES else "warn"
         return Check(name=name, level=level, found=found, mend="make room: REEL alone may grow to 8 GiB")
     return Check(name=name, level="ok", found=found)
-
-
-def _stack(data: Path) -> list[Check]:
-    from sandreel_core.embedded import pidfile
-    from sandreel_core.embedded.ending import left_over
-    from sandreel_core.embedded.place import Place, check_readable, holder, is_free
-    from sandreel_core.embedded.stack import ROLES
-    from sandreel_core.errors import Misconfigured
-
-    place = Place(data)
-    pid = holder(data)
-    if pid is None:
-        try:
-            check_readable(data)
-            ports = [place.keys().nats_port, place.keys().postgres_port] if place.keys_file.exists() else []
-            left = left_over(data)
-        except Misconfigured as error:
-            return [Check(name="stack", level="fail", found=str(error), mend="restore the file")]
-        if left:
-            mend = "`sandreel up` takes it over, `sandreel down` ends it"
-            return [
-                Check(name="stack", level="warn", found="one that was killed has left something running", mend=mend)
-            ]
-        checks = [Check(name="stack", level="warn", found="not running", mend="start it: sandreel up")]
-        for port in ports:
-            if not is_free(port):
-                found = f"{port} is taken by another program"
-                mend = "nothing to do: the next `sandreel up` takes another one"
-                checks.append(Check(name="port", level="warn", found=found, mend=mend))
-        return checks
-    checks = [Check(name="stack", level="ok", found=f"running, pid {pid}")]
-    for name in ROLES:
-        role = pidfile.alive(place.pid(name))
-        if role is not None:
-            checks.append(Check(name=name, level="ok", found=f"running, pid {role}"))
-        else:
-            mend = f"wait: it is started again; if it stays away, {place.log(name)} says why"
-            checks.append(Check(name=name, level="fail", found="not running", mend=mend))
-    return [*checks, *_egress(place), *_gateway(place)]
-
-
-def _egress(place: Place) -> list[Check]:
-    """The way out, where this stack has one or was to have one."""
-    from sandreel_core.embedded import roster
-    from sandreel_core.embedded.stack import EGRESS
-
-    entry = roster.read(place.parts).get(EGRESS)
-    if entry is None:
-        return []
-    if entry.state == "ready":
-        return [Check(name=EGRESS, level="ok", found=f"running, pid {entry.pid}")]
-    if entry.state == "stopped":
-        return [Check(name=EGRESS, level="warn", found=entry.detail, mend="make image, then start sandreel again")]
-    mend = "wait: it is started again; if it stays away, the engine says why (`docker logs`, `docker events`)"
-    return [Check(name=EGRESS, level="fail", found=roster.why_down(entry), mend=mend)]
-
-
-def _gateway(place: Place) -> list[Check]:
-    """Between sandboxes and model providers, where this stack has one or was to have one."""
-    from sandreel_core.embedded import roster
-    from sandreel_core.embedded.stack import GATEWAY
-
-    entry = roster.read(place.parts).get(GATEWAY)
-    if entry is None:
-        return []
-    if entry.state == "ready":
-        return [Check(name=GATEWAY, level="ok", found=f"running, pid {entry.pid}")]
-    if entry.state == "stopped":
-        return [Check(name=GATEWAY, level="warn", found=entry.detail, mend="make image, then start sandreel again")]
-    mend = f"wait: it is started again; if it stays away, {place.log(GATEWAY)} says why"
-    return [Check(name=GATEWAY, level="fail", found=roster.why_down(entry), mend=mend)]
 
 
 async def _roles(args: argparse.Namespace) -> list[Check]:

@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from sandreel_core.runtime import OPERATOR_ERROR
 # A log is cut at this size, and one older part is kept: a role that complains for a month fills no disk.
 MAX_LOG_BYTES = 16 << 20
 _TAIL_BYTES = 4096
+
+# How a role is started: nothing of the directory that it is started in is imported.
+PYTHON = (sys.executable, "-P", "-m")
 
 
 class Process:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from sandreel_core.embedded import ending, pidfile
 from sandreel_core.embedded.authority import Authority
+from sandreel_core.embedded.migrating import migrate
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Part, Server, Status, harmless
 from sandreel_core.embedded.place import (
@@ -31,11 +30,12 @@ from sandreel_core.embedded.place import (
     write_secret,
 )
 from sandreel_core.embedded.postgres import PostgresServer
-from sandreel_core.embedded.process import Process, cut, tail
+from sandreel_core.embedded.process import PYTHON, Process, cut
 from sandreel_core.embedded.roster import Roster
 from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
+from sandreel_core.embedded.together import to_the_end, together
 from sandreel_core.embedded.wiring import LOOPBACK, Wiring, health_variable
-from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavailable
+from sandreel_core.errors import Misconfigured, NotFound, SandreelError
 from sandreel_core.log import Log
 from sandreel_core.settings import CONFIG
 
@@ -48,8 +48,6 @@ ROLES = {
 }
 NATS, POSTGRES, EGRESS, GATEWAY = "nats", "postgres", "egress", "gateway"
 
-_PYTHON = (sys.executable, "-P", "-m")
-_MIGRATE_WITHIN_S = 120.0
 _END_WITHIN_S = 10.0
 _PORT_ATTEMPTS = 5
 _LOGS_EVERY_S = 30.0
@@ -113,9 +111,9 @@ class Stack:
             await self._start_servers(wiring, keys, servers)
             for name, module in ROLES.items():
                 self._add(name, self._role(name, module, wiring))
-            await _together([self.parts[name].start() for name in ROLES])
+            await together([self.parts[name].start() for name in ROLES])
             # After the others: the egress proxy's documents are the spawner's to make.
-            await _together([self.parts[name].start() for name in (EGRESS, GATEWAY) if name in self.parts])
+            await together([self.parts[name].start() for name in (EGRESS, GATEWAY) if name in self.parts])
             self._keeper = asyncio.create_task(self._keep(), name="stack")
             exit.push_async_callback(self._stop_keeping)
             exit.push_async_callback(self._stop_sessions, wiring)
@@ -126,7 +124,7 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Stopping is bounded, and half of it would leave servers behind: a cancellation waits for its end.
-        await _to_the_end(self._exit.aclose())
+        await to_the_end(self._exit.aclose())
 
     async def wait(self) -> None:
         """For ever; raises what ended the keeping, which is a bug."""
@@ -156,14 +154,14 @@ class Stack:
             dsn = postgres.dsn() if postgres is not None else wiring.postgres.dsn
             if dsn is None:
                 raise Misconfigured("Postgres is not set: give [postgres] dsn")
-            await self._migrate(wiring, dsn)
+            await migrate(self.place, wiring.role_environment(self.place), dsn)
             return dsn
 
         async def bus() -> None:
             if nats is not None:
                 await self._start_at_port(NATS, nats, wiring.settings.nats_port is not None)
 
-        dsn, _ = await _together([database(), bus()])
+        dsn, _ = await together([database(), bus()])
         if wiring.embeds_egress:
             await self._prepare_contained(EGRESS, wiring, exit)
         if wiring.embeds_gateway and not wiring.in_docker:
@@ -224,41 +222,13 @@ class Stack:
                 self.place.keep(keys)
                 server.port = keys.nats_port if name == NATS else keys.postgres_port
 
-    async def _migrate(self, wiring: Wiring, dsn: str) -> None:
-        """Raises Misconfigured with the program's own line."""
-        log = self.place.log("migrations")
-        offset = log.stat().st_size if log.exists() else 0
-        # The password is in the environment of a child of ours, which only we and root can read.
-        environ = wiring.role_environment(self.place) | {"SANDREEL_POSTGRES_DSN": dsn}
-        del environ["SANDREEL_CONFIG"]
-        with log.open("ab") as output:
-            child = await asyncio.create_subprocess_exec(
-                *(*_PYTHON, "sandreel_migrations"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environ,
-                cwd=self.data,
-            )
-        try:
-            async with asyncio.timeout(_MIGRATE_WITHIN_S):
-                status = await child.wait()
-        except TimeoutError as error:
-            raise Unavailable(f"the migrations took longer than {_MIGRATE_WITHIN_S:g} s; see {log}") from error
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        if status:
-            raise Misconfigured(tail(log, offset) or f"the migrations ended with {status}; see {log}")
-
     def _role(self, name: str, module: str, wiring: Wiring) -> Server:
         return self._process(name, module, wiring.role_environment(self.place, name))
 
     def _process(self, name: str, module: str, environ: Mapping[str, str]) -> Server:
         return Process(
             name,
-            (*_PYTHON, module),
+            (*PYTHON, module),
             env=environ,
             directory=self.data,
             log=self.place.log(name),
@@ -326,31 +296,3 @@ class Stack:
         for result in results:
             if result is not None:
                 raise result
-
-
-async def _together(starts: list[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """All at once; the first error that somebody can do something about, alone."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            started = [tasks.create_task(start) for start in starts]
-    except BaseExceptionGroup as group:
-        known, rest = group.split(SandreelError)
-        if known is None or rest is not None:
-            raise
-        raise known.exceptions[0] from group
-    return [task.result() for task in started]
-
-
-async def _to_the_end(work: Awaitable[None]) -> None:
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.done():
-                break
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -25,12 +24,14 @@ from sandreel_core.spawner import fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
+from sandreel_core.spawner.docker_images import chosen
 from sandreel_core.spawner.docker_joining import Joining
 from sandreel_core.spawner.docker_network import Networks, Service
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
 from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
 from sandreel_core.spawner.lock import Locks
+from sandreel_core.spawner.to_the_end import each_to_its_end
 
 _DEATH_TIMEOUT_S = 10.0
 _AGAIN_S = 1.0
@@ -149,30 +150,14 @@ class DockerBackend:
 
     async def _prepare(self, spec: BootSpec, life: Life, *, make: bool) -> str:
         """What the container needs: its org's network and caches, its workspace, and its image, which it returns."""
-        image = await self._image(spec)
+        image = await chosen(self._engine, self._terms.images(spec))
         works = [self._prepare_org(spec.key.org, image)]
         if make:
             user = self._terms.user(spec.profile)
             limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
             works.append(self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit))
-        await _each_to_its_end(*works)
+        await each_to_its_end(*works)
         return image
-
-    async def _image(self, spec: BootSpec) -> str:
-        *others, last = self._terms.images(spec)
-        for image in others:
-            with suppress(NotFound):
-                await self._engine.image(image)
-                return image
-        try:
-            await self._engine.image(last)
-        except Refused as error:
-            raise Refused("BAD_IMAGE", f"{last} is no name of an image: {error.message}") from error
-        except NotFound as error:
-            raise Refused(
-                "NO_IMAGE", f"image {last} is not on this machine: `docker pull` it, or `make image`"
-            ) from error
-        return last
 
     async def _prepare_org(self, org: str, image: str) -> None:
         async with self._orgs.held(org):
@@ -280,7 +265,7 @@ class DockerBackend:
                 raise Conflict("the workspace is a later incarnation's")
             for boot in boots:
                 await self._engine.remove(boot.id)
-            await _each_to_its_end(self._workspaces.remove(key), self._drop_org(key.org))
+            await each_to_its_end(self._workspaces.remove(key), self._drop_org(key.org))
 
     async def _drop_org(self, org: str) -> None:
         async with self._orgs.held(org):
@@ -310,13 +295,6 @@ class DockerBackend:
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()
-
-
-async def _each_to_its_end(*works: Coroutine[Any, Any, object]) -> None:
-    """All at once. Whoever cleans up behind a failure meets nothing that is still being done. Raises the first failure."""
-    for result in await asyncio.gather(*works, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
 
 
 def _nothing() -> None:
