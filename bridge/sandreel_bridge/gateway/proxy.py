@@ -108,8 +108,10 @@ class Proxy:
         return await self._meter(request, way, call, purse)
 
     async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse) -> web.StreamResponse:
-        if self._recorder.full:
-            raise _No(503, "the gateway cannot record what calls use: NATS is away", 5)
+        try:
+            self._recorder.check()
+        except Unavailable as error:
+            raise _No(503, str(error), error.retry_after_s) from None
         if self._open >= self._settings.max_calls:
             raise _No(503, f"{self._settings.max_calls} calls are under way, which is the gateway's limit", 1)
         estimate = estimate_micro_usd(self._orgs.prices, way.provider, call)
@@ -123,7 +125,7 @@ class Proxy:
         try:
             self._measures.open.set(self._open)
             await purse.hold(opened, wait_s=self._settings.budget_wait_s, cut=task.cancel)
-            self._recorder.note(purse)
+            self._begin(purse, id)
             return await _Passage(self, request, way, call, purse, id).run()
         except Refused as error:
             raise _No(402, error.message) from None
@@ -132,6 +134,13 @@ class Proxy:
         finally:
             self._open -= 1
             self._measures.open.set(self._open)
+
+    def _begin(self, purse: Purse, id: str) -> None:
+        try:
+            self._recorder.begin(purse, id)
+        except Unavailable as error:
+            purse.settle(id, None)
+            raise _No(503, str(error), error.retry_after_s) from None
 
     async def _pass_free(self, request: web.Request, way: Route, call: Call) -> web.Response:
         """What costs nothing: tokens that are counted before a call."""
@@ -162,7 +171,7 @@ class Proxy:
         if outcome.status is None and not outcome.sent:
             purse.settle(id, None)
             self._measures.calls.add(way.provider, "unreachable")
-            self._recorder.note(purse)
+            self._recorder.drop(purse, id)
             return
         event = recorded(id, purse.key.name, purse.key.terms, way.provider, call, outcome, self._orgs.prices)
         purse.settle(id, event)
