@@ -157,6 +157,39 @@ async def test_with_nats_away_calls_go_on_up_to_the_bound_and_are_recorded_after
     assert (await call(stack.url, headers={"x-api-key": key.value}, body=MESSAGES)).status == 200
 
 
+async def test_a_gateway_that_is_killed_while_nats_is_away_forgets_no_call(stack: Gated) -> None:
+    """Two that had ended and one under way, none of which NATS has ever heard of; and nothing of it twice after one more kill."""
+    key = await stack.mint("t5", budget_micro_usd=100_000)
+    headers = {"x-api-key": key.value}
+    stack.api.script = steps(Reply("hello", tokens=Tokens(10, 0, 0, 20)))
+    await stack.site.kill_and_hold(NATS)
+    for _ in range(2):
+        assert (await call(stack.url, headers=headers, body=MESSAGES)).status == 200
+    stack.api.script = steps(Reply("one two three", hang_after=4))
+    async with opened(stack.url, headers=headers, body=MESSAGES) as cut:
+        await anext(cut.pieces())
+        await stack.site.kill_and_hold(GATEWAY)
+        await cut.read()
+    await stack.site.release(NATS)
+    await stack.site.release(GATEWAY)
+    await until(lambda: _settled_again(stack, key, 3), "all three are recorded")
+    await stack.site.kill(GATEWAY)
+    after = await stack.standing(key)
+    events = await stack.events(key)
+    assert [(event.complete, event.usage.cost_micro_usd) for event in events] == [
+        (True, 330),
+        (True, 330),
+        (False, None),
+    ]
+    assert len({event.call_id for event in events}) == 3
+    held = events[2].charged_micro_usd
+    assert held
+    assert (after.calls, after.charged_micro_usd) == (3, 660 + held)
+    last = await stack.client.revoke(key.name)
+    assert last is not None
+    assert (last.calls, last.charged_micro_usd, last.live) == (3, 660 + held, False)
+
+
 async def _settled_again(stack: Gated, key: VirtualKey, calls: int) -> bool:
     try:
         return await _settled(stack, key, calls)
