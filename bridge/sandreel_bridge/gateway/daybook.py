@@ -233,7 +233,13 @@ def read_entries(data: bytes, path: Path) -> tuple[list[Entry], int]:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)  # so that a file that was just made is there after a power cut, too
+        finally:
+            os.close(directory)
+        return file
     except OSError as error:
         raise _unusable(path, error) from error
 

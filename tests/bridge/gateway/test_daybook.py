@@ -245,6 +245,22 @@ async def test_an_end_that_the_disk_did_not_take_is_recorded_all_the_same(tmp_pa
         assert last.calls == 1
 
 
+async def test_a_gateway_that_takes_the_keys_over_goes_on_from_the_file_of_the_first(tmp_path: Path) -> None:
+    own: dict[str, Any] = {"state_directory": str(tmp_path)}
+    async with ModelApi(steps(Reply("hello", tokens=Tokens(10, 0, 0, 20)))) as api, gateway(api, **own) as first:
+        key = await first.mint()
+        assert await ask(first, key.value) == 200
+        async with gateway(api, bus=first.bus, **own) as second:
+            assert first.task.done(), "they have one file, and one of them at a time"
+            assert await ask(second, key.value) == 200
+            last = await second.client.revoke(key.name)
+            assert last is not None
+            assert (last.calls, last.charged_micro_usd) == (2, 2 * COST)
+        with pytest.raises(BaseExceptionGroup) as ended:
+            first.task.result()
+        assert ended.group_contains(Misconfigured, match="another gateway has taken the keys over")
+
+
 async def opened_at(directory: Path, within_s: float = 0) -> Daybook:
     health = Health("gateway", version="t", pid=1, monotonic=lambda: 0.0)
     async with open_daybook(
