@@ -1,5 +1,10 @@
 """Whatever is killed or fails in the middle of a turn: it is finished once and truly, its events are what its program printed, its key is
-revoked, nothing is left running, and the ledger is what the provider has counted (`truths.hold`)."""
+revoked, nothing is left running, and the ledger is what the provider has counted (`truths.hold`).
+
+Beside them: bridges that die, halt or are not alone (`tests/bridge/test_takeover.py`), an agent that is silent for hours, on a virtual clock
+(`tests/bridge/test_silence.py`), what the gateway passes on, cuts and charges (`tests/bridge/gateway`), a gateway that is killed while NATS is away
+(`test_daybook.py` there, and `test_gateway.py` here), the real Claude Code before a model that fails (`tests/docker/test_agent_faults.py`).
+"""
 
 from __future__ import annotations
 
@@ -58,9 +63,13 @@ async def test_killed_in_the_middle_of_a_turn(truths: Truths, victims: tuple[str
     await truths.nothing_is_held()
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("victims", [("gateway",), ("bridge",), ("bridge", "gateway")], ids="+".join)
+@pytest.mark.parametrize(
+    ("stage", "victims"),
+    [("reserving", ("gateway",)), ("reserving", ("bridge",)), ("settling", ("gateway",)), ("settling", ("bridge", "gateway"))],
+    ids=lambda each: each if isinstance(each, str) else "+".join(each),
+)
 async def test_a_budget_is_reserved_and_settled_once(truths: Truths, stage: str, victims: tuple[str, ...]) -> None:
+    """Killed as it is reserved or settled; what lies between is above."""
     session, turn = await truths.start("ask 3", budget_micro_usd=1_000_000)
     await truths.until(session, turn, STAGES[stage])
     await truths.site.kill(*victims)
@@ -144,12 +153,16 @@ async def test_an_agent_that_does_as_no_agent_should(
 
 
 async def test_an_agent_that_is_out_of_memory_says_so(truths: Truths) -> None:
-    session = await truths.site.session("hungry")
+    spawner = truths.site.stack.parts["spawner"].pid
     with cgroup("memory", 96 << 20) as group:
         if group is None:
             pytest.skip("no cgroup can be made here")
-        for pid in left_of(truths.site.boot(session)):
-            (group / "cgroup.procs").write_text(str(pid))
+        # A session begins where its spawner is.
+        (group / "cgroup.procs").write_text(str(spawner))
+        try:
+            session = await truths.site.session("hungry")
+        finally:
+            (group.parent / "cgroup.procs").write_text(str(spawner))
         _, turn = await truths.start("hungry", session)
         found = await truths.hold(session, turn, status="failed")
         assert found.finished is not None

@@ -59,6 +59,10 @@ class Keyring:
         for entry in entries:
             if not isinstance(entry, Sent):
                 written[entry.key, entry.since].append(entry)
+        sent = {entry.call_id for entry in entries if isinstance(entry, Sent)}
+        for entry in entries:
+            if isinstance(entry, Ended) and entry.call_id not in sent:
+                self._recorder.resume(entry)
         self._accounts, progress = await self._store.load()
         for account in self._accounts.values():
             for key in account.live():
@@ -68,10 +72,6 @@ class Keyring:
                 self._take_up(at_last(key, found, written[key.name, key.created_at]), found)
         for name in progress:  # of keys that have ended: the account has their tally
             self._recorder.forget(name)
-        sent = {entry.call_id for entry in entries if isinstance(entry, Sent)}
-        for entry in entries:
-            if isinstance(entry, Ended) and entry.call_id not in sent:
-                self._recorder.resume(entry)
 
     def _take_up(self, purse: Purse, before: Progress) -> None:
         key = purse.key
