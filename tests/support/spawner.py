@@ -22,6 +22,7 @@ from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner
+from tests.support.at_work import at_work
 
 KEY_BYTES = b"k" * 32
 ONE, TWO = Key("acme", "one"), Key("acme", "two")
@@ -37,22 +38,9 @@ def plan(**changes: Any) -> Plan:
 @asynccontextmanager
 async def running(bus: Bus, backend: Backend, plan: Plan, **told: Any) -> AsyncGenerator[Spawner, None]:
     """A spawner that has done its first sweep; killed without ceremony at the end."""
-    ready = asyncio.Event()
     spawner = Spawner(bus, backend, plan, **told)
-    task = asyncio.create_task(spawner.run(ready.set))
-    waiting = asyncio.create_task(ready.wait())
-    try:
-        await asyncio.wait({task, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            await task
-        assert ready.is_set(), "the spawner did not become ready"
+    async with at_work("spawner", spawner.run):
         yield spawner
-        if task.done():
-            await task
-    finally:
-        waiting.cancel()
-        task.cancel()
-        await asyncio.gather(task, waiting, return_exceptions=True)
 
 
 @dataclass
