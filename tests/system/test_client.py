@@ -172,7 +172,7 @@ async def test_typed_input_is_taken_once_however_often_it_is_sent(client: Client
 
 
 async def test_the_environment_of_later_execs(client: Client, session: str) -> None:
-    outcome = await client.patch_env(ORG, session, {"COLOR": "blue", "PATH": "/nowhere"})
+    outcome = await client.env(ORG, session).patch({"COLOR": "blue", "PATH": "/nowhere"})
 
     assert isinstance(outcome.data, EnvPatched)
     assert outcome.data.denied == ["PATH"]

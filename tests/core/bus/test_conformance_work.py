@@ -13,7 +13,7 @@ from tests.core.bus.conftest import CMD, LIMIT_S, REEL, World, bodies, fill, for
 
 
 async def test_work_is_given_until_it_is_acknowledged(world: World) -> None:
-    work = Work("CMD", "w", ("cmd.a.>",), ack_wait_s=1.0)
+    work = Work("CMD", "w", ("cmd.a.>",), ack_wait_s=2.0)
     await world.bus.ensure([CMD], [work])
     for name in ("x", "y", "z"):
         await world.bus.append(f"cmd.a.{name}", name.encode())
@@ -28,11 +28,13 @@ async def test_work_is_given_until_it_is_acknowledged(world: World) -> None:
                 await delivery.term()
             elif delivery.attempts == 1:
                 await delivery.nak(0.1)
-            elif delivery.attempts == 3:
+            elif delivery.attempts >= 3:
                 await delivery.ack()
                 break
-    # The second time z is neither acknowledged nor given back: it comes again when its time is over.
-    assert seen == [(b"x", 1), (b"y", 1), (b"z", 1), (b"z", 2), (b"z", 3)]
+    # The second time z is neither acknowledged nor given back: it comes again when its time is over (and, to a machine
+    # that stood still for as long, once more than it has seen).
+    assert seen[:4] == [(b"x", 1), (b"y", 1), (b"z", 1), (b"z", 2)]
+    assert [body for body, _ in seen[4:]] == [b"z"]
 
 
 async def test_a_later_version_may_read_more_with_the_same_work(world: World) -> None:
@@ -88,7 +90,7 @@ async def test_work_goes_on_when_the_server_was_killed(world: World) -> None:
         generation = world.bus.generation
         await world.crash()
         with pytest.raises(Unavailable):
-            await forever(first.in_progress)
+            await forever(first.ack)
         await world.start()
         await world.bus.wait_connected(generation)
         await world.bus.append("cmd.2", b"2")

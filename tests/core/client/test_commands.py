@@ -139,7 +139,7 @@ async def test_the_outcome_names_its_cause_and_who_asked(client: Client) -> None
 
 
 async def test_the_outcome_of_an_environment_change_names_what_was_denied(client: Client) -> None:
-    outcome = await client.patch_env(ORG, SESSION, {"A": "1", "HOME": "/"})
+    outcome = await client.env(ORG, SESSION).patch({"A": "1", "HOME": "/"})
 
     assert isinstance(outcome.data, EnvPatched)
     assert outcome.data.denied == ["HOME"]

@@ -31,7 +31,7 @@ async def test_an_exec_is_refused_before_it_is_sent_until_the_session_was_resume
     with pytest.raises(Refused, match=r"CONTRACT_VERSION: .*session s .*: stop and resume the session"):
         await client.exec(ORG, "s", ["print", "no"])
     assert len(roles.handled) == sent
-    await client.patch_env(ORG, "s", {"A": "b"})  # what is no new exec goes through
+    await client.env(ORG, "s").patch({"A": "b"})  # what is no new exec goes through
 
     await client.stop(ORG, "s")
     roles.contract_version = 4
