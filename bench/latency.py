@@ -76,6 +76,7 @@ def _figures(
 
 
 async def lines(rig: Rig) -> list[Figure]:
+    """A line written → seen, at 50 and at 30,000 lines/s, and a terminal's echo; beside bare publish → pull."""
     session = await rig.session("latency")
     figures = []
     async with rig.without("projector"):
