@@ -77,7 +77,7 @@ asyncio.run(main())
 
 
 async def gateway(rig: Rig) -> list[Figure]:
-    """Direct and through, in turn."""
+    """What the built-in gateway adds to a piece of a stream and to the first byte, and bulk; beside a direct connection."""
     async with _provider() as provider, _gateway(rig, provider) as (through, key, pid):
         ways = {"direct": f"{provider}/v1/messages", "through": f"{through}/anthropic/v1/messages"}
         pieces, cpu_s, seconds = {}, 0.0, SECONDS * min(rig.scale, 4)
