@@ -13,6 +13,7 @@ from datetime import datetime
 from aiohttp import ClientConnectorError, ClientError, ClientResponse, web
 
 from sandreel_bridge.gateway import passing
+from sandreel_bridge.gateway.account import Key
 from sandreel_bridge.gateway.dialect import Call, Route, dialect_of, models_list, read_call, refusal, route
 from sandreel_bridge.gateway.keyring import Keyring
 from sandreel_bridge.gateway.measures import GatewayMeasures
@@ -20,7 +21,7 @@ from sandreel_bridge.gateway.meter import Outcome, estimate_micro_usd, recorded
 from sandreel_bridge.gateway.orgs import Orgs
 from sandreel_bridge.gateway.port import Dialect
 from sandreel_bridge.gateway.provider import Providers
-from sandreel_bridge.gateway.purse import OpenCall, Purse
+from sandreel_bridge.gateway.purse import KeyOver, OpenCall, Purse
 from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_bridge.gateway.settings import Settings
 from sandreel_bridge.gateway.tap import Tap
@@ -30,6 +31,7 @@ from sandreel_core.log import Log
 # Of an error that a provider sends; more is cut.
 _MAX_ERROR_BYTES = 256 * 1024
 _JSON = "application/json"
+_NO_KEY = "the gateway does not know this key, or it is over"
 
 
 class _No(Exception):
@@ -87,10 +89,11 @@ class Proxy:
         value = passing.presented(request.headers)
         purse = self._keyring.find(value) if value else None
         if purse is None:  # first of all: a stranger is told nothing of what there is
-            raise _No(401, "the gateway does not know this key, or it is over")
+            raise _No(401, _NO_KEY)
         if way is None:
             raise _No(404, f"{request.method} {request.path[:200]} does not pass the gateway")
-        terms = purse.key.terms
+        key = purse.key
+        terms = key.terms
         if way.provider not in self._orgs.providers(terms.org):
             raise _No(403, f"the org {terms.org} has no provider for {way.provider}")
         if way.lists:
@@ -105,9 +108,9 @@ class Proxy:
             raise _No(403, f"the model {call.model} is not one of this key's: {', '.join(terms.models)}")
         if not way.metered:
             return await self._pass_free(request, way, call)
-        return await self._meter(request, way, call, purse)
+        return await self._meter(request, way, call, purse, key)
 
-    async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse) -> web.StreamResponse:
+    async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.StreamResponse:
         if self._recorder.full:
             raise _No(503, "the gateway cannot record what calls use: NATS is away", 5)
         if self._open >= self._settings.max_calls:
@@ -122,9 +125,11 @@ class Proxy:
         self._open += 1
         try:
             self._measures.open.set(self._open)
-            await purse.hold(opened, wait_s=self._settings.budget_wait_s, cut=task.cancel)
+            await purse.hold(key, opened, wait_s=self._settings.budget_wait_s, cut=task.cancel)
             self._recorder.note(purse)
             return await _Passage(self, request, way, call, purse, id).run()
+        except KeyOver:
+            raise _No(401, _NO_KEY) from None
         except Refused as error:
             raise _No(402, error.message) from None
         except Unavailable as error:
