@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from aiohttp import ClientConnectorError, ClientError, ClientResponse, web
+from aiohttp import ClientError, ClientResponse, web
 
 from sandreel_bridge.gateway import passing
 from sandreel_bridge.gateway.account import Key
@@ -20,7 +20,7 @@ from sandreel_bridge.gateway.measures import GatewayMeasures
 from sandreel_bridge.gateway.meter import Outcome, estimate_micro_usd, recorded
 from sandreel_bridge.gateway.orgs import Orgs
 from sandreel_bridge.gateway.port import Dialect
-from sandreel_bridge.gateway.provider import Providers
+from sandreel_bridge.gateway.provider import NOT_SENT, Providers
 from sandreel_bridge.gateway.purse import KeyOver, OpenCall, Purse
 from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_bridge.gateway.settings import Settings
@@ -28,8 +28,6 @@ from sandreel_bridge.gateway.tap import Tap
 from sandreel_core.errors import Malformed, Refused, Unavailable
 from sandreel_core.log import Log
 
-# Of an error that a provider sends; more is cut.
-_MAX_ERROR_BYTES = 256 * 1024
 _JSON = "application/json"
 _NO_KEY = "the gateway does not know this key, or it is over"
 
@@ -142,12 +140,11 @@ class Proxy:
         """What costs nothing: tokens that are counted before a call."""
         try:
             async with self._providers.ask(way, request, call.body) as reply:
-                body = await reply.content.read(_MAX_ERROR_BYTES)
-                return self.copy(way.provider, reply, body)
+                return await self.copy(way.provider, reply)
         except (ClientError, TimeoutError, OSError) as error:
             raise _No(502, f"the provider {way.provider} cannot be reached: {_why(error)}") from None
 
-    def copy(self, provider: Dialect, reply: ClientResponse, body: bytes) -> web.Response:
+    async def copy(self, provider: Dialect, reply: ClientResponse) -> web.Response:
         """A short reply, whole. The provider's key is in nothing that a sandbox gets: 401 and 403 are about the gateway's own,
         so of these only the status is passed on."""
         if reply.status in (401, 403):
@@ -155,6 +152,10 @@ class Proxy:
             return _say(
                 provider, reply.status, f"the provider {provider} refuses the gateway: its operator has to look"
             )
+        body = await self._providers.short(reply)
+        if body is None:
+            status = reply.status if reply.status >= 400 else 502
+            return _say(provider, status, f"what the provider {provider} says is too long to be passed on")
         response = web.Response(status=reply.status, body=self._providers.without_key(provider, body))
         for name, value in passing.told(reply.headers.items()):
             if name.lower() not in ("content-length", "content-type"):
@@ -186,9 +187,9 @@ class Proxy:
             passage.status, passage.sent = reply.status, True
             self._measures.first_byte_s.observe(self._monotonic() - passage.began)
             if reply.status >= 300:
-                body = await reply.content.read(_MAX_ERROR_BYTES)
+                response = await self.copy(passage.way.provider, reply)
                 passage.whole = True
-                return self.copy(passage.way.provider, reply, body)
+                return response
             return await passage.stream(reply)
 
 
@@ -212,7 +213,7 @@ class _Passage:
         try:
             return await self._proxy.exchange(self)
         except (ClientError, TimeoutError, OSError) as error:
-            if not isinstance(error, ClientConnectorError):
+            if not isinstance(error, NOT_SENT):
                 self.sent = True  # it has the request, and may be working on it
             if self._response is not None:
                 # An end that looks orderly would make a cut reply look complete.
