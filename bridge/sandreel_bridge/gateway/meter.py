@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandreel_bridge.gateway.dialect import Call
+from sandreel_bridge.gateway.call import Call
 from sandreel_bridge.gateway.port import Dialect, KeyTerms
 from sandreel_bridge.gateway.prices import PriceTable
 from sandreel_bridge.gateway.tokens import Tokens

@@ -14,7 +14,8 @@ from aiohttp import ClientError, ClientResponse, web
 
 from sandreel_bridge.gateway import passing
 from sandreel_bridge.gateway.account import Key
-from sandreel_bridge.gateway.dialect import Call, Route, dialect_of, models_list, read_call, refusal, route
+from sandreel_bridge.gateway.call import Call, read_call
+from sandreel_bridge.gateway.dialect import Route, dialect_of, models_list, refusal, route
 from sandreel_bridge.gateway.keyring import Keyring
 from sandreel_bridge.gateway.measures import GatewayMeasures
 from sandreel_bridge.gateway.meter import Outcome, estimate_micro_usd, recorded

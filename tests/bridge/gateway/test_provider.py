@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tests.support.gateway import gateway
 from tests.support.http import call
@@ -20,18 +20,22 @@ async def provider(head: str, *pieces: bytes) -> AsyncGenerator[str, None]:
     """Answers every request with these bytes, each piece when the one before has surely been read, and closes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        await reader.readexactly(int(asked.partition("content-length:")[2].split()[0]))
-        writer.write(f"HTTP/1.1 {head}\r\nconnection: close\r\n\r\n".encode())
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0.05)
+        with suppress(ConnectionError):
+            asked = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            await reader.readexactly(int(asked.partition("content-length:")[2].split()[0]))
+            writer.write(f"HTTP/1.1 {head}\r\nconnection: close\r\n\r\n".encode())
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.05)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with asyncio.TaskGroup() as answers:
+        server = await asyncio.start_server(lambda *ends: answers.create_task(answer(*ends)), "127.0.0.1", 0)
+        async with server:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 @asynccontextmanager
