@@ -240,7 +240,7 @@ class _Passage:
         async for data in reply.content.iter_any():
             tap.feed(data)
             await response.write(data)
-        tap.end()
+        tap.end(in_order=True)
         self.whole = tap.ended
         await response.write_eof()
         return response
@@ -255,7 +255,8 @@ class _Passage:
             whole=self.whole,
             tokens=tap.tokens if tap else None,
             model=tap.model if tap else None,
-            pieces=tap.pieces if tap else 0,
+            least_output=tap.least_output if tap else 0,
+            standard=tap is None or tap.standard,
             duration_ms=round((self._proxy._monotonic() - self.began) * 1000),
         )
         self._proxy.ended(self._purse, self._id, self.way, self.call, outcome)
