@@ -88,6 +88,7 @@ _ANTHROPIC = {
     402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -99,6 +100,7 @@ _OPENAI = {
     402: ("insufficient_quota", "insufficient_quota"),
     403: ("invalid_request_error", "model_not_allowed"),
     404: ("invalid_request_error", "not_found"),
+    408: ("invalid_request_error", "request_timeout"),
     413: ("invalid_request_error", "request_too_large"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
@@ -108,6 +110,7 @@ _GOOGLE = {
     402: "FAILED_PRECONDITION",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
     413: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",

@@ -22,8 +22,9 @@ from sandreel_bridge.gateway.meter import Outcome, estimate_micro_usd, recorded
 from sandreel_bridge.gateway.orgs import Orgs
 from sandreel_bridge.gateway.port import Dialect
 from sandreel_bridge.gateway.provider import NOT_SENT, Providers
-from sandreel_bridge.gateway.purse import KeyOver, OpenCall, Purse
+from sandreel_bridge.gateway.purse import BUDGET_SPENT, KeyOver, OpenCall, Purse
 from sandreel_bridge.gateway.recorder import Recorder
+from sandreel_bridge.gateway.room import Room
 from sandreel_bridge.gateway.settings import Settings
 from sandreel_bridge.gateway.tap import Tap
 from sandreel_core.errors import Malformed, Refused, Unavailable
@@ -31,6 +32,10 @@ from sandreel_core.log import Log
 
 _JSON = "application/json"
 _NO_KEY = "the gateway does not know this key, or it is over"
+# For a request to come whole, over a network of this machine.
+_BODY_WITHIN_S = 60.0
+# After which a key that has too much under way may ask again.
+_SOON_S = 1.0
 
 
 class _No(Exception):
@@ -68,7 +73,12 @@ class Proxy:
         self._new_id = new_id
         self._monotonic = monotonic
         self._now = now
-        self._open = 0
+        self._room = Room(
+            calls=settings.max_calls,
+            calls_of_key=settings.max_calls_per_key,
+            bodies_bytes=settings.max_bodies_bytes,
+            tell=measures.open.set,
+        )
         self._log = Log("gateway")
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -99,21 +109,38 @@ class Proxy:
             return web.Response(body=models_list(way.provider, terms.models), content_type=_JSON)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise _No(415, "the gateway reads requests that are not compressed")
+        length = request.content_length
         try:
-            call = read_call(way, await request.read())
+            # What comes in pieces may be as long as any.
+            with self._room.taken(key.name, self._settings.max_body_bytes if length is None else length):
+                call = read_call(way, await self._body(request))
+                if call.model not in terms.models:
+                    raise _No(403, f"the model {call.model} is not one of this key's: {', '.join(terms.models)}")
+                if not way.metered:
+                    return await self._pass_free(request, way, call, purse, key)
+                return await self._meter(request, way, call, purse, key)
         except Malformed as error:
             raise _No(400, str(error)) from None
-        if call.model not in terms.models:
-            raise _No(403, f"the model {call.model} is not one of this key's: {', '.join(terms.models)}")
-        if not way.metered:
-            return await self._pass_free(request, way, call)
-        return await self._meter(request, way, call, purse, key)
+        except KeyOver:
+            raise _No(401, _NO_KEY) from None
+        except Refused as error:
+            spent = error.code == BUDGET_SPENT
+            raise _No(402 if spent else 429, error.message, None if spent else _SOON_S) from None
+        except Unavailable as error:
+            raise _No(503, str(error), error.retry_after_s) from None
+
+    async def _body(self, request: web.Request) -> bytes:
+        if (request.content_length or 0) > self._settings.max_body_bytes:
+            raise web.HTTPRequestEntityTooLarge(self._settings.max_body_bytes, request.content_length or 0)
+        try:
+            async with asyncio.timeout(_BODY_WITHIN_S):
+                return await request.read()
+        except TimeoutError:
+            raise _No(408, f"the request has not come within {_BODY_WITHIN_S:g} s") from None
 
     async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.StreamResponse:
         if self._recorder.full:
             raise _No(503, "the gateway cannot record what calls use: NATS is away", 5)
-        if self._open >= self._settings.max_calls:
-            raise _No(503, f"{self._settings.max_calls} calls are under way, which is the gateway's limit", 1)
         estimate = estimate_micro_usd(self._orgs.prices, way.provider, call)
         if estimate is None and self._settings.unpriced == "refuse":
             raise _No(403, f"the model {call.model} has no known price, so no budget holds it")
@@ -121,24 +148,16 @@ class Proxy:
         opened = OpenCall(call_id=id, provider=way.provider, model=call.model, held_micro_usd=estimate or 0)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a handler runs in one
-        self._open += 1
         try:
-            self._measures.open.set(self._open)
             await purse.hold(key, opened, wait_s=self._settings.budget_wait_s, cut=task.cancel)
-            self._recorder.note(purse)
-            return await _Passage(self, request, way, call, purse, id).run()
-        except KeyOver:
-            raise _No(401, _NO_KEY) from None
-        except Refused as error:
-            raise _No(402, error.message) from None
         except Unavailable as error:
             raise _No(429, str(error), error.retry_after_s) from None
-        finally:
-            self._open -= 1
-            self._measures.open.set(self._open)
+        self._recorder.note(purse)
+        return await _Passage(self, request, way, call, purse, id).run()
 
-    async def _pass_free(self, request: web.Request, way: Route, call: Call) -> web.Response:
+    async def _pass_free(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.Response:
         """What costs nothing: tokens that are counted before a call."""
+        purse.check(key)
         try:
             async with self._providers.ask(way, request, call.body) as reply:
                 return await self.copy(way.provider, reply)

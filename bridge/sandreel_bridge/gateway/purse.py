@@ -13,6 +13,8 @@ from sandreel_core.contract.message import Count
 from sandreel_core.contract.usage import UsageRecorded
 from sandreel_core.errors import Refused, Unavailable
 
+BUDGET_SPENT = "BUDGET_SPENT"
+
 
 class OpenCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A call under way: all that must be known to charge it when nobody can tell any more how it ended."""
@@ -88,12 +90,16 @@ class Purse:
         except TimeoutError:
             raise Unavailable("calls under way hold what is left of the turn's budget", retry_after_s=5) from None
 
-    def _try(self, key: Key, call: OpenCall) -> bool:
+    def check(self, key: Key) -> None:
+        """Raises KeyOver when `key` is not live any more."""
         if self._over or self.key is not key:
             raise KeyOver
+
+    def _try(self, key: Key, call: OpenCall) -> bool:
+        self.check(key)
         left = self.left_micro_usd
         if left <= 0:
-            raise Refused("BUDGET_SPENT", f"the turn's budget of {self.key.granted_micro_usd} micro-USD is spent")
+            raise Refused(BUDGET_SPENT, f"the turn's budget of {self.key.granted_micro_usd} micro-USD is spent")
         wanted = min(max(1, call.held_micro_usd), left)
         if wanted > left - sum(each.held_micro_usd for each in self.calls.values()):
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -287,6 +287,32 @@ async def test_a_request_that_was_half_sent_when_its_key_ended_does_not_pass() -
     assert last is not None
     assert (last.live, last.calls) == (False, 0)
     assert api.seen == []
+
+
+async def test_one_key_cannot_take_all_calls_nor_all_memory_nor_all_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ModelApi(steps(Reply("one two", hang_after=2))) as api, gateway(api, max_calls_per_key=2) as served:
+        mine, other = await served.mint("t1"), await served.mint("t2")
+        url = f"{served.url}/anthropic/v1/messages"
+        async with AsyncExitStack() as open_calls:
+            for _ in range(2):
+                answer = opened(url, headers={"x-api-key": mine.value}, body=messages())
+                await anext((await open_calls.enter_async_context(answer)).pieces())
+            for path in ("", "/count_tokens"):
+                refused = await call(url + path, headers={"x-api-key": mine.value}, body=messages())
+                assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+            count = await call(f"{url}/count_tokens", headers={"x-api-key": other.value}, body=messages())
+            assert count.status == 200
+    async with ModelApi() as api, gateway(api, max_bodies_bytes=4000) as served:
+        mine, other = await served.mint("t1"), await served.mint("t2")
+        url, headers = f"{served.url}/anthropic/v1/messages", {"x-api-key": other.value}
+        async with half_sent(served.url, mine.value, 3900):
+            assert (await call(url, headers=headers, body=messages())).status == 503
+        await opens(served, 0)
+        assert (await call(url, headers=headers, body=messages())).status == 200
+        monkeypatch.setattr("sandreel_bridge.gateway.proxy._BODY_WITHIN_S", 0.1)
+        async with half_sent(served.url, mine.value, 3900) as (reader, _):
+            assert (await reader.readline()).split()[1] == b"408"
+    assert len(api.seen) == 1
 
 
 async def test_a_call_that_waits_for_the_budget_does_not_outlive_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
