@@ -54,6 +54,7 @@ class _Body(Struct):
     n: int | None = None
     service_tier: str | None = None
     speed: str | None = None
+    inference_geo: str | None = None
     tools: list[_Tool] | None = None
 
 
@@ -108,8 +109,9 @@ def read_call(route: Route, body: bytes) -> Call:
     if not read.model:
         raise Malformed("the request names no model")
     _check_tier(read.service_tier)
-    if read.speed not in (None, "standard"):
-        raise Malformed(f"speed {read.speed[:40]!r} {_ONLY_STANDARD}")
+    for name, value, standard in (("speed", read.speed, "standard"), ("inference_geo", read.inference_geo, "global")):
+        if value not in (None, standard):
+            raise Malformed(f"{name} {value[:40]!r} {_ONLY_STANDARD}")
     for tool in read.tools or ():
         if tool.type is not None and tool.type.startswith("mcp"):
             raise Malformed(f"the tool {tool.type[:40]!r} {_FENCE}")

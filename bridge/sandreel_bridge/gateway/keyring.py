@@ -174,4 +174,5 @@ class Keyring:
 
 
 def digest(value: str) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()
+    """Of what a header said, which may be no UTF-8: then no key has it."""
+    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()

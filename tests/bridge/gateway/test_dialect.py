@@ -78,6 +78,7 @@ def test_a_name_that_some_servers_take_for_another_is_refused(way: Route, name: 
         (RESPONSES, {"service_tier": "priority"}, "service_tier"),
         (CHAT, {"service_tier": "flex"}, "service_tier"),
         (MESSAGES, {"speed": "fast"}, "speed"),
+        (MESSAGES, {"inference_geo": "us"}, "inference_geo"),
         (GEMINI, {"serviceTier": "PRIORITY"}, "service_tier"),
         (GEMINI, {"service_tier": "flex"}, "service_tier"),
         (CHAT, {"models": ["dear"]}, "models"),

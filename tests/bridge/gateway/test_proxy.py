@@ -129,6 +129,29 @@ async def test_who_has_no_key_is_told_so_in_the_apis_own_form(path: str, kind: s
     assert api.seen == []
 
 
+async def test_what_is_no_request_is_counted_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody who reaches the port can send it, as often as he likes, and a key may stand in it."""
+    head = b"POST /anthropic/v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\n"
+    async with ModelApi() as api, gateway(api) as served:
+        port = urlsplit(served.url).port
+        for sent, status in (
+            (head % b"srvk_canary" + b"no header srvk_canary\r\n\r\n", b"400"),
+            (head % b"srvk_canary" + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+            (head % b"srvk_canary" + b"x-a: " + b"a" * 20_000 + b"\r\n\r\n", b"400"),
+            (head % b"srvk_\xff\xfe" + b"content-length: 0\r\n\r\n", b"401"),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            assert (await reader.readline()).split()[1] == status
+            writer.close()
+            await writer.wait_closed()
+        measured = served.metrics.render()
+    assert 'sandreel_gateway_refused_total{status="400"} 3\n' in measured
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
+    assert "canary" not in caplog.text
+    assert api.seen == []
+
+
 async def test_only_known_paths_and_the_keys_own_models_pass() -> None:
     async with ModelApi() as api, gateway(api) as served:
         key = await served.mint(models=("claude-sonnet-4-5",))
