@@ -93,6 +93,8 @@ class Driver:
                 self._learn(home=await sandbox.look(self._tools.client, self._name))
             case process.Look():
                 self._learn(exec=await starting.where_is_exec())
+            case process.StandInLine():
+                self._learn(first=await self._tools.line.wait(self.journal))
             case process.MakeHome():
                 self._learn(home=None)
                 await starting.make_home()
@@ -161,6 +163,7 @@ class Driver:
         known = run.result is not None or not turn.accepted
         usage = turn.usage if known else replace(summed((turn.usage,)), cost_micro_usd=None)
         await self.journal.say(c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage))
+        self._tools.line.moved.fire()
         self._log.info("a turn is finished", turn=str(self._name), status=status)
         self._tools.measures.finished(status)
 
