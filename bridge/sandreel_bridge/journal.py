@@ -74,14 +74,15 @@ class Journal:
         """Whether its subject was read, so that what is heard since keeps it up to date."""
         return self._whole
 
-    async def catch_up(self, looked_for: str = "") -> bool:
-        """Read the subject to its end; whether an event of that id stood there. Raises Unavailable."""
+    async def catch_up(self, looked_for: str = "", *, after: int | None = None) -> bool:
+        """Read the subject to its end, from behind what is known or behind `after`; whether an event of that id stood there.
+        Raises Unavailable: what is heard from then on is folded as before."""
         found = False
         subject, stream = self.subject, self.subjects.stream
+        after = self.revision if after is None else min(after, self.revision)
         self._reading += 1
-        self._whole = False
         try:
-            async with aclosing(self._bus.follow(stream, [subject], after=self.revision, live=False)) as items:
+            async with aclosing(self._bus.follow(stream, [subject], after=after, live=False)) as items:
                 async for item in items:
                     for stored in item if isinstance(item, list) else ():
                         event = self._decoded(stored)
@@ -109,16 +110,14 @@ class Journal:
         )
         body = encode(envelope)
         failures = 0
+        # The same for every try: what is heard meanwhile may be this very event, whose answer was lost.
+        expected = self.revision
         while True:
-            expected = self.revision
             try:
                 sequence = await self._bus.append(self.subject, body, expected=expected)
             except Conflict:
-                # One whose answer was lost stands there already.
-                if failures and await self.catch_up(envelope.id):
+                if await self._stands(envelope.id, expected) and failures:
                     return
-                if not failures:
-                    await self.catch_up()
                 raise
             except Unavailable as error:
                 failures += 1
@@ -128,6 +127,17 @@ class Journal:
                 if sequence > self.revision:  # else it was heard already
                     self._fold(envelope, sequence)
                 return
+
+    async def _stands(self, id: str, after: int) -> bool:
+        """`catch_up`, for as long as the bus is away: before that nobody knows whether the event is in the log."""
+        failures = 0
+        while True:
+            try:
+                return await self.catch_up(id, after=after)
+            except Unavailable as error:
+                failures += 1
+                self._log.info("a turn cannot be read", turn=str(self.name), problem=str(error))
+                await asyncio.sleep(backoff_s(failures, FIRST_RETRY_S))
 
     async def insist(self, event: Event) -> None:
         """As `say`, again after each conflict for as long as the turn is ours and goes on: for what is true whatever
