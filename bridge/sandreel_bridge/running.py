@@ -55,10 +55,17 @@ class Running:
 
     async def run(self) -> None:
         """Until all is folded. Raises Conflict when the turn is not ours any more, Unavailable."""
-        async with Crew() as crew:
-            crew.start(self._control())
-            crew.start(self._say_alive())
-            await self._reading.run()
+        try:
+            async with Crew() as crew:
+                crew.start(self._control())
+                crew.start(self._say_alive())
+                await self._reading.run()
+        except ExceptionGroup as group:
+            # Whichever of the three meets it first, it means the same: leave.
+            overtaken, _ = group.split(Conflict)
+            if overtaken is None:
+                raise
+            raise Conflict(f"turn {self._journal.name} is not ours any more") from group
 
     async def _control(self) -> None:
         await self._patiently(write_rest, self._client, self._attempt, self._launch)
