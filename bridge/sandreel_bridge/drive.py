@@ -181,5 +181,6 @@ class Driver:
             counted = await settling.revoke(gateway, self._name, turn)
             if counted is not None:
                 await settling.reconcile(self._tools.bus, self.journal, counted)
-        await settling.open_next(self._tools.client, self._name, turn)
+        # As it is now: its plan may have been approved meanwhile.
+        await settling.open_next(self._tools.client, self._name, self.journal.turn)
         await self._tools.index.settled(self._name)

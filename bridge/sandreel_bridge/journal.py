@@ -86,10 +86,9 @@ class Journal:
         return self._whole
 
     async def catch_up(self) -> None:
-        """Read the subject to its end. Raises Unavailable."""
+        """Read the subject to its end. Raises Unavailable: what is heard from then on is folded as before."""
         subject, stream = self.subject, self.subjects.stream
         self._reading += 1
-        self._whole = False
         try:
             async with aclosing(self._bus.follow(stream, [subject], after=self.revision, live=False)) as items:
                 async for item in items:
@@ -156,7 +155,7 @@ class Journal:
                     raise  # what it ends with is older than what was read: a stream that was restored
             except Unavailable as error:
                 failures += 1
-                await self._wait(failures, f"{len(left)} events wait", error)
+                await self._wait(failures, "events wait", error, count=len(left))
             else:
                 for sequence, each in enumerate(left, last - len(left) + 1):
                     if each.envelope.id in self._unsure:  # else it was heard already
@@ -171,8 +170,8 @@ class Journal:
                 failures += 1
                 await self._wait(failures, "the log is read later", error)
 
-    async def _wait(self, failures: int, what: str, error: Unavailable) -> None:
-        self._log.info(what, turn=str(self.name), problem=str(error))
+    async def _wait(self, failures: int, what: str, error: Unavailable, **fields: int) -> None:
+        self._log.info(what, turn=str(self.name), problem=str(error), **fields)
         await asyncio.sleep(backoff_s(failures, FIRST_RETRY_S))
 
     @property

@@ -216,3 +216,57 @@ async def test_two_who_say_something_at_once_stand_one_behind_the_other() -> Non
         journal.insist(c.SteerDelivered(message_ids=["m1"], channel="stdin")),
     )
     assert sorted(texts_of(await all_of(bus)), key=int) == [str(number) for number in range(40)]
+
+
+async def test_one_whose_answer_was_lost_and_that_was_heard_before_the_next_try_stands_there_once() -> None:
+    bus, journal = await opened()
+    await stored(bus, requested())
+    await journal.catch_up()
+    put, lost = bus.put, iter([True])
+
+    def losing(subject: str, body: bytes, *rest: object) -> tuple[int, object]:
+        sequence, fate = put(subject, body, *rest)  # type: ignore[arg-type]
+        if next(lost, False):
+            journal.hear(Stored(subject, sequence, body, 0))
+            raise Unavailable("the answer was lost")
+        return sequence, fate
+
+    bus.put = losing  # type: ignore[assignment, method-assign]
+    await journal.insist(RUNNING[1])
+    assert journal.turn.preparing == RUNNING[1]
+    assert await bus.subjects("REEL-0", SUBJECT) == {SUBJECT: 2}
+
+
+async def test_one_that_could_not_be_read_anew_goes_on_hearing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus, journal = await opened()
+    await stored(bus, *RUNNING)
+    await journal.catch_up()
+
+    async def follow(*_: object, **__: object) -> AsyncGenerator[list[Stored], None]:
+        raise Unavailable("the server went away")
+        yield []
+
+    with monkeypatch.context() as away:
+        away.setattr(bus, "follow", follow)
+        with pytest.raises(Unavailable):
+            await journal.catch_up()
+    for each in await stored(bus, text(n=3)):
+        journal.hear(each)
+    assert journal.turn.run.source_n == 3
+
+
+async def test_whoever_is_overtaken_while_the_server_is_away_waits_for_it() -> None:
+    bus, journal = await opened()
+    await stored(bus, *RUNNING)
+    await journal.catch_up()
+    await stored(bus, text(n=3))
+    follow, away = bus.follow, iter([True])
+
+    def leaving(*given: object, **named: object) -> object:
+        if next(away, False):
+            raise Unavailable("the server went away")
+        return follow(*given, **named)  # type: ignore[arg-type]
+
+    bus.follow = leaving  # type: ignore[assignment, method-assign]
+    await journal.insist(text("mine", n=4))
+    assert journal.turn.run.source_n == 4
