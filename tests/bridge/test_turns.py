@@ -277,6 +277,10 @@ async def test_messages_that_were_not_read_open_the_next_turn(turns: Turns) -> N
     assert list(finished.requeued) == ["m0", "m1"]
     assert finished.finished is not None
     assert finished.finished.status == "cancelled"
+    following = await turns.until(session, "busy-next")
+    assert following.request is not None
+    assert (following.request.prompt, following.request.conversation_id) == ("say more 0\n\nsay more 1", "busy")
+    assert texts(await turns.events(session, "busy-next")) == ["more 0\n\nsay more 1"]
 
 
 async def test_a_session_that_ends_under_a_turn_tells_how_it_ended(turns: Turns) -> None:
