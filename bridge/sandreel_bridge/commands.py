@@ -35,7 +35,7 @@ def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None
     if isinstance(decision, c.TurnRequested) and isinstance(command, c.StartTurn):
         exec = exec_of(command.turn, 1)
         gateway = Gateway(base_url="http://gateway", key=SecretRef(role="bridge", lease=exec))
-        spec = spec_of(decision, gateway, model=decision.model, resume=None, browser=False, seed=exec)
+        spec = spec_of(decision, gateway, model=decision.model, browser=False, seed=exec)
         try:
             launch_of(decision.agent, spec)
         except Malformed as error:
