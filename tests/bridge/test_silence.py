@@ -10,6 +10,7 @@ from sandreel_bridge.drive import Driver
 from sandreel_bridge.index import Index, turns
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.keys import Keys
+from sandreel_bridge.line import Line
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.running import IDLE_MARK_S
 from sandreel_bridge.settings import Settings
@@ -59,10 +60,12 @@ async def silent(loop: VirtualLoop, hours: int) -> list[Event]:
         await append(bus, subject, event, source=ME, cause="c1" if isinstance(event, c.TurnRequested) else None)
     await append(bus, exec, x.Accepted(boot_id="1-1"), source="/runnerd/1", n=1)
     await printed(bus, 2, INIT)
+    index = Index(bus)
     tools = Tools(
         bus=bus,
         client=Client(bus, actor="bridge"),
-        index=Index(bus),
+        index=index,
+        line=Line(bus, index, 1),
         keys=Keys(bus),
         gateway=MemoryGateway(),
         settings=Settings(gateway_url="http://127.0.0.1:9"),

@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from sandreel_core.contract import turn as c
-from tests.docker.test_agents import Agents, ended, missing, opened, status, usage
+from tests.docker.test_agents import IMAGES, Agents, ended, opened, status, usage
+from tests.support import engine
 from tests.support.model_api import Failure, Reply
 from tests.support.model_api.asked import Asked
 
@@ -17,7 +18,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(240),
     pytest.mark.xdist_group("docker"),
-    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.skipif(engine.missing(*IMAGES) is not None, reason=str(engine.missing(*IMAGES))),
 ]
 MODEL = "claude-sonnet-4-5"
 CUT, ANSWER = Reply("one two three four", cut_after=6), Reply("It works after all.")

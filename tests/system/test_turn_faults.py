@@ -65,7 +65,12 @@ async def test_killed_in_the_middle_of_a_turn(truths: Truths, victims: tuple[str
 
 @pytest.mark.parametrize(
     ("stage", "victims"),
-    [("reserving", ("gateway",)), ("reserving", ("bridge",)), ("settling", ("gateway",)), ("settling", ("bridge", "gateway"))],
+    [
+        ("reserving", ("gateway",)),
+        ("reserving", ("bridge",)),
+        ("settling", ("gateway",)),
+        ("settling", ("bridge", "gateway")),
+    ],
     ids=lambda each: each if isinstance(each, str) else "+".join(each),
 )
 async def test_a_budget_is_reserved_and_settled_once(truths: Truths, stage: str, victims: tuple[str, ...]) -> None:
