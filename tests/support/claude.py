@@ -21,7 +21,6 @@ ask COUNT         so many calls of the model by the gateway, a tool for each; tr
 garbage           lines and bytes that are none of its format, between a text and a tool
 huge MEGABYTES    a line of that size
 killed            by SIGKILL
-hungry            takes memory until it is ended for it
 """
 
 from __future__ import annotations
@@ -196,11 +195,6 @@ class Agent:
             case "killed":
                 self.text("before")
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "hungry":
-                self.text("before")
-                kept = []
-                while True:
-                    kept.append(b"x" * (8 << 20))
             case _:
                 self.text(rest or prompt)
                 self.result(rest or prompt)

@@ -17,6 +17,8 @@ from sandreel_bridge.adapters.table import adapter
 from sandreel_bridge.gateway.account import Account
 from sandreel_bridge.gateway.client import GatewayClient
 from sandreel_bridge.gateway.port import key_name
+from sandreel_bridge.index import Index
+from sandreel_bridge.journal import Name
 from sandreel_core.agent import Typed
 from sandreel_core.bus.execs import Recorded, follow_exec
 from sandreel_core.bus.jetstream import JetStreamBus
@@ -79,10 +81,10 @@ class Truths(Turns):
         return found
 
     async def settled(self, session: str, turn: str) -> None:
-        subject = f"turn.open.{ORG}.{session}.{turn}"
+        index = Index(self.bus)
 
         async def gone() -> bool:
-            return await self.client.bus.last("TURNS", subject) is None
+            return not await index.is_open(Name(ORG, session, turn))
 
         await until(gone, "the turn is settled", timeout_s=60)
 

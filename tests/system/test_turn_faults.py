@@ -3,7 +3,8 @@ revoked, nothing is left running, and the ledger is what the provider has counte
 
 Beside them: bridges that die, halt or are not alone (`tests/bridge/test_takeover.py`), an agent that is silent for hours, on a virtual clock
 (`tests/bridge/test_silence.py`), what the gateway passes on, cuts and charges (`tests/bridge/gateway`), a gateway that is killed while NATS is away
-(`test_daybook.py` there, and `test_gateway.py` here), the real Claude Code before a model that fails (`tests/docker/test_agent_faults.py`).
+(`test_daybook.py` there, and `test_gateway.py` here), the real Claude Code before a model that fails, and an
+agent that runs out of memory (`tests/docker/test_agent_faults.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from sandreel_core.contract import turn as c
 from sandreel_core.errors import Refused
 from sandreel_core.turn import Turn, derived_id
 from tests.support.bridges import texts, tools
-from tests.support.cgroups import cgroup
 from tests.support.model_api import Failure, Reply
 from tests.support.system import ORG, left_of
 from tests.support.truths import COST, TOKENS, Truths, open_truths
@@ -155,25 +155,6 @@ async def test_an_agent_that_does_as_no_agent_should(
     assert ({"type": "new"} in raw) == (prompt == "garbage")
     left_out = [event.data.message for event in events if isinstance(event.data, c.AgentError)]
     assert left_out == (["a line of over 8388608 bytes was left out"] if prompt == "huge 30" else [])
-
-
-async def test_an_agent_that_is_out_of_memory_says_so(truths: Truths) -> None:
-    spawner = truths.site.stack.parts["spawner"].pid
-    with cgroup("memory", 96 << 20) as group:
-        if group is None:
-            pytest.skip("no cgroup can be made here")
-        # A session begins where its spawner is.
-        (group / "cgroup.procs").write_text(str(spawner))
-        try:
-            session = await truths.site.session("hungry")
-        finally:
-            (group.parent / "cgroup.procs").write_text(str(spawner))
-        _, turn = await truths.start("hungry", session)
-        found = await truths.hold(session, turn, status="failed")
-        assert found.finished is not None
-        assert found.finished.error == "the agent's program was killed because the sandbox ran out of memory"
-        assert texts(await truths.events(session, turn)) == ["before"]
-        await truths.client.destroy(ORG, session)
 
 
 async def test_the_sessions_stop_ends_a_turn_and_all_that_it_ran(truths: Truths) -> None:
