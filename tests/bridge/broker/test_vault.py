@@ -151,6 +151,21 @@ async def test_rows_that_are_exchanged_or_changed_do_not_open_and_the_rest_do(
         assert [note.action for note in await vault.notes("acme", "npm")] == ["put", "read", "unreadable"]
 
 
+@pytest.mark.parametrize("change", ['options = \'{"host": "evil.example"}\'', "options = '{}'", "recipe = 'generic'"])
+async def test_what_a_value_is_for_cannot_be_changed_in_the_database(
+    empty_database: str, key_file: Path, change: str
+) -> None:
+    """Else its own host would be told to git, and an app's private key be handed out as a value."""
+    async with opened(empty_database, key_file) as vault:
+        await put(vault)
+        await execute(empty_database, f"UPDATE vault.credentials SET {change}")
+        with pytest.raises(Unreadable):
+            await vault.read(GITHUB, READER)
+        assert (await rewrap(vault, by="ann", new_key=True)).rows == 1  # of its key alone
+        await execute(empty_database, """UPDATE vault.credentials SET recipe = 'github', options = '{"host": "h"}'""")
+        assert (await vault.read(GITHUB, READER)).value == VALUE
+
+
 async def test_another_key_is_refused_at_the_start_and_named(
     empty_database: str, key_file: Path, tmp_path: Path
 ) -> None:
