@@ -8,6 +8,7 @@ from sandreel_bridge.adapters.adapter import Adapter, Gateway
 from sandreel_bridge.index import Index
 from sandreel_bridge.journal import Name
 from sandreel_bridge.launching import launch_of, spec_of
+from sandreel_bridge.line import Line, conversation_of
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.reactor import Aggregate, Decided, Decision, Reactor
@@ -44,6 +45,7 @@ def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None
 def commands(
     bus: Bus,
     index: Index,
+    line: Line,
     agents: Mapping[str, Adapter],
     decided: Decided[Turn],
     *,
@@ -76,8 +78,9 @@ def commands(
                 session = SessionSubjects(where.org, where.session, partitions)
                 if await bus.last(session.stream, session.event("session")) is None:
                     return Refused("SESSION_NOT_FOUND", "there is no session with this id, and no owner to make it for")
-        if isinstance(event, c.TurnRequested | c.PlanApproved):
-            await index.open(name)
+            return await line.join(name, event, asked_by=command.actor)
+        if isinstance(event, c.PlanApproved) and decision.state.request is not None:
+            await index.open(name, conversation_of(name, decision.state.request))
         return None
 
     aggregate = Aggregate(

@@ -9,6 +9,7 @@ from typing import ParamSpec
 
 from sandreel_bridge.adapters.adapter import Adapter, Launch
 from sandreel_bridge.attempt import Attempt
+from sandreel_bridge.backlog import Backlog
 from sandreel_bridge.control import Action, Told, due
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.launching import write_rest
@@ -40,6 +41,7 @@ class Running:
         adapter: Adapter,
         launch: Launch,
         reading: Reading,
+        backlog: Backlog,
         mailbox: Mailbox,
     ) -> None:
         self._client = client
@@ -47,6 +49,7 @@ class Running:
         self._adapter = adapter
         self._launch = launch
         self._reading = reading
+        self._backlog = backlog
         self._mailbox = mailbox
         self._attempt = Attempt.of(journal.name, journal.turn)
         self._exec = self._attempt.exec
@@ -59,13 +62,13 @@ class Running:
             async with Crew() as crew:
                 crew.start(self._control())
                 crew.start(self._say_alive())
+                crew.start(self._backlog.run())
                 await self._reading.run()
-        except ExceptionGroup as group:
-            # Whichever of the three meets it first, it means the same: leave.
-            overtaken, _ = group.split(Conflict)
-            if overtaken is None:
+        except BaseExceptionGroup as group:
+            conflicts, others = group.split(Conflict)
+            if conflicts is None or others is not None:
                 raise
-            raise Conflict(f"turn {self._journal.name} is not ours any more") from group
+            raise Conflict(f"{self._journal.subject} is somebody else's") from group
 
     async def _control(self) -> None:
         await self._patiently(write_rest, self._client, self._attempt, self._launch)

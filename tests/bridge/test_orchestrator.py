@@ -41,7 +41,7 @@ async def log_of(*events: Event) -> MemoryBus:
     bus = MemoryBus()
     await ensure_installation(bus)
     await bus.ensure([turns()], [])
-    await Index(bus).open(NAME)
+    await Index(bus).open(NAME, "t1")
     for event in events:
         command = "c1" if isinstance(event, c.TurnRequested) else None
         await bus.append(SUBJECTS.event("turn", "t1"), encode(said(event, source=OTHER, command=command)))

@@ -9,6 +9,7 @@ import pytest
 
 from sandreel_bridge.adapters.adapter import Launch
 from sandreel_bridge.adapters.table import adapter
+from sandreel_bridge.backlog import Backlog
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.mailbox import Mailbox
 from sandreel_bridge.reading import Reading
@@ -47,7 +48,9 @@ async def running(mailbox: object) -> tuple[MemoryBus, Running]:
     await journal.catch_up()
     found: Any = adapter("claude-code")
     launch = Launch(argv=["x"], cwd="/workspace", env={}, secret_env={}, stdin=b"", hold_stdin=True, files={})
-    return bus, Running(Client(bus), journal, found, launch, cast("Reading", Silent()), cast("Mailbox", mailbox))
+    return bus, Running(
+        Client(bus), journal, found, launch, cast("Reading", Silent()), Backlog(journal), cast("Mailbox", mailbox)
+    )
 
 
 @pytest.mark.timeout(20)

@@ -46,7 +46,7 @@ async def reconciled(turns: Turns, session: str) -> list[UsageReconciled]:
 
 
 async def settled(turns: Turns, session: str, turn: str) -> None:
-    subject = f"turn.open.{ORG}.{session}.{turn}"
+    subject = f"turn.open.{ORG}.{session}.{turn}.*"
 
     async def gone() -> bool:
         return await turns.client.bus.last("TURNS", subject) is None
@@ -111,6 +111,33 @@ async def test_a_conversation_goes_on_within_one_life_of_its_session(turns: Turn
     await turns.client.destroy(ORG, session)
     assert await said(session, "talk") == "new", "another life remembers nothing"
     assert (await turns.client.session(ORG, session)).state.incarnation == 2
+
+
+async def test_turns_of_one_conversation_run_one_after_the_other(turns: Turns) -> None:
+    """In the order in which they were asked for, each going on from the one before; one that is not wanted any more does not wait."""
+    session, first = await turns.start("hold", turn="first", conversation_id="talk")
+    await turns.until(session, first, lambda state: state.run.said)
+    for turn in ("second", "third", "fourth"):
+        await turns.start("env HOME", session, turn=turn, conversation_id="talk")
+    _, beside = await turns.run("say hello", session, turn="beside", conversation_id="another")
+    assert beside.finished is not None
+    await turns.client.send(ORG, session, c.Interrupt(turn="third"))
+    unwanted = await turns.until(session, "third")
+    assert (unwanted.finished, unwanted.preparing) == (
+        c.TurnFinished(status="cancelled", usage=c.Usage(cost_micro_usd=0)),
+        None,
+    )
+    assert [event.type for event in await turns.events(session, "second")] == ["turn.requested"]
+    await turns.client.send(ORG, session, c.Interrupt(turn=first))
+    fourth = await turns.until(session, "fourth")
+    assert fourth.finished is not None
+    said = [texts(await turns.events(session, turn))[0].split()[1] for turn in ("second", "fourth")]
+    assert said == ["resumed", "resumed"]
+    ended, began = [
+        [event.time for event in await turns.events(session, turn) if event.type == type]
+        for turn, type in (("second", "turn.finished"), ("fourth", "turn.preparing"))
+    ]
+    assert ended < began
 
 
 async def test_the_same_start_ten_times_is_one_turn(turns: Turns) -> None:
@@ -250,6 +277,10 @@ async def test_messages_that_were_not_read_open_the_next_turn(turns: Turns) -> N
     assert list(finished.requeued) == ["m0", "m1"]
     assert finished.finished is not None
     assert finished.finished.status == "cancelled"
+    following = await turns.until(session, "busy-next")
+    assert following.request is not None
+    assert (following.request.prompt, following.request.conversation_id) == ("say more 0\n\nsay more 1", "busy")
+    assert texts(await turns.events(session, "busy-next")) == ["more 0\n\nsay more 1"]
 
 
 async def test_a_session_that_ends_under_a_turn_tells_how_it_ended(turns: Turns) -> None:

@@ -46,7 +46,8 @@ class StartTurn(TurnCommand, frozen=True, kw_only=True):
 
     owner             whose session it is, where it has to be created; required then
     model             one of the org's models; absent = the org's default
-    conversation_id   turns of one conversation go on from one another, within one life of the session
+    conversation_id   turns of one conversation go on from one another, within one life of the session, and run one after the other in
+                      the order in which they were asked for; ten wait at most (QUEUE_FULL)
     workdir           below the workspace; made if it is not there
     budget_micro_usd  what the gateway lets it spend; absent = the installation's, and never more than what is left of the
                       org's and the user's
