@@ -139,7 +139,7 @@ class Driver:
             attempt.exec,
             lambda: found.reader(self._starting.thread_usage),
             backlog,
-            typed=lambda item: mailbox.heard(self.journal.turn, item),
+            typed=mailbox.typed,
         )
         launch = self._starting.launch()
         await Running(self._tools.client, self.journal, found, launch, reading, backlog, mailbox).run()
