@@ -48,9 +48,8 @@ async def running(mailbox: object) -> tuple[MemoryBus, Running]:
     await journal.catch_up()
     found: Any = adapter("claude-code")
     launch = Launch(argv=["x"], cwd="/workspace", env={}, secret_env={}, stdin=b"", hold_stdin=True, files={})
-    return bus, Running(
-        Client(bus), journal, found, launch, cast("Reading", Silent()), Backlog(journal), cast("Mailbox", mailbox)
-    )
+    reading, backlog = cast("Reading", Silent()), Backlog(journal)
+    return bus, Running(Client(bus), journal, found, launch, reading, backlog, cast("Mailbox", mailbox))
 
 
 @pytest.mark.timeout(20)

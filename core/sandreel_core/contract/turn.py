@@ -131,6 +131,7 @@ class TurnPreparing(TurnEvent, frozen=True, kw_only=True):
     when another life of the session or another model has to be taken.
 
     incarnation       of the session; a conversation is gone on with only within it
+    workspace         the path by which the session's programs find it, where that is not `session.WORKSPACE`
     agent_session_id  the conversation that the program is told to resume
     model             that it is told to ask for
     """
@@ -140,6 +141,7 @@ class TurnPreparing(TurnEvent, frozen=True, kw_only=True):
     exec: str
     incarnation: Ordinal
     model: str | None = None
+    workspace: str | None = None
     agent_session_id: str | None = None
     budget_micro_usd: Count | None = None
 
