@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from msgspec.structs import replace
 
 from sandreel_bridge.gateway.port import KeyTerms, VirtualKey, key_name
 from sandreel_core.clock import new_id, new_token
@@ -317,27 +315,6 @@ async def test_a_turn_needs_a_gateway_that_confirms_and_a_model_that_it_has(turn
     assert turn.finished is not None
     assert turn.finished.error == "NO_PROVIDER: the org has no provider"
     assert turn.keys == ()
-
-
-async def test_attachments_stand_in_the_workspace_before_it_starts(turns: Turns) -> None:
-    session = await turns.site.session("attached")
-    data = b"some bytes"
-    await turns.client.files(ORG, session).write("uploads/a.txt", data)
-    good = c.Attachment(path="uploads/a.txt", sha256=hashlib.sha256(data).hexdigest())
-    _, turn = await turns.run("say hello", session, attachments=[good])
-    assert turn.finished is not None
-    assert turn.finished.status == "success"
-    for bad, why in (
-        (replace(good, sha256="0" * 64), "its SHA-256 is"),
-        (c.Attachment(path="uploads/b.txt"), "uploads/b.txt"),
-        (c.Attachment(path="c.txt", url="http://127.0.0.1:1/x"), "c.txt"),
-    ):
-        _, turn = await turns.run("say hello", session, attachments=[bad])
-        assert turn.finished is not None
-        assert turn.finished.status == "failed"
-        assert (turn.finished.error or "").startswith("ATTACHMENT")
-        assert why in (turn.finished.error or "")
-        assert turn.accepted is False
 
 
 async def test_keys_without_a_turn_are_found_and_young_ones_spared(turns: Turns) -> None:

@@ -22,6 +22,7 @@ from sandreel_core.contract.session import Profile, Slug
 
 AgentName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$(?!\n)")]
 MAX_PROMPT_BYTES = 64 * 1024  # design §4; a longer prompt goes through the object store
+MAX_ATTACHMENT_BYTES = 100 * 1024 * 1024  # as what is fetched from a URL (behaviour §1)
 Prompt = Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT_BYTES)]
 TurnStatus = Literal["success", "failed", "cancelled", "interrupted", "max_turns", "plan"]
 
@@ -34,7 +35,7 @@ class TurnCommand(Command, frozen=True, kw_only=True):
 
 class Attachment(Part, frozen=True, kw_only=True, omit_defaults=True):
     """A file that a message brings: placed in the workspace before the turn starts. It was put into the session's
-    `uploads/` before (then `sha256` is checked), or is fetched from `url`."""
+    `uploads/` before (then `sha256` is checked), or is fetched from `url`. Each path once."""
 
     path: Annotated[str, Meta(min_length=1, max_length=4096)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
