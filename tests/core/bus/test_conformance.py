@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from msgspec.structs import replace
 
 from sandreel_core.bus.port import CaughtUp, Missing, Stream, Work
 from sandreel_core.errors import (
@@ -311,3 +312,47 @@ async def test_a_cancelled_reader_is_cancelled(world: World) -> None:
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+async def test_a_batch_stands_as_a_whole_where_it_was_expected_or_not_at_all(world: World) -> None:
+    await world.bus.ensure([replace(REEL, batches=True)])
+    assert await world.bus.append_all("evt.0.a", numbers(1, 3), expected=0) == 3
+    await world.bus.append("evt.0.b", b"other")
+    for expected in (0, 2, 4):
+        with pytest.raises(Conflict):
+            await world.bus.append_all("evt.0.a", numbers(4, 6), expected=expected)
+    assert await world.bus.append_all("evt.0.a", numbers(4, 4), expected=3) == 5
+    assert await world.bus.append_all("evt.0.a", numbers(5, 1004), expected=5) == 1005
+    messages, _ = await read(world.bus, ["evt.0.a"])
+    assert bodies(messages) == numbers(1, 1004)
+    assert [message.sequence for message in messages[:5]] == [1, 2, 3, 5, 6]
+    for wrong in ([], numbers(1, 1001)):
+        with pytest.raises(ValueError, match="1 to 1000"):
+            await world.bus.append_all("evt.0.a", wrong, expected=1005)
+    with pytest.raises(TooLarge):
+        await world.bus.append_all("evt.0.a", [b"x", bytes(world.bus.max_payload + 1)], expected=1005)
+
+
+async def test_a_stream_says_that_it_takes_no_batches_or_has_no_room_for_one(world: World) -> None:
+    await world.bus.ensure([Stream("REEL-0", ("evt.0.>",), 4096)])
+    with pytest.raises(Misconfigured):
+        await world.bus.append_all("evt.0.a", numbers(1, 3), expected=0)
+    await world.bus.ensure([Stream("REEL-0", ("evt.0.>",), 4096, batches=True)])
+    with pytest.raises(Full):
+        await world.bus.append_all("evt.0.a", [bytes(1024)] * 8, expected=0)
+    assert (await world.bus.state("REEL-0")).messages == 0
+
+
+async def test_of_writers_of_batches_who_expect_the_same_one_wins(world: World) -> None:
+    await world.bus.ensure([replace(REEL, batches=True)])
+    other = await world.another()
+    results = await asyncio.gather(
+        *(bus.append_all("evt.0.a", numbers(1, 20), expected=0) for bus in (world.bus, other) * 4),
+        *(bus.append(f"evt.0.{name}", b"x") for bus in (world.bus, other) for name in "bcdef"),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, int) for result in results[:8]) == 1
+    assert sum(isinstance(result, Conflict) for result in results[:8]) == 7
+    messages, _ = await read(world.bus, ["evt.0.a"])
+    assert bodies(messages) == numbers(1, 20)
+    assert messages[-1].sequence - messages[0].sequence == 19
