@@ -29,6 +29,7 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
 _UNIX = "unix://"
 _SOCKET = f"{_UNIX}/var/run/docker.sock"
+_EVENTS = 4096  # that wait to be listened to
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
 
 
@@ -242,26 +243,33 @@ class Engine:
     async def events(
         self, about: Mapping[str, Sequence[str]], *, since: float
     ) -> AsyncGenerator[AsyncIterator[dict[str, Any]], None]:
-        """What happens to containers, from `since` (seconds since 1970) on. It ends with Unavailable, when the engine goes.
+        """What happens to containers, from `since` (seconds since 1970) on. It ends with Unavailable, when the engine goes or
+        nobody listens.
 
         about  the API's filters: `event`, `container` (names), `label` (name=value)
         """
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue()
+        queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue(_EVENTS + 1)
         stream = await self._ask(
             lambda api: api.events(since=f"{since:.6f}", filters={"type": ["container"], **about}, decode=True)
         )
+
+        def take(found: dict[str, Any] | SandreelError) -> None:
+            if queue.qsize() < _EVENTS:
+                queue.put_nowait(found)
+            elif not queue.full():  # whoever listens asks again, from where it has heard
+                queue.put_nowait(Unavailable("more has happened than was listened to"))
 
         def read() -> None:
             ended: SandreelError = Unavailable("the engine's events have ended")
             try:
                 for event in stream:
-                    loop.call_soon_threadsafe(queue.put_nowait, event)
+                    loop.call_soon_threadsafe(take, event)
             except (*FAILURES, ValueError) as error:  # ValueError: it was closed between two reads
                 ended = ours(error)
             finally:
                 with suppress(RuntimeError):  # the loop is closed: nobody waits
-                    loop.call_soon_threadsafe(queue.put_nowait, ended)
+                    loop.call_soon_threadsafe(take, ended)
 
         async def heard() -> AsyncIterator[dict[str, Any]]:
             while True:

@@ -27,7 +27,7 @@ from sandreel_core.spawner.docker_boots import Boots, Found
 from sandreel_core.spawner.docker_images import chosen
 from sandreel_core.spawner.docker_joining import Joining
 from sandreel_core.spawner.docker_network import Networks, Service
-from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
+from sandreel_core.spawner.docker_workspace import Caches, Directories, Life, Volumes, Workspaces
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
 from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
 from sandreel_core.spawner.lock import Locks
@@ -67,6 +67,7 @@ class DockerBackend:
         self._sessions = Locks(locks / "session")
         self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
+        self._caches = Caches(engine, terms.installation)
 
     @classmethod
     @asynccontextmanager
@@ -141,7 +142,8 @@ class DockerBackend:
             if not spec.fresh and found is None:
                 raise NotFound("the workspace is not there")
             try:
-                image = await self._prepare(spec, life, make=found is None)
+                # Also where there is one: whoever made it may have died before it was filled.
+                image = await self._prepare(spec, life, make=spec.fresh)
                 return await self._start(spec, dead, image)
             except BaseException:
                 if spec.fresh:
@@ -162,7 +164,7 @@ class DockerBackend:
     async def _prepare_org(self, org: str, image: str) -> None:
         async with self._orgs.held(org):
             await self._networks.ensure(org)
-            await ensure_cache(self._engine, self._terms.installation, org, image=image)
+            await self._caches.ensure(org, image=image)
 
     async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str) -> Sandbox:
         body = plan.session_container(self._terms, spec, image=image, workspace=self._workspaces.mount(spec.key))
@@ -181,6 +183,9 @@ class DockerBackend:
             await self._engine.remove(id, force=True)
             if isinstance(error, Refused) and error.code == NOT_PROVEN:
                 raise
+            if isinstance(error, NotFound) and "network" in str(error):
+                # The org's last session went between our look at it and our container.
+                raise Unavailable(f"the org's network has gone: {error}", retry_after_s=0.5) from error
             # What cannot be started now can never be: the image has no such program, or the engine no such shape.
             raise Refused("BAD_IMAGE", f"image {image} cannot be started: {error}") from error
         except BaseException:

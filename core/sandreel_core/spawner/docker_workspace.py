@@ -49,7 +49,8 @@ class Workspaces(Protocol):
     async def find(self, key: Key) -> Life | None: ...
 
     async def make(self, key: Key, life: Life, user: tuple[int, int], *, image: str, limit_bytes: int | None) -> None:
-        """Raises Refused when the storage does not take it."""
+        """What is half made is finished, and what fails is the caller's to remove. Raises Refused when the storage does not
+        take it."""
 
     def mount(self, key: Key) -> dict[str, Any]: ...
 
@@ -83,12 +84,8 @@ class Volumes:
                     "NO_DISK_LIMIT", "the engine's storage keeps no disk limits: see `sandreel doctor`"
                 ) from error
             raise
-        try:
-            entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
-            await fill(self._engine, self._installation, image, name, plan.WORKSPACE, entries)
-        except BaseException:
-            await asyncio.shield(self._engine.remove_volume(name))
-            raise
+        entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
+        await fill(self._engine, self._installation, image, name, plan.WORKSPACE, entries)
 
     def mount(self, key: Key) -> dict[str, Any]:
         return plan.volume_mount(self._name(key), plan.WORKSPACE)
@@ -132,8 +129,8 @@ class Directories:
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
             (path / "life.json").write_bytes(msgspec.json.encode(life))
             for directory in (path / "workspace", path / "workspace" / ".home"):
-                directory.mkdir(mode=0o700)
-                os.chown(directory, *user)
+                directory.mkdir(mode=0o700, exist_ok=True)
+                os.chown(directory, *user, follow_symlinks=False)
         except OSError as error:
             with suppress(OSError, Unavailable):
                 self._remove(key)
@@ -163,21 +160,28 @@ class Directories:
         return self._root / self._installation / key.org / key.session
 
 
-async def ensure_cache(engine: Engine, installation: str, org: str, *, image: str) -> None:
-    """The org's package caches, which all of its sessions may write, whatever user they are. Under the org's lock."""
-    name = plan.cache_name(installation, org)
-    try:
-        await engine.volume(name)
-        return
-    except NotFound:
-        await engine.make_volume(name, plan.org_labels(installation, org, "cache"))
-    root = plan.CACHE.strip("/")
-    entries = [Entry(path, 0o1777, (0, 0)) for path in (root, *(f"{root}/{kind}" for kind in plan.CACHES))]
-    try:
-        await fill(engine, installation, image, name, plan.CACHE, entries)
-    except BaseException:
-        await asyncio.shield(engine.remove_volume(name))
-        raise
+class Caches:
+    """The package caches of an org, which all of its sessions may write, whatever user they are."""
+
+    def __init__(self, engine: Engine, installation: str) -> None:
+        self._engine = engine
+        self._installation = installation
+        # Of which orgs they are known to be whole: whoever has made one may have died before it was filled.
+        self._filled: set[str] = set()
+
+    async def ensure(self, org: str, *, image: str) -> None:
+        """Under the org's lock."""
+        name = plan.cache_name(self._installation, org)
+        try:
+            await self._engine.volume(name)
+            if org in self._filled:
+                return
+        except NotFound:
+            await self._engine.make_volume(name, plan.org_labels(self._installation, org, "cache"))
+        root = plan.CACHE.strip("/")
+        entries = [Entry(path, 0o1777, (0, 0)) for path in (root, *(f"{root}/{kind}" for kind in plan.CACHES))]
+        await fill(self._engine, self._installation, image, name, plan.CACHE, entries)
+        self._filled.add(org)
 
 
 async def fill(
