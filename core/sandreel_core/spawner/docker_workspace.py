@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ from msgspec import Struct
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Conflict, NotFound, Refused, Unavailable
 from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_spare
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.workspace import UNWRITABLE, delete
@@ -28,11 +29,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _HAND_PREFIX = "sandreel-hand-"
 
 
-class Life(Struct, frozen=True):
-    """Whose a workspace is."""
+class Life(Struct, frozen=True, omit_defaults=True):
+    """Whose a workspace is. `files`: the volume that has them, where that is not the session's own."""
 
     installation: str
     incarnation: int
+    files: str = ""
+
+    def same(self, other: Life) -> bool:
+        return (self.installation, self.incarnation) == (other.installation, other.incarnation)
 
 
 class Entry(NamedTuple):
@@ -52,10 +57,15 @@ class Workspaces(Protocol):
         """What is half made is finished, and what fails is the caller's to remove. Raises Refused when the storage does not
         take it."""
 
-    def mount(self, key: Key) -> dict[str, Any]: ...
+    def mount(self, key: Key, files: str = "") -> dict[str, Any]:
+        """`files`: where they are, if not in its own."""
 
-    async def remove(self, key: Key) -> None:
-        """What is not there is removed already. Raises Conflict when a container has it."""
+    async def lend(self, key: Key, life: Life) -> None:
+        """Its files are in `life.files` from now on. Only of volumes."""
+
+    async def remove(self, key: Key, files: Collection[str] = ()) -> None:
+        """With what its files are known to be in. What is not there is removed already. Raises Conflict when a container
+        has it."""
 
 
 class Volumes:
@@ -70,28 +80,37 @@ class Volumes:
             labels = (await self._engine.volume(self._name(key)))["Labels"] or {}
         except NotFound:
             return None
-        return Life(labels.get(plan.INSTALLATION, ""), int(labels.get(plan.INCARNATION, "0")))
+        incarnation = int(labels.get(plan.INCARNATION, "0"))
+        return Life(labels.get(plan.INSTALLATION, ""), incarnation, labels.get(docker_spare.FILES, ""))
 
     async def make(self, key: Key, life: Life, user: tuple[int, int], *, image: str, limit_bytes: int | None) -> None:
         name = self._name(key)
-        labels = plan.key_labels(self._installation, key, "workspace") | {plan.INCARNATION: str(life.incarnation)}
         options = {"size": str(limit_bytes)} if limit_bytes is not None else {}
         try:
-            await self._engine.make_volume(name, labels, options)
+            await self._engine.make_volume(name, self._labels(key, life), options)
         except (Refused, Unavailable) as error:
             if limit_bytes is not None and "quota" in str(error):
                 raise Refused(
                     "NO_DISK_LIMIT", "the engine's storage keeps no disk limits: see `sandreel doctor`"
                 ) from error
             raise
-        entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
-        await fill(self._engine, self._installation, image, name, plan.WORKSPACE, entries)
+        await fill_workspace(self._engine, self._installation, image, name, user)
 
-    def mount(self, key: Key) -> dict[str, Any]:
-        return plan.volume_mount(self._name(key), plan.WORKSPACE)
+    def mount(self, key: Key, files: str = "") -> dict[str, Any]:
+        return plan.volume_mount(files or self._name(key), plan.WORKSPACE)
 
-    async def remove(self, key: Key) -> None:
+    async def lend(self, key: Key, life: Life) -> None:
+        # Empty, and no session's files: it says where they are, since what a volume is called cannot be changed.
+        await self._engine.make_volume(self._name(key), self._labels(key, life) | {docker_spare.FILES: life.files})
+
+    async def remove(self, key: Key, files: Collection[str] = ()) -> None:
+        for name in files:  # the last to go is what says where they are
+            await self._engine.remove_volume(name)
         await self._engine.remove_volume(self._name(key))
+
+    def _labels(self, key: Key, life: Life) -> dict[str, str]:
+        labels = plan.key_labels(self._installation, key, "workspace")
+        return labels | {plan.INCARNATION: str(life.incarnation)}
 
     def _name(self, key: Key) -> str:
         return plan.volume_name(self._installation, key)
@@ -142,10 +161,13 @@ class Directories:
                 raise Refused("NO_SPACE", why) from error
             raise Unavailable(f"the workspace cannot be made: {error.strerror}", retry_after_s=30) from error
 
-    def mount(self, key: Key) -> dict[str, Any]:
+    def mount(self, key: Key, files: str = "") -> dict[str, Any]:
         return plan.bind_mount(str(self._path(key) / "workspace"), plan.WORKSPACE)
 
-    async def remove(self, key: Key) -> None:
+    async def lend(self, key: Key, life: Life) -> None:
+        raise Refused("BAD_REQUEST", "workspaces that are host directories are nobody else's")
+
+    async def remove(self, key: Key, files: Collection[str] = ()) -> None:
         await asyncio.to_thread(self._remove, key)
 
     def _remove(self, key: Key) -> None:
@@ -182,6 +204,12 @@ class Caches:
         entries = [Entry(path, 0o1777, (0, 0)) for path in (root, *(f"{root}/{kind}" for kind in plan.CACHES))]
         await fill(self._engine, self._installation, image, name, plan.CACHE, entries)
         self._filled.add(org)
+
+
+async def fill_workspace(engine: Engine, installation: str, image: str, volume: str, user: tuple[int, int]) -> None:
+    """A session's files, as they are before it has any."""
+    entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
+    await fill(engine, installation, image, volume, plan.WORKSPACE, entries)
 
 
 async def fill(
