@@ -89,6 +89,7 @@ class Session(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_reason: c.StopReason | None = None
     until: datetime | None = None
     public_keys: dict[str, str] = {}
+    workspace: str = c.WORKSPACE
     contract_version: int = 0
     failure: c.Failed | None = None
     degraded_reason: str = ""
@@ -156,6 +157,7 @@ def evolve(state: Session, event: Envelope) -> Session:
                 changed_at=at,
                 boot_id=data.boot_id,
                 public_keys=data.public_keys,
+                workspace=data.workspace or c.WORKSPACE,
                 contract_version=data.contract_version,
                 failure=None,
                 stop_reason=None,

@@ -144,9 +144,14 @@ class DockerBackend:
                     fencing=fencing,
                     disk_bytes=disk_bytes,
                 )
-                if warm:
-                    crew.start(backend._keep_warm(warm, spool_bytes, metrics or Metrics()))
-                yield backend
+                try:
+                    async with Crew() as warmers:
+                        if warm:
+                            warmers.start(backend._keep_warm(warm, spool_bytes, metrics or Metrics()))
+                        yield backend
+                finally:
+                    if fencing is not None:
+                        await fencing.close()
 
     def _keep_warm(self, warm: Sequence[Warm], spool_bytes: int, metrics: Metrics) -> Coroutine[None, None, None]:
         """From now on boots come from spares, where there are any, for as long as what this returns runs."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from sandreel_bridge.broker.github_app import GitHubApp, app_jwt
 from sandreel_core.clock import now
 from sandreel_core.errors import Malformed, Refused, Unavailable
+from tests.support.loopback import Quiet, serving
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -59,7 +59,7 @@ class Api:
 def api() -> Iterator[Api]:
     served = Api()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert self.path == "/api/v3/app/installations/42/access_tokens"
@@ -81,19 +81,9 @@ def api() -> Iterator[Api]:
             if body is not None:
                 self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_port}/api/v3/"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(Handler) as port:
+        served.url = f"http://127.0.0.1:{port}/api/v3/"
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def options(api: Api, **more: str) -> dict[str, str]:

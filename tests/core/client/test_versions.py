@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from sandreel_core.bus.memory import MemoryBus
@@ -13,23 +11,10 @@ from sandreel_core.client import Client
 from sandreel_core.clock import new_id
 from sandreel_core.contract.versions import mismatch, understands
 from sandreel_core.errors import Refused
-from tests.core.client.test_client import ORG, STREAMS
-from tests.support.fake_roles import Roles, fake_roles
+from tests.core.client.conftest import ORG
+from tests.support.fake_roles import Roles
 
 pytestmark = pytest.mark.timeout(30)
-
-
-@pytest.fixture
-async def bus() -> MemoryBus:
-    bus = MemoryBus()
-    await bus.ensure(STREAMS)
-    return bus
-
-
-@pytest.fixture
-async def roles(bus: MemoryBus) -> AsyncIterator[Roles]:
-    async with fake_roles(MemoryBus(bus.server)) as roles:
-        yield roles
 
 
 def test_one_version_back_is_understood_and_no_other() -> None:
@@ -47,7 +32,7 @@ async def test_an_exec_is_refused_before_it_is_sent_until_the_session_was_resume
     with pytest.raises(Refused, match=r"CONTRACT_VERSION: .*session s .*: stop and resume the session"):
         await client.exec(ORG, "s", ["print", "no"])
     assert len(roles.handled) == sent
-    await client.patch_env(ORG, "s", {"A": "b"})  # what is no new exec goes through
+    await client.env(ORG, "s").patch({"A": "b"})  # what is no new exec goes through
 
     await client.stop(ORG, "s")
     roles.contract_version = 4
