@@ -21,7 +21,7 @@ from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import CMD
-from sandreel_core.errors import Malformed, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.turn import exec_of
 
@@ -126,19 +126,27 @@ class Starting:
         self.thread_usage = found.thread_usage
         return found
 
-    def launch(self) -> Launch:
-        """How its program is started. Raises Hopeless for what the agent cannot do."""
+    async def launch(self, *, runs: bool = False) -> Launch:
+        """How its program is started. Raises Hopeless for what the agent cannot do, and for a prompt that is gone; of a program that
+        `runs` it is not needed any more."""
         settings, attempt = self._tools.settings, self.attempt
         spec = launching.run_spec(attempt, gateway_url=settings.gateway_url or "", browser=settings.browser)
+        digest = attempt.request.prompt_object
         try:
+            if digest is not None:
+                spec = replace(spec, prompt=await self._tools.prompts.read(self._name.org, digest))
             launch = launching.launch_of(attempt.request.agent, spec)
         except Malformed as error:
             raise Hopeless(f"BAD_REQUEST: {error}") from error
+        except NotFound as error:
+            if not runs:
+                raise Hopeless(f"PROMPT_NOT_FOUND: {error}") from error
+            launch = replace(launching.launch_of(attempt.request.agent, spec), stdin=b"")
         return replace(launch, argv=[settings.program(launch.argv[0]), *launch.argv[1:]])
 
     async def start(self, home: Home | None) -> None:
         """Until runnerd has accepted its exec. Raises Refused when it is not started, Hopeless."""
-        launch, name = self.launch(), self._name
+        launch, name = await self.launch(), self._name
         files = self._tools.client.files(name.org, name.session)
         making = (
             self._mint(home),
@@ -155,7 +163,7 @@ class Starting:
         """The command is in the log already, so that sending it only asks for its answer. Raises as `start`."""
         if with_key:
             await self._mint(home)
-        await self._ask(self.launch())
+        await self._ask(await self.launch())
 
     def _not_started(self, error: BaseException) -> BaseException:
         if isinstance(error, Unavailable) and self._waited("start") > GATEWAY_WITHIN_S:

@@ -13,7 +13,9 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
+from sandreel_core.client.prompt import BEGINNING_BYTES
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
 from sandreel_core.errors import Malformed
 from tests.support.bridges import Turns, open_turns, texts
 from tests.support.system import ORG
@@ -76,6 +78,30 @@ async def test_a_person_attaches_files_and_the_program_finds_them(turns: Turns, 
     )
     assert code == 0, said
     assert texts(await turns.events("files", "second")) == [f"other{TEXT}(0)"]
+
+
+async def test_a_prompt_of_any_length_arrives_whole(turns: Turns, tmp_path: Path) -> None:
+    """It stands in the log with its beginning and its digest, and reaches the program over stdin, in as many pieces as that takes."""
+    text = "żółw " * 150_000
+    (tmp_path / "task.md").write_text(f"count {text}")
+    code, said = await sandreel(turns, "--file", "task.md", "--session", "long", "--id", "long", cwd=tmp_path)
+    assert code == 0, said
+    counted = text.strip()
+    expected = f"{len(counted)} {hashlib.sha256(counted.encode()).hexdigest()}"
+    events = await turns.events("long", "long")
+    assert texts(events) == [expected]
+    requested = events[0].data
+    assert isinstance(requested, c.TurnRequested)
+    assert requested.prompt is not None
+    assert f"count {text}".startswith(requested.prompt)
+    assert len(requested.prompt.encode()) <= BEGINNING_BYTES
+    assert requested.prompt_object == hashlib.sha256(f"count {text}".encode()).hexdigest()
+    # Beyond what can be handed in: one line, before anything is sent.
+    with (tmp_path / "task.md").open("a") as file:
+        file.write("x" * MAX_LONG_PROMPT_BYTES)
+    code, said = await sandreel(turns, "--file", "task.md", "--session", "long", cwd=tmp_path)
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"--file 'task.md' has more than {MAX_LONG_PROMPT_BYTES} bytes, which is the limit" in said
 
 
 async def test_what_cannot_be_attached_is_told_before_anything_is_made(turns: Turns, tmp_path: Path) -> None:
