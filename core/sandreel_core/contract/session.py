@@ -148,11 +148,12 @@ class Recovered(SessionEvent, frozen=True, kw_only=True):
 
 
 class Stopping(SessionEvent, frozen=True, kw_only=True):
-    """The intent to stop, before the backend is touched; finished or undone by `until`."""
+    """The intent to stop, before the backend is touched; finished by `until`, or said again, with what it waits for."""
 
     type: ClassVar[str] = "session.stopping"
     reason: StopReason
     until: Instant
+    waits_for: Sentence = ""
 
 
 class Stopped(SessionEvent, frozen=True, kw_only=True):
@@ -171,9 +172,12 @@ class Resuming(SessionEvent, frozen=True, kw_only=True):
 
 
 class Destroying(SessionEvent, frozen=True, kw_only=True):
+    """The intent to delete it; `until` and `waits_for` as of `Stopping`."""
+
     type: ClassVar[str] = "session.destroying"
     reason: Literal["asked"] = "asked"
     until: Instant
+    waits_for: Sentence = ""
 
 
 class Destroyed(SessionEvent, frozen=True, kw_only=True):
