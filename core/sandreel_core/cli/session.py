@@ -69,6 +69,7 @@ def _add_create(verbs: Any) -> None:
     parser.add_argument("--cpus", type=float, metavar="N")
     parser.add_argument("--memory", type=size, metavar="SIZE")
     parser.add_argument("--pids", type=int, metavar="N")
+    parser.add_argument("--disk", type=size, metavar="SIZE", help="of the workspace, where the storage keeps limits")
     parser.add_argument("--execs", type=int, metavar="N", help="how many may run at once")
     parser.add_argument("--no-wait", action="store_true", help="return when it is requested, not when it is ready")
     parser.add_argument("--timeout", type=seconds, default=200.0, metavar="TIME", help="how long to wait (200s)")
@@ -89,7 +90,9 @@ async def _create(args: argparse.Namespace) -> int:
             env=dict(args.env),
             ttl_s=args.ttl,
             idle_timeout_s=args.idle_timeout,
-            limits=Limits(cpus=args.cpus, memory_bytes=args.memory, pids=args.pids, execs=args.execs),
+            limits=Limits(
+                cpus=args.cpus, memory_bytes=args.memory, pids=args.pids, disk_bytes=args.disk, execs=args.execs
+            ),
             wait="requested" if args.no_wait else "ready",
             timeout_s=args.timeout,
         )
