@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from sandreel_core.contract import turn as c
 from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
 from sandreel_core.errors import Malformed
 from tests.support.bridges import Turns, open_turns, texts
+from tests.support.program import sandreel
 from tests.support.system import ORG
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -32,19 +30,11 @@ async def turns() -> AsyncIterator[Turns]:
         yield turns
 
 
-async def sandreel(turns: Turns, *words: str, cwd: Path) -> tuple[int, str]:
+async def turned(turns: Turns, *words: str, cwd: Path) -> tuple[int, str]:
     """(exit code, all that `sandreel turn` printed)."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandreel_core.cli", "turn", *words, "--data", str(turns.site.data), "--org", ORG),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=cwd,
-        env={name: text for name, text in os.environ.items() if not name.startswith("SANDREEL_")},
-    )
-    said, _ = await process.communicate()
-    assert b"Traceback" not in said
-    return process.returncode or 0, said.decode()
+    done = await sandreel(turns.site.data, "turn", *words, "--org", ORG, cwd=cwd)
+    assert "Traceback" not in done.said
+    return done.code, done.said
 
 
 async def test_a_person_attaches_files_and_the_program_finds_them(turns: Turns, tmp_path: Path) -> None:
@@ -66,14 +56,14 @@ async def test_a_person_attaches_files_and_the_program_finds_them(turns: Turns, 
         "--attach",
         "link",
     )
-    code, said = await sandreel(turns, look, "--session", "files", "--id", "first", *attached, cwd=here)
+    code, said = await turned(turns, look, "--session", "files", "--id", "first", *attached, cwd=here)
     assert code == 0, said
     digest = hashlib.sha256(BINARY).hexdigest()
     expected = f"{TEXT}\n{digest}  -\ndata.bin\nlink\nnotes.txt\nwith space.txt\n(0)"
     assert texts(await turns.events("files", "first")) == [expected]
     (tmp_path / "notes.txt").write_text("other")
     again = "sh cat ../uploads/second/notes.txt ../uploads/first/notes.txt"
-    code, said = await sandreel(
+    code, said = await turned(
         turns, again, "--session", "files", "--id", "second", "--attach", "../notes.txt", cwd=here
     )
     assert code == 0, said
@@ -84,7 +74,7 @@ async def test_a_prompt_of_any_length_arrives_whole(turns: Turns, tmp_path: Path
     """It stands in the log with its beginning and its digest, and reaches the program over stdin, in as many pieces as that takes."""
     text = "żółw " * 150_000
     (tmp_path / "task.md").write_text(f"count {text}")
-    code, said = await sandreel(turns, "--file", "task.md", "--session", "long", "--id", "long", cwd=tmp_path)
+    code, said = await turned(turns, "--file", "task.md", "--session", "long", "--id", "long", cwd=tmp_path)
     assert code == 0, said
     counted = text.strip()
     expected = f"{len(counted)} {hashlib.sha256(counted.encode()).hexdigest()}"
@@ -99,7 +89,7 @@ async def test_a_prompt_of_any_length_arrives_whole(turns: Turns, tmp_path: Path
     # Beyond what can be handed in: one line, before anything is sent.
     with (tmp_path / "task.md").open("a") as file:
         file.write("x" * MAX_LONG_PROMPT_BYTES)
-    code, said = await sandreel(turns, "--file", "task.md", "--session", "long", cwd=tmp_path)
+    code, said = await turned(turns, "--file", "task.md", "--session", "long", cwd=tmp_path)
     assert (code, said.count("\n")) == (2, 1)
     assert f"--file 'task.md' has more than {MAX_LONG_PROMPT_BYTES} bytes, which is the limit" in said
 
@@ -117,7 +107,7 @@ async def test_what_cannot_be_attached_is_told_before_anything_is_made(turns: Tu
         (("large",), f"--attach 'large' has {c.MAX_ATTACHMENT_BYTES + 1} bytes; the limit is {c.MAX_ATTACHMENT_BYTES}"),
     ):
         words = [word for name in attached for word in ("--attach", name)]
-        code, said = await sandreel(turns, "say x", "--session", "nothing", *words, cwd=tmp_path)
+        code, said = await turned(turns, "say x", "--session", "nothing", *words, cwd=tmp_path)
         assert (code, said.count("\n")) == (2, 1), said
         assert says in said
     assert await turns.client.bus.last("REEL-0", turns.client.subjects(ORG, "nothing").event("session")) is None
