@@ -21,9 +21,9 @@ from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import CMD
-from sandreel_core.errors import Malformed, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
-from sandreel_core.turn import exec_of
+from sandreel_core.turn import exec_of, summed
 
 # So long the gateway, or a session that gets ready, is waited for: then the turn fails, and says why.
 GATEWAY_WITHIN_S = 30.0
@@ -136,12 +136,17 @@ class Starting:
             raise Hopeless(f"BAD_REQUEST: {error}") from error
         return replace(launch, argv=[settings.program(launch.argv[0]), *launch.argv[1:]])
 
-    async def start(self, home: Home | None) -> None:
-        """Until runnerd has accepted its exec. Raises Refused when it is not started, Hopeless."""
+    @property
+    def has_key(self) -> bool:
+        """Whether the attempt's key is at hand."""
+        return self._tools.keys.holds(self._name.org, self._name.session, self.attempt.exec)
+
+    async def start(self, home: Home | None, *, pending: bool) -> None:
+        """Until runnerd has accepted its exec. `pending`: as in `process.Facts`. Raises Refused when it is not started, Hopeless."""
         launch, name = self.launch(), self._name
         files = self._tools.client.files(name.org, name.session)
         making = (
-            self._mint(home),
+            self._mint(home, pending=pending),
             launching.prepare_files(files, launch),
             launching.place(files, self.request.attachments),
             self._grant(),
@@ -151,10 +156,8 @@ class Starting:
                 raise self._not_started(failed) from failed
         await self._ask(launch)
 
-    async def await_start(self, home: Home | None, *, with_key: bool) -> None:
+    async def await_start(self) -> None:
         """The command is in the log already, so that sending it only asks for its answer. Raises as `start`."""
-        if with_key:
-            await self._mint(home)
         await self._ask(self.launch())
 
     def _not_started(self, error: BaseException) -> BaseException:
@@ -169,11 +172,15 @@ class Starting:
         if self.request.grants and asked is not None:
             await grants.grant(self._tools.client, self._name, self.request.grants, asked, self._log)
 
-    async def _mint(self, home: Home | None) -> None:
+    async def _mint(self, home: Home | None, *, pending: bool) -> None:
+        """The attempt's key. Those before it are ended first, since each holds a budget, unless one of them may still be used."""
         name, attempt, gateway = self._name, self.attempt, self._tools.gateway
         if gateway is None:
             raise Hopeless(NO_GATEWAY)
         preparing, asked = attempt.preparing, self._journal.turn.asked
+        ended = [await gateway.revoke(each) for each in attempt.keys[:-1]] if not pending else []
+        used = summed(standing.usage for standing in ended if standing is not None).cost_micro_usd or 0
+        budget_micro_usd = preparing.budget_micro_usd or self._tools.settings.budget_micro_usd
         owner = home.session.owner if home is not None else None
         user = owner.id if owner is not None and owner.type == "user" else asked.actor if asked else None
         terms = KeyTerms(
@@ -182,7 +189,7 @@ class Starting:
             turn=name.turn,
             user=user,
             models=(preparing.model,) if preparing.model else (),
-            budget_micro_usd=preparing.budget_micro_usd or self._tools.settings.budget_micro_usd,
+            budget_micro_usd=max(1, budget_micro_usd - used),
             expires_at=now() + timedelta(seconds=self._tools.settings.key_ttl_s),
             correlation_id=attempt.correlation_id,
         )
@@ -190,9 +197,12 @@ class Starting:
         self._tools.keys.hold(name.org, name.session, attempt.exec, key.value, lambda: self._gate(attempt.exec))
 
     async def _gate(self, exec: str) -> str | None:
-        """An interrupt that is in the log before the key is given out wins: then no exec starts."""
+        """An interrupt that is in the log before the key is given out wins: then no exec starts. Raises NotFound for a turn that another
+        bridge prepares by now: it has a key of its own for it."""
         await self._journal.catch_up()
         turn = self._journal.turn
+        if not self._journal.mine:
+            raise NotFound("another bridge starts the turn")
         starts = turn.phase != "finished" and not turn.accepted and not turn.interrupting
         if not starts or turn.preparing is None or turn.preparing.exec != exec:
             return None
