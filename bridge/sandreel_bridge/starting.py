@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from time import monotonic
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from sandreel_bridge.index import Conversation
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.process import ExecPlace, Home
 from sandreel_bridge.tools import Tools
+from sandreel_core.client import Files
 from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.session import WORKSPACE
@@ -69,10 +71,12 @@ class Starting:
         return "absent" if await bus.last(CMD, start) is None else "sent"
 
     async def make_home(self) -> None:
-        """One step nearer to a session that is ready. Raises Hopeless."""
+        """One step nearer to a session that is ready, or none where the turn is to end. Raises Hopeless."""
         home = await sandbox.look(self._tools.client, self._name)
+        making = sandbox.make(self._tools.client, self._name, home, self.request.owner, self.request.profile)
         try:
-            await sandbox.make(self._tools.client, self._name, home, self.request.owner, self.request.profile)
+            await self._unless_interrupted(making)
+            self._waiting_since.pop("home", None)
         except Refused as refused:
             raise Hopeless(str(refused)) from refused
         except Unavailable as error:
@@ -109,6 +113,7 @@ class Starting:
             if self._waited("gateway") > GATEWAY_WITHIN_S:
                 raise Hopeless(f"NO_GATEWAY: the gateway does not confirm that it enforces: {error}") from error
             raise
+        self._waiting_since.pop("gateway", None)
         model = asked or (models[0] if models else None)
         if model is None or model not in models:
             known = ", ".join(models) or "the org's, which has none"
@@ -148,12 +153,13 @@ class Starting:
         making = (
             self._mint(home, pending=pending),
             launching.prepare_files(files, launch),
-            launching.place(files, self.request.attachments),
+            self._place(files),
             self._grant(),
         )
         for failed in await asyncio.gather(*making, return_exceptions=True):
             if isinstance(failed, BaseException):
                 raise self._not_started(failed) from failed
+        self._waiting_since.pop("start", None)
         await self._ask(launch)
 
     async def await_start(self) -> None:
@@ -166,6 +172,30 @@ class Starting:
         if isinstance(error, SandreelError) and not isinstance(error, Refused | Unavailable | Hopeless):
             return Refused("SESSION_NOT_READY", str(error))  # nobody serves its files: it is going away
         return error
+
+    async def _place(self, files: Files) -> None:
+        if not await self._unless_interrupted(launching.place(files, self.request.attachments)):
+            raise Refused("INTERRUPTED", "the turn is to end")
+
+    async def _unless_interrupted(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether it was done. What may take minutes (a session that boots, files from elsewhere) is given up as soon as somebody has
+        the turn ended, and whoever pressed stop does not wait for it."""
+        doing, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._interrupted())
+        try:
+            await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                return False
+            doing.result()
+            return True
+        finally:
+            for task in (doing, stopped):
+                task.cancel()
+            await asyncio.gather(doing, stopped, return_exceptions=True)
+
+    async def _interrupted(self) -> None:
+        while not self._journal.turn.interrupting:
+            self._journal.changed.clear()
+            await self._journal.changed.wait()
 
     async def _grant(self) -> None:
         asked = self._journal.turn.asked
@@ -219,5 +249,5 @@ class Starting:
                 raise
 
     def _waited(self, what: str) -> float:
-        """Seconds since we first waited for it."""
+        """Seconds since we first waited for it, after it was there last."""
         return self._monotonic() - self._waiting_since.setdefault(what, self._monotonic())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -179,3 +181,46 @@ async def test_a_start_whose_answer_did_not_come_is_looked_for_before_the_turn_m
     later = [type for type in await place.types() if type.startswith("turn.")][2:]
     assert later == ["turn.interrupting", "turn.started", "turn.finished"]
     assert not tools.keys.holds("acme", "s1", EXEC)
+
+
+@pytest.mark.parametrize("where", ["make", "place"])
+async def test_whoever_presses_stop_does_not_wait_for_a_boot_or_a_download(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    await place.say(requested())
+    begun = asyncio.Event()
+
+    async def endless(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    if where == "make":
+        monkeypatch.setattr(sandbox, "look", asleep)
+        monkeypatch.setattr(sandbox, "make", endless)
+    else:
+        monkeypatch.setattr(launching, "place", endless)
+    tools, journal = place.tools(), await place.journal()
+    driving = asyncio.create_task(Driver(tools, journal).run())
+    await begun.wait()
+    await place.say(c.TurnInterrupting())
+    await journal.catch_up()
+    await asyncio.wait_for(driving, 20)
+    assert journal.turn.finished == c.TurnFinished(status="cancelled", usage=c.Usage(cost_micro_usd=0))
+    assert not any(key.live for key in place.gateway.keys.values())
+
+
+async def asleep(*_: object) -> Home:
+    return Home(session=Session(phase="stopped", incarnation=1, owner=OWNER), sequence=0)
+
+
+async def test_a_gateway_that_is_away_now_and_then_is_waited_for_each_time(place: Place) -> None:
+    await place.say(requested())
+    at_s = [0.0]
+    starting = Starting(place.tools(), await place.journal(), monotonic=lambda: at_s[0])
+    home = await sandbox.look(Client(place.bus), NAME)
+    for at_s[0] in (0.0, 1000.0):
+        place.gateway.trouble = Unavailable("no gateway")
+        with pytest.raises(Unavailable):
+            await starting.prepare(1, home)
+        place.gateway.trouble = None
+        await starting.prepare(1, home)
