@@ -49,8 +49,7 @@ ORDER BY org, session LIMIT 100"""
 _CALLS = """SELECT org, session, turn, call_id, stored_at, provider_name, request_model, response_model, input_tokens,
        cache_read_input_tokens, cache_creation_input_tokens, output_tokens, cost_micro_usd, charged_micro_usd, prices,
        http_status, complete, duration_ms, cursor
-FROM reel.usage_ledger WHERE ($1::text IS NULL OR org = $1) AND turn = $2 AND ($3::text IS NULL OR session = $3)
-ORDER BY stored_at, call_id LIMIT 1000"""
+FROM reel.usage_ledger WHERE org = $1 AND turn = $2 AND session = $3 ORDER BY stored_at, call_id LIMIT $4"""
 
 _DESCRIPTION = """\
 What model calls were made, and what they cost, from the ledger in Postgres. Costs are sums of the prices that are known; calls
@@ -126,6 +125,7 @@ LIMIT {MAX_ROWS + 2}"""  # noqa: S608 - our own words
     if args.json:
         for row in rows:
             _print_json({name: value for name, value in row.items() if name != "total"})
+        _say_more(more, f"rows of {total['calls']:,} calls")
         return
     shown = [[row[by] if row[by] is not None else "-", *_figures(row)] for row in rows]
     _print_table((by, *_HEADS), [*shown, ["total", *_figures(total)]])
@@ -146,17 +146,23 @@ async def _turn(args: argparse.Namespace, org: str | None, turn: str) -> None:
     if not turns:
         where = "" if org is None else f" of {org}"
         raise NotFound(f"there is no turn {turn}{where} in the ledger, nor any call of it")
-    call_columns, calls = await _rows(args, _CALLS, org, turn, args.session)
-    made = [dict(zip(call_columns, call, strict=True)) for call in calls]
     for values in turns:
         row = dict(zip(columns, values, strict=True))
-        own = [call for call in made if (call["org"], call["session"]) == (row["org"], row["session"])]
+        names, found = await _rows(args, _CALLS, row["org"], turn, row["session"], MAX_ROWS + 1)
+        calls = [dict(zip(names, call, strict=True)) for call in found[:MAX_ROWS]]
         if args.json:
             _print_json({"kind": "turn"} | row)
-            for call in own:
+            for call in calls:
                 _print_json({"kind": "call"} | call)
         else:
-            _print_turn(row, own)
+            _print_turn(row, calls)
+        _say_more(len(found) > MAX_ROWS, f"of {row['calls']:,} calls; the sums are of all")
+
+
+def _say_more(more: bool, what: str) -> None:
+    """Beside the rows, which a program may read."""
+    if more:
+        print(f"sandreel: the first {MAX_ROWS:,} {what}", file=sys.stderr)
 
 
 def _print_turn(row: dict[str, Any], calls: list[dict[str, Any]]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
+import sys
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -357,6 +359,18 @@ def test_usage_of_one_turn_shows_its_calls_and_what_the_agent_says(usage: Run) -
     assert "the agent says 3,000 in, 120 out, $0.050000: they disagree (tokens +11)" in text
     kinds = [json.loads(line)["kind"] for line in usage("--turn", "t-1", "--session", "demo", "--json")]
     assert kinds == ["turn", "call", "call", "call"]
+
+
+@pytest.mark.parametrize("json_", [(), ("--json",)])
+def test_what_is_over_the_limit_is_said(usage: Run, monkeypatch: pytest.MonkeyPatch, json_: tuple[str, ...]) -> None:
+    monkeypatch.setattr(usage_command, "MAX_ROWS", 2)
+    monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())
+    lines = usage("--turn", "t-1", *json_)
+    assert "the first 2 of 3 calls; the sums are of all" in stderr.getvalue()
+    if json_:
+        assert [json.loads(line)["kind"] for line in lines] == ["turn", "call", "call"]
+    else:
+        assert any(line.startswith("3 calls") for line in lines)
 
 
 @pytest.mark.parametrize(
