@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
-import sys
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -361,16 +359,20 @@ def test_usage_of_one_turn_shows_its_calls_and_what_the_agent_says(usage: Run) -
     assert kinds == ["turn", "call", "call", "call"]
 
 
-@pytest.mark.parametrize("json_", [(), ("--json",)])
-def test_what_is_over_the_limit_is_said(usage: Run, monkeypatch: pytest.MonkeyPatch, json_: tuple[str, ...]) -> None:
-    monkeypatch.setattr(usage_command, "MAX_ROWS", 2)
-    monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())
-    lines = usage("--turn", "t-1", *json_)
-    assert "the first 2 of 3 calls; the sums are of all" in stderr.getvalue()
-    if json_:
-        assert [json.loads(line)["kind"] for line in lines] == ["turn", "call", "call"]
-    else:
-        assert any(line.startswith("3 calls") for line in lines)
+def test_what_is_not_shown_is_said(
+    usage: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(usage_command, "MAX_ROWS", 1)
+    parser = argparse.ArgumentParser()
+    usage_command.add(parser.add_subparsers())
+    for argv, rows, says in (
+        (["--by", "model", "--json"], 1, "these are the first 1 rows"),
+        (["--turn", "t-1", "--json"], 2, "these are the first 1 calls; the sums are of all 3"),
+    ):
+        asyncio.run(usage_command.run(parser.parse_args(["usage", *argv])))
+        told = capsys.readouterr()
+        assert len(told.out.splitlines()) == rows
+        assert says in told.err
 
 
 @pytest.mark.parametrize(
