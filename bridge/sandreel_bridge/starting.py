@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sandreel_bridge import grants, launching, sandbox
 from sandreel_bridge.adapters.adapter import Launch
 from sandreel_bridge.attempt import Attempt
-from sandreel_bridge.gateway.port import Gateway, KeyTerms
+from sandreel_bridge.gateway.port import Gateway, KeyTerms, key_name
 from sandreel_bridge.index import Conversation
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.process import ExecPlace, Home
@@ -91,6 +91,7 @@ class Starting:
         if gateway is None or home is None:
             raise Hopeless(NO_GATEWAY)
         model = await self._model(gateway, request.model)
+        budget = await self._left(gateway, request.budget_micro_usd or self._tools.settings.budget_micro_usd)
         before = await self.conversation(home.session.incarnation)
         await self._journal.say(
             c.TurnPreparing(
@@ -100,9 +101,20 @@ class Starting:
                 model=model,
                 workspace=home.session.workspace if home.session.workspace != WORKSPACE else None,
                 agent_session_id=before.agent_session_id if before is not None else None,
-                budget_micro_usd=request.budget_micro_usd or self._tools.settings.budget_micro_usd,
+                budget_micro_usd=budget,
             )
         )
+
+    async def _left(self, gateway: Gateway, budget_micro_usd: int) -> int:
+        """Of the turn's budget, after the attempts before, whose keys end here: what these hold is free for the next one.
+        Raises Hopeless when they have spent it, Unavailable."""
+        for incarnation, attempt in self._journal.turn.keys:
+            name = key_name(self._name.org, self._name.session, incarnation, self._name.turn, attempt)
+            standing = await gateway.revoke(name)
+            budget_micro_usd -= standing.charged_micro_usd if standing is not None else 0
+        if budget_micro_usd < 1:
+            raise Hopeless("BUDGET_SPENT: the attempts before have spent the turn's budget")
+        return budget_micro_usd
 
     async def _model(self, gateway: Gateway, asked: str | None) -> str:
         try:
