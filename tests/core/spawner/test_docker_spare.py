@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sandreel_core.contract.session import Limits
+from sandreel_core.errors import Misconfigured
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner import docker_spare as spare
 from sandreel_core.spawner.backend import Key
@@ -56,10 +57,25 @@ def test_a_pool_is_told_in_one_word(text: str, warm: Warm) -> None:
     assert Warm.read(text) == warm
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["acme/default=9", "acme/agent=8"], "17 spares for org acme, and its network has room for 16"),
+        ([f"org{n}/default=13" for n in range(5)], "65 spares in all"),
+        (["acme/default=1", "acme/default=2"], "names a pool twice"),
+    ],
+)
+def test_pools_have_bounds(words: list[str], says: str) -> None:
+    with pytest.raises(Misconfigured, match=says):
+        spare.check([Warm.read(text) for text in words])
+    spare.check([Warm.read(words[0])])
+
+
 def test_a_spare_serves_the_first_boot_of_a_session_that_asks_for_nothing_of_its_own() -> None:
     assert WARM.fits(FRESH)
     assert WARM.fits(replace(FRESH, limits=Limits(execs=9)))
     assert not WARM.fits(replace(FRESH, fresh=False)), "never for a resume"
+    assert not WARM.fits(replace(FRESH, boot=2)), "nor for that of one that was never ready"
     for other in (
         {"key": Key("umbrella", "one")},
         {"profile": "agent"},
