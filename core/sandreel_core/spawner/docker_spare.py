@@ -25,6 +25,7 @@ FILES = "sandreel.files"
 # Of the 61 addresses of an org's network most are for sessions; and every spare has the memory of an idle one.
 MAX_OF_ORG, MAX_SPARES = 16, 64
 
+_ORG, _COUNT = re.compile(r"[A-Za-z0-9_-]{1,128}"), re.compile(r"[1-9][0-9]?")
 _BOOT = re.compile(r"sandreel-(?P<session>[A-Za-z0-9_-]{1,64})-(?P<mark>[0-9a-f]{16})-(?P<boot>[0-9]+-[0-9]+)")
 
 
@@ -39,10 +40,21 @@ class Warm:
 
     @classmethod
     def read(cls, text: str) -> Warm:
-        """`org/profile[/image]=count`, as `[docker] warm` has it."""
+        """`org/profile[/image]=count`, as `[docker] warm` has it. Raises Misconfigured."""
         what, _, count = text.rpartition("=")
-        org, profile, image = (*what.split("/", 2), "")[:3]
-        # The setting's own pattern lets nothing else through.
+        org, profile, image = (*what.split("/", 2), "", "")[:3]
+
+        def wrong(why: str) -> Misconfigured:
+            return Misconfigured(f"[docker] warm {text!r}: {why} (org/profile[/image]=count, e.g. acme/default=2)")
+
+        if not _ORG.fullmatch(org):
+            raise wrong(f"{org!r} is no organisation's id")
+        if profile not in ("default", "agent"):
+            raise wrong(f"profile {profile!r} is neither default nor agent")
+        if image and not plan.IMAGE.fullmatch(image):
+            raise wrong(f"{image!r} is no name of an image")
+        if not _COUNT.fullmatch(count) or int(count) > MAX_OF_ORG:
+            raise wrong(f"{count!r} is no count from 1 to {MAX_OF_ORG}")
         return cls(org, "agent" if profile == "agent" else "default", image or None, int(count))
 
     def fits(self, spec: BootSpec) -> bool:

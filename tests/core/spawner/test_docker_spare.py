@@ -58,6 +58,25 @@ def test_a_pool_is_told_in_one_word(text: str, warm: Warm) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("acme/default", "no organisation's id"),
+        ("a b/default=1", "'a b' is no organisation's id"),
+        ("acme=1", "profile '' is neither default nor agent"),
+        ("acme/root=1", "profile 'root' is neither"),
+        ("acme/agent/-x=1", "'-x' is no name of an image"),
+        ("acme/default=0", "'0' is no count from 1 to 16"),
+        ("acme/default=17", "'17' is no count"),
+        ("acme/default=many", "'many' is no count"),
+    ],
+)
+def test_what_is_no_pool_is_said_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(Misconfigured, match=says) as wrong:
+        Warm.read(text)
+    assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["acme/default=9", "acme/agent=8"], "17 spares for org acme, and its network has room for 16"),
