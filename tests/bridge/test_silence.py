@@ -12,6 +12,7 @@ from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
 from sandreel_bridge.measures import BridgeMeasures
+from sandreel_bridge.prompts import Prompts
 from sandreel_bridge.running import IDLE_MARK_S
 from sandreel_bridge.settings import Settings
 from sandreel_bridge.tools import Tools
@@ -67,6 +68,7 @@ async def silent(loop: VirtualLoop, hours: int) -> list[Event]:
         index=index,
         line=Line(bus, index, 1),
         keys=Keys(bus),
+        prompts=Prompts(bus),
         gateway=MemoryGateway(),
         settings=Settings(gateway_url="http://127.0.0.1:9"),
         measures=BridgeMeasures(Metrics()),
