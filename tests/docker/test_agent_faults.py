@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.session import Limits
 from tests.docker.test_agents import IMAGES, Agents, ended, opened, status, usage
 from tests.support import engine
 from tests.support.model_api import Failure, Reply
@@ -53,7 +54,9 @@ async def agents() -> AsyncIterator[Agents]:
 
 async def test_what_claude_makes_of_a_model_that_fails_is_told_and_counted(agents: Agents) -> None:
     """All at once, in one session: each of them waits longer than it works."""
-    session = await agents.site.session("troubled", profile="agent", env={"CLAUDE_CODE_MAX_RETRIES": "3"})
+    limits = Limits(execs=len(TROUBLES))
+    env = {"CLAUDE_CODE_MAX_RETRIES": "3"}
+    session = await agents.site.session("troubled", profile="agent", limits=limits, env=env)
     agents.api.script = script = Troubled()
     turns = {name: (await agents.start(name, session, model=MODEL))[1] for name in TROUBLES}
     found = {name: await agents.until(session, turn) for name, turn in turns.items()}
