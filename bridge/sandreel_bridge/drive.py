@@ -150,7 +150,7 @@ class Driver:
             backlog,
             typed=mailbox.typed,
         )
-        launch = self._starting.launch()
+        launch = await self._starting.launch(runs=True)
         await Running(self._tools.client, self.journal, found, launch, reading, backlog, mailbox).run()
         await mailbox.settle()
         self._learn(end=reading.end, complaint=reading.complaint.strip(), home=None)

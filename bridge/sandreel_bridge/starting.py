@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sandreel_bridge import grants, launching, sandbox
 from sandreel_bridge.adapters.adapter import Launch
 from sandreel_bridge.attempt import Attempt
-from sandreel_bridge.gateway.port import Gateway, KeyTerms
+from sandreel_bridge.gateway.port import Gateway, KeyTerms, key_name
 from sandreel_bridge.index import Conversation
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.process import ExecPlace, Home
@@ -91,6 +91,7 @@ class Starting:
         if gateway is None or home is None:
             raise Hopeless(NO_GATEWAY)
         model = await self._model(gateway, request.model)
+        budget = await self._left(gateway, request.budget_micro_usd or self._tools.settings.budget_micro_usd)
         before = await self.conversation(home.session.incarnation)
         await self._journal.say(
             c.TurnPreparing(
@@ -100,9 +101,20 @@ class Starting:
                 model=model,
                 workspace=home.session.workspace if home.session.workspace != WORKSPACE else None,
                 agent_session_id=before.agent_session_id if before is not None else None,
-                budget_micro_usd=request.budget_micro_usd or self._tools.settings.budget_micro_usd,
+                budget_micro_usd=budget,
             )
         )
+
+    async def _left(self, gateway: Gateway, budget_micro_usd: int) -> int:
+        """Of the turn's budget, after the attempts before, whose keys end here: what these hold is free for the next one.
+        Raises Hopeless when they have spent it, Unavailable."""
+        for incarnation, attempt in self._journal.turn.keys:
+            name = key_name(self._name.org, self._name.session, incarnation, self._name.turn, attempt)
+            standing = await gateway.revoke(name)
+            budget_micro_usd -= standing.charged_micro_usd if standing is not None else 0
+        if budget_micro_usd < 1:
+            raise Hopeless("BUDGET_SPENT: the attempts before have spent the turn's budget")
+        return budget_micro_usd
 
     async def _model(self, gateway: Gateway, asked: str | None) -> str:
         try:
@@ -131,14 +143,22 @@ class Starting:
         self.thread_usage = found.thread_usage
         return found
 
-    def launch(self) -> Launch:
-        """How its program is started. Raises Hopeless for what the agent cannot do."""
+    async def launch(self, *, runs: bool = False) -> Launch:
+        """How its program is started. Raises Hopeless for what the agent cannot do, and for a prompt that is gone; of a program that
+        `runs` it is not needed any more."""
         settings, attempt = self._tools.settings, self.attempt
         spec = launching.run_spec(attempt, gateway_url=settings.gateway_url or "", browser=settings.browser)
+        digest = attempt.request.prompt_object
         try:
+            if digest is not None:
+                spec = replace(spec, prompt=await self._tools.prompts.read(self._name.org, digest))
             launch = launching.launch_of(attempt.request.agent, spec)
         except Malformed as error:
             raise Hopeless(f"BAD_REQUEST: {error}") from error
+        except NotFound as error:
+            if not runs:
+                raise Hopeless(f"PROMPT_NOT_FOUND: {error}") from error
+            launch = replace(launching.launch_of(attempt.request.agent, spec), stdin=b"")
         return replace(launch, argv=[settings.program(launch.argv[0]), *launch.argv[1:]])
 
     @property
@@ -148,7 +168,7 @@ class Starting:
 
     async def start(self, home: Home | None, *, pending: bool) -> None:
         """Until runnerd has accepted its exec. `pending`: as in `process.Facts`. Raises Refused when it is not started, Hopeless."""
-        launch, name = self.launch(), self._name
+        launch, name = await self.launch(), self._name
         files = self._tools.client.files(name.org, name.session)
         making = (
             self._mint(home, pending=pending),
@@ -164,7 +184,7 @@ class Starting:
 
     async def await_start(self) -> None:
         """The command is in the log already, so that sending it only asks for its answer. Raises as `start`."""
-        await self._ask(self.launch())
+        await self._ask(await self.launch())
 
     def _not_started(self, error: BaseException) -> BaseException:
         if isinstance(error, Unavailable) and self._waited("start") > GATEWAY_WITHIN_S:
