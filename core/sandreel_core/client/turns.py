@@ -16,7 +16,7 @@ from sandreel_core.client.owners import session_of
 from sandreel_core.client.prompt import beginning, hand_in
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
-from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of
+from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of, stage_of
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
@@ -248,13 +248,14 @@ class Turns(History):
             ended = data if isinstance(data, t.TurnFinished) else None
             decided = data if isinstance(data, t.PlanApproved | t.PlanRejected) else None
             requested = data_of(first)
+            stage = await stage_of(self.bus, first) if isinstance(data, t.SteerQueued) else data
             cursor = await self._reels.cursor(where.partition, last.sequence)
         return TurnInfo(
             org=where.org,
             session=where.session,
             turn=where.key,
             requested=requested if isinstance(requested, t.TurnRequested) else None,
-            state=_state(data),
+            state=_state(stage),
             ended=ended,
             decided=decided,
             asked_ns=first.time_ns,
