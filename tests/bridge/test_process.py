@@ -49,12 +49,15 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "prepared, and nothing else known": ((requested(), preparing()), facts(), p.Look("exec")),
     "prepared by another": ((requested(), said(preparing(), source=OTHER)), facts(home=home(), exec="absent"), p.Prepare(1)),
     "prepared in another life": ((requested(), preparing()), facts(home=home(incarnation=2, sequence=20), exec="absent"), p.Finish(status="cancelled", error=DESTROYED)),
-    "its start is on its way": ((requested(), preparing()), facts(exec="sent"), p.AwaitStart(key=True)),
+    "its start is on its way": ((requested(), preparing()), facts(exec="sent", has_key=True), p.AwaitStart()),
+    "its start is on its way, and the key is lost": ((requested(), preparing()), facts(home=home(), exec="sent"), p.Prepare(1, pending=True)),
+    "the start of another is on its way": ((requested(), said(preparing(), source=OTHER)), facts(home=home(), exec="sent", has_key=True), p.Prepare(1, pending=True)),
+    "it was on its way before, and was refused": ((requested(), preparing()), facts(home=home(), exec="absent", pending=True, refused="EXEC_LIMIT: five", refused_id="turn.preparing-0", starts=1), p.Prepare(1, pending=True)),
     "it is there": ((requested(), preparing()), facts(exec="there"), p.Began()),
     "it is there, and to be stopped": ((requested(), preparing(), STOP), facts(exec="there"), p.Began()),
     "stopped before anything": ((requested(), STOP), facts(), p.Finish(status="cancelled")),
     "stopped, prepared and not sent": ((requested(), preparing(), STOP), facts(exec="absent"), p.Finish(status="cancelled")),
-    "stopped, and on its way": ((requested(), preparing(), STOP), facts(exec="sent"), p.AwaitStart(key=False)),
+    "stopped, and on its way": ((requested(), preparing(), STOP), facts(exec="sent"), p.AwaitStart()),
     "stopped with a message": ((requested(), QUEUED, STOP), facts(), p.Requeue(["m1"])),
     "the start was refused for a while": ((requested(), preparing()), facts(home=home(), exec="absent", refused="EXEC_LIMIT: five", refused_id="turn.preparing-0", starts=1), p.Prepare(1)),
     "the start was refused too often": ((requested(), preparing()), facts(exec="absent", refused="EXEC_LIMIT: five", starts=p.MAX_STARTS), p.Finish(status="failed", error="EXEC_LIMIT: five")),
@@ -139,6 +142,14 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S - 1) == (None, 1.0)
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S) == ("cancel", None)
     assert act(done, Told(eof_at=1.0, cancelled_at=40.0), 41.0) == (None, CANCEL_AGAIN_S - 1)
+
+
+def test_an_agent_that_works_on_behind_the_end_of_its_input_is_not_ended() -> None:
+    on = folded(*SAID, result(), text("more", n=6))
+    assert act(on, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, None)
+    done = folded(result(n=7), turn=on)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, EOF_GRACE_S - 1)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 999.0 + EOF_GRACE_S) == ("cancel", None)
 
 
 def test_an_interrupt_asks_then_signals_then_kills() -> None:

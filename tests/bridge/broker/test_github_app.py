@@ -70,6 +70,10 @@ def api() -> Iterator[Api]:
             served.alive.add(token)
             self._say(served.status, {"token": token, "expires_at": "2026-11-26T08:00:00Z", "permissions": {}})
 
+        def do_GET(self) -> None:
+            served.asked.append({"where": self.path, "who": self.headers["Authorization"]})
+            self._say(200, {"token": "ghs_0", "expires_at": "2026-11-26T08:00:00Z"})
+
         def do_DELETE(self) -> None:
             assert self.path == "/api/v3/installation/token"
             served.alive.remove(self.headers["Authorization"].removeprefix("Bearer "))
@@ -77,6 +81,8 @@ def api() -> Iterator[Api]:
 
         def _say(self, status: int, body: dict[str, Any] | None) -> None:
             self.send_response(status)
+            if status == 302:
+                self.send_header("Location", f"{served.url}elsewhere")
             self.end_headers()
             if body is not None:
                 self.wfile.write(json.dumps(body).encode())
@@ -124,6 +130,13 @@ async def test_what_the_api_refuses_is_said_without_what_it_says(api: Api, statu
     with pytest.raises(kind, match=f"the API answers {status}") as error:
         await GitHubApp().mint(PEM, options(api), None)
     assert "ghs_" not in str(error.value)
+
+
+async def test_an_api_that_sends_us_elsewhere_is_not_followed(api: Api) -> None:
+    api.status = 302
+    with pytest.raises(Refused, match="the API answers 302"):
+        await GitHubApp().mint(PEM, options(api), None)
+    assert len(api.asked) == 1
 
 
 async def test_an_api_that_is_away_is_unavailable() -> None:
