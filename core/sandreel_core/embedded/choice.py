@@ -72,7 +72,7 @@ async def missing(wiring: Wiring) -> str | None:
             try:
                 await engine.image(str(name))
             except NotFound:
-                mend = "docker pull, or build it" if name == docker.image else "make image"
+                mend = "docker pull, or build it" if name == docker.image else "make image-slim"
                 return f"image {name} is not here: {mend}"
             except Unavailable as error:
                 return f"{error}: start it (a user needs the right to its socket)"
