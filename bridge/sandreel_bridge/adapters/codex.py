@@ -28,6 +28,7 @@ from sandreel_core.contract.message import Count
 
 NAME = "codex"
 _PROVIDER = "gateway"
+_AGAIN = "Reconnecting..."
 # Tools whose end was not told yet; more at once than this, and one that ends without a beginning is told with both.
 _REMEMBERED = 256
 
@@ -123,7 +124,8 @@ class CodexLines(Struct):
             case "item.started" | "item.completed" if bytes(said.item):
                 return self._item(said.item, done=said.type == "item.completed", n=n)
             case "error":  # one that it tries again after, or the one that turn.failed repeats
-                return [t.AgentError(source_n=n, message=sentence(said.message))]
+                again = said.message.startswith(_AGAIN)
+                return [t.AgentError(source_n=n, message=sentence(said.message), goes_on=again)]
             case "turn.completed":
                 return [self._completed(said.usage, n)]
             case "turn.failed":
@@ -143,8 +145,8 @@ class CodexLines(Struct):
         if item.type == "agent_message":
             self.last_text = item.text
             return [t.AgentText(source_n=n, text=item.text)]
-        if item.type == "error":
-            return [t.AgentError(source_n=n, message=sentence(item.message))]
+        if item.type == "error":  # a warning: an error that ends its answer is no item
+            return [t.AgentError(source_n=n, message=sentence(item.message), goes_on=True)]
         return None
 
     def _tool(self, item: _Item, fields: dict[str, Any], *, done: bool, n: int) -> list[AgentItem]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from sandreel_core.cli.interactive import has_colours
 from sandreel_core.json_line import json_text
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Stage:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._terminal = out.isatty()
-        self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._colour = has_colours(out)
         self._rest = b""
         self._lines = 0
         self._drawn = False

@@ -87,6 +87,34 @@ def test_an_error_says_what_it_was_and_an_answer_is_none(recording: Recording) -
         assert result.status != "completed" or result.usage is not None
 
 
+@pytest.mark.parametrize("recording", RECORDINGS, ids="/".join)
+def test_what_goes_on_is_no_failure(recording: Recording) -> None:
+    """A retry or a warning ends no answer; what does stands before a result that has failed."""
+    failed = any(isinstance(item, t.AgentError) and not item.goes_on for item in recording.items())
+    assert failed <= any(result.status == "error" for result in results(recording))
+
+
+@pytest.mark.parametrize(
+    ("name", "goes_on"),
+    [
+        ("claude-code/error_529_retries1", [True, False]),
+        ("claude-code/error_402", [False]),
+        ("codex/text", [True]),  # it knows nothing of the model
+        ("codex/error_500", [True, True, False]),
+    ],
+)
+def test_a_retry_and_a_warning_are_told_apart_from_the_failure(name: str, goes_on: list[bool]) -> None:
+    items = Recording(*name.split("/")).items()
+    assert [item.goes_on for item in items if isinstance(item, t.AgentError)] == goes_on
+
+
+def test_a_retry_of_opencode_goes_on() -> None:
+    status = b'{"type":"retry","attempt":2,"message":"Overloaded","next":1790000000000}'
+    line = b'{"type":"session.status","properties":{"sessionID":"s1","status":' + status + b"}}\n"
+    [error] = ADAPTERS["opencode"].reader().feed(line, 1)
+    assert error == t.AgentError(source_n=1, message="Overloaded: attempt 2, again soon", goes_on=True)
+
+
 @pytest.mark.parametrize(
     ("name", "status"),
     [
