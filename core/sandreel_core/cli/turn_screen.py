@@ -77,6 +77,13 @@ class TurnScreen:
                 silent = f" · silent for {duration(since_s)}" if since_s > _SILENT_S else ""
                 self._spinner.draw(f"{duration(self._view.known_s + since_s)} · {self._view.doing()}{silent}")
 
+    def make_room(self) -> None:
+        """Somebody else is about to write a line to this terminal."""
+        self._spinner.clear()
+        if not self._json and (rest := self._view.closed()):
+            sys.stdout.write(rest)
+            sys.stdout.flush()
+
     async def say(self, sentence: str) -> None:
         """One line of sandreel's own on stderr."""
         self._spinner.clear()
