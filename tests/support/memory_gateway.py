@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
-from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
+from sandreel_bridge.gateway.port import Dialect, KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.clock import now
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import SandreelError
@@ -27,7 +27,7 @@ class MemoryGateway:
     minted: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
         self._check()
         return self.models
 

@@ -191,4 +191,4 @@ def _difference(after: t.Usage, before: t.Usage) -> t.Usage | None:
     return t.Usage(**counts) if min(counts.values()) >= 0 else None
 
 
-ADAPTER = Adapter(name=NAME, launch=launch, parser=CodexLines)
+ADAPTER = Adapter(name=NAME, dialect="openai", launch=launch, parser=CodexLines)
