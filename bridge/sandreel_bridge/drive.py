@@ -153,7 +153,7 @@ class Driver:
             )
             id = request.conversation_id or self._name.turn
             await self._tools.index.remember(self._name.org, self._name.session, id, conversation)
-        known = run.result is not None or not turn.accepted
+        known = (run.result is not None and not turn.untold) or not turn.accepted
         usage = turn.usage if known else replace(summed((turn.usage,)), cost_micro_usd=None)
         await self.journal.say(c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage))
         self._log.info("a turn is finished", turn=str(self._name), status=status)

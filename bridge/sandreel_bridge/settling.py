@@ -47,7 +47,7 @@ async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
                 if isinstance(said, UsageReconciled) and said.turn == journal.name.turn:
                     return
     turn = journal.turn
-    agent = turn.usage if turn.run.result is not None else None
+    agent = turn.usage if turn.run.result is not None and not turn.untold else None
     said, measured = agent.cost_micro_usd if agent is not None else None, counted.cost_micro_usd
     drift = measured - said if measured is not None and said is not None else None
     event = UsageReconciled(turn=journal.name.turn, gateway=counted, agent=agent, drift_micro_usd=drift)

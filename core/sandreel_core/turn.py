@@ -96,6 +96,7 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     preparing  the attempt that is under way, and `prepared_at` and `prepared_id` of its event
     keys       (incarnation, attempt) of each key that may have been made
     accepted   runnerd has accepted that attempt's exec
+    usage      what the agent said that it used; `untold`: of a part of it it said nothing (Codex, where it failed)
     driver     `source` of whoever drives it: who last said something of it that answers no command
     """
 
@@ -111,6 +112,7 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: dict[str, Message] = {}
     run: Run = Run()
     usage: c.Usage = c.Usage(cost_micro_usd=0)
+    untold: bool = False
     checkpoint: c.Checkpoint | None = None
     proposed: str | None = None
     decision: Literal["", "approved", "rejected"] = ""
@@ -229,6 +231,7 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
             run = replace(run, tasks=tuple(id for id in run.tasks if id != data.task_id))
         case c.AgentResult():
             usage = summed((turn.usage, data.usage)) if data.usage is not None else turn.usage
+            untold = turn.untold or data.usage is None
             run = replace(
                 run,
                 result=data,
@@ -237,7 +240,7 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
                 agent_session_id=data.agent_session_id or run.agent_session_id,
                 thread_usage=data.thread_usage or run.thread_usage,
             )
-            return replace(turn, run=run, usage=usage)
+            return replace(turn, run=run, usage=usage, untold=untold)
     return replace(turn, run=run)
 
 

@@ -125,6 +125,14 @@ def test_a_result_counts_until_the_agent_goes_on() -> None:
     assert folded(result(n=7), turn=on).usage.cost_micro_usd == 900
 
 
+def test_what_the_agent_did_not_say_is_not_taken_for_nothing() -> None:
+    """Codex says nothing of what a run used that failed, and nobody of one that was killed."""
+    told = folded(*RUNNING, text(), result())
+    assert not told.untold
+    cut_off = folded(text("more", n=6), c.AgentResult(source_n=7, status="interrupted"), turn=told)
+    assert (cut_off.untold, cut_off.usage) == (True, told.usage)
+
+
 @pytest.mark.parametrize(("mode", "kept"), [("plan", "1. look"), ("execute", None)])
 def test_a_plan_is_what_was_proposed_last_unless_it_is_carried_out(mode: Any, kept: str | None) -> None:
     plan = c.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
