@@ -22,7 +22,7 @@ from tests.support.system import ORG, until
 
 CLAUDE, OPENCODE = ("claude-code", "claude-sonnet-4-5"), ("opencode", "gpt-5-mini")
 # Of these the program takes one prompt, and ends.
-CODEX, GEMINI = ("codex", "gpt-5-mini"), ("gemini-cli", "gemini-2.5-flash")
+CODEX, GEMINI = ("codex", "gpt-5-mini"), ("gemini-cli", "gemini-3-flash-preview")
 PLAN = "1. Look. 2. Leave."
 # What is said to the agent, and what its model does then.
 RULES: dict[str, list[Reply | Failure | str]] = {
