@@ -13,7 +13,6 @@ from msgspec import Raw, Struct
 
 from sandreel_bridge.adapters.adapter import (
     BROWSER,
-    HOME,
     KEY_NAME,
     Adapter,
     Launch,
@@ -55,7 +54,8 @@ def launch(spec: RunSpec) -> Launch:
     return Launch(
         argv=argv,
         cwd=spec.workdir,
-        env={"CODEX_HOME": f"{HOME}/.codex"},
+        # Its own home is .codex in the session's, which it makes; one that CODEX_HOME names has to be there before it starts.
+        env={},
         secret_env={KEY_NAME: spec.gateway.key},
         stdin=with_instructions(spec).encode(),
     )
