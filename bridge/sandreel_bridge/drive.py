@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from sandreel_bridge import process, sandbox, settling
 from sandreel_bridge.adapters.table import adapter
+from sandreel_bridge.backlog import Backlog
 from sandreel_bridge.index import Conversation
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.mailbox import Mailbox
@@ -19,7 +20,6 @@ from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.contract import turn as c
 from sandreel_core.errors import Conflict, Refused, Unavailable
 from sandreel_core.log import Log
-from sandreel_core.turn import summed
 
 _FIRST_WAIT_S = 0.2
 # Conflicts in a row after which it is decided anew without a pause: somebody types quickly.
@@ -92,6 +92,8 @@ class Driver:
                 self._learn(home=await sandbox.look(self._tools.client, self._name))
             case process.Look():
                 self._learn(exec=await starting.where_is_exec())
+            case process.StandInLine():
+                self._learn(first=await self._tools.line.wait(self.journal))
             case process.MakeHome():
                 self._learn(home=None)
                 await starting.make_home()
@@ -106,7 +108,9 @@ class Driver:
                 self._learn(exec="there")
             case process.Began():
                 attempt = starting.attempt
-                await self.journal.insist(c.TurnStarted(exec=attempt.exec, key=attempt.key))
+                # The start of a dead bridge is nobody's yet: of two that find it, one writes it down.
+                write = self.journal.insist if self.journal.mine else self.journal.say
+                await write(c.TurnStarted(exec=attempt.exec, key=attempt.key))
                 self._tools.keys.drop(self._name.org, self._name.session, attempt.exec)
                 self._tools.measures.began(self.journal.turn)
 
@@ -128,15 +132,17 @@ class Driver:
             self._tools.measures.took_over()
         found = adapter(attempt.request.agent)
         mailbox = Mailbox(self._tools.client, self.journal, found)
+        backlog = Backlog(self.journal, heard=mailbox.heard, progressed=self._tools.measures.events)
         reading = Reading(
             self._tools.bus,
             self.journal,
             attempt.exec,
             lambda: found.reader(self._starting.thread_usage),
-            heard=mailbox.heard,
-            progressed=self._tools.measures.events,
+            backlog,
+            typed=mailbox.typed,
         )
-        await Running(self._tools.client, self.journal, found, self._starting.launch(), reading, mailbox).run()
+        launch = self._starting.launch()
+        await Running(self._tools.client, self.journal, found, launch, reading, backlog, mailbox).run()
         await mailbox.settle()
         self._learn(end=reading.end, complaint=reading.complaint.strip(), home=None)
 
@@ -153,9 +159,9 @@ class Driver:
             )
             id = request.conversation_id or self._name.turn
             await self._tools.index.remember(self._name.org, self._name.session, id, conversation)
-        known = (run.result is not None and not turn.untold) or not turn.accepted
-        usage = turn.usage if known else replace(summed((turn.usage,)), cost_micro_usd=None)
+        usage = turn.usage if settling.is_measured(turn) else replace(turn.usage, cost_micro_usd=None)
         await self.journal.say(c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage))
+        self._tools.line.moved.fire()
         self._log.info("a turn is finished", turn=str(self._name), status=status)
         self._tools.measures.finished(status)
 
@@ -173,5 +179,6 @@ class Driver:
             counted = await settling.revoke(gateway, self._name, turn)
             if counted is not None:
                 await settling.reconcile(self._tools.bus, self.journal, counted)
-        await settling.open_next(self._tools.client, self._name, turn)
+        # As it is now: its plan may have been approved meanwhile.
+        await settling.open_next(self._tools.client, self._name, self.journal.turn)
         await self._tools.index.settled(self._name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import Literal
 
+from sandreel_bridge import sandbox
 from sandreel_bridge.attempt import command_id
 from sandreel_bridge.gateway.port import Gateway, key_name
 from sandreel_bridge.journal import Journal, Name
@@ -17,6 +18,7 @@ from sandreel_core.contract.turn import MAX_PROMPT_BYTES, StartTurn, Steer, Turn
 from sandreel_core.contract.usage import UsageReconciled
 from sandreel_core.errors import Malformed, Refused
 from sandreel_core.log import Log
+from sandreel_core.session import RUNNING, Phase
 from sandreel_core.turn import Turn, derived_id, summed
 
 GO = "The plan is approved. Carry it out."
@@ -34,6 +36,11 @@ async def revoke(gateway: Gateway, name: Name, turn: Turn) -> Usage | None:
     return summed(known) if known else None
 
 
+def is_measured(turn: Turn) -> bool:
+    """Whether `turn.usage` is all that the agent used, by what it said. Of one that was ended in the middle of an answer it is not."""
+    return not turn.unmeasured and (turn.run.result is not None or not turn.accepted)
+
+
 async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
     """`usage.reconciled`, once: it is looked for behind the turn's end first."""
     subject = journal.subjects.event("usage")
@@ -47,7 +54,7 @@ async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
                 if isinstance(said, UsageReconciled) and said.turn == journal.name.turn:
                     return
     turn = journal.turn
-    agent = turn.usage if turn.run.result is not None and not turn.untold else None
+    agent = turn.usage if turn.accepted and is_measured(turn) else None
     said, measured = agent.cost_micro_usd if agent is not None else None, counted.cost_micro_usd
     drift = measured - said if measured is not None and said is not None else None
     event = UsageReconciled(turn=journal.name.turn, gateway=counted, agent=agent, drift_micro_usd=drift)
@@ -63,17 +70,32 @@ async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
     await bus.append(subject, encode(envelope), message_id=f"reconciled-{journal.name}")
 
 
-def commands_next(name: Name, turn: Turn) -> list[tuple[str, TurnCommand]]:
+def opens_next(turn: Turn, phase: Phase) -> bool:
+    """Whether messages that were not read open a turn, in a session of that phase. Pure.
+
+    Also after an interrupt: what a person said before it was said to be answered. Not where it was stopped before its program ran, for
+    then no reply appears; nor where the session was stopped or destroyed under it, which a next turn would make again. Then they stay
+    in its queue, for whoever looks.
+    """
+    if turn.finished is None or not turn.requeued:
+        return False
+    if turn.finished.status == "cancelled":
+        return turn.accepted and phase in RUNNING
+    return phase not in ("destroying", "destroyed")
+
+
+def commands_next(name: Name, turn: Turn, *, with_messages: bool) -> list[tuple[str, TurnCommand]]:
     """(command id, command) of what comes next: an approved plan is carried out, messages that were not read open a turn. Pure."""
     request = turn.request
-    if request is None or turn.ended_at is None:
+    if request is None or turn.ended_at is None or turn.finished is None:
         return []
     found: list[tuple[str, TurnCommand]] = []
-    if turn.next_turn is not None and turn.decided_at is not None:
+    # Whoever approves a plan, and stops its turn before that has ended, does not want it any more.
+    if turn.next_turn is not None and turn.decided_at is not None and turn.finished.status != "cancelled":
         id = command_id(turn.decided_at, "go", str(name))
         found.append((id, _start(request, turn.next_turn, f"{GO}{_APART}{turn.proposed}", "execute")))
     queued = turn.requeued
-    if queued and turn.finished is not None and turn.finished.status != "cancelled":
+    if with_messages:
         following = derived_id(name.turn, "next")
         texts, rest = _fitting(queued)
         prompt = _APART.join(texts)
@@ -121,7 +143,8 @@ def _start(request: TurnRequested, id: str, prompt: str, mode: Literal["plan", "
 
 async def open_next(client: Client, name: Name, turn: Turn) -> None:
     """Raises Unavailable. A refusal is an answer: somebody has asked for a turn of that id before."""
-    for id, command in commands_next(name, turn):
+    with_messages = bool(turn.requeued) and opens_next(turn, (await sandbox.look(client, name)).session.phase)
+    for id, command in commands_next(name, turn, with_messages=with_messages):
         try:
             await client.send(name.org, name.session, command, command_id=id)
         except Refused as refused:

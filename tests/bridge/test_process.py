@@ -25,7 +25,7 @@ def home(phase: Any = "ready", sequence: int = 5, incarnation: int = 1) -> p.Hom
 
 
 def facts(**known: Any) -> p.Facts:
-    return p.Facts(me=ME, requested_at=REQUESTED_AT, **known)
+    return p.Facts(me=ME, requested_at=REQUESTED_AT, **{"first": True} | known)
 
 
 STOP = c.TurnInterrupting()
@@ -36,6 +36,9 @@ OVER = c.TurnFinished(status="success")
 STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "nothing": ((), facts(), p.Leave()),
     "where does it live": ((requested(),), facts(), p.Look("home")),
+    "who is in front": ((requested(),), facts(first=False, home=home()), p.StandInLine()),
+    "not wanted any more while it waits": ((requested(), STOP), facts(first=False), p.Finish(status="cancelled")),
+    "prepared, so that nobody is in front": ((requested(), preparing()), facts(first=False, home=home(), exec="absent"), p.Start()),
     "nowhere": ((requested(),), facts(home=home("none", 0, 0)), p.MakeHome()),
     "it sleeps": ((requested(),), facts(home=home("stopped", 20)), p.MakeHome()),
     "it was destroyed before": ((requested(),), facts(home=home("destroyed", 5)), p.MakeHome()),
@@ -136,6 +139,14 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S - 1) == (None, 1.0)
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S) == ("cancel", None)
     assert act(done, Told(eof_at=1.0, cancelled_at=40.0), 41.0) == (None, CANCEL_AGAIN_S - 1)
+
+
+def test_an_agent_that_works_on_behind_the_end_of_its_input_is_not_ended() -> None:
+    on = folded(*SAID, result(), text("more", n=6))
+    assert act(on, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, None)
+    done = folded(result(n=7), turn=on)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, EOF_GRACE_S - 1)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 999.0 + EOF_GRACE_S) == ("cancel", None)
 
 
 def test_an_interrupt_asks_then_signals_then_kills() -> None:

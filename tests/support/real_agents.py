@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -30,12 +29,7 @@ PROVIDERS = ("ANTHROPIC", "OPENAI", "GEMINI")
 
 def missing() -> str | None:
     """Why there are no agents here; None: there are."""
-    if why := engine.missing():
-        return why
-    for kind in IMAGES:
-        if subprocess.run(["docker", "image", "inspect", image(kind)], capture_output=True, timeout=20).returncode:
-            return f"image {image(kind)} is not built: image/build.py {kind}"
-    return None
+    return engine.missing(*IMAGES)
 
 
 def address() -> str:

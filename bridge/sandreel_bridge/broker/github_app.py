@@ -84,7 +84,7 @@ def _permission(text: str) -> tuple[str, str]:
 
 async def _ask(method: str, options: Mapping[str, str], path: str, who: str, body: dict[str, Any] | None) -> bytes:
     """Raises Unavailable, Refused (MINT_REFUSED) with nothing of what the API has said: it may repeat what it was sent."""
-    request = urllib.request.Request(  # noqa: S310 - `check` of the command line has seen that it is http or https
+    request = urllib.request.Request(  # noqa: S310 - `recipe.check` has seen that it is http or https
         options.get("api", API).rstrip("/") + path,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
@@ -99,9 +99,16 @@ async def _ask(method: str, options: Mapping[str, str], path: str, who: str, bod
     return await asyncio.to_thread(_send, request)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib would take the app's word to wherever it is sent."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _send(request: urllib.request.Request) -> bytes:
     try:
-        with urllib.request.urlopen(request, timeout=_WITHIN_S) as answer:  # noqa: S310 - see above
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=_WITHIN_S) as answer:
             body: bytes = answer.read(_MAX_ANSWER_BYTES)
             return body
     except urllib.error.HTTPError as error:

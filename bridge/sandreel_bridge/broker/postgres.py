@@ -1,7 +1,8 @@
 """A vault in Postgres: values sealed with keys of their own, those with the key-encryption key, and every read written down.
 
 A database that is stolen without the key-encryption key gives names, fingerprints and times. What is sealed names its org,
-slug and version, so that rows cannot be exchanged for each other.
+slug and version, so that rows cannot be exchanged for each other; and its recipe and options, for who could change these would say
+to which host a token goes, and that an app's private key is a value to be handed out.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class PostgresVault:
             version = (newest or 0) + 1
             own = sealing.new_key()
             key_id, wrapped = self._keys.wrap(own, _context(name, version))
-            sealed = sealing.encrypt(own, value, _context(name, version))
+            sealed = sealing.encrypt(own, value, _use_context(name, version, recipe, options))
             row = await connection.fetchrow(
                 *(_PUT, *name, version, recipe, json.dumps(dict(options)), fingerprint, key_id, wrapped, sealed, by)
             )
@@ -145,7 +146,8 @@ class PostgresVault:
             try:
                 await self._know(row["key_id"])
                 own = self._keys.open(row["key_id"], row["wrapped"], context)
-                return Opened(entry=entry, value=sealing.decrypt(own, row["sealed"], context))
+                use = _use_context(name, entry.version, entry.recipe, entry.options)
+                return Opened(entry=entry, value=sealing.decrypt(own, row["sealed"], use))
             except (KeyError, Malformed):
                 await connection.execute(_NOTE, *name, entry.version, "unreadable", reader.by)
                 raise Unreadable(
@@ -235,8 +237,13 @@ async def open_vault(dsn: str, source: KeySource) -> AsyncIterator[PostgresVault
 
 
 def _context(name: Name, version: int) -> str:
-    """What a sealed value says of itself. Neither an org nor a slug holds a slash."""
+    """What a value's sealed key says of itself. Neither an org nor a slug holds a slash."""
     return f"{name.org}/{name.slug}/{version}"
+
+
+def _use_context(name: Name, version: int, recipe: str, options: Mapping[str, str]) -> str:
+    """What a sealed value says of itself, and of what it is for."""
+    return f"{_context(name, version)}/{json.dumps([recipe, sorted(options.items())])}"
 
 
 def _entry(row: asyncpg.Record) -> Entry:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from sandreel_bridge.broker.postgres import PostgresVault
 from sandreel_bridge.broker.schema import LOCK
-from sandreel_core.errors import Malformed
+from sandreel_core.errors import Malformed, Misconfigured
 
 BATCH = 100
 
@@ -35,7 +35,12 @@ async def rewrap(
     vault: PostgresVault, *, by: str, new_key: bool = False, progress: Callable[[int], None] = lambda rows: None
 ) -> Rewrapped:
     """Seal everything with the first key of the source (`new_key`: make one first). `progress` hears how many rows are done.
-    Raises Misconfigured, Unavailable."""
+    Raises Misconfigured (also while another rotation is under way), Unavailable."""
+    with vault.source.alone():
+        return await _rewrap(vault, by, new_key, progress)
+
+
+async def _rewrap(vault: PostgresVault, by: str, new_key: bool, progress: Callable[[int], None]) -> Rewrapped:
     source = vault.source
     vault.take(await asyncio.to_thread(source.renew if new_key else source.load))
     current = vault.keys.current
@@ -57,7 +62,13 @@ async def _seal_installation(vault: PostgresVault) -> None:
         row = await connection.fetchrow("SELECT key_id, wrapped FROM vault.installation")
         assert row is not None  # noqa: S101 - the vault is open
         if row["key_id"] != vault.keys.current:
-            plain = vault.keys.open(row["key_id"], row["wrapped"], "fingerprints")
+            try:
+                plain = vault.keys.open(row["key_id"], row["wrapped"], "fingerprints")
+            except (KeyError, Malformed):
+                raise Misconfigured(
+                    f"the vault is sealed with the key {row['key_id']}, which does not stand in {vault.source}: somebody has"
+                    " rotated with another file"
+                ) from None
             update = "UPDATE vault.installation SET key_id = $1, wrapped = $2"
             await connection.execute(update, *vault.keys.wrap(plain, "fingerprints"))
 
@@ -90,6 +101,8 @@ async def _retire(vault: PostgresVault) -> int:
     async with vault.connection() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         left = await connection.fetchval(
-            "SELECT count(*) FROM vault.credentials WHERE key_id <> $1", vault.keys.current
+            "SELECT count(*) FROM (SELECT key_id FROM vault.credentials UNION ALL SELECT key_id FROM vault.installation) AS all_of_them"
+            " WHERE key_id <> $1",
+            vault.keys.current,
         )
-        return 0 if left else await asyncio.to_thread(vault.source.retire)
+        return 0 if left else await asyncio.to_thread(vault.source.retire, vault.keys.current)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA = 1
+# 2: a value is sealed with its recipe and options.
+SCHEMA = 2
 
 # One statement after the other, each of which does nothing where it has been done.
 STATEMENTS = (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sandreel_bridge.gateway.desk import QUIET_S, SUBJECT, Desk
 from sandreel_bridge.gateway.doors import Doors
@@ -21,7 +23,7 @@ from sandreel_bridge.gateway.store import Store, documents
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import new_id, new_token, now
-from sandreel_core.errors import Misconfigured, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Misconfigured, SandreelError, Unavailable
 from sandreel_core.health import Health
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
@@ -81,7 +83,8 @@ class Service:
             application = web.Application(client_max_size=settings.max_body_bytes)
             application.router.add_route("*", "/{path:.*}", proxy.handle)
             runner = web.AppRunner(
-                application, access_log=None, handler_cancellation=True, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=0.5
+                application, access_log=None, handler_cancellation=True, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=0.5,
+                logger=_http_log(self._measures),
             )  # fmt: skip
             await runner.setup()
             try:
@@ -123,11 +126,14 @@ class Service:
                 self._health.trouble("orgs", f"{error}; what was read before holds")
             try:
                 await keyring.check_owner()  # its Misconfigured ends the role
-                for org, name in keyring.expired():
-                    self._log.warning("a key has expired that nobody had revoked", key=name)
-                    await keyring.end(org, name, within_s=QUIET_S)
-            except (Unavailable, Refused) as error:
+            except Unavailable as error:
                 self._log.warning("the keys cannot be looked after", problem=str(error))
+            for org, name in keyring.expired():
+                try:
+                    await keyring.end(org, name, within_s=QUIET_S)
+                    self._log.warning("a key has expired that nobody had revoked", key=name)
+                except Unavailable as error:  # the others need not wait for this one
+                    self._log.warning("a key that has expired is not settled yet", key=name, problem=str(error))
 
     async def _last_words(self, runner: web.AppRunner, recorder: Recorder) -> None:
         await runner.cleanup()  # cuts what is under way, and so settles it
@@ -136,6 +142,22 @@ class Service:
                 await recorder.send()
         except (TimeoutError, SandreelError) as error:
             self._log.error("calls are not recorded", calls=recorder.unrecorded, problem=str(error))
+
+
+def _http_log(measures: GatewayMeasures) -> logging.Logger:
+    """What aiohttp logs of the server. A request that is none is counted and not logged: whoever reaches the port can send any
+    number of them, and what it sends, a key in it, would stand in the log."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        refused = record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError)
+        if refused:
+            measures.refused.add("400")
+        return not refused
+
+    log = logging.Logger("sandreel.gateway.http")
+    log.parent = logging.getLogger("sandreel.gateway")
+    log.addFilter(passes)
+    return log
 
 
 def opener(runner: web.AppRunner) -> Callable[[str, int], Awaitable[Callable[[], Awaitable[None]]]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from sandreel_bridge.broker.github_app import GitHubApp, app_jwt
 from sandreel_core.clock import now
 from sandreel_core.errors import Malformed, Refused, Unavailable
+from tests.support.loopback import Quiet, serving
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -59,7 +59,7 @@ class Api:
 def api() -> Iterator[Api]:
     served = Api()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert self.path == "/api/v3/app/installations/42/access_tokens"
@@ -70,6 +70,10 @@ def api() -> Iterator[Api]:
             served.alive.add(token)
             self._say(served.status, {"token": token, "expires_at": "2026-11-26T08:00:00Z", "permissions": {}})
 
+        def do_GET(self) -> None:
+            served.asked.append({"where": self.path, "who": self.headers["Authorization"]})
+            self._say(200, {"token": "ghs_0", "expires_at": "2026-11-26T08:00:00Z"})
+
         def do_DELETE(self) -> None:
             assert self.path == "/api/v3/installation/token"
             served.alive.remove(self.headers["Authorization"].removeprefix("Bearer "))
@@ -77,23 +81,15 @@ def api() -> Iterator[Api]:
 
         def _say(self, status: int, body: dict[str, Any] | None) -> None:
             self.send_response(status)
+            if status == 302:
+                self.send_header("Location", f"{served.url}elsewhere")
             self.end_headers()
             if body is not None:
                 self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_port}/api/v3/"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(Handler) as port:
+        served.url = f"http://127.0.0.1:{port}/api/v3/"
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def options(api: Api, **more: str) -> dict[str, str]:
@@ -134,6 +130,13 @@ async def test_what_the_api_refuses_is_said_without_what_it_says(api: Api, statu
     with pytest.raises(kind, match=f"the API answers {status}") as error:
         await GitHubApp().mint(PEM, options(api), None)
     assert "ghs_" not in str(error.value)
+
+
+async def test_an_api_that_sends_us_elsewhere_is_not_followed(api: Api) -> None:
+    api.status = 302
+    with pytest.raises(Refused, match="the API answers 302"):
+        await GitHubApp().mint(PEM, options(api), None)
+    assert len(api.asked) == 1
 
 
 async def test_an_api_that_is_away_is_unavailable() -> None:
