@@ -93,10 +93,11 @@ def shows_a_turn(said: str) -> None:
     """Of the real Claude Code, whose bridge is killed on the way: its tools, the diff, what it cost, and that all of it is true."""
     for line in (
         "▸ Bash python3 test_prices.py",
-        "  -     return sum(prices) + discount",
-        "  +     return sum(prices) - discount",
+        "  - return sum(prices) + discount",
+        "  + return sum(prices) - discount",
     ):
         assert said.count(line) == (2 if line.startswith("▸") else 1), said
+    assert "total([3, 4], discount=2) is 9, not 5" in said
     assert "✗ bridge: SIGKILL" in said
     for what in (
         "outcome: success",

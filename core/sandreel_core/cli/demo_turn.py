@@ -23,9 +23,10 @@ PROMPT = "test_prices.py fails. Find out why, and mend it."
 PROJECT = {
     "repo/prices.py": "def total(prices, discount=0):\n    return sum(prices) + discount\n",
     "repo/test_prices.py": (
-        "from prices import total\n"
-        "assert total([3, 4]) == 7\n"
-        "assert total([3, 4], discount=2) == 5, total([3, 4], discount=2)\n"
+        "import sys\nfrom prices import total\n\n"
+        "for off, due in ((0, 7), (2, 5)):\n"
+        "    if (found := total([3, 4], discount=off)) != due:\n"
+        '        sys.exit(f"total([3, 4], discount={off}) is {found}, not {due}")\n'
         'print("2 passed")\n'
     ),
 }
