@@ -24,6 +24,7 @@ from sandreel_core.errors import Refused
 from tests.support.bridges import Turns, open_turns, texts
 from tests.support.credentials import sandreel
 from tests.support.git_server import GitServer, git_server
+from tests.support.github_api import Api, github_api
 from tests.support.system import ORG, Site, until
 
 # Shared by the module: each test has a session of its own.
@@ -47,14 +48,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def api(server: GitServer) -> Iterator[Api]:
+    """It makes tokens for the git server."""
+    with github_api(server.passwords) as api:
+        yield api
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def site(turns: Turns, server: GitServer) -> Site:
-    """With three values in its vault."""
+async def site(turns: Turns, server: GitServer, api: Api) -> Site:
+    """With four values in its vault."""
     site = turns.site
     options = (f"--set=host={server.host}", "--set=scheme=http")
     assert VALUE not in await sandreel(site, "put", "github", *options, value=f"{VALUE}\n")
     await sandreel(site, "put", "cluster", "--recipe", "kubeconfig", value=KUBECONFIG)
     await sandreel(site, "put", "tool", value=TOKEN)
+    app = ("--recipe=github-app", "--set=app_id=7", "--set=installation_id=42", f"--set=api={api.url}")
+    await sandreel(site, "put", "app", *app, *options, value=api.pem.decode())
     return site
 
 
@@ -184,6 +194,32 @@ async def test_a_broker_that_is_killed_is_followed_by_one_that_knows_everything(
     assert (await shell(site, session, "sandreel-credential get tool")).exit_code == 1
 
 
+async def test_a_token_that_a_killed_broker_has_minted_ends_with_its_grant(
+    site: Site, server: GitServer, api: Api
+) -> None:
+    """The agent has kept it, the broker that made it is dead, and still the revocation is its end."""
+    session = await site.session()
+    await grant(site, session, "app")
+    clone = CLONE.format(server.url("acme/tool"))
+    kept = "sandreel-credential get app acme/tool > /workspace/kept"
+    done = await shell(site, session, f"{clone} && cat tool/README && {kept}")
+    assert (done.exit_code, done.stdout) == (0, b"acme/tool"), done.stderr
+    assert {asked["repositories"][0] for asked in api.asked} == {"tool"}
+    assert server.passwords >= set(api.made) != set()
+    by_hand = f"http://x-access-token:$(cat /workspace/kept)@{server.host}/acme/tool.git"
+    again = f"cd /workspace && rm -rf tool && git -c credential.helper= clone -q {by_hand} tool"
+    assert (await shell(site, session, again)).exit_code == 0
+    await site.kill_and_hold("broker")
+    revoking = asyncio.ensure_future(site.client.send(ORG, session, c.Revoke(slug="app"), answer_timeout_s=60))
+    await site.release("broker")
+    await revoking
+    await until(lambda: not server.passwords & set(api.made), "every token was ended where it was made")
+    assert (await shell(site, session, again)).exit_code != 0
+    notes = [json.loads(line) for line in (await sandreel(site, "audit", "app", "--json")).splitlines()]
+    ended = {each["lease"] for each in notes if each["action"] == "ended"}
+    assert ended == {each.lease_id for each in await of(site, session, c.Leased)}
+
+
 async def test_without_a_broker_or_its_vault_that_is_said(site: Site) -> None:
     session = await site.session()
     await grant(site, session, "tool")
@@ -247,7 +283,7 @@ async def test_an_operator_s_mistakes_are_one_line(site: Site) -> None:
     assert "has tool no more" in await sandreel(site, "revoke", session, "tool")
     assert "has neither" in await sandreel(site, "revoke", session, "tool")
     listed = [json.loads(line) for line in (await sandreel(site, "list", "--json")).splitlines()]
-    assert [each["slug"] for each in listed] == ["cluster", "github", "tool"]
+    assert [each["slug"] for each in listed] == ["app", "cluster", "github", "tool"]
     assert all(len(each["fingerprint"]) == 16 for each in listed)
     notes = [json.loads(line) for line in (await sandreel(site, "audit", "--json")).splitlines()]
     assert {"put", "read", "rewrapped"} <= {each["action"] for each in notes}

@@ -19,6 +19,7 @@ from sandreel_bridge.broker.measures import BrokerMeasures
 from sandreel_bridge.broker.minting import Minting
 from sandreel_bridge.broker.pace import LEASES_BURST, LEASES_PER_S, Bucket, Sayings
 from sandreel_bridge.broker.standing import Key, Stand, Standing
+from sandreel_bridge.broker.tokens import Place
 from sandreel_bridge.broker.turns import Turns
 from sandreel_bridge.broker.vault import Entry, Name, Opened, Reader, Unreadable, Vault
 from sandreel_core.bus.port import Bus
@@ -37,7 +38,7 @@ from sandreel_core.session import Session
 T = TypeVar("T", bound=Request)
 _GROUP = "broker"
 # Less than runnerd waits (`sandreel_runnerd.secrets`), so that it hears why.
-_WITHIN_S = 9.0
+GIVE_S = 9.0
 # About the session and not about a credential of it: nothing to say in the credential's record.
 _UNSAID = frozenset({"SESSION_NOT_READY", "BOOT_OVER", "NO_KEY", "TOO_OFTEN"})
 
@@ -64,6 +65,7 @@ class Desk:
         *,
         source: str,
         lease_s: float,
+        give_s: float,
         measures: BrokerMeasures,
         health: Health,
     ) -> None:
@@ -75,6 +77,7 @@ class Desk:
         self._turns = turns
         self._source = source
         self._lease_s = lease_s
+        self._give_s = give_s
         self._measures = measures
         self._health = health
         self._pace = Bucket(LEASES_BURST, LEASES_PER_S)
@@ -124,7 +127,7 @@ class Desk:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            async with asyncio.timeout(_WITHIN_S):
+            async with asyncio.timeout(self._give_s):
                 given = await self._give(key, what, asker, resource, began)
         except TimeoutError:
             self._measures.refused("UNAVAILABLE")
@@ -158,7 +161,8 @@ class Desk:
             use = recipe.use_of(opened.entry.recipe, opened.entry.options, slug)
             value, fingerprint, until, minted = opened.value, opened.entry.fingerprint, None, None
             if use.mints:
-                minted = await self._minting.mint(lease_id, opened.value, opened.entry.options, resource)
+                place = Place(lease=lease_id, name=opened.entry.name, session=key.session)
+                minted = await self._minting.mint(place, opened, resource)
                 value, until = minted.token.encode(), minted.expires_at
                 fingerprint = await self._vault.fingerprint(key.org, value)
             sealed = seal(session.public_keys["seal"], value)
@@ -191,7 +195,8 @@ class Desk:
         try:
             event = await self._journal.decide(key, choose, correlation=turn or None)
         except BaseException:
-            await asyncio.shield(self._minting.end(lease_id))
+            if minted is not None:
+                await asyncio.shield(self._minting.end([lease_id]))
             raise
         assert event is not None  # noqa: S101 - `choose` gives one
         return _Given(event, use, sealed)

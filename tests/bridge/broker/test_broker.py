@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -249,8 +250,11 @@ async def test_a_revocation_and_a_lease_exclude_each_other(session: Session, vau
                 await asking
             slow.asked.clear()
             slow.go.clear()
+        async with asyncio.timeout(10):
+            while issuer.ended != issuer.made:
+                await asyncio.sleep(0.01)
     assert "leased" not in await types(session)
-    assert issuer.ended == issuer.made != []
+    assert issuer.made != []
 
 
 async def test_two_brokers_are_one(session: Session, vault: Vault) -> None:
@@ -295,6 +299,11 @@ async def test_the_session_s_runnerd_is_told_to_forget(session: Session, vault: 
 
 async def test_a_vault_that_is_away_gives_no_lease_and_loses_no_grant(session: Session, vault: Vault) -> None:
     class Away:
+        @asynccontextmanager
+        async def connection(self) -> AsyncGenerator[None, None]:
+            raise Unavailable("Postgres: it is away")
+            yield
+
         def __getattr__(self, name: str) -> Any:
             async def fail(*_: Any, **__: Any) -> Any:
                 raise Unavailable("Postgres: it is away")
