@@ -69,8 +69,8 @@ async def site(turns: Turns, server: GitServer, api: Api) -> Site:
 
 
 async def shell(site: Site, session: str, text: str) -> Result:
-    """Run it with the PATH that an exec has: a login shell's is the machine's own."""
-    return await site.client.run(ORG, session, ["sh", "-c", text], timeout_s=60)
+    """By a login shell, whose PATH begins as the machine's own."""
+    return await site.client.run(ORG, session, shell=text, timeout_s=60)
 
 
 async def grant(site: Site, session: str, slug: str = "github", **fields: Any) -> None:
@@ -200,7 +200,7 @@ async def test_a_token_that_a_killed_broker_has_minted_ends_with_its_grant(
     """The agent has kept it, the broker that made it is dead, and still the revocation is its end."""
     session = await site.session()
     await grant(site, session, "app")
-    clone = CLONE.format(server.url("acme/tool"))
+    clone = f"git -c credential.useHttpPath=true {CLONE.partition('git ')[2]}".format(server.url("acme/tool"))
     kept = "sandreel-credential get app acme/tool > /workspace/kept"
     done = await shell(site, session, f"{clone} && cat tool/README && {kept}")
     assert (done.exit_code, done.stdout) == (0, b"acme/tool"), done.stderr
