@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from sandreel_bridge.broker.pace import LEASES_BURST
 from sandreel_bridge.broker.vault import Name, Opened, Reader, Vault
 from sandreel_core.bus.memory import MemoryBus
+from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.client import Client
 from sandreel_core.clock import new_id, now
@@ -74,6 +75,25 @@ async def said(session: Session, kind: type[Any], **where: Any) -> Any:
 
 async def types(session: Session) -> list[str]:
     return [event.type.removeprefix("credential.") for event in await session.events(aggregate="credential")]
+
+
+class Behind:
+    """A bus of which whoever follows it hears nothing new while `reads` is not set. Everything else is as it is."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def follow(self, *given: Any, live: bool = True, **named: Any) -> AsyncGenerator[Any, None]:
+        async with aclosing(self._bus.follow(*given, live=live, **named)) as items:
+            async for item in items:
+                if live:
+                    await self.reads.wait()
+                yield item
 
 
 async def test_law_8_no_grant_no_lease(session: Session, vault: Vault) -> None:
@@ -177,6 +197,29 @@ async def test_git_gets_what_is_granted_for_the_place_and_nothing_else(session: 
             with pytest.raises(Malformed):
                 await session.ask(**fields)
         assert "refused" not in await types(session)
+
+
+async def test_git_gets_what_another_broker_has_just_granted_or_put(session: Session, vault: Vault) -> None:
+    """The table of the broker that is asked is behind: a grant that it has not read, one that was taken back in favour of
+    another, a host that was changed."""
+    git = AskGit(protocol="https", host="github.com", path="acme/tool.git")
+    behind = Behind(session.bus)
+    async with broker_on(behind, vault):
+        await grant(session, "app")
+        behind.reads.clear()
+        await session.say(c.Granted(slug="github"))
+        assert session.open(await session.ask(None, git=git)) == VALUE
+        await vault.put(Name("acme", "another"), b"another value", recipe="github", options={}, by="ann")
+        await session.say(c.Revoked(slug="github", reason="asked"))
+        await session.say(c.Granted(slug="another"))
+        # Chosen on what was, and then refused on what is; whoever asks again is chosen for on that.
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask(None, git=git)
+        assert session.open(await session.ask(None, git=git)) == b"another value"
+        await vault.put(Name("acme", "another"), b"another value", recipe="github", options={"host": "ghe2"}, by="ann")
+        with pytest.raises(NotFound):
+            await session.ask(None, git=git)
+        assert session.open(await session.ask(None, git=AskGit(protocol="https", host="ghe2"))) == b"another value"
 
 
 async def test_a_minted_token_is_for_one_repository_and_ends_with_its_lease(session: Session, vault: Vault) -> None:
