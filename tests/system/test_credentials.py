@@ -134,6 +134,47 @@ async def turns_of(site: Site, session: str) -> list[str]:
     return [each.subject.removeprefix(prefix) for each in await site.log() if each.subject.startswith(prefix)]
 
 
+async def test_a_turn_goes_on_without_what_a_broker_that_is_away_does_not_give(turns: Turns, site: Site) -> None:
+    """Nothing is leased meanwhile, and what is granted late ends with the turn that has ended."""
+    await site.kill_and_hold("broker")
+    try:
+        session, turn = await turns.run("sh cd; sandreel-credential get tool || echo without", grants=["tool"])
+    finally:
+        await site.release("broker")
+    said = texts(await turns.events(session, (await turns_of(site, session))[0]))
+    assert turn.finished is not None
+    assert turn.finished.status == "success"
+    assert said[0].startswith("without\n"), said
+    assert "there is no broker" in said[0]
+    assert await of(site, session, c.Leased) == []
+
+    async def nothing_stands() -> bool:
+        return len(await of(site, session, c.Granted)) == len(await of(site, session, c.Revoked))
+
+    await until(nothing_stands, "no grant outlives the turn")
+
+
+async def test_a_session_that_dies_holds_nothing_afterwards(site: Site, server: GitServer, api: Api) -> None:
+    """Its recorder is killed while it holds a value in an exec, and a minted token."""
+    session = await site.session()
+    for slug in ("tool", "app"):
+        await grant(site, session, slug)
+    refs = {"TOOL": x.SecretRef(role="broker", lease="tool")}
+    await site.client.exec(ORG, session, ["sleep", "600"], secret_env=refs)
+    assert (await shell(site, session, "sandreel-credential get app")).exit_code == 0
+    leased = {each.lease_id for each in await of(site, session, c.Leased)}
+    assert (len(leased), len(server.passwords & set(api.made))) == (2, 1)
+    site.kill_runnerd(session)
+    await site.stopped(session)
+
+    async def all_over() -> bool:
+        over = {id for each in await of(site, session, c.Revoked) for id in each.lease_ids}
+        return over == leased and not server.passwords & set(api.made)
+
+    await until(all_over, "every lease was revoked, and the token ended where it was made")
+    assert {each.reason for each in await of(site, session, c.Revoked)} == {"stopped"}
+
+
 async def test_programs_get_a_value_for_one_command(site: Site) -> None:
     session = await site.session(grants=("tool", "cluster"))
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()

@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -26,6 +27,7 @@ from sandreel_core.contract.lease import AskGit, Forget
 from sandreel_core.contract.requests import AskSecret, Done, Secret
 from sandreel_core.contract.session import CommandRefused
 from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
+from sandreel_core.spawner.backend import Key
 from tests.support import samples
 from tests.support.broker import FakeIssuer, Session, broker_on, soon, vault_at
 from tests.support.spawner import ONE
@@ -222,6 +224,23 @@ async def test_git_gets_what_another_broker_has_just_granted_or_put(session: Ses
         assert session.open(await session.ask(None, git=AskGit(protocol="https", host="ghe2"))) == b"another value"
 
 
+async def test_a_credential_is_of_one_org_alone(session: Session, vault: Vault) -> None:
+    """A session of the same name in another org is another session, and the slug another credential."""
+    other = Key("umbra", "one")
+    await session.begin(other)
+    async with broker_on(session.bus, vault):
+        await grant(session)
+        with pytest.raises(Refused, match="CREDENTIAL_NOT_FOUND"):
+            await Client(session.bus).send("umbra", "one", c.Grant(slug="github"))
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask(key=other)
+        # Even where its log says that it was granted, there is nothing that it could be given.
+        await session.say(c.Granted(slug="github"), other)
+        with pytest.raises(Refused, match="CREDENTIAL_NOT_FOUND"):
+            await session.ask(key=other)
+    assert [note.reader.session for note in await vault.notes(None, "github") if note.action == "read"] == []
+
+
 async def test_a_minted_token_is_for_one_repository_and_ends_with_its_lease(session: Session, vault: Vault) -> None:
     issuer = FakeIssuer()
     async with broker_on(session.bus, vault, issuer):
@@ -359,6 +378,29 @@ async def test_a_vault_that_is_away_gives_no_lease_and_loses_no_grant(session: S
             await session.ask()
     async with broker_on(session.bus, vault):
         assert session.open(await session.ask()) == VALUE
+
+
+async def test_a_vault_that_is_slow_gives_no_lease_in_time_and_holds_up_nobody(
+    session: Session, vault: Vault, empty_database: str
+) -> None:
+    """A real one, whose table somebody has locked."""
+    locking = await asyncpg.connect(empty_database)
+    async with broker_on(session.bus, vault, give_s=0.3):
+        await grant(session)
+        async with locking.transaction():
+            await locking.execute("LOCK TABLE vault.credentials IN ACCESS EXCLUSIVE MODE")
+            asking = [asyncio.ensure_future(session.ask(exec=f"e{n}")) for n in range(20)]
+            # Whoever asks for what is not granted needs no vault, and neither does a command.
+            with pytest.raises(Refused, match="NOT_GRANTED"):
+                await session.ask("nothing")
+            assert (await revoke(session)).slug == "github"
+            for answer in await asyncio.gather(*asking, return_exceptions=True):
+                assert isinstance(answer, Unavailable)
+                assert "took too long" in str(answer)
+        await grant(session)
+        assert session.open(await session.ask()) == VALUE
+    await locking.close()
+    assert (await types(session)).count("leased") == 1
 
 
 async def test_asking_in_a_loop_costs_neither_the_log_nor_the_vault_more_than_its_pace(
