@@ -30,7 +30,7 @@ from sandreel_core.health_reading import get
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_runnerd.mask import MARKER
-from tests.support import claude
+from tests.support import claude, memory
 from tests.support.canary import TELL, Canaries, homes, leased, messages_of, of_stack, planted
 from tests.support.lender import grant, lease
 from tests.support.model_api import Failure, ModelApi, steps
@@ -117,11 +117,29 @@ async def test_no_secret_is_anywhere_but_where_it_belongs(site: Site) -> None:
         "token",
         *PLANTED.values,
     }
+    await asyncio.to_thread(look_at_memory, site, session, next(iter(given)), await site.session())
     said += await crash(site, session)
     said += await mistakes(site, keys["postgres password"])
     await look_everywhere(site, canaries, said)
     assert PLANTED.others(canaries.seen) == []
     assert PLANTED.missing(canaries.seen, FOUND_IN) == []
+
+
+def look_at_memory(site: Site, session: str, holder: str, other: str) -> None:
+    """The exec that was given the value has it, and its recorder, which asked for it (and the broker); nobody else."""
+    if os.geteuid() != 0:
+        return
+    recorder = memory.below(site.boot(session).pid)
+    parts = {name: part.pid for name, part in site.stack.parts.items() if part.pid is not None and name != "broker"}
+    others = {
+        f"{name} ({pid})": pid for name, root in parts.items() for pid in memory.below(root) if pid not in recorder
+    }
+    others |= {f"another session's recorder ({pid})": pid for pid in memory.below(site.boot(other).pid)}
+    assert {"nats", "postgres", "projector", "spawner"} <= parts.keys()
+    value, seen = LEASED["token"].encode(), set[tuple[str, str, str]]()
+    assert memory.holds(pid_of(holder), value, seen), "the look would have found it"
+    assert any(memory.holds(pid, value, seen) for pid in recorder)
+    assert [name for name, pid in others.items() if memory.holds(pid, value, seen)] == []
 
 
 async def turn(site: Site) -> str:
@@ -266,18 +284,23 @@ def boot_token(site: Site, session: str) -> str:
 
 async def environ_of(exec_id: str) -> bytes:
     """The variables of an exec's process, as soon as it is there."""
-    found: list[bytes] = []
+    await until(lambda: bool(processes_of(exec_id)), f"{exec_id} runs")
+    return next(iter(processes_of(exec_id).values()))
 
-    def look() -> bool:
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                environ = (process / "environ").read_bytes()
-                if f"{EXEC_MARKER}={exec_id}".encode() in environ.split(b"\0"):
-                    found.append(environ)
-        return bool(found)
 
-    await until(look, f"{exec_id} runs")
-    return found[0]
+def pid_of(exec_id: str) -> int:
+    return next(iter(processes_of(exec_id)))
+
+
+def processes_of(exec_id: str) -> dict[int, bytes]:
+    """An exec's processes, each with its variables."""
+    found: dict[int, bytes] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            environ = (process / "environ").read_bytes()
+            if f"{EXEC_MARKER}={exec_id}".encode() in environ.split(b"\0"):
+                found[int(process.name)] = environ
+    return found
 
 
 async def sandreel(site: Site, *words: str, **variables: str) -> bytes:
