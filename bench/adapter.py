@@ -18,7 +18,10 @@ _REPEATS = 20
 
 
 async def adapter(rig: Rig) -> Figure:
-    """All recordings of Claude Code one behind the other, `scale` times 20; the best of 9 rounds each, in turn."""
+    """Claude's lines as agent events; beside bare decoding of the same lines.
+
+    All recordings of Claude Code one behind the other, `scale` times 20; the best of 9 rounds each, in turn.
+    """
     once = b"".join(each.stdout for each in RECORDINGS if each.agent == "claude-code")
     data = once * max(1, int(_REPEATS * rig.scale))
     lines = data.splitlines()

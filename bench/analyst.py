@@ -23,7 +23,6 @@ READS = 100
 SEARCHES = 5
 # In one line of a hundred thousand, so that what is measured is the search and not the printing.
 NEEDLE = "needle"
-SESSION = "analyst"
 # Lines of a hundred bytes, like those of the other figures; words, because one letter a million times searches too well.
 TALKER = f"""
 import random, sys
@@ -39,8 +38,8 @@ for i in range(1, lines + 1):
 
 async def analyst(rig: Rig) -> list[Figure]:
     """A hundred lines from the middle, beside a table with a row per line; a word, beside grep through COPY."""
-    await rig.session(SESSION)
-    handle = await rig.client.exec(ORG, SESSION, [sys.executable, "-I", "-c", TALKER, str(rig.lines(LINES))])
+    session = await rig.session("analyst")
+    handle = await rig.client.exec(ORG, session, [sys.executable, "-I", "-c", TALKER, str(rig.lines(LINES))])
     await rig.ended(handle)
     name, password = f"bench_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
     operator = await asyncpg.connect(dsn(rig))
@@ -61,7 +60,7 @@ async def analyst(rig: Rig) -> list[Figure]:
 
 async def _projected(operator: asyncpg.Connection, handle: ExecHandle) -> None:
     ended = "SELECT count(*) FROM reel.execs WHERE session = $1 AND exec = $2 AND phase = 'exited'"
-    while not await operator.fetchval(ended, SESSION, handle.id):
+    while not await operator.fetchval(ended, handle.session, handle.id):
         await asyncio.sleep(0.1)
     await operator.execute("VACUUM ANALYZE reel.exec_blocks")
 
@@ -91,7 +90,7 @@ async def _lines(login: asyncpg.Connection, handle: ExecHandle, lines: int) -> F
         found = {}
         for statement, times in took.items():
             began = time.perf_counter()
-            found[statement] = await login.fetch(statement, ORG, SESSION, handle.id, first)
+            found[statement] = await login.fetch(statement, ORG, handle.session, handle.id, first)
             times.append(time.perf_counter() - began)
         assert found[ours] == found[theirs]
     return Figure(
@@ -103,7 +102,7 @@ async def _lines(login: asyncpg.Connection, handle: ExecHandle, lines: int) -> F
 async def _search(login: asyncpg.Connection, handle: ExecHandle) -> Figure:
     async def ours() -> list[str]:
         statement = "SELECT text FROM reel.search($1, $2, $3, $4)"
-        return [row["text"] for row in await login.fetch(statement, ORG, NEEDLE, SESSION, handle.id)]
+        return [row["text"] for row in await login.fetch(statement, ORG, NEEDLE, handle.session, handle.id)]
 
     async def theirs() -> list[str]:
         return await _grep(login, handle)
@@ -139,7 +138,7 @@ async def _grep(login: asyncpg.Connection, handle: ExecHandle) -> list[str]:
     printed = asyncio.ensure_future(_all(program))
     await login.copy_from_query(
         "SELECT data FROM reel.exec_blocks WHERE org = $1 AND session = $2 AND exec = $3 ORDER BY stream, line, n",
-        *(ORG, SESSION, handle.id),
+        *(ORG, handle.session, handle.id),
         output=pass_on,
         format="binary",
     )

@@ -21,8 +21,11 @@ ROUNDS = 40
 
 
 async def as_of(rig: Rig) -> list[Figure]:
-    """Two sessions of as many events, a line a message: twenty execs, the last of which goes on; and one exec alone that
-    goes on, the worst case. Asked for as of now and as of random cursors."""
+    """How a session of 10,000 events stood at a cursor; beside a bare pull of those events.
+
+    Two sessions of as many events, a line a message: twenty execs, the last of which goes on; and one exec alone that
+    goes on, the worst case. Asked for as of now and as of random cursors.
+    """
     figures = []
     async with rig.without("projector"):
         for name, execs in (("20 execs", EXECS), ("one exec that goes on", 1)):

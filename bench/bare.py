@@ -203,6 +203,23 @@ def address(client: Client) -> bytes:
     return json.dumps([str(client.servers[0].netloc), client.options["user_credentials"]]).encode()
 
 
+async def aside(client: Client, *words: str) -> asyncio.subprocess.Process:
+    """`python -m bench.bare WORDS`: a process of its own, that connects as `client` did."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.bare", *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(address(client))
+    process.stdin.close()
+    return process
+
+
+async def begun(process: asyncio.subprocess.Process) -> None:
+    """What it took to start Python is over: it has said so."""
+    assert process.stdout is not None
+    await process.stdout.readline()
+
+
 async def _publish_alone(lines: int, subject: str) -> None:
     netloc, creds = json.loads(sys.stdin.read())
     client = await nats.connect(f"nats://{netloc}", user_credentials=creds, pending_size=64 * 1024 * 1024)

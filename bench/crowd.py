@@ -52,6 +52,7 @@ async def _view(handle: ExecHandle, lines: int, *, breaks: bool) -> None:
 
 
 async def crowd(rig: Rig, sessions: int = SESSIONS, viewers: int = VIEWERS) -> list[Figure]:
+    """50 sessions, 200 execs and 20 viewers at once: what is lost or out of order, and what each role needs."""
     count = sessions
     lines = LINES_EACH
     began = time.perf_counter()

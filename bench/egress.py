@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from bench.figure import Figure, median, percentile
-from bench.rig import Rig
+from bench.rig import Lacking, Rig
 
 MIB = 1 << 20
 BYTES = 512 * MIB
@@ -41,9 +41,12 @@ while True:
 
 
 async def egress(rig: Rig) -> list[Figure]:
-    """A proxy is to be no worse than the usual one in C for what agents load, and near it for the first byte."""
+    """The egress proxy: bytes a second and the first byte; beside tinyproxy and beside none.
+
+    It is to be no worse than the usual one in C for what agents load, and near it for the first byte. Raises Lacking.
+    """
     if shutil.which("tinyproxy") is None:
-        raise SystemExit("bench egress: tinyproxy is the reference and is not here (apt-get install tinyproxy-bin)")
+        raise Lacking("tinyproxy is the reference and is not here (apt-get install tinyproxy-bin)")
     amount = int(BYTES * rig.scale) or 1
     async with _started(sys.executable, "-c", SOURCE) as source:
         child = (sys.executable, "-m", "bench.egress", str(source))

@@ -53,13 +53,7 @@ async def _bare(rig: Rig, rate: int, count: int, burst: int, subject: str) -> li
         ages.extend(bare.ages(decoder.decode(body).text))
         return len(ages) >= count * burst
 
-    ticker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.bare", "tick", str(rate), str(count), str(burst), subject),
-        stdin=asyncio.subprocess.PIPE,
-    )
-    assert ticker.stdin is not None
-    ticker.stdin.write(bare.address(rig.bare))
-    ticker.stdin.close()
+    ticker = await bare.aside(rig.bare, "tick", str(rate), str(count), str(burst), subject)
     await bare.pull(rig.bare, subject, on_body)
     await ticker.wait()
     return ages
@@ -82,6 +76,7 @@ def _figures(
 
 
 async def lines(rig: Rig) -> list[Figure]:
+    """A line written → seen, at 50 and at 30,000 lines/s, and a terminal's echo; beside bare publish → pull."""
     session = await rig.session("latency")
     figures = []
     async with rig.without("projector"):
@@ -129,16 +124,8 @@ async def _echo(rig: Rig, session: str) -> list[Figure]:
 
 async def _bare_echo(rig: Rig) -> list[float]:
     key, subject = "benchkey", "bench.echo"
-    echo = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.bare", "echo", key, subject),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert echo.stdin is not None
-    assert echo.stdout is not None
-    echo.stdin.write(bare.address(rig.bare))
-    echo.stdin.close()
-    await echo.stdout.readline()
+    echo = await bare.aside(rig.bare, "echo", key, subject)
+    await bare.begun(echo)
     ages: list[float] = []
     seen = asyncio.Event()
     done = False

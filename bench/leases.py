@@ -28,7 +28,10 @@ PER_SESSION = 50
 
 
 async def leases(rig: Rig) -> list[Figure]:
-    """The rate at which one session may ask is the reason for several."""
+    """A lease; and `git clone` with the helper beside the token in its URL.
+
+    The rate at which one session may ask is the reason for several.
+    """
     value = "ghp_" + os.urandom(15).hex()
     with tempfile.TemporaryDirectory(prefix="sandreel-bench-") as place, git_server(Path(place), value) as server:
         server.make("acme/tool")

@@ -22,7 +22,10 @@ _BLOCK_ROUNDS = 400
 
 
 async def masking(rig: Rig) -> list[Figure]:
-    """The rates of the whole way to the log, in turn; and the block builder alone, when nothing was leased."""
+    """Output with 20 secrets to mask, and with none; beside output without a mask.
+
+    The rates of the whole way to the log, in turn; and the block builder alone, when nothing was leased.
+    """
     lines = rig.lines(LINES)
     values = {f"secret{number}": b64encode(secrets.token_bytes(30)).decode() for number in range(SECRETS)}
     plain, masked = await rig.session("plain"), await rig.session("masked")

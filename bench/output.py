@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from contextlib import aclosing
 
@@ -69,16 +68,8 @@ async def viewed(rig: Rig) -> list[Figure]:
                 seen += block.count
                 return seen >= lines
 
-            publisher = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bench.bare", "publish", str(lines), subject),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            assert publisher.stdin is not None
-            assert publisher.stdout is not None
-            publisher.stdin.write(bare.address(rig.bare))
-            publisher.stdin.close()
-            await publisher.stdout.readline()
+            publisher = await bare.aside(rig.bare, "publish", str(lines), subject)
+            await bare.begun(publisher)
             began = time.perf_counter()
             await bare.pull(rig.bare, subject, on_body)
             bared.append(time.perf_counter() - began)

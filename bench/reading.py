@@ -25,6 +25,7 @@ async def finished(rig: Rig, session: str, lines: int) -> ExecHandle:
 
 
 async def replayed(rig: Rig) -> list[Figure]:
+    """A finished exec of a million lines from its beginning, and from anywhere; beside bare pulls."""
     lines = rig.lines(LINES)
     session = await rig.session("replayed")
     subjects = rig.client.subjects(ORG, session)

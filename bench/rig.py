@@ -26,6 +26,15 @@ from sandreel_core.settings import load
 ORG = "bench"
 
 
+class Lacking(Exception):
+    """What a measurement is held against is not on this machine; says what, and how to get it."""
+
+
+def scaled(name: str, scale: float) -> str:
+    """A session's id by the scale of its load: letters, digits, `-` and `_`, as an id may have."""
+    return name if scale == 1.0 else f"{name}-by-{scale:g}".replace(".", "_").replace("+", "")
+
+
 class Rig:
     """`scale` multiplies every load, for the report of how figures move."""
 
@@ -44,8 +53,7 @@ class Rig:
 
     async def session(self, name: str) -> str:
         """Its id, which says how much the loads are multiplied: `growth` measures twice."""
-        if self.scale != 1.0:
-            name = f"{name}-by-{self.scale:g}"
+        name = scaled(name, self.scale)
         await self.client.create_session(ORG, name, owner=Owner(type="bench", id=name))
         return name
 

@@ -119,7 +119,7 @@ def private_mb(process: psutil.Process) -> float:
 
 
 async def idle(rig: Rig) -> list[Figure]:
-    """A session in which nothing runs."""
+    """A session in which nothing runs: memory and share of a core; beside a bare Python."""
     for process in runnerds(rig):
         process.status()
     session = await rig.session("idle")

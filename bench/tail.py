@@ -41,6 +41,7 @@ LINE = re.compile(rb'{"type":"line",.*?"session":"([^"]*)",.*?"text":"([0-9]+) (
 
 
 async def tail(rig: Rig) -> list[Figure]:
+    """`sandreel tail` of 50 sessions that print 20,000 lines/s: every line, and how old it is."""
     async with rig.without("projector"):
         return [await _tail(rig)]
 

@@ -101,6 +101,7 @@ async def turns_of_its_own() -> AsyncIterator[Turns]:
 
 
 async def turns(rig: Rig) -> list[Figure]:
+    """A turn: started (beside its exec alone), its agent's lines passed on, taken over, and a bridge's memory for it."""
     async with turns_of_its_own() as here:
         return [await _starting(here), await _passing_on(here), *(await _taking_over(here, rig)), await _keeping(here)]
 

@@ -8,6 +8,8 @@ from sandreel_bridge.adapters.adapter import Adapter, Gateway
 from sandreel_bridge.index import Index
 from sandreel_bridge.journal import Name
 from sandreel_bridge.launching import launch_of, spec_of
+from sandreel_bridge.line import Line, conversation_of
+from sandreel_core.bus.loading import load
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.reactor import Aggregate, Decided, Decision, Reactor
@@ -33,7 +35,7 @@ def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None
     if isinstance(decision, c.TurnRequested) and isinstance(command, c.StartTurn):
         exec = exec_of(command.turn, 1)
         gateway = Gateway(base_url="http://gateway", key=SecretRef(role="bridge", lease=exec))
-        spec = spec_of(decision, gateway, model=decision.model, resume=None, browser=False, seed=exec)
+        spec = spec_of(decision, gateway, model=decision.model, browser=False, seed=exec)
         try:
             launch_of(decision.agent, spec)
         except Malformed as error:
@@ -44,6 +46,7 @@ def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None
 def commands(
     bus: Bus,
     index: Index,
+    line: Line,
     agents: Mapping[str, Adapter],
     decided: Decided[Turn],
     *,
@@ -76,9 +79,15 @@ def commands(
                 session = SessionSubjects(where.org, where.session, partitions)
                 if await bus.last(session.stream, session.event("session")) is None:
                     return Refused("SESSION_NOT_FOUND", "there is no session with this id, and no owner to make it for")
-        if isinstance(event, c.TurnRequested | c.PlanApproved):
-            await index.open(name)
+            return await line.join(name, event, asked_by=command.actor)
+        if isinstance(event, c.PlanApproved) and decision.state.request is not None:
+            await index.open(name, conversation_of(name, decision.state.request))
         return None
+
+    async def elsewhere(where: CommandSubject) -> bool:
+        """Where no bridge is installed, the spawner refuses what one is asked; that is final."""
+        session = SessionSubjects(where.org, where.session, partitions).event("session")
+        return where.command_id in (await load(bus, session, None, lambda state, event: state)).answers
 
     aggregate = Aggregate(
         initial=Turn(), evolve=fold, decide=decide, subject=subject, context=lambda _: terms, keyed=keyed
@@ -90,6 +99,7 @@ def commands(
         source=source,
         admit=admit,
         decided=decided,
+        elsewhere=elsewhere,
         command_max_age_s=command_max_age_s,
         measures=measures,
     )

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from sandreel_bridge import process, sandbox, settling
 from sandreel_bridge.adapters.table import adapter
+from sandreel_bridge.backlog import Backlog
 from sandreel_bridge.index import Conversation
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.mailbox import Mailbox
@@ -92,6 +93,8 @@ class Driver:
                 self._learn(home=await sandbox.look(self._tools.client, self._name))
             case process.Look():
                 self._learn(exec=await starting.where_is_exec())
+            case process.StandInLine():
+                self._learn(first=await self._tools.line.wait(self.journal))
             case process.MakeHome():
                 self._learn(home=None)
                 await starting.make_home()
@@ -106,7 +109,9 @@ class Driver:
                 self._learn(exec="there")
             case process.Began():
                 attempt = starting.attempt
-                await self.journal.insist(c.TurnStarted(exec=attempt.exec, key=attempt.key))
+                # The start of a dead bridge is nobody's yet: of two that find it, one writes it down.
+                write = self.journal.insist if self.journal.mine else self.journal.say
+                await write(c.TurnStarted(exec=attempt.exec, key=attempt.key))
                 self._tools.keys.drop(self._name.org, self._name.session, attempt.exec)
                 self._tools.measures.began(self.journal.turn)
 
@@ -128,15 +133,17 @@ class Driver:
             self._tools.measures.took_over()
         found = adapter(attempt.request.agent)
         mailbox = Mailbox(self._tools.client, self.journal, found)
+        backlog = Backlog(self.journal, heard=mailbox.heard, progressed=self._tools.measures.events)
         reading = Reading(
             self._tools.bus,
             self.journal,
             attempt.exec,
             lambda: found.reader(self._starting.thread_usage),
-            heard=mailbox.heard,
-            progressed=self._tools.measures.events,
+            backlog,
+            typed=lambda item: mailbox.heard(self.journal.turn, item),
         )
-        await Running(self._tools.client, self.journal, found, self._starting.launch(), reading, mailbox).run()
+        launch = self._starting.launch()
+        await Running(self._tools.client, self.journal, found, launch, reading, backlog, mailbox).run()
         await mailbox.settle()
         self._learn(end=reading.end, complaint=reading.complaint.strip(), home=None)
 
@@ -156,6 +163,7 @@ class Driver:
         known = run.result is not None or not turn.accepted
         usage = turn.usage if known else replace(summed((turn.usage,)), cost_micro_usd=None)
         await self.journal.say(c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage))
+        self._tools.line.moved.fire()
         self._log.info("a turn is finished", turn=str(self._name), status=status)
         self._tools.measures.finished(status)
 
@@ -173,5 +181,6 @@ class Driver:
             counted = await settling.revoke(gateway, self._name, turn)
             if counted is not None:
                 await settling.reconcile(self._tools.bus, self.journal, counted)
-        await settling.open_next(self._tools.client, self._name, turn)
+        # As it is now: its plan may have been approved meanwhile.
+        await settling.open_next(self._tools.client, self._name, self.journal.turn)
         await self._tools.index.settled(self._name)

@@ -40,22 +40,29 @@ class Index:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def open(self, name: Name) -> None:
-        """The turn is not settled. Twice is once."""
+    async def open(self, name: Name, conversation: str) -> None:
+        """The turn, which belongs to that conversation of its session, is not settled. Twice is once."""
         try:
-            await self._bus.append(_open(name), b"{}", expected=0)
+            await self._bus.append(_open(name, conversation), b"{}", expected=0)
         except (Conflict, AlreadyExists):
             return
 
     async def settled(self, name: Name) -> None:
-        await self._bus.purge(TURNS, _open(name))
+        await self._bus.purge(TURNS, _open(name, "*"))
 
     async def is_open(self, name: Name) -> bool:
-        return await self._bus.last(TURNS, _open(name)) is not None
+        return await self._bus.last(TURNS, _open(name, "*")) is not None
 
     async def unsettled(self) -> list[Name]:
         """Of every organisation and session."""
-        subjects = await self._bus.subjects(TURNS, "turn.open.>")
+        return await self._names("turn.open.*.*.*.*")
+
+    async def unsettled_of(self, org: str, session: str, conversation: str) -> list[Name]:
+        """Those of one conversation."""
+        return await self._names(_open(Name(org, session, "*"), conversation))
+
+    async def _names(self, filter: str) -> list[Name]:
+        subjects = await self._bus.subjects(TURNS, filter)
         return [Name(*subject.split(".")[2:5]) for subject in subjects]
 
     async def conversation(self, org: str, session: str, id: str) -> Conversation | None:
@@ -69,5 +76,5 @@ class Index:
         await self._bus.append(f"turn.conversation.{org}.{session}.{id}", msgspec.json.encode(conversation))
 
 
-def _open(name: Name) -> str:
-    return f"turn.open.{name.org}.{name.session}.{name.turn}"
+def _open(name: Name, conversation: str) -> str:
+    return f"turn.open.{name.org}.{name.session}.{name.turn}.{conversation}"

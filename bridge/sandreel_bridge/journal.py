@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sandreel_core.bus.backoff import FIRST_RETRY_S, backoff_s
 from sandreel_core.bus.port import Bus, Stored
@@ -29,6 +31,13 @@ class Name:
         return f"{self.org}/{self.session}/{self.turn}"
 
 
+class Sealed(NamedTuple):
+    """An event as it is appended."""
+
+    envelope: Envelope
+    body: bytes
+
+
 class Journal:
     """A turn as it is in the log up to `revision`, the last sequence of its subject that was folded.
 
@@ -49,6 +58,8 @@ class Journal:
         self._reading = 0
         self._whole = False
         self._heard: list[Stored] = []
+        self._saying = asyncio.Lock()
+        self._unsure: set[str] = set()
         self._log = Log("bridge.journal")
 
     @property
@@ -74,31 +85,41 @@ class Journal:
         """Whether its subject was read, so that what is heard since keeps it up to date."""
         return self._whole
 
-    async def catch_up(self, looked_for: str = "") -> bool:
-        """Read the subject to its end; whether an event of that id stood there. Raises Unavailable."""
-        found = False
+    async def catch_up(self) -> None:
+        """Read the subject to its end. Raises Unavailable: what is heard from then on is folded as before."""
         subject, stream = self.subject, self.subjects.stream
         self._reading += 1
-        self._whole = False
         try:
             async with aclosing(self._bus.follow(stream, [subject], after=self.revision, live=False)) as items:
                 async for item in items:
                     for stored in item if isinstance(item, list) else ():
-                        event = self._decoded(stored)
-                        found = found or (event is not None and event.id == looked_for)
                         if stored.sequence > self.revision:
-                            self._fold(event, stored.sequence)
+                            self._fold(self._decoded(stored), stored.sequence)
             self._whole = True
         finally:
             self._reading -= 1
             heard, self._heard = ([], self._heard) if self._reading else (self._heard, [])
             for stored in heard:
                 self.hear(stored)
-        return found
 
     async def say(self, event: Event) -> None:
         """Append it behind what is known. Raises Conflict, having caught up, when somebody else has said something
         since: think again. While the bus is away it is tried for ever, and stands there once."""
+        known = self.revision
+        await self._append([self.sealed(event)], lambda: self.revision == known)
+
+    async def insist(self, event: Event) -> None:
+        """As `say`, again after each conflict for as long as the turn is ours and goes on: for what is true whatever
+        others have asked for meanwhile. Raises Conflict when it is not ours (any more)."""
+        await self.insist_all([self.sealed(event)])
+
+    async def insist_all(self, events: Sequence[Sealed]) -> None:
+        """As `insist`, 1 to `MAX_BATCH` of them in their order, at once: in the log there is never anything of somebody else between
+        them, unless the server was killed while it stored them."""
+        await self._append(events, lambda: self.mine and self.turn.phase != "finished")
+
+    def sealed(self, event: Event) -> Sealed:
+        """As it will stand in the log, but for its place."""
         envelope = seal(
             event,
             id=new_id(),
@@ -107,37 +128,51 @@ class Journal:
             time=now(),
             correlationid=self._correlation,
         )
-        body = encode(envelope)
-        failures = 0
-        while True:
-            expected = self.revision
+        return Sealed(envelope, encode(envelope))
+
+    async def _append(self, events: Sequence[Sealed], may: Callable[[], bool]) -> None:
+        """Until they stand there, each once. One is `_unsure` until it was seen there, whoever saw it: the server's answer, a reading, or
+        who watches all turns. So an answer that is lost costs a question at most, and nothing is stored twice: every try expects what
+        is known then, which is what an earlier try expected, or has it in itself. `may`: asked before each try."""
+        async with self._saying:
+            self._unsure = {each.envelope.id for each in events}
             try:
-                sequence = await self._bus.append(self.subject, body, expected=expected)
+                await self._try(events, may)
+            finally:
+                self._unsure = set()
+
+    async def _try(self, events: Sequence[Sealed], may: Callable[[], bool]) -> None:
+        failures = 0
+        while left := [each for each in events if each.envelope.id in self._unsure]:
+            expected = self.revision
+            if not may():
+                raise Conflict(f"{self.subject} has changed meanwhile", expected)
+            try:
+                last = await self._bus.append_all(self.subject, [each.body for each in left], expected=expected)
             except Conflict:
-                # One whose answer was lost stands there already.
-                if failures and await self.catch_up(envelope.id):
-                    return
-                if not failures:
-                    await self.catch_up()
-                raise
+                await self._patiently_catch_up()
+                if self.revision == expected:
+                    raise  # what it ends with is older than what was read: a stream that was restored
             except Unavailable as error:
                 failures += 1
-                self._log.info("an event waits", turn=str(self.name), type=event.type, problem=str(error))
-                await asyncio.sleep(backoff_s(failures, FIRST_RETRY_S))
+                await self._wait(failures, "events wait", error, count=len(left))
             else:
-                if sequence > self.revision:  # else it was heard already
-                    self._fold(envelope, sequence)
-                return
+                for sequence, each in enumerate(left, last - len(left) + 1):
+                    if each.envelope.id in self._unsure:  # else it was heard already
+                        self._fold(each.envelope, sequence)
 
-    async def insist(self, event: Event) -> None:
-        """As `say`, again after each conflict for as long as the turn is ours and goes on: for what is true whatever
-        others have asked for meanwhile. Raises Conflict when it is not ours any more."""
+    async def _patiently_catch_up(self) -> None:
+        failures = 0
         while True:
             try:
-                return await self.say(event)
-            except Conflict:
-                if not self.mine or self.turn.phase == "finished":
-                    raise
+                return await self.catch_up()
+            except Unavailable as error:
+                failures += 1
+                await self._wait(failures, "the log is read later", error)
+
+    async def _wait(self, failures: int, what: str, error: Unavailable, **fields: int) -> None:
+        self._log.info(what, turn=str(self.name), problem=str(error), **fields)
+        await asyncio.sleep(backoff_s(failures, FIRST_RETRY_S))
 
     @property
     def _correlation(self) -> str | None:
@@ -148,6 +183,7 @@ class Journal:
         before = self.turn
         self.revision = sequence
         if event is not None:
+            self._unsure.discard(event.id)
             self.turn = fold(before, event)
         if before.phase == "none" != self.turn.phase:
             self.requested_at = sequence

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from sandreel_bridge.adapters.adapter import WORKDIR, Gateway, Launch, RunSpec
 from sandreel_bridge.adapters.table import adapter
 from sandreel_bridge.attempt import Attempt, message_uuid
@@ -11,10 +13,10 @@ from sandreel_core.client import Client, Files, Outcome
 from sandreel_core.client.handle import stdin_fields
 from sandreel_core.contract import requests as r
 from sandreel_core.contract.exec import MAX_STDIN_BYTES, SecretRef, Start, WriteStdin
+from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.turn import Attachment, TurnRequested
 from sandreel_core.errors import NotFound, Refused
 
-WORKSPACE = "/workspace"
 FETCH_WITHIN_S = 120.0
 
 
@@ -22,32 +24,39 @@ def run_spec(attempt: Attempt, *, gateway_url: str, browser: bool) -> RunSpec:
     """How the attempt's program is run."""
     gateway = Gateway(base_url=gateway_url, key=SecretRef(role="bridge", lease=attempt.exec))
     preparing = attempt.preparing
-    resume = preparing.agent_session_id
-    return spec_of(attempt.request, gateway, model=preparing.model, resume=resume, browser=browser, seed=attempt.exec)
+    spec = spec_of(attempt.request, gateway, model=preparing.model, browser=browser, seed=attempt.exec)
+    workspace = preparing.workspace or WORKSPACE
+    return replace(
+        spec,
+        resume=preparing.agent_session_id,
+        workspace=workspace,
+        workdir=workdir_of(attempt.request.workdir, workspace),
+    )
 
 
-def spec_of(
-    request: TurnRequested, gateway: Gateway, *, model: str | None, resume: str | None, browser: bool, seed: str
-) -> RunSpec:
+def spec_of(request: TurnRequested, gateway: Gateway, *, model: str | None, browser: bool, seed: str) -> RunSpec:
+    """How a fresh conversation of it would be run."""
     return RunSpec(
         prompt=request.prompt or "",
         gateway=gateway,
         model=model,
-        resume=resume,
         max_turns=request.max_turns,
         permission_mode=request.permission_mode,
         system_prompt_append=request.system_prompt_append,
-        workdir=workdir_of(request.workdir),
+        workdir=workdir_of(request.workdir, WORKSPACE),
         mcp=browser,
         message_uuid=message_uuid(seed),
     )
 
 
-def workdir_of(asked: str | None) -> str:
-    """Absolute; what was asked for is below the workspace (`turn_decision`)."""
-    if asked is None:
-        return WORKDIR
-    return asked if asked.startswith("/") else f"{WORKSPACE}/{asked}"
+def workdir_of(asked: str | None, workspace: str) -> str:
+    """Absolute, in a session whose programs find the workspace there."""
+    return f"{workspace}/{below(asked or WORKDIR)}".rstrip("/")
+
+
+def below(path: str) -> str:
+    """Relative to the workspace, below which a path that was asked for is (`turn_decision`)."""
+    return path.removeprefix(WORKSPACE).lstrip("/") if path.startswith("/") else path
 
 
 async def place(files: Files, attachments: Sequence[Attachment]) -> None:
@@ -61,10 +70,11 @@ async def place(files: Files, attachments: Sequence[Attachment]) -> None:
 
 
 async def _place(files: Files, attachment: Attachment) -> None:
+    path = below(attachment.path)
     if attachment.url is not None:
-        await files.fetch(attachment.url, attachment.path, sha256=attachment.sha256, timeout_s=FETCH_WITHIN_S)
+        await files.fetch(attachment.url, path, sha256=attachment.sha256, timeout_s=FETCH_WITHIN_S)
         return
-    asked = r.ReadFile(path=attachment.path, pin="", length=1, sha256=attachment.sha256 is not None)
+    asked = r.ReadFile(path=path, pin="", length=1, sha256=attachment.sha256 is not None)
     found = await files.ask("read_file", asked, r.FileChunk)
     if attachment.sha256 is not None and found.sha256 != attachment.sha256:
         raise Refused("CHECKSUM", f"its SHA-256 is {found.sha256}, not {attachment.sha256}")

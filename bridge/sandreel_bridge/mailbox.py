@@ -32,6 +32,7 @@ from sandreel_core.contract.exec import MAX_STDIN_BYTES, WriteStdin
 from sandreel_core.contract.turn import SteerConsumed, SteerDelivered, SteerRequeued, ToolResult
 from sandreel_core.errors import NotFound, Refused, SandreelError
 from sandreel_core.log import Log
+from sandreel_core.turn import Turn
 
 # While something lies where the hook looks: so often it is seen whether it was taken, and at once when a tool has ended (behaviour §4.4).
 LOOK_S = 2.0
@@ -41,7 +42,7 @@ _CLOSED = ("STDIN_CLOSED", "EXEC_NOT_FOUND", "WRITE_FAILED")
 class Mailbox:
     """Of one attempt. Only whoever drives the turn has one, so that each of its events is said once.
 
-    heard    to be called with everything that the program says, before it stands in the turn's log
+    heard    to be called with everything that the program says, and the turn before it, before it stands in the turn's log
     attend   to be called whenever the turn has changed; again after the seconds that it returns (None: when it changes again)
     settle   when the program has ended
     """
@@ -65,12 +66,12 @@ class Mailbox:
         self._inherited = [each for each in deliveries(journal.turn) if each.channel == "stdin"]
         self._log = Log("bridge.mailbox")
 
-    def heard(self, item: AgentItem) -> None:
+    def heard(self, turn: Turn, item: AgentItem) -> None:
         if breaks_the_silence(item):
             self._spoke_at = self._now()
         if isinstance(item, ToolResult) and item.parent is None:
             self._looked_at = None
-        found = heard(self._journal.turn, self._journal.name.turn, item)
+        found = heard(turn, self._journal.name.turn, item)
         self._read += found.consumed
         self._refused += found.refused
 

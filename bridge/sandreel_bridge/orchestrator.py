@@ -39,6 +39,8 @@ class Orchestrator:
         self._beats = Beats(tools.bus, source)
         self._journals: dict[Name, Journal] = {}
         self._driven: set[Name] = set()
+        # Asked to be driven while they were: their driver may have looked before what was asked for.
+        self._again: set[Name] = set()
         self._left_since: dict[Name, float] = {}
         self._crew = Crew()
         self._log = Log("bridge")
@@ -86,26 +88,38 @@ class Orchestrator:
             journal.hear(stored)
 
     def _drive(self, name: Name) -> None:
-        if name not in self._driven:
-            self._driven.add(name)
-            self._crew.start(self._keep_driving(name))
+        if name in self._driven:
+            self._again.add(name)
+            return
+        self._driven.add(name)
+        self._crew.start(self._keep_driving(name))
 
     async def _keep_driving(self, name: Name) -> None:
         failures = 0
         try:
             while True:
                 journal = self._journals.setdefault(name, self._journal(name))
+                self._again.discard(name)
                 try:
                     await journal.catch_up()
-                    return await Driver(self._tools, journal).run()
+                    if failures and self._is_anothers(journal.turn):
+                        return  # who noticed meanwhile that it was left
+                    await Driver(self._tools, journal).run()
+                    if name not in self._again:
+                        return
                 except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others'; its program goes on
                     failures += 1
                     self._log.exception("driving a turn failed", turn=str(name), problem=type(error).__name__)
                     await asyncio.sleep(min(_GREATEST_PAUSE_S, backoff_s(failures, 1.0)))
         finally:
+            self._again.discard(name)
             self._driven.discard(name)
             self._journals.pop(name, None)
             self._left_since.pop(name, None)
+
+    def _is_anothers(self, turn: Turn) -> bool:
+        goes_on = turn.phase in ("requested", "running")
+        return goes_on and turn.driver != self._source and not self._beats.is_dead(turn.driver)
 
     async def _look_after(self) -> None:
         """Again and again: whoever drives an unsettled turn must be alive."""
@@ -137,7 +151,7 @@ class Orchestrator:
         turn = journal.turn
         if turn.phase in ("requested", "running"):
             self._left_since.pop(name, None)
-            return turn.driver == self._source or self._beats.is_dead(turn.driver)
+            return not self._is_anothers(turn)
         # Finished and not settled, or never asked for: its bridge is at it, or died at it.
         since = self._left_since.setdefault(name, monotonic())
         if monotonic() - since < LEFT_AFTER_S:

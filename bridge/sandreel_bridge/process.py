@@ -46,6 +46,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     me            `source` of whoever drives it
     requested_at  sequence of the event that asked for it
+    first         the turns of its conversation that were asked for before it have ended
     home          None: has to be looked at
     exec          of the attempt under way. sent: a command to start it is in the log, and nothing of the exec is
     end           how it ended, once all that it printed is folded
@@ -55,6 +56,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     me: str
     requested_at: int = 0
+    first: bool = False
     home: Home | None = None
     exec: ExecPlace = "unknown"
     end: Exited | Lost | None = None
@@ -72,6 +74,10 @@ class Look(Struct, frozen=True):
     """Find out."""
 
     what: Literal["home", "exec"]
+
+
+class StandInLine(Struct, frozen=True):
+    """Wait for the turns of its conversation that were asked for before: two programs never resume the same one at a time."""
 
 
 class MakeHome(Struct, frozen=True):
@@ -122,7 +128,19 @@ class Settle(Struct, frozen=True):
 
 
 Step: TypeAlias = (
-    Leave | Look | MakeHome | Prepare | Start | AwaitStart | Began | Read | Requeue | Propose | Finish | Settle
+    Leave
+    | Look
+    | StandInLine
+    | MakeHome
+    | Prepare
+    | Start
+    | AwaitStart
+    | Began
+    | Read
+    | Requeue
+    | Propose
+    | Finish
+    | Settle
 )
 
 
@@ -148,6 +166,8 @@ def _starting(turn: Turn, facts: Facts) -> Step:
         return _end(turn, Finish(status="cancelled"))
     if facts.refused is not None and (facts.starts >= MAX_STARTS or facts.refused.split(":")[0] not in PASSING):
         return _end(turn, Finish(status="failed", error=facts.refused))
+    if preparing is None and not facts.first:
+        return StandInLine()
     if facts.home is None:
         return Look("home")
     if _destroyed_since(turn, facts, facts.home):

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from sandreel_bridge.adapters.reader import Reader
+from sandreel_bridge.backlog import Backlog
 from sandreel_bridge.journal import Journal
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.bus.execs import Gone, Recorded, follow_exec
@@ -42,9 +43,9 @@ class _Mark(Struct, frozen=True, kw_only=True):
 class Reading:
     """One attempt's output. `run` until the exec has ended; then `end` says how, and all of it stands in the turn's log.
 
-    fresh       a reader of a run that begins
-    heard       called with everything new that the program says, before it is appended
-    progressed  called when something was appended
+    backlog  takes its events; somebody else runs it meanwhile
+    fresh    a reader of a run that begins
+    typed    called with every piece of text as it is being typed
     """
 
     def __init__(
@@ -53,17 +54,17 @@ class Reading:
         journal: Journal,
         exec: str,
         fresh: Callable[[], Reader],
+        backlog: Backlog,
         *,
-        heard: Callable[[AgentItem], None] = lambda item: None,
-        progressed: Callable[[int], None] = lambda events: None,
+        typed: Callable[[Typed], None] = lambda item: None,
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._bus = bus
         self._journal = journal
         self._exec = exec
         self._fresh = fresh
-        self._heard = heard
-        self._progressed = progressed
+        self._backlog = backlog
+        self._typed = typed
         self._now = now
         self._reader = fresh()
         self._log = Log("bridge.reading")
@@ -78,7 +79,7 @@ class Reading:
         self.end: Exited | Lost | None = None
 
     async def run(self) -> None:
-        """Raises Conflict when the turn is not ours any more, Unavailable."""
+        """Raises Unavailable."""
         after = self._resume()
         try:
             await self._follow(after)
@@ -88,6 +89,7 @@ class Reading:
             self._log.warning("a checkpoint is of another stream", turn=str(self._journal.name), problem=str(error))
             self._reader = self._fresh()
             await self._follow(None)
+        await self._backlog.emptied()
 
     def _resume(self) -> Cursor | None:
         """Where the last checkpoint stands, with the reader as it was there. One that cannot be read costs a reading from the
@@ -141,14 +143,11 @@ class Reading:
 
     async def _say(self, items: list[AgentItem]) -> None:
         for item in items:
-            if not isinstance(item, Typed) and self._is_known(item.source_n):
-                continue
-            self._heard(item)
             if isinstance(item, Typed):
-                continue
-            await self._journal.insist(item)
-            self._since += 1
-            self._progressed(1)
+                self._typed(item)
+            elif not self._is_known(item.source_n):
+                await self._backlog.put(item)
+                self._since += 1
 
     def _is_known(self, source_n: int) -> bool:
         """Whether a driver before us has appended it: the same output gives the same events in the same order."""
@@ -158,7 +157,7 @@ class Reading:
         return self._met_at <= self._known_at
 
     async def mark(self) -> None:
-        """A checkpoint of what is mapped, unless it would be large."""
+        """A checkpoint of what is mapped, behind it, unless it would be large."""
         async with self._between:
             await self._mark()
 
@@ -166,7 +165,7 @@ class Reading:
         state = _Mark(reader=self._reader.state(), cursor=self._cursor)
         if len(msgspec.json.encode(state)) > MAX_STATE_BYTES or not self._cursor:
             return
-        await self._journal.insist(Checkpoint(exec_n=self._read_n, parser=msgspec.to_builtins(state)))
+        await self._backlog.put(Checkpoint(exec_n=self._read_n, parser=msgspec.to_builtins(state)))
         self._since, self._marked_at = 0, self._now()
 
 

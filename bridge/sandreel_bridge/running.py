@@ -9,6 +9,7 @@ from typing import ParamSpec
 
 from sandreel_bridge.adapters.adapter import Adapter, Launch
 from sandreel_bridge.attempt import Attempt
+from sandreel_bridge.backlog import Backlog
 from sandreel_bridge.control import Action, Told, due
 from sandreel_bridge.journal import Journal
 from sandreel_bridge.launching import write_rest
@@ -40,6 +41,7 @@ class Running:
         adapter: Adapter,
         launch: Launch,
         reading: Reading,
+        backlog: Backlog,
         mailbox: Mailbox,
     ) -> None:
         self._client = client
@@ -47,6 +49,7 @@ class Running:
         self._adapter = adapter
         self._launch = launch
         self._reading = reading
+        self._backlog = backlog
         self._mailbox = mailbox
         self._attempt = Attempt.of(journal.name, journal.turn)
         self._exec = self._attempt.exec
@@ -55,10 +58,17 @@ class Running:
 
     async def run(self) -> None:
         """Until all is folded. Raises Conflict when the turn is not ours any more, Unavailable."""
-        async with Crew() as crew:
-            crew.start(self._control())
-            crew.start(self._say_alive())
-            await self._reading.run()
+        try:
+            async with Crew() as crew:
+                crew.start(self._control())
+                crew.start(self._say_alive())
+                crew.start(self._backlog.run())
+                await self._reading.run()
+        except BaseExceptionGroup as group:
+            conflicts, others = group.split(Conflict)
+            if conflicts is None or others is not None:
+                raise
+            raise Conflict(f"{self._journal.subject} is somebody else's") from group
 
     async def _control(self) -> None:
         await self._patiently(write_rest, self._client, self._attempt, self._launch)

@@ -12,6 +12,7 @@ from sandreel_bridge.commands import commands
 from sandreel_bridge.gateway.port import Gateway
 from sandreel_bridge.index import Index, turns
 from sandreel_bridge.keys import Keys
+from sandreel_bridge.line import ACTOR, Line
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.orchestrator import Orchestrator
 from sandreel_bridge.orphans import revoke_orphans
@@ -50,10 +51,12 @@ class Bridge:
         self._replicas = replicas
         self._index = Index(bus)
         self._measures = BridgeMeasures(metrics)
+        line = Line(bus, self._index, partitions)
         tools = Tools(
             bus=bus,
-            client=Client(bus, partitions=partitions, actor="bridge"),
+            client=Client(bus, partitions=partitions, actor=ACTOR),
             index=self._index,
+            line=line,
             keys=Keys(bus),
             gateway=gateway,
             settings=settings,
@@ -63,6 +66,7 @@ class Bridge:
         self._reactor = commands(
             bus,
             self._index,
+            line,
             ADAPTERS,
             self._orchestrator.decided,
             source=self.source,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import Literal
 
+from sandreel_bridge import sandbox
 from sandreel_bridge.attempt import command_id
 from sandreel_bridge.gateway.port import Gateway, key_name
 from sandreel_bridge.journal import Journal, Name
@@ -17,6 +18,7 @@ from sandreel_core.contract.turn import MAX_PROMPT_BYTES, StartTurn, Steer, Turn
 from sandreel_core.contract.usage import UsageReconciled
 from sandreel_core.errors import Malformed, Refused
 from sandreel_core.log import Log
+from sandreel_core.session import RUNNING, Phase
 from sandreel_core.turn import Turn, derived_id, summed
 
 GO = "The plan is approved. Carry it out."
@@ -63,7 +65,21 @@ async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
     await bus.append(subject, encode(envelope), message_id=f"reconciled-{journal.name}")
 
 
-def commands_next(name: Name, turn: Turn) -> list[tuple[str, TurnCommand]]:
+def opens_next(turn: Turn, phase: Phase) -> bool:
+    """Whether messages that were not read open a turn, in a session of that phase. Pure.
+
+    Also after an interrupt: what a person said before it was said to be answered. Not where it was stopped before its program ran, for
+    then no reply appears; nor where the session was stopped or destroyed under it, which a next turn would make again. Then they stay
+    in its queue, for whoever looks.
+    """
+    if turn.finished is None or not turn.requeued:
+        return False
+    if turn.finished.status == "cancelled":
+        return turn.accepted and phase in RUNNING
+    return phase not in ("destroying", "destroyed")
+
+
+def commands_next(name: Name, turn: Turn, *, with_messages: bool) -> list[tuple[str, TurnCommand]]:
     """(command id, command) of what comes next: an approved plan is carried out, messages that were not read open a turn. Pure."""
     request = turn.request
     if request is None or turn.ended_at is None:
@@ -73,7 +89,7 @@ def commands_next(name: Name, turn: Turn) -> list[tuple[str, TurnCommand]]:
         id = command_id(turn.decided_at, "go", str(name))
         found.append((id, _start(request, turn.next_turn, f"{GO}{_APART}{turn.proposed}", "execute")))
     queued = turn.requeued
-    if queued and turn.finished is not None and turn.finished.status != "cancelled":
+    if with_messages:
         following = derived_id(name.turn, "next")
         texts, rest = _fitting(queued)
         prompt = _APART.join(texts)
@@ -121,7 +137,8 @@ def _start(request: TurnRequested, id: str, prompt: str, mode: Literal["plan", "
 
 async def open_next(client: Client, name: Name, turn: Turn) -> None:
     """Raises Unavailable. A refusal is an answer: somebody has asked for a turn of that id before."""
-    for id, command in commands_next(name, turn):
+    with_messages = bool(turn.requeued) and opens_next(turn, (await sandbox.look(client, name)).session.phase)
+    for id, command in commands_next(name, turn, with_messages=with_messages):
         try:
             await client.send(name.org, name.session, command, command_id=id)
         except Refused as refused:

@@ -19,6 +19,7 @@ from sandreel_bridge.process import ExecPlace, Home
 from sandreel_bridge.tools import Tools
 from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import Malformed, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
@@ -93,6 +94,7 @@ class Starting:
                 exec=exec_of(self._name.turn, attempt),
                 incarnation=home.session.incarnation,
                 model=model,
+                workspace=home.session.workspace if home.session.workspace != WORKSPACE else None,
                 agent_session_id=before.agent_session_id if before is not None else None,
                 budget_micro_usd=request.budget_micro_usd or self._tools.settings.budget_micro_usd,
             )

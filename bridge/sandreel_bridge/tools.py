@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sandreel_bridge.gateway.port import Gateway
 from sandreel_bridge.index import Index
 from sandreel_bridge.keys import Keys
+from sandreel_bridge.line import Line
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.settings import Settings
 from sandreel_core.bus.port import Bus
@@ -20,6 +21,7 @@ class Tools:
     bus: Bus
     client: Client
     index: Index
+    line: Line
     keys: Keys
     gateway: Gateway | None
     settings: Settings

@@ -40,12 +40,15 @@ TRANSITIONS: dict[str, dict[Phase, Phase]] = {
     c.Ready.type: {"provisioning": "ready"},
     c.Degraded.type: {"ready": "degraded"},
     c.Recovered.type: {"degraded": "ready"},
-    c.Stopping.type: dict.fromkeys(("requested", "provisioning", "ready", "degraded", "resuming"), "stopping"),
+    c.Stopping.type: dict.fromkeys(
+        ("requested", "provisioning", "ready", "degraded", "resuming", "stopping"), "stopping"
+    ),
     c.Stopped.type: dict.fromkeys(("provisioning", "ready", "degraded", "stopping"), "stopped"),
     c.Resuming.type: {"stopped": "resuming", "failed": "resuming"},
     c.Failed.type: dict.fromkeys(("requested", "provisioning", "resuming"), "failed"),
     c.Destroying.type: dict.fromkeys(
-        ("requested", "provisioning", "ready", "degraded", "stopping", "stopped", "resuming", "failed"), "destroying"
+        ("requested", "provisioning", "ready", "degraded", "stopping", "stopped", "resuming", "failed", "destroying"),
+        "destroying",
     ),
     c.Destroyed.type: {"destroying": "destroyed"},
 }
@@ -86,6 +89,7 @@ class Session(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_reason: c.StopReason | None = None
     until: datetime | None = None
     public_keys: dict[str, str] = {}
+    workspace: str = c.WORKSPACE
     contract_version: int = 0
     failure: c.Failed | None = None
     degraded_reason: str = ""
@@ -153,6 +157,7 @@ def evolve(state: Session, event: Envelope) -> Session:
                 changed_at=at,
                 boot_id=data.boot_id,
                 public_keys=data.public_keys,
+                workspace=data.workspace or c.WORKSPACE,
                 contract_version=data.contract_version,
                 failure=None,
                 stop_reason=None,
@@ -161,7 +166,7 @@ def evolve(state: Session, event: Envelope) -> Session:
             reason = data.reason if isinstance(data, c.Degraded) else ""
             return replace(state, phase=phase, changed_at=at, degraded_reason=reason)
         case c.Stopping():
-            return replace(state, phase=phase, changed_at=at, stop_reason=data.reason, until=data.until)
+            return replace(_intended(state, data, phase, at), stop_reason=data.reason)
         case c.Stopped():
             state = replace(state, stop_reason=data.reason, failure=None)
             return _end_boot(state, phase, at, data.commands_until)
@@ -172,10 +177,16 @@ def evolve(state: Session, event: Envelope) -> Session:
         case c.Failed():
             return _end_boot(replace(state, failure=data), phase, at, data.commands_until)
         case c.Destroying():
-            return replace(state, phase=phase, changed_at=at, until=data.until)
+            return _intended(state, data, phase, at)
         case c.Destroyed():
             return _end_boot(state, phase, at, data.commands_until)
     return state
+
+
+def _intended(state: Session, data: c.Stopping | c.Destroying, phase: Phase, at: datetime) -> Session:
+    """Said again it is the same intent, which could not be carried out in time."""
+    since = state.changed_at if state.phase == phase else at
+    return replace(state, phase=phase, changed_at=since, until=data.until, degraded_reason=data.waits_for)
 
 
 def _end_boot(state: Session, phase: Phase, at: datetime, commands_until: int) -> Session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from posixpath import normpath
+
 from msgspec import Struct
 
 from sandreel_core.contract import turn as c
@@ -48,6 +50,7 @@ def _start(turn: Turn, command: c.StartTurn, terms: Terms) -> Event | Refused:
     problem = _too_long("prompt", command.prompt) or _too_long("system_prompt_append", command.system_prompt_append)
     paths = [("workdir", command.workdir), *(("attachments.path", each.path) for each in command.attachments)]
     problem = problem or next((said for field, path in paths if path and (said := _outside(field, path))), None)
+    problem = problem or _twice([each.path for each in command.attachments])
     if problem is not None:
         return Refused("BAD_REQUEST", problem)
     return c.TurnRequested(
@@ -100,6 +103,17 @@ def _is_over(command: c.TurnCommand) -> Refused:
 def _too_long(field: str, text: str | None) -> str | None:
     size = len(text.encode()) if text else 0
     return f"{field} has {size} bytes; the limit is {c.MAX_PROMPT_BYTES}" if size > c.MAX_PROMPT_BYTES else None
+
+
+def _twice(paths: list[str]) -> str | None:
+    """One would be placed over the other. Paths as they are written: `./a` and `a` are one, `/workspace/a` as well."""
+    seen: set[str] = set()
+    for path in paths:
+        plain = normpath(path.removeprefix("/workspace/")).lstrip("/")
+        if plain in seen:
+            return f"attachments.path {path[:80]!r} is given twice"
+        seen.add(plain)
+    return None
 
 
 def _outside(field: str, path: str) -> str | None:

@@ -118,6 +118,8 @@ def _folded(row: SessionRow, change: Change) -> SessionRow:
     phase = TRANSITIONS.get(change.envelope.type, {}).get(row.phase)
     if phase is None:
         return row
+    if phase == row.phase:  # an intent that is said again is no stage of its own
+        return _life(row, change)
     stage = {"stage": row.stage + 1, "stage_began_at": change.at, "stage_cursor": change.cursor}
     return _life(replace(row, phase=phase, changed_at=at, **stage), change)
 
@@ -160,7 +162,9 @@ def _life(row: SessionRow, change: Change) -> SessionRow:
         case s.Recovered():
             return replace(row, degraded_reason=None)
         case s.Stopping() as data:
-            return replace(row, stop_reason=data.reason)
+            return replace(row, stop_reason=data.reason, degraded_reason=text(data.waits_for) or None)
+        case s.Destroying() as data:
+            return replace(row, degraded_reason=text(data.waits_for) or None)
         case s.Stopped() as data:
             return replace(row, stop_reason=data.reason, degraded_reason=None)
         case s.Resuming() as data:

@@ -11,6 +11,7 @@ from sandreel_core.bus.port import Bus
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.catalog import CONTRACT_VERSION
 from sandreel_core.contract.requests import Bootstrap, Bootstrapped
+from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import NotFound, Over, SandreelError, Unavailable
 from sandreel_core.log import Log
@@ -21,7 +22,9 @@ _MAX_RETRY_S = 5.0
 _ANSWER_WITHIN_S = 10.0
 
 
-async def present(bus: Bus, settings: BootSettings, log: Log, public_keys: dict[str, str]) -> Bootstrapped:
+async def present(
+    bus: Bus, settings: BootSettings, log: Log, public_keys: dict[str, str], workspace: str
+) -> Bootstrapped:
     """The spawner's answer: `session.ready` is in the log, and the token is bound to `public_keys`. Raises Over when this
     boot may not be, or is over."""
     request = Bootstrap(
@@ -30,6 +33,7 @@ async def present(bus: Bus, settings: BootSettings, log: Log, public_keys: dict[
         runnerd_version=__version__,
         contract_version=CONTRACT_VERSION,
         public_keys=public_keys,
+        workspace=workspace if workspace != WORKSPACE else None,
     )
     body = msgspec.json.encode(request)
     subject = SessionSubjects(settings.org, settings.session, settings.partitions).request("spawner", "bootstrap")

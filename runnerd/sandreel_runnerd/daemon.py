@@ -112,7 +112,7 @@ class Daemon:
             async with self._spool() as spool:
                 if not self._fence():
                     self._log.info("execs may do to this process what its user may: no_new_privs is not set")
-                boot = await self._present()
+                boot = await self._present(root.path)
                 if boot is None:
                     return DECLARED_DEAD if self._dead else ENDED
                 async with lend(self._leases, self._settings.boot_id, marker(self._settings), self._log) as programs:
@@ -124,8 +124,8 @@ class Daemon:
         # Beside the workspace's files: a container's /tmp is memory.
         return open_spool(self._settings.spool_bytes, self._settings.workspace)
 
-    async def _present(self) -> Bootstrapped | None:
-        presenting = asyncio.ensure_future(self._become())
+    async def _present(self, workspace: str) -> Bootstrapped | None:
+        presenting = asyncio.ensure_future(self._become(workspace))
         ending = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait({presenting, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,11 +142,11 @@ class Daemon:
         self._log.info("ready", boot_id=self._settings.boot_id, pid1=init.is_init(), epoch=boot.epoch)
         return boot
 
-    async def _become(self) -> Bootstrapped:
+    async def _become(self, workspace: str) -> Bootstrapped:
         """Present itself, and be from then on who the answer says."""
         passport = self._passport
         keys = passport.public_keys if passport is not None else {}
-        boot = await bootstrap.present(self._bus, self._settings, self._log, keys)
+        boot = await bootstrap.present(self._bus, self._settings, self._log, keys, workspace)
         if passport is not None and boot.user_jwt is not None:
             await passport.take(boot.user_jwt)
         return boot

@@ -13,12 +13,17 @@ from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.requests import ExecHead
-from sandreel_core.errors import Conflict, Denied, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Conflict, Denied, Refused, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
 from sandreel_runnerd.spool import Record
 
 if TYPE_CHECKING:
     from sandreel_runnerd.outbox import Outbox
+
+# What a server's payload must hold besides a block: headers, and a later ordinal (`renumber`), which are some hundred bytes.
+_MARGIN_BYTES = 4096
+# However small the payload is: blocks are not halved for ever.
+_LEAST_BYTES = 64 * 1024
 
 
 class Concluded(NamedTuple):
@@ -166,6 +171,8 @@ class ExecRecord:
             if n != lane.next_n + self._spooled:
                 n = lane.next_n + self._spooled
                 body = encode(self._seal(event, n, command))
+                if output and len(body) > max(outbox.bus.max_payload - _MARGIN_BYTES, _LEAST_BYTES):
+                    raise TooLarge(f"a block of {len(body)} bytes")
             held = outbox.held and (output or self._spooled > 0)
             if not self._spooled and not held and lane.has_room:
                 lane.put(body, n)

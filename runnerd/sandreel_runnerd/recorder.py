@@ -19,8 +19,8 @@ class Recorder(Protocol):
 
     async def record(self, event: c.ExecEvent, *, command: Envelope | None = None) -> None:
         """Take the event into the window or the spool; wait while neither has room, so that the child waits.
-        Returning means taken, not yet acknowledged. `command` is what caused it. Raises Denied when this boot
-        was declared dead: the record takes no more."""
+        Returning means taken, not yet acknowledged. `command` is what caused it. Raises TooLarge for a block of output that
+        is over the server's payload, of which nothing was taken, and Denied when this boot was declared dead: the record takes no more."""
 
     async def conclude(self, exited: c.Exited) -> None:
         """Publish the end alone, after everything before it is acknowledged; return when it is acknowledged

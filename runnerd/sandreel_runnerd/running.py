@@ -9,12 +9,13 @@ from signal import Signals
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.requests import KeysTaken
-from sandreel_core.errors import Denied, Refused
+from sandreel_core.errors import Denied, Refused, TooLarge
 from sandreel_runnerd import process
 from sandreel_runnerd.children import Child
 from sandreel_runnerd.exec import Life, Timers
 from sandreel_runnerd.group import Group
 from sandreel_runnerd.host import Host
+from sandreel_runnerd.lines import halves
 from sandreel_runnerd.memory import oom_kills
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.steering import Steering
@@ -250,8 +251,19 @@ class RunningExec:
         async with self._recording:
             if self._concluding:
                 raise Refused("EXEC_NOT_FOUND", "the exec ended meanwhile")
+            await self._take(event, command)
+
+    async def _take(self, event: c.ExecEvent, command: Envelope | None = None) -> None:
+        if not isinstance(event, c.Output):
             await self._recorder.record(event, command=command)
-            if isinstance(event, c.Output) and (progress := self._tally.add(event)) is not None:
+            return
+        try:
+            await self._recorder.record(event)
+        except TooLarge:
+            for half in halves(event):
+                await self._take(half)
+        else:
+            if (progress := self._tally.add(event)) is not None:
                 await self._recorder.record(progress)
 
     def _step_back(self, child: Child) -> None:

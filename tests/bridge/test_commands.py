@@ -16,7 +16,10 @@ from sandreel_core.bus.loading import load
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.client import Client
+from sandreel_core.clock import new_id, now
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.codec import encode, seal
+from sandreel_core.contract.session import CommandRefused
 from sandreel_core.errors import Refused
 from sandreel_core.turn import Turn, fold
 from tests.support.memory_gateway import MemoryGateway
@@ -24,8 +27,8 @@ from tests.support.turns import OWNER
 
 
 @asynccontextmanager
-async def bridge(gateway: Gateway | None) -> AsyncIterator[Client]:
-    bus = MemoryBus()
+async def bridge(gateway: Gateway | None, bus: MemoryBus | None = None) -> AsyncIterator[Client]:
+    bus = bus or MemoryBus()
     await ensure_installation(bus)
     ready = asyncio.Event()
     task = asyncio.create_task(Bridge(bus, Settings(), gateway).run(ready.set))
@@ -58,3 +61,35 @@ async def test_a_turn_that_cannot_be_is_refused_and_leaves_nothing_to_drive(
         loaded = await load(client.bus, client.subjects("acme", "s1").event("turn", "t1"), Turn(), fold)
         assert (loaded.state, len(loaded.answers)) == (Turn(), 2)
         assert await client.bus.subjects("TURNS", ">") == {}
+
+
+async def test_what_was_refused_for_want_of_a_bridge_is_not_carried_out_by_the_first_one() -> None:
+    bus = MemoryBus()
+    await ensure_installation(bus)
+    client = Client(bus)
+    subjects = client.subjects("acme", "s1")
+    ids = [new_id(), new_id()]
+    for id, turn in zip(ids, ("refused", "waited"), strict=True):
+        start = c.StartTurn(turn=turn, agent="claude-code", prompt="hi", owner=OWNER)
+        subject = subjects.command("bridge", id)
+        await bus.append(subject, encode(seal(start, id=id, source="/client", subject=subject, time=now())))
+    said = CommandRefused(command_id=ids[0], code="ROLE_NOT_INSTALLED", message="there is no bridge")
+    where = subjects.event("session")
+    refusal = seal(said, id=new_id(), source="/spawner", subject=where, time=now(), causationid=ids[0])
+    await bus.append(where, encode(refusal))
+    async with bridge(MemoryGateway(), bus):
+        async with asyncio.timeout(20):
+            while await bus.last(subjects.stream, subjects.event("turn", "waited")) is None:
+                await asyncio.sleep(0.01)
+        # They are taken in order, and each waits for nothing but the bus.
+        assert await bus.last(subjects.stream, subjects.event("turn", "refused")) is None
+        assert list(await bus.subjects("TURNS", "turn.open.>")) == ["turn.open.acme.s1.waited.waited"]
+        # What is sent again under another id is a command of its own.
+        subject = subjects.command("bridge", id := new_id())
+        start = c.StartTurn(turn="refused", agent="claude-code", prompt="hi", owner=OWNER)
+        await bus.append(subject, encode(seal(start, id=id, source="/client", subject=subject, time=now())))
+        async with asyncio.timeout(20):
+            while await bus.last(subjects.stream, subjects.event("turn", "refused")) is None:
+                await asyncio.sleep(0.01)
+        loaded = await load(bus, subjects.event("turn", "refused"), Turn(), fold)
+        assert set(loaded.answers) == {id}

@@ -25,7 +25,7 @@ def home(phase: Any = "ready", sequence: int = 5, incarnation: int = 1) -> p.Hom
 
 
 def facts(**known: Any) -> p.Facts:
-    return p.Facts(me=ME, requested_at=REQUESTED_AT, **known)
+    return p.Facts(me=ME, requested_at=REQUESTED_AT, **{"first": True} | known)
 
 
 STOP = c.TurnInterrupting()
@@ -36,6 +36,9 @@ OVER = c.TurnFinished(status="success")
 STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "nothing": ((), facts(), p.Leave()),
     "where does it live": ((requested(),), facts(), p.Look("home")),
+    "who is in front": ((requested(),), facts(first=False, home=home()), p.StandInLine()),
+    "not wanted any more while it waits": ((requested(), STOP), facts(first=False), p.Finish(status="cancelled")),
+    "prepared, so that nobody is in front": ((requested(), preparing()), facts(first=False, home=home(), exec="absent"), p.Start()),
     "nowhere": ((requested(),), facts(home=home("none", 0, 0)), p.MakeHome()),
     "it sleeps": ((requested(),), facts(home=home("stopped", 20)), p.MakeHome()),
     "it was destroyed before": ((requested(),), facts(home=home("destroyed", 5)), p.MakeHome()),

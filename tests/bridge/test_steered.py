@@ -123,6 +123,9 @@ async def test_ten_wait_at_most(turns: Turns) -> None:
     await turns.client.send(ORG, session, c.Interrupt(turn=turn))
     ended = await turns.until(session, turn)
     assert list(ended.requeued) == [f"m{number}" for number in range(10)]
+    following = await turns.until(session, derived_id(turn, "next"))
+    assert following.request is not None
+    assert following.request.prompt == "\n\n".join("x" * 10), "also after an interrupt"
 
 
 async def test_another_bridge_hands_it_over_once(turns: Turns) -> None:

@@ -25,14 +25,19 @@ async def turns() -> AsyncIterator[Turns]:
         yield turns
 
 
-async def test_a_bridge_that_is_killed_in_mid_turn_is_followed_by_another(turns: Turns) -> None:
+# The second one prints as fast as it can: the bridge dies, or loses the turn, with a batch under way and more behind it.
+_PROMPTS = [("steps", 400), ("lines", 3000)]
+
+
+@pytest.mark.parametrize(("verb", "count"), _PROMPTS)
+async def test_a_bridge_that_is_killed_in_mid_turn_is_followed_by_another(turns: Turns, verb: str, count: int) -> None:
     """The program goes on meanwhile, and prints what only the successor can map."""
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(turns.process())
         session, turn = await turns.start("hold first")
         before = (await turns.until(session, turn, lambda state: state.run.said)).run.source_n
         other = await stack.enter_async_context(turns.process())
-        await turns.say(session, turn, "steps 400")
+        await turns.say(session, turn, f"{verb} {count}")
         await turns.until(session, turn, lambda state: state.run.source_n > before)
         first.send(signal.SIGKILL)
         killed_at = monotonic()
@@ -43,7 +48,7 @@ async def test_a_bridge_that_is_killed_in_mid_turn_is_followed_by_another(turns:
         assert finished.finished is not None
         assert finished.finished.status == "success"
         events = await turns.events(session, turn)
-        assert tools(events) == [f"t{number}" for number in range(1, 401)]
+        assert tools(events) == [f"t{number}" for number in range(1, count + 1)]
         assert [event.type for event in events].count("turn.finished") == 1
         assert finished.usage.cost_micro_usd == 450
 
@@ -66,6 +71,24 @@ async def test_a_bridge_that_was_halted_finds_that_another_drives_its_turn(turns
         assert finished.finished.status == "success"
         later = [event.source for event in events if event.causationid is None]
         assert later.index(other.source) > 0
+
+
+async def test_a_bridge_that_is_halted_with_a_batch_under_way_finds_that_another_drives_its_turn(turns: Turns) -> None:
+    """What it sends when it goes on again was expected behind what is not the last any more."""
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(turns.process())
+        session, turn = await turns.start("hold first")
+        before = (await turns.until(session, turn, lambda state: state.run.said)).run.source_n
+        other = await stack.enter_async_context(turns.process())
+        await turns.say(session, turn, "lines 3000")
+        await turns.until(session, turn, lambda state: state.run.source_n > before)
+        first.send(signal.SIGSTOP)
+        await turns.until(session, turn, lambda state: state.driver == other.source)
+        first.send(signal.SIGCONT)
+        finished = await turns.until(session, turn)
+        assert finished.finished is not None
+        assert finished.finished.status == "success"
+        assert tools(await turns.events(session, turn)) == [f"t{number}" for number in range(1, 3001)]
 
 
 async def test_two_bridges_share_the_work_and_double_nothing(turns: Turns) -> None:
@@ -97,14 +120,15 @@ async def test_a_bridge_that_dies_as_it_starts_a_turn_leaves_one_exec(turns: Tur
         assert [event.type for event in events if event.type == c.TurnFinished.type] == ["turn.finished"]
 
 
-async def test_a_server_that_is_killed_in_mid_turn_costs_nothing(turns: Turns) -> None:
+@pytest.mark.parametrize(("verb", "count"), [("steps", 200), ("lines", 3000)])
+async def test_a_server_that_is_killed_in_mid_turn_costs_nothing(turns: Turns, verb: str, count: int) -> None:
     async with turns.process():
         session, turn = await turns.start("hold first")
         before = (await turns.until(session, turn, lambda state: state.run.said)).run.source_n
-        await turns.say(session, turn, "steps 200")
+        await turns.say(session, turn, f"{verb} {count}")
         await turns.until(session, turn, lambda state: state.run.source_n > before)
         await turns.site.kill("nats")
         finished = await turns.until(session, turn)
         assert finished.finished is not None
         assert finished.finished.status == "success"
-        assert tools(await turns.events(session, turn)) == [f"t{number}" for number in range(1, 201)]
+        assert tools(await turns.events(session, turn)) == [f"t{number}" for number in range(1, count + 1)]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from msgspec.structs import replace
 
 from sandreel_bridge.gateway.port import KeyTerms, VirtualKey, key_name
 from sandreel_core.clock import new_id, new_token
@@ -46,7 +44,7 @@ async def reconciled(turns: Turns, session: str) -> list[UsageReconciled]:
 
 
 async def settled(turns: Turns, session: str, turn: str) -> None:
-    subject = f"turn.open.{ORG}.{session}.{turn}"
+    subject = f"turn.open.{ORG}.{session}.{turn}.*"
 
     async def gone() -> bool:
         return await turns.client.bus.last("TURNS", subject) is None
@@ -111,6 +109,33 @@ async def test_a_conversation_goes_on_within_one_life_of_its_session(turns: Turn
     await turns.client.destroy(ORG, session)
     assert await said(session, "talk") == "new", "another life remembers nothing"
     assert (await turns.client.session(ORG, session)).state.incarnation == 2
+
+
+async def test_turns_of_one_conversation_run_one_after_the_other(turns: Turns) -> None:
+    """In the order in which they were asked for, each going on from the one before; one that is not wanted any more does not wait."""
+    session, first = await turns.start("hold", turn="first", conversation_id="talk")
+    await turns.until(session, first, lambda state: state.run.said)
+    for turn in ("second", "third", "fourth"):
+        await turns.start("env HOME", session, turn=turn, conversation_id="talk")
+    _, beside = await turns.run("say hello", session, turn="beside", conversation_id="another")
+    assert beside.finished is not None
+    await turns.client.send(ORG, session, c.Interrupt(turn="third"))
+    unwanted = await turns.until(session, "third")
+    assert (unwanted.finished, unwanted.preparing) == (
+        c.TurnFinished(status="cancelled", usage=c.Usage(cost_micro_usd=0)),
+        None,
+    )
+    assert [event.type for event in await turns.events(session, "second")] == ["turn.requested"]
+    await turns.client.send(ORG, session, c.Interrupt(turn=first))
+    fourth = await turns.until(session, "fourth")
+    assert fourth.finished is not None
+    said = [texts(await turns.events(session, turn))[0].split()[1] for turn in ("second", "fourth")]
+    assert said == ["resumed", "resumed"]
+    ended, began = [
+        [event.time for event in await turns.events(session, turn) if event.type == type]
+        for turn, type in (("second", "turn.finished"), ("fourth", "turn.preparing"))
+    ]
+    assert ended < began
 
 
 async def test_the_same_start_ten_times_is_one_turn(turns: Turns) -> None:
@@ -250,6 +275,10 @@ async def test_messages_that_were_not_read_open_the_next_turn(turns: Turns) -> N
     assert list(finished.requeued) == ["m0", "m1"]
     assert finished.finished is not None
     assert finished.finished.status == "cancelled"
+    following = await turns.until(session, "busy-next")
+    assert following.request is not None
+    assert (following.request.prompt, following.request.conversation_id) == ("say more 0\n\nsay more 1", "busy")
+    assert texts(await turns.events(session, "busy-next")) == ["more 0\n\nsay more 1"]
 
 
 async def test_a_session_that_ends_under_a_turn_tells_how_it_ended(turns: Turns) -> None:
@@ -286,27 +315,6 @@ async def test_a_turn_needs_a_gateway_that_confirms_and_a_model_that_it_has(turn
     assert turn.finished is not None
     assert turn.finished.error == "NO_PROVIDER: the org has no provider"
     assert turn.keys == ()
-
-
-async def test_attachments_stand_in_the_workspace_before_it_starts(turns: Turns) -> None:
-    session = await turns.site.session("attached")
-    data = b"some bytes"
-    await turns.client.files(ORG, session).write("uploads/a.txt", data)
-    good = c.Attachment(path="uploads/a.txt", sha256=hashlib.sha256(data).hexdigest())
-    _, turn = await turns.run("say hello", session, attachments=[good])
-    assert turn.finished is not None
-    assert turn.finished.status == "success"
-    for bad, why in (
-        (replace(good, sha256="0" * 64), "its SHA-256 is"),
-        (c.Attachment(path="uploads/b.txt"), "uploads/b.txt"),
-        (c.Attachment(path="c.txt", url="http://127.0.0.1:1/x"), "c.txt"),
-    ):
-        _, turn = await turns.run("say hello", session, attachments=[bad])
-        assert turn.finished is not None
-        assert turn.finished.status == "failed"
-        assert (turn.finished.error or "").startswith("ATTACHMENT")
-        assert why in (turn.finished.error or "")
-        assert turn.accepted is False
 
 
 async def test_keys_without_a_turn_are_found_and_young_ones_spared(turns: Turns) -> None:

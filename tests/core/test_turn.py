@@ -73,6 +73,13 @@ def test_what_a_command_leads_to(name: str) -> None:
         ({"workdir": "/etc"}, ("workdir", "/etc")),
         ({"workdir": "a/../../b"}, ("workdir", "a/../../b")),
         ({"attachments": [c.Attachment(path="../x")]}, ("attachments.path", "../x")),
+        ({"attachments": [c.Attachment(path="uploads/../../x")]}, ("attachments.path", "uploads/../../x")),
+        ({"attachments": [c.Attachment(path="/etc/passwd")]}, ("attachments.path", "/etc/passwd")),
+        (
+            {"attachments": [c.Attachment(path="a/b"), c.Attachment(path="a/./b")]},
+            ("attachments.path", "a/./b", "twice"),
+        ),
+        ({"attachments": [c.Attachment(path="a"), c.Attachment(path="/workspace/a")]}, ("/workspace/a", "twice")),
     ],
 )
 def test_a_bad_turn_is_refused_by_field_and_limit(fields: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
@@ -47,20 +46,11 @@ RULES: dict[str, list[Reply | Failure | str]] = {
 }
 
 
-def missing() -> str | None:
-    if why := engine.missing():
-        return why
-    for kind in IMAGES:
-        if subprocess.run(["docker", "image", "inspect", image(kind)], capture_output=True, timeout=20).returncode:
-            return f"image {image(kind)} is not built: image/build.py {kind}"
-    return None
-
-
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(300),
     pytest.mark.xdist_group("docker"),
-    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.skipif(engine.missing(*IMAGES) is not None, reason=str(engine.missing(*IMAGES))),
 ]
 
 

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
@@ -19,10 +17,10 @@ from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.usage import EgressDenied
 from sandreel_core.egress.register import EGRESS, Register, Table
 from sandreel_core.egress.rules import Scope
-from sandreel_core.images import image
 from sandreel_core.permissions import OPERATOR
 from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
+from tests.support.program import sandreel
 from tests.support.system import ORG, STREAM, Site, bus_of, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
@@ -41,14 +39,7 @@ with socket.create_connection((proxy.hostname, proxy.port), 20) as s:
 """
 
 
-def missing() -> str | None:
-    if why := engine.missing():
-        return why
-    done = subprocess.run(["docker", "image", "inspect", image("roles")], capture_output=True, timeout=20)
-    return f"image {image('roles')} is not built: make image" if done.returncode else None
-
-
-pytestmark = [*pytestmark, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+pytestmark = [*pytestmark, pytest.mark.skipif(engine.missing("roles") is not None, reason=str(engine.missing("roles")))]
 
 
 async def refusal(site: Site, session: str, host: str) -> EgressDenied:
@@ -205,13 +196,8 @@ async def test_a_session_reaches_whom_its_list_names_and_nobody_else(site: Site,
 
 async def health(site: Site) -> tuple[int, dict[str, dict[str, Any]]]:
     """Exit code, and what `sandreel health` says by part."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "sandreel_core.cli", "health", "--json", "--data", str(site.data)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(LIMIT_S):
-        output, _ = await child.communicate()
-    return child.returncode or 0, {each["role"]: each for each in map(json.loads, output.splitlines())}
+    done = await sandreel(site.data, "health", "--json", timeout_s=LIMIT_S)
+    return done.code, {each["role"]: each for each in done.objects}
 
 
 async def test_health_says_how_the_containers_are_and_why_one_is_down(site: Site) -> None:

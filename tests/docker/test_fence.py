@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from sandreel_core.cli import main
 from sandreel_core.errors import Refused
@@ -19,9 +18,10 @@ from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.fence import OrgNetwork
 from sandreel_core.spawner.fence_docker import Tools
 from tests.support import engine, rigs
+from tests.support.contained import open_contained_site
 from tests.support.mark import OURS
 from tests.support.rigs import seen, spec
-from tests.support.system import ORG, Site, open_site
+from tests.support.system import ORG, Site
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 
@@ -35,22 +35,6 @@ for address, port in zip(sys.argv[1::2], sys.argv[2::2]):
     except OSError as error:
         print(error.strerror or "timed out")
 """
-
-
-def contained(**more: str) -> dict[str, str]:
-    settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_POOL": engine.POOL}
-    return settings | {"SANDREEL_DOCKER_IMAGE": engine.IMAGE, "SANDREEL_DOCKER_NATS_IMAGE": image("nats")} | more
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncGenerator[Site, None]:
-    if why := engine.missing():
-        pytest.skip(why)
-    async with open_site(stop_sessions=True, **contained()) as site:
-        installation = site.stack.place.keys().installation
-        yield site
-    await asyncio.to_thread(engine.sweep, installation)
-    await asyncio.to_thread(engine.unfence, installation)
 
 
 async def test_a_session_reaches_the_bus_and_nothing_else_of_its_host(site: Site) -> None:
@@ -96,7 +80,7 @@ async def test_sessions_that_start_at_once_share_a_proof_and_keep_it_over_a_resu
 
 
 async def test_without_the_fences_image_the_session_fails_in_one_line() -> None:
-    async with open_site(stop_sessions=True, **contained(SANDREEL_DOCKER_FENCE_IMAGE="no-such-fence:1")) as site:
+    async with open_contained_site(SANDREEL_DOCKER_FENCE_IMAGE="no-such-fence:1") as site:
         with pytest.raises(Refused, match="FENCE_NOT_PROVEN"):
             await site.client.create_session(ORG, "open", timeout_s=60)
         failure = (await site.client.session(ORG, "open")).state.failure
@@ -105,16 +89,13 @@ async def test_without_the_fences_image_the_session_fails_in_one_line() -> None:
         assert "image no-such-fence:1 is not on this machine: `make image`" in failure.message
         installation = site.stack.place.keys().installation
         assert not [name for name in engine.objects(installation) if "-open-" in name]
-    await asyncio.to_thread(engine.sweep, installation)
 
 
 async def test_an_operator_who_says_so_gets_sessions_without_a_fence_and_sees_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with open_site(stop_sessions=True, **contained(SANDREEL_DOCKER_UNFENCED="true")) as site:
+    async with open_contained_site(SANDREEL_DOCKER_UNFENCED="true") as site:
         session = await site.session()
-        installation = site.stack.place.keys().installation
         await asyncio.to_thread(main, ["session", "ls", "--data", str(site.data), "--org", ORG])
         shown = [line for line in capsys.readouterr().out.splitlines() if session in line]
         assert "unfenced" in shown[0].split()
-    await asyncio.to_thread(engine.sweep, installation)

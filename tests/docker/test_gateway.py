@@ -11,7 +11,6 @@ import pytest_asyncio
 
 from sandreel_bridge.gateway.client import GatewayClient
 from sandreel_bridge.gateway.port import key_name
-from sandreel_core.images import image
 from tests.support import engine
 from tests.support.contained import open_contained_site
 from tests.support.gateway import PROVIDER_KEY, key_terms
@@ -35,14 +34,7 @@ for port in (9400, 4222):
 """
 
 
-def missing() -> str | None:
-    if why := engine.missing():
-        return why
-    done = subprocess.run(["docker", "image", "inspect", image("roles")], capture_output=True, timeout=20)
-    return f"image {image('roles')} is not built: make image" if done.returncode else None
-
-
-pytestmark = [*pytestmark, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+pytestmark = [*pytestmark, pytest.mark.skipif(engine.missing("roles") is not None, reason=str(engine.missing("roles")))]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -78,8 +78,20 @@ async def mine(site: Site) -> str:
 async def theirs(site: Site) -> str:
     """Somebody else's, with an exec `open` that does not end by itself, and a file."""
     session = await site.session("theirs")
-    await site.client.exec(ORG, session, ["sh", "-c", "echo precious > precious; exec sleep 600"], exec="open")
+    script = "echo precious > precious; echo open; exec sleep 600"
+    opened = await site.client.exec(ORG, session, ["sh", "-c", script], exec="open")
+    # Until its last event of this module is stored: what is accepted only is still to be told as started.
+    await printed(opened, b"open\n")
     return session
+
+
+async def printed(handle: ExecHandle, data: bytes) -> None:
+    """Until its first output is there, which is `data`."""
+    async with asyncio.timeout(30), aclosing(handle.follow()) as items:
+        async for item in items:
+            if isinstance(item, Output):
+                assert item.data == data
+                return
 
 
 def text_of(message: msgspec.Struct) -> str:
@@ -310,11 +322,7 @@ async def test_under_siege_lines_arrive_heartbeats_go_on_and_a_cancel_is_obeyed(
         lines = await client.exec(ORG, session, [*PYTHON, inside.LINES])
         watching = asyncio.ensure_future(ages(lines, besieged))
         bomb = await client.exec(ORG, session, [*PYTHON, inside.BOMB])
-        async with aclosing(bomb.follow()) as items:
-            async for item in items:
-                if isinstance(item, Output):
-                    assert item.data == b"no more processes\n"
-                    break
+        await printed(bomb, b"no more processes\n")
         besieged.set()
         began, before = time.monotonic(), len(beats)
         late = await watching

@@ -33,13 +33,10 @@ KINDS: tuple[Kind, ...] = ("session-slim", "nats", "fence", "postgres", "roles")
 
 
 def missing() -> str | None:
-    if (reason := engine.missing()) is not None:
+    if (reason := engine.missing(*KINDS)) is not None:
         return reason
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         return "docker compose v2 is not installed"
-    for kind in KINDS:
-        if subprocess.run(["docker", "image", "inspect", image(kind)], capture_output=True).returncode:
-            return f"image {image(kind)} is not built: make image"
     return None
 
 

@@ -29,14 +29,8 @@ READY_WITHIN_S = 10.0  # checklist 120, beside what the engine itself takes for 
 
 def needs(*kinds: Kind) -> pytest.MarkDecorator:
     """Skips where there is no engine, or it has not these images."""
-    reason = engine.missing() or next(
-        (f"image {image(kind)} is not built: make image" for kind in kinds if not has(kind)), None
-    )
+    reason = engine.missing(*kinds)
     return pytest.mark.skipif(reason is not None, reason=str(reason))
-
-
-def has(kind: Kind) -> bool:
-    return subprocess.run(["docker", "image", "inspect", image(kind)], capture_output=True).returncode == 0
 
 
 slim = pytest.param("session-slim", marks=needs("session-slim", "nats"))

@@ -9,15 +9,17 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sandreel_core.bus.port import Stored
+from sandreel_core.contract import session as s
 from sandreel_core.contract.exec import Stream
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_projections.batch import Batch, Views
 from sandreel_projections.change import bigint, change, instant, integer, text
 from sandreel_projections.registry import reel_source
 from tests.support import samples
-from tests.support.script import Message, end, job, life, message
+from tests.support.script import AT, Message, end, job, life, message
 
 SUBJECTS = SessionSubjects("acme", "s1")
 _chunk = st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=5))
@@ -93,6 +95,17 @@ def test_batches_may_end_anywhere(cut: int) -> None:
 def test_a_life_begins_only_after_the_one_before_has_ended() -> None:
     sessions, _, _ = fold(life(SUBJECTS) + life(SUBJECTS, 2) + end(SUBJECTS) + life(SUBJECTS, 3))
     assert [(row.incarnation, row.phase) for row in sessions] == [(1, "destroyed"), (3, "ready")]
+
+
+def test_an_intent_that_is_said_again_is_no_stage_and_says_what_it_waits_for() -> None:
+    intent = s.Stopping(reason="idle", until=AT)
+    stopping = [message(SUBJECTS, intent), message(SUBJECTS, replace(intent, waits_for="the engine is away"))]
+    ((before,), _, _), ((row,), _, _) = fold([*life(SUBJECTS), stopping[0]]), fold([*life(SUBJECTS), *stopping])
+    assert (row.phase, row.stop_reason, row.degraded_reason) == ("stopping", "idle", "the engine is away")
+    assert (row.stage, row.stage_cursor) == (before.stage, before.stage_cursor)
+    stopped = message(SUBJECTS, s.Stopped(reason="idle", commands_until=9))
+    (row,), _, _ = fold([*life(SUBJECTS), *stopping, stopped])
+    assert (row.phase, row.degraded_reason) == ("stopped", None)
 
 
 def test_what_postgres_cannot_keep_is_made_fit() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandreel_core.contract.exec import Output, Truncated
-from sandreel_runnerd.lines import HOLD_S, MAX_HELD_BYTES, READ_BYTES, Lines, incomplete_bytes
+from sandreel_runnerd.lines import HOLD_S, MAX_HELD_BYTES, READ_BYTES, Lines, halves, incomplete_bytes
 
 pieces = st.one_of(
     st.binary(max_size=40),
@@ -113,11 +113,26 @@ def test_nul_is_text_and_what_is_not_utf8_is_base64() -> None:
     assert (text.text, bytes_.text, bytes_.base64) == ("a\0b\n", None, "//4K")
 
 
-@given(st.sampled_from([b"\x01", b"\xff", b"\\", b"\x7f", "\u2028".encode()]))
-def test_no_block_comes_near_the_servers_payload(unit: bytes) -> None:
+@given(st.sampled_from([b"\x01", b"\xff", b"\\", b"\x7f", "\u2028".encode(), b"\n", b'"\n']))
+def test_no_block_whose_characters_are_short_in_json_comes_near_the_servers_payload(unit: bytes) -> None:
     lines = Lines("stdout")
     blocks = lines.feed(unit * (MAX_HELD_BYTES // len(unit)), 0) + lines.feed((unit * READ_BYTES)[:READ_BYTES], 0)
-    assert max(len(msgspec.json.encode(block)) for block in blocks) < 900_000
+    largest = max(len(msgspec.json.encode(block)) for block in blocks)
+    assert (largest < 900_000) == (unit != b"\x01"), "control characters are six as long: those blocks are halved"
+
+
+@given(st.lists(pieces, max_size=30).map(b"".join), st.integers(8, 30))
+def test_halves_say_the_same(data: bytes, most: int) -> None:
+    def divided(block: Output) -> list[Output]:
+        if len(raw(block)) < most:
+            return [block]
+        first, rest = halves(block)
+        return divided(first) + divided(rest)
+
+    lines = Lines("stdout")
+    blocks = [part for block in run(lines, [data]) if isinstance(block, Output) for part in divided(block)]
+    assert b"".join(map(raw, blocks)) == data
+    check_numbers(blocks)
 
 
 def test_what_is_no_beginning_of_a_code_point_is_not_waited_for() -> None:

@@ -15,7 +15,8 @@ from sandreel_core.contract import exec as c
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.requests import AskLog, LogHead
-from sandreel_core.errors import Denied, Over, Refused, Unavailable
+from sandreel_core.errors import Denied, Over, Refused, TooLarge, Unavailable
+from sandreel_runnerd.lines import halves
 from sandreel_runnerd.outbox import Outbox
 from sandreel_runnerd.recorder import Recorder
 from sandreel_runnerd.spool import open_spool
@@ -103,6 +104,24 @@ async def test_law_3_an_exec_is_recorded_whole() -> None:
         assert (output.id, output.source) == ("e1-3", "/runnerd/acme/s1/b1")
         assert isinstance(exited.data, c.Exited)
         assert here.outbox.window_messages == here.outbox.spool_bytes == 0
+
+
+async def test_a_block_over_the_servers_payload_is_not_taken_and_its_halves_are() -> None:
+    async with world() as here:
+        record = await here.accepted()
+        block = c.Output(
+            stream="stdout", line=1, count=2, text="\x1b" * 100_000 + "\n" + "\x1b" * 100_000 + "\n", eol=True
+        )
+        with pytest.raises(TooLarge):
+            await record.record(block)
+        for half in halves(block):
+            await record.record(half)
+        await record.conclude(END)
+        stored = events(await read(here.others))
+        assert [event.n for event in stored] == [1, 2, 3, 4]
+        printed = [event.data for event in stored if isinstance(event.data, c.Output)]
+        assert [(half.line, half.count) for half in printed] == [(1, 1), (2, 1)]
+        assert "".join(half.text or "" for half in printed) == block.text
 
 
 async def test_law_3_an_outage_of_any_length_loses_nothing() -> None:
@@ -339,13 +358,13 @@ async def test_what_the_log_has_is_not_sent_again() -> None:
         assert stored(here) == 3
 
 
-async def test_refused_output_is_a_gap_and_the_exec_goes_on() -> None:
+async def test_a_refused_event_is_a_gap_and_the_exec_goes_on() -> None:
     async with world() as here:
         record = await here.accepted()
         await record.record(line(1))
-        await record.record(c.Output(stream="stdout", line=2, count=1, text="x" * (2 << 20), eol=True))
-        await record.record(line(3))
+        await record.record(c.Started(cwd="/workspace", pid=7, argv=["x" * (2 << 20)]))
+        await record.record(line(2))
         await record.conclude(END)
         items = await read(here.others)
-        assert lines(items) == [1, 3]
+        assert lines(items) == [1, 2]
         assert any(isinstance(event.data, c.Gap) and event.data.from_n == 3 for event in events(items))

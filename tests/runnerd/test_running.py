@@ -10,8 +10,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sandreel_core.bus.memory import MAX_PAYLOAD_BYTES
 from sandreel_core.contract import exec as c
 from sandreel_core.errors import Denied, Refused
 from sandreel_core.exec import size_bytes
@@ -93,6 +95,14 @@ async def test_invalid_utf8_and_nul(tmp_path: Path) -> None:
     data = bytes(range(256)) * 100
     _, record = await ran(tmp_path, argv=python("import os; os.write(1, bytes(range(256)) * 100)"))
     assert record.output() == data
+
+
+async def test_3_mb_of_what_is_six_times_as_long_in_json(tmp_path: Path) -> None:
+    line = "b'\\x1b' * 999 + b'\\n'"
+    exited, record = await ran(tmp_path, argv=python(f"import sys; sys.stdout.buffer.write(({line}) * 3000)"))
+    assert record.output() == (b"\x1b" * 999 + b"\n") * 3000
+    assert (exited.lines["stdout"], exited.bytes["stdout"]) == (3000, 3_000_000)
+    assert max(len(msgspec.json.encode(block)) for block in record.of(c.Output)) <= MAX_PAYLOAD_BYTES
 
 
 async def test_8_mb_without_a_cap_on_either_stream(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 from collections.abc import AsyncGenerator, Mapping
@@ -29,6 +28,7 @@ from sandreel_core.health import Health
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics
 from sandreel_core.spawner.backend import Key
+from tests.support.at_work import at_work
 from tests.support.spawner import ONE, Hand
 
 
@@ -114,25 +114,12 @@ async def broker_on(
     bus: Any, vault: Any, issuer: Any = None, *, tokens: Any = None, health: Health | None = None, **plan: Any
 ) -> AsyncGenerator[Broker, None]:
     """One that serves; killed without ceremony at the end. `vault`: a `PostgresVault`, or what passes for one."""
-    ready = asyncio.Event()
     health = health or Health("broker", version="0", pid=1, monotonic=monotonic)
     given: dict[str, Any] = {"node": "here", "look_s": 0.05} | plan
     tokens = tokens or PostgresTokens(vault)
     broker = Broker(bus, vault, tokens, issuer or FakeIssuer(), Plan(**given), health=health, metrics=Metrics())
-    task = asyncio.create_task(broker.run(ready.set))
-    waiting = asyncio.create_task(ready.wait())
-    try:
-        await asyncio.wait({task, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            await task
-        assert ready.is_set(), "the broker did not become ready"
+    async with at_work("broker", broker.run):
         yield broker
-        if task.done():
-            await task
-    finally:
-        waiting.cancel()
-        task.cancel()
-        await asyncio.gather(task, waiting, return_exceptions=True)
 
 
 def soon(seconds: float) -> datetime:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandreel_core.images import image
+from sandreel_core.images import Kind, image
 from sandreel_core.spawner import fence
 
 # What `make image-slim` builds of this tree; another one by SANDREEL_TEST_IMAGE.
@@ -32,18 +32,19 @@ def docker(*words: str, stdin: bytes | None = None) -> str:
 
 
 @functools.cache
-def missing() -> str | None:
-    """Why nothing can be tested with an engine here; None: it can."""
+def missing(*kinds: Kind) -> str | None:
+    """Why nothing can be tested with an engine here, or with these images as well; None: it can."""
     try:
         done = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"no container engine: {error}"
     if done.returncode:
         return "no container engine answers"
-    for name in (IMAGE, image("nats"), image("fence")):
+    for name in (IMAGE, image("nats"), image("fence"), *map(image, kinds)):
         done = subprocess.run(["docker", "image", "inspect", name], capture_output=True, timeout=20, check=False)
         if done.returncode:
-            return f"image {name} is not built: make image-slim"
+            kind = name.removeprefix("sandreel-").partition(":")[0]
+            return f"image {name} is not built: image/build.py {kind}"
     return None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from tests.support.loopback import Quiet, serving
 
 _HEADERS_END = b"\r\n\r\n"
 
@@ -63,7 +64,7 @@ def _git(*words: str) -> str:
 def git_server(root: Path, *passwords: str) -> Iterator[GitServer]:
     served = GitServer(root, set(passwords))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.0"
 
         def do_GET(self) -> None:
@@ -123,16 +124,5 @@ def git_server(root: Path, *passwords: str) -> Iterator[GitServer]:
                 return body
             return self.rfile.read(int(self.headers.get("Content-Length", "0")))
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(Handler) as served.port:
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

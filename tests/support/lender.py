@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -18,6 +15,7 @@ from sandreel_core.contract.session import Ready
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Denied
 from sandreel_core.keys import seal
+from tests.support.credentials import sandreel
 from tests.support.system import ORG, Site, bus_of
 
 
@@ -33,17 +31,7 @@ async def grant(site: Site, session: str, values: Mapping[str, str]) -> str:
     """Put them into the broker's vault by the command line, by slug, and grant them to the session; what it printed."""
     said = ""
     for slug, value in values.items():
-        argv = [sys.executable, "-m", "sandreel_core.cli", "credential", "put", slug, "--recipe", "generic"]
-        process = await asyncio.create_subprocess_exec(
-            *(*argv, "--data", str(site.data)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={name: text for name, text in os.environ.items() if not name.startswith("SANDREEL_")},
-        )
-        printed, _ = await process.communicate(value.encode())
-        assert process.returncode == 0, printed.decode()
-        said += printed.decode()
+        said += await sandreel(site, "put", slug, "--recipe", "generic", value=value)
         await site.client.send(ORG, session, Grant(slug=slug, purpose="a test"))
     return said
 

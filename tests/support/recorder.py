@@ -7,9 +7,12 @@ from base64 import b64decode
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
+
+from sandreel_core.bus.memory import MAX_PAYLOAD_BYTES
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
-from sandreel_core.errors import Refused
+from sandreel_core.errors import Refused, TooLarge
 
 T = TypeVar("T", bound=c.ExecEvent)
 
@@ -33,6 +36,8 @@ class MemoryRecorder:
     async def record(self, event: c.ExecEvent, *, command: Envelope | None = None) -> None:
         await self.open.wait()
         assert not self.concluded.is_set(), f"{event} recorded after the end"
+        if isinstance(event, c.Output) and len(msgspec.json.encode(event)) > MAX_PAYLOAD_BYTES:
+            raise TooLarge("over the payload")
         await self._take(event, command)
 
     async def conclude(self, exited: c.Exited) -> None:

@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
-import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,23 +19,12 @@ from sandreel_core.cli import main
 from sandreel_core.embedded.nats import NatsServer
 from tests.support.fake_roles import fake_roles
 from tests.support.nats import Connect
+from tests.support.program import ENVIRON, SANDREEL, Done, argv, ended
 
 STREAMS = [
     Stream("REEL-0", ("evt.0.>",), 1 << 30, metadata={"epoch": "e1"}),
     Stream("CMD", ("cmd.>",), 1 << 28, per_subject=1, discard_new_per_subject=True, metadata={"epoch": "e2"}),
 ]
-SANDREEL = [sys.executable, "-m", "sandreel_core.cli"]
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Shell:
@@ -48,21 +32,20 @@ class Shell:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
+        self.environ = ENVIRON
 
     def argv(self, *args: str) -> list[str]:
-        head, tail = (args[: args.index("--")], args[args.index("--") :]) if "--" in args else (args, ())
-        return [*SANDREEL, *head, "--data", str(self.data), *tail]
+        return argv(self.data, *args)
 
     async def here(self, *args: str) -> Done:
         """In this process, which is quicker: for what needs no terminal and no pipes."""
         out, err = io.StringIO(), io.StringIO()
-        argv = self.argv(*args)[len(SANDREEL) :]
+        words = self.argv(*args)[len(SANDREEL) :]
 
         def run() -> int:
             with redirect_stdout(out), redirect_stderr(err):
                 try:
-                    return main(argv)
+                    return main(words)
                 except SystemExit as end:
                     return int(end.code or 0)
 
@@ -86,9 +69,7 @@ class Shell:
         process = await asyncio.create_subprocess_exec(
             *self.argv(*args), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environ
         )
-        async with asyncio.timeout(30):
-            out, err = await process.communicate(stdin if isinstance(stdin, bytes) else None)
-        return Done(process.returncode or 0, out, err.decode())
+        return await ended(process, stdin if isinstance(stdin, bytes) else None, timeout_s=30)
 
 
 @pytest.fixture

@@ -15,16 +15,17 @@ from sandreel_core.clock import new_id, now
 from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.message import Command, Envelope, Event, Owner
 from sandreel_core.contract.requests import Bootstrap, Bootstrapped, Heartbeat
-from sandreel_core.contract.session import CommandRefused, Create
+from sandreel_core.contract.session import CommandRefused, Create, Requested
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.spawner.backend import Backend, Key
 from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Plan, Spawner
+from tests.support.at_work import at_work
 
 KEY_BYTES = b"k" * 32
-ONE = Key("acme", "one")
+ONE, TWO = Key("acme", "one"), Key("acme", "two")
 E = TypeVar("E", bound=Event)
 
 
@@ -37,22 +38,9 @@ def plan(**changes: Any) -> Plan:
 @asynccontextmanager
 async def running(bus: Bus, backend: Backend, plan: Plan, **told: Any) -> AsyncGenerator[Spawner, None]:
     """A spawner that has done its first sweep; killed without ceremony at the end."""
-    ready = asyncio.Event()
     spawner = Spawner(bus, backend, plan, **told)
-    task = asyncio.create_task(spawner.run(ready.set))
-    waiting = asyncio.create_task(ready.wait())
-    try:
-        await asyncio.wait({task, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            await task
-        assert ready.is_set(), "the spawner did not become ready"
+    async with at_work("spawner", spawner.run):
         yield spawner
-        if task.done():
-            await task
-    finally:
-        waiting.cancel()
-        task.cancel()
-        await asyncio.gather(task, waiting, return_exceptions=True)
 
 
 @dataclass
@@ -128,3 +116,15 @@ class Hand:
         attributes: dict[str, Any] = {} if cause is None else {"causationid": cause}
         sealed = seal(event, id=new_id(), source="/runnerd", subject=subject, time=now(), n=n, **attributes)
         return await self.bus.append(subject, encode(sealed))
+
+
+async def ready(hand: Hand, key: Key = ONE, boot_id: str = "1-1", **fields: object) -> Bootstrapped:
+    await hand.create(key, **fields)
+    return await up(hand, key, boot_id)
+
+
+async def up(hand: Hand, key: Key = ONE, boot_id: str = "1-1") -> Bootstrapped:
+    """runnerd, once it has been started."""
+    incarnation = boot_id.partition("-")[0]
+    await hand.until(Requested, key, where=lambda event: str(event.incarnation) == incarnation)
+    return await hand.bootstrap(boot_id, key)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +16,7 @@ from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.clock import new_id
 from sandreel_core.contract.catalog import COMMANDS
 from sandreel_core.errors import SandreelError
-from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
+from tests.support.system import ORG, STREAM, Site, bus_of, until
 from tests.support.system_readers import reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("input"), pytest.mark.timeout(180)]
@@ -93,12 +91,6 @@ def body_of(throw: Throw, subject: str, id: str) -> bytes:
         elif what == "lose":
             message.pop(ATTRIBUTES[place % len(ATTRIBUTES)], None)
     return json.dumps(message).replace(json.dumps(DEEP), "[" * 2000 + "]" * 2000).encode()[:1_000_000]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 def collected() -> list[list[Throw]]:

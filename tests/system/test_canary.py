@@ -34,6 +34,7 @@ from tests.support import claude, memory
 from tests.support.canary import TELL, Canaries, homes, leased, messages_of, of_stack, planted
 from tests.support.lender import grant, lease
 from tests.support.model_api import Failure, ModelApi, steps
+from tests.support.program import ENVIRON, sandreel
 from tests.support.system import ORG, STREAM, Site, open_site, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -249,8 +250,10 @@ async def mistakes(site: Site, password: str) -> list[tuple[str, bytes]]:
         (("credential", "ls", "--json"), {}),
         (("events", "--raw"), {}),
     )
-    printed = await asyncio.gather(*(sandreel(site, *words, **variables) for words, variables in asked))
-    said = [(f"sandreel {' '.join(words)}", text) for (words, _), text in zip(asked, printed, strict=True)]
+    printed = await asyncio.gather(*(sandreel(site.data, *words, environ=ENVIRON | more) for words, more in asked))
+    said = [
+        (f"sandreel {' '.join(words)}", done.said.encode()) for (words, _), done in zip(asked, printed, strict=True)
+    ]
     wrong.unlink()
     ports = [
         port for name, port in site.stack.place.keys().health_ports.items() if name != "bridge"
@@ -301,16 +304,3 @@ def processes_of(exec_id: str) -> dict[int, bytes]:
             if f"{EXEC_MARKER}={exec_id}".encode() in environ.split(b"\0"):
                 found[int(process.name)] = environ
     return found
-
-
-async def sandreel(site: Site, *words: str, **variables: str) -> bytes:
-    """Everything that the command line printed."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")} | variables
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandreel_core.cli", *words, "--data", str(site.data)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environ,
-    )
-    said, _ = await process.communicate()
-    return said

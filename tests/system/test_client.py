@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -22,19 +21,16 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract.workspace import EnvPatched
 from sandreel_core.errors import Refused
 from sandreel_core.settings import load
+from tests.support.program import ENVIRON, argv
 from tests.support.terminal import Terminal
 
 ORG = "default"
-SANDREEL = [sys.executable, "-m", "sandreel_core.cli"]
-ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
 # Says what it was told, and never stops by itself.
 TRAP = "trap 'echo caught; [ -n \"$stubborn\" ] || exit 9' INT; echo ready; while :; do sleep 0.02; done"
 
 
 def sandreel(data: Path, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    head, tail = (args[: args.index("--")], args[args.index("--") :]) if "--" in args else (args, ())
-    argv = [*SANDREEL, *head, "--data", str(data), *tail]
-    return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, env=ENVIRON, check=False)
+    return subprocess.run(argv(data, *args), input=stdin, capture_output=True, timeout=60, env=ENVIRON, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +172,7 @@ async def test_typed_input_is_taken_once_however_often_it_is_sent(client: Client
 
 
 async def test_the_environment_of_later_execs(client: Client, session: str) -> None:
-    outcome = await client.patch_env(ORG, session, {"COLOR": "blue", "PATH": "/nowhere"})
+    outcome = await client.env(ORG, session).patch({"COLOR": "blue", "PATH": "/nowhere"})
 
     assert isinstance(outcome.data, EnvPatched)
     assert outcome.data.denied == ["PATH"]
@@ -197,8 +193,7 @@ async def test_stop_ends_the_jobs_and_resume_keeps_the_workspace(client: Client,
 
 
 async def test_ctrl_c_once_interrupts_the_job(data: Path, session: str) -> None:
-    argv = [*SANDREEL, "exec", session, "--data", str(data), "--", "sh", "-c", TRAP]
-    async with Terminal(argv, ENVIRON) as terminal:
+    async with Terminal(argv(data, "exec", session, "--", "sh", "-c", TRAP), ENVIRON) as terminal:
         await terminal.until("ready")
         await terminal.press_ctrl_c()
         assert await terminal.wait() == 9
@@ -209,8 +204,8 @@ async def test_ctrl_c_once_interrupts_the_job(data: Path, session: str) -> None:
 async def test_ctrl_c_twice_detaches_and_the_way_back_shows_exactly_the_rest(
     data: Path, client: Client, session: str
 ) -> None:
-    argv = [*SANDREEL, "exec", session, "--data", str(data), "--id", "x1", "-e", "stubborn=1", "--", "sh", "-c", TRAP]
-    async with Terminal(argv, ENVIRON) as terminal:
+    job = ("exec", session, "--id", "x1", "-e", "stubborn=1", "--", "sh", "-c", TRAP)
+    async with Terminal(argv(data, *job), ENVIRON) as terminal:
         await terminal.until("ready")
         await terminal.press_ctrl_c()
         await terminal.until("caught")

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,12 +14,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.system import ORG, Site, open_site
+from tests.support.program import ENVIRON, SANDREEL
+from tests.support.system import ORG, Site
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-SANDREEL = [sys.executable, "-m", "sandreel_core.cli"]
 PROMPT = "ready> "
 # How each shell is started without anybody's settings, and told what `sandreel completion` prints.
 ARGV = {
@@ -33,12 +32,6 @@ BEGIN = {
     "zsh": "PS1={prompt}; autoload -U compinit && compinit -u -D; . {script}; clear",
     "fish": "function fish_prompt; echo -n {prompt}; end; set fish_autosuggestion_enabled 0; source {script}; clear",
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -64,7 +57,7 @@ async def shell(kind: str, site: Site, folder: Path) -> AsyncIterator[Terminal]:
     binary.chmod(0o755)
     script = folder / "script"
     script.write_bytes(subprocess.run([*SANDREEL, "completion", kind], capture_output=True, check=True).stdout)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")} | {
+    environ = ENVIRON | {
         "PATH": f"{binary.parent}:{os.environ['PATH']}",
         "TERM": "xterm",
         "HOME": str(folder),

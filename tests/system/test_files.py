@@ -7,10 +7,8 @@ import hashlib
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,47 +17,15 @@ import pytest_asyncio
 from sandreel_core.contract.requests import FILE_CHUNK_BYTES, MAX_READ_BYTES
 from sandreel_core.contract.workspace import FileWritten
 from sandreel_core.errors import NotFound, Refused
-from tests.support.system import ORG, Site, open_site, until
+from tests.support.program import Done, sandreel, started
+from tests.support.system import ORG, Site, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-
-ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: bytes
-    err: str
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def session(site: Site) -> str:
     return await site.session("files")
-
-
-async def started(site: Site, *args: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandreel_core.cli", *args, "--data", str(site.data)),
-        env=ENVIRON,
-        stdin=stdin,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def sandreel(site: Site, *args: str, stdin: bytes | None = None) -> Done:
-    source = asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE
-    process = await started(site, *args, stdin=source)
-    async with asyncio.timeout(90):
-        out, err = await process.communicate(stdin)
-    return Done(process.returncode or 0, out, err.decode())
 
 
 def tree(root: Path) -> dict[str, tuple[bytes, int]]:
@@ -86,10 +52,10 @@ async def test_a_directory_goes_in_and_comes_out_the_same(site: Site, session: s
     (source / "only a link").mkdir()
     (source / "only a link/there").symlink_to("nowhere")
 
-    into = await sandreel(site, "cp", str(source), f"{session}:", "--json")
+    into = await sandreel(site.data, "cp", str(source), f"{session}:", "--json")
     told = [json.loads(line) for line in into.out.splitlines()]
-    out = await sandreel(site, "cp", f"{session}:tree", str(tmp_path / "back"))
-    again = await sandreel(site, "cp", f"{session}:tree/.", str(tmp_path / "back"))
+    out = await sandreel(site.data, "cp", f"{session}:tree", str(tmp_path / "back"))
+    again = await sandreel(site.data, "cp", f"{session}:tree/.", str(tmp_path / "back"))
 
     assert (into.code, out, again) == (0, Done(0, b"", ""), Done(0, b"", ""))
     assert tree(site.folder(session).workspace / "tree") == tree(tmp_path / "back") == tree(source)
@@ -105,10 +71,10 @@ async def test_a_directory_goes_in_and_comes_out_the_same(site: Site, session: s
 async def test_an_empty_directory_is_copied(site: Site, session: str, tmp_path: Path) -> None:
     (tmp_path / "void").mkdir()
 
-    into = await sandreel(site, "cp", str(tmp_path / "void"), f"{session}:hollow")
-    out = await sandreel(site, "cp", f"{session}:hollow", str(tmp_path / "back"))
+    into = await sandreel(site.data, "cp", str(tmp_path / "void"), f"{session}:hollow")
+    out = await sandreel(site.data, "cp", f"{session}:hollow", str(tmp_path / "back"))
     await site.client.files(ORG, session).write("file", b"")
-    refused = await sandreel(site, "cp", str(tmp_path / "void"), f"{session}:file/hollow")
+    refused = await sandreel(site.data, "cp", str(tmp_path / "void"), f"{session}:file/hollow")
 
     assert (into, out) == (Done(0, b"", ""), Done(0, b"", ""))
     assert list((site.folder(session).workspace / "hollow").iterdir()) == list((tmp_path / "back").iterdir()) == []
@@ -123,7 +89,7 @@ async def test_a_file_larger_than_one_read_comes_out_whole(site: Site, session: 
     with pytest.raises(Refused, match="TOO_LARGE"):
         await files.read("large")
 
-    done = await sandreel(site, "cp", f"{session}:large", f"{tmp_path}/")
+    done = await sandreel(site.data, "cp", f"{session}:large", f"{tmp_path}/")
 
     assert done == Done(0, b"", "")
     with (tmp_path / "large").open("rb") as copy, (site.folder(session).workspace / "large").open("rb") as original:
@@ -133,18 +99,20 @@ async def test_a_file_larger_than_one_read_comes_out_whole(site: Site, session: 
 async def test_stdin_and_stdout(site: Site, session: str) -> None:
     data = os.urandom(300_000)
 
-    assert await sandreel(site, "cp", "-", f"{session}:a/piped", stdin=data) == Done(0, b"", "")
-    assert await sandreel(site, "cp", f"{session}:a/piped", "-") == Done(0, data, "")
-    assert await sandreel(site, "files", "write", session, "a/run", "--mode", "755", stdin=b"x") == Done(0, b"", "")
-    assert await sandreel(site, "files", "cat", session, "a/run") == Done(0, b"x", "")
-    listed = json.loads((await sandreel(site, "files", "ls", session, "a", "--json")).out.splitlines()[1])
+    assert await sandreel(site.data, "cp", "-", f"{session}:a/piped", stdin=data) == Done(0, b"", "")
+    assert await sandreel(site.data, "cp", f"{session}:a/piped", "-") == Done(0, data, "")
+    assert await sandreel(site.data, "files", "write", session, "a/run", "--mode", "755", stdin=b"x") == Done(
+        0, b"", ""
+    )
+    assert await sandreel(site.data, "files", "cat", session, "a/run") == Done(0, b"x", "")
+    listed = json.loads((await sandreel(site.data, "files", "ls", session, "a", "--json")).out.splitlines()[1])
     assert (listed["name"], listed["size"], listed["mode"]) == ("run", 1, 0o755)
-    assert (await sandreel(site, "files", "rm", session, "a/piped", "a/nope")).err.count("\n") == 1
+    assert (await sandreel(site.data, "files", "rm", session, "a/piped", "a/nope")).err.count("\n") == 1
     assert [entry.name async for entry in site.client.files(ORG, session).entries("a")] == ["run"]
 
 
 async def test_a_copy_in_that_is_killed_leaves_no_file(site: Site, session: str) -> None:
-    process = await started(site, "cp", "-", f"{session}:cut/half", stdin=asyncio.subprocess.PIPE)
+    process = await started(site.data, "cp", "-", f"{session}:cut/half", stdin=asyncio.subprocess.PIPE)
     assert process.stdin is not None
     # A pipe holds 64 KiB: what it has taken beyond was sent, but for a piece or two.
     process.stdin.write(bytes(FILE_CHUNK_BYTES * 8))
@@ -168,7 +136,7 @@ async def test_a_copy_in_that_is_killed_leaves_no_file(site: Site, session: str)
 async def test_a_copy_out_that_is_killed_leaves_no_file(site: Site, session: str, tmp_path: Path) -> None:
     await site.client.run(ORG, session, shell="truncate -s 1G sparse")
     target = tmp_path / "out" / "sparse"
-    process = await started(site, "cp", f"{session}:sparse", str(target))
+    process = await started(site.data, "cp", f"{session}:sparse", str(target))
 
     def gathering() -> bool:
         for fd in Path(f"/proc/{process.pid}/fd").iterdir():
@@ -186,7 +154,7 @@ async def test_a_copy_out_that_is_killed_leaves_no_file(site: Site, session: str
 
 async def test_a_copy_outlives_the_server(site: Site, session: str, tmp_path: Path) -> None:
     data = os.urandom(FILE_CHUNK_BYTES * 6)
-    process = await started(site, "cp", "-", f"{session}:survivor", stdin=asyncio.subprocess.PIPE)
+    process = await started(site.data, "cp", "-", f"{session}:survivor", stdin=asyncio.subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(data[: FILE_CHUNK_BYTES * 4])
     await process.stdin.drain()
@@ -251,7 +219,7 @@ async def test_no_path_leaves_the_workspace(site: Site, session: str, path: str,
         ("cp", f"{session}:{path}", str(tmp_path / "got")),
         ("files", "rm", session, path),
     ):
-        done = await sandreel(site, *args)
+        done = await sandreel(site.data, *args)
         assert done.code == 2, args
         assert "UNSAFE_PATH" in done.err
         assert done.err.count("\n") == 1
@@ -276,7 +244,7 @@ async def test_no_path_leaves_the_workspace(site: Site, session: str, path: str,
     ],
 )
 async def test_a_mistake_is_one_line(site: Site, session: str, args: tuple[str, ...], phrase: str) -> None:
-    done = await sandreel(site, *(word.replace("S", session, 1) if word[0] == "S" else word for word in args))
+    done = await sandreel(site.data, *(word.replace("S", session, 1) if word[0] == "S" else word for word in args))
 
     assert (done.code, done.out) == (2, b"")
     assert phrase in done.err
@@ -285,9 +253,9 @@ async def test_a_mistake_is_one_line(site: Site, session: str, args: tuple[str, 
 
 async def test_variables(site: Site) -> None:
     session = await site.session("env", env={"SEED": "1"})
-    denied = await sandreel(site, "env", session, "set", "COLOR=blue", "PATH=/x", "TWO=a\nb")
-    shown = await sandreel(site, "env", session)
-    await sandreel(site, "env", session, "unset", "SEED")
+    denied = await sandreel(site.data, "env", session, "set", "COLOR=blue", "PATH=/x", "TWO=a\nb")
+    shown = await sandreel(site.data, "env", session)
+    await sandreel(site.data, "env", session, "unset", "SEED")
 
     assert denied.code == 2
     assert denied.err.startswith("sandreel: PATH is denied")

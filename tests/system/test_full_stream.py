@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from sandreel_core.errors import Refused
+from tests.support.program import sandreel
 from tests.support.system import ORG, STREAM, Site, open_site, until
 from tests.support.system_readers import reading
 
@@ -48,16 +47,9 @@ async def fill(site: Site, session: str, name: str, upto: float) -> None:
 
 async def archive_all(site: Site) -> str:
     """What `sandreel archive --all` says."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "sandreel_core.cli", "archive", "--all", "--data", str(site.data)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(60):
-        output, _ = await child.communicate()
-    assert child.returncode == 0, output.decode()
-    return output.decode()
+    done = await sandreel(site.data, "archive", "--all")
+    assert done.code == 0, done.said
+    return done.said
 
 
 async def test_at_ninety_percent_output_is_held_and_the_archive_brings_space_back(site: Site) -> None:

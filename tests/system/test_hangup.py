@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from tests.support.program import ENVIRON, argv
 from tests.support.system import ORG, Site, open_site
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")} | {"TERM": "xterm"}
 # A second of grace, and what a busy machine takes to get to it.
 SOON_S = 10
 
@@ -54,11 +52,10 @@ async def test_what_is_shown_ends_with_its_terminal(site: Site, name: str, hangu
     command, shows = COMMANDS[name]
     mine = f"mine-{list(COMMANDS).index(name)}-{hangup}"
     words = [mine if word == "ID" else word for word in shlex.split(command)]
-    at = words.index("--") if "--" in words else len(words)
-    argv = [sys.executable, "-m", "sandreel_core.cli", *words[:at], "--data", str(site.data), *words[at:]]
+    typed = argv(site.data, *words)
     if hangup == "ignored":
-        argv = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *argv]
-    async with Terminal(argv, ENVIRON) as terminal:
+        typed = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *typed]
+    async with Terminal(typed, ENVIRON | {"TERM": "xterm"}) as terminal:
         await terminal.until(shows)
         terminal.hang_up()
         assert await terminal.wait(timeout_s=SOON_S) in ((129,) if hangup == "ignored" else (129, -signal.SIGHUP))

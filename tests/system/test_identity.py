@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
@@ -24,17 +21,12 @@ from sandreel_core.errors import Denied, Over, Refused
 from sandreel_core.keys import seal
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.bootstrap import token_of
-from tests.support.system import ORG, Site, asker_of, bus_of, open_site, recorder_of, site_at, until
+from tests.support.program import Done, sandreel
+from tests.support.system import ORG, Site, asker_of, bus_of, recorder_of, site_at, until
 
 # Shared by the module: each test has a session of its own.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 VALUE = "s3cr3t-" + os.urandom(12).hex()
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 async def ready_of(site: Site, session: str) -> Ready:
@@ -174,15 +166,14 @@ async def test_an_identity_is_renewed_under_a_running_job_and_after_it_has_ended
 
 async def test_a_service_works_with_its_own_organisation_and_is_cut_off(site: Site, tmp_path: Path) -> None:
     """`sandreel access`: what it writes is all that the ordinary client needs; taken back, it ends at once."""
-    code, said = await sandreel(
-        site, "access", "create", "ci", "--org", ORG, "--can", "follow,command", "--json", cwd=tmp_path
-    )
-    assert code == 0, said
-    made, creds = json.loads(said), tmp_path / "ci.creds"
+    create = ("access", "create", "ci", "--org", ORG, "--can")
+    done = await sandreel(site.data, *create, "follow,command", "--json", cwd=tmp_path)
+    assert done.code == 0, done.said
+    [made], creds = done.objects, tmp_path / "ci.creds"
     assert (made["org"], made["can"], made["file"]) == (ORG, ["command", "follow"], "ci.creds")
     assert creds.stat().st_mode & 0o777 == 0o600
-    code, said = await sandreel(site, "access", "create", "ci", "--org", ORG, "--can", "follow", cwd=tmp_path)
-    assert (code, "exists" in said) == (2, True), said
+    again = await sandreel(site.data, *create, "follow", cwd=tmp_path)
+    assert (again.code, "exists" in again.said) == (2, True), again.said
     url, text = f"nats://127.0.0.1:{site.stack.place.keys().nats_port}", creds.read_text()
     session = f"svc-{os.urandom(4).hex()}"
     async with Client.connect(url, creds=text, actor="ci") as client:
@@ -194,32 +185,18 @@ async def test_a_service_works_with_its_own_organisation_and_is_cut_off(site: Si
             await client.create_session("other", session, timeout_s=20)
         with pytest.raises(Denied):
             await client.session("other", session)
-        code, said = await sandreel(site, "access", "rm", "ci")
-        assert code == 0, said
+        removed = await sandreel(site.data, "access", "rm", "ci")
+        assert removed.code == 0, removed.said
         await until(lambda: not client.bus.connected, "cut off")
     with pytest.raises(Denied):
         async with Client.connect(url, creds=text, actor="ci"):
             raise AssertionError("it was taken back")
-    assert await sandreel(site, "access", "ls", "--json") == (0, "")
+    assert await sandreel(site.data, "access", "ls", "--json") == Done(0, b"", "")
     for words, why in (
         (("rm", "ci"), "there is no access ci"),
         (("create", "--org", ORG, "--can", "everything"), "is no right"),
         (("create", "a.b", "--org", ORG, "--can", "follow"), "a.b"),
         (("create", "--can", "follow"), "--org"),
     ):
-        code, said = await sandreel(site, "access", *words, cwd=tmp_path)
-        assert (code, why in said, "Traceback" in said) == (2, True, False), said
-
-
-async def sandreel(site: Site, *words: str, cwd: Path | None = None) -> tuple[int, str]:
-    """(exit code, everything that it printed)."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandreel_core.cli", *words, "--data", str(site.data)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environ,
-        cwd=cwd,
-    )
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode()
+        wrong = await sandreel(site.data, "access", *words, cwd=tmp_path)
+        assert (wrong.code, why in wrong.said, "Traceback" in wrong.said) == (2, True, False), wrong.said

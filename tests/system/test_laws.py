@@ -7,7 +7,6 @@ import base64
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from sandreel_core import jwt
 from sandreel_core.bus.port import CaughtUp
@@ -32,17 +30,11 @@ from sandreel_core.keys import new_key
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections.projector import Projector
 from sandreel_projections.registry import reel_source
-from tests.support.system import ORG, STREAM, Site, asker_of, bus_of, left_of, open_site, recorder_of, until
+from tests.support.system import ORG, STREAM, Site, asker_of, bus_of, left_of, recorder_of, until
 from tests.support.system_log import check_views, stored_rows
 from tests.support.system_readers import reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("laws"), pytest.mark.timeout(120)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 async def events(site: Site, subject: str) -> list[Any]:

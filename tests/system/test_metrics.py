@@ -9,12 +9,11 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 import pytest
-import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs.metrics_page import GROUPS
@@ -24,18 +23,13 @@ from sandreel_core.contract.requests import Hold
 from sandreel_core.egress.measures import EGRESS
 from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.health_reading import Reading, get, read
-from tests.support.system import ORG, Site, bus_of, open_site
+from tests.support.program import sandreel
+from tests.support.system import ORG, Site, bus_of
 from tests.support.system_job import Job
 from tests.support.system_readers import reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("metrics"), pytest.mark.timeout(180)]
 ROLES = ("spawner", "projector", "broker", "bridge")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 def listen(site: Site, role: str) -> str:
@@ -70,15 +64,8 @@ async def finished(site: Site, job: Job) -> None:
 
 async def command(site: Site, *args: str) -> tuple[int, str]:
     """Exit code and everything that is printed by `sandreel`."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "sandreel_core.cli", *args, "--data", str(site.data)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(90):
-        output, _ = await child.communicate()
-    return child.returncode or 0, output.decode()
+    done = await sandreel(site.data, *args)
+    return done.code, done.said
 
 
 async def doctor(site: Site) -> dict[str, dict[str, str]]:

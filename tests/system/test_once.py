@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import pytest_asyncio
 from sandreel_core.client.once import IDLE_TIMEOUT_S, MAX_OUT_BYTES, TTL_S, check_paths
 from sandreel_core.errors import Refused
 from sandreel_core.session import Session
+from tests.support.program import ended, sandreel, started
 from tests.support.system import ORG, Site, open_site
-from tests.system.test_files import ENVIRON, Done
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -45,30 +44,9 @@ async def newest(site: Site, where: Callable[[Session], bool]) -> str:
             await asyncio.sleep(0.05)
 
 
-async def started(site: Site, *args: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandreel_core.cli", args[0], "--data", str(site.data), *args[1:]),
-        env=ENVIRON,
-        stdin=stdin,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def sandreel(site: Site, *args: str, stdin: bytes | None = None) -> Done:
-    source = asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE
-    return await ended(await started(site, *args, stdin=source), stdin)
-
-
-async def ended(process: asyncio.subprocess.Process, stdin: bytes | None = None) -> Done:
-    async with asyncio.timeout(90):
-        out, err = await process.communicate(stdin)
-    return Done(process.returncode or 0, out, err.decode())
-
-
 async def running(site: Site, *args: str) -> asyncio.subprocess.Process:
     """`run --rm` of a job that has said "here"."""
-    process = await started(site, "run", "--rm", *args, "--", "sh", "-c", "echo here; exec sleep 100")
+    process = await started(site.data, "run", "--rm", *args, "--", "sh", "-c", "echo here; exec sleep 100")
     assert process.stdout is not None
     async with asyncio.timeout(60):
         assert await process.stdout.readline() == b"here\n"
@@ -79,7 +57,7 @@ async def test_files_in_a_job_and_files_out(site: Site, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"one\ntwo\n")
     script = "tr a-z A-Z < data/in > out.txt; mkdir d; cat; echo oops >&2; exit 3"
     done = await sandreel(
-        site,
+        site.data,
         *("run", "--rm", "--in", f"{tmp_path}/in:data/in", "--out", f"out.txt:{tmp_path}/out"),
         *("--out", f"d:{tmp_path}/d", "--", "sh", "-c", script),
         stdin=b"piped",
@@ -93,7 +71,7 @@ async def test_files_in_a_job_and_files_out(site: Site, tmp_path: Path) -> None:
 
 async def test_an_output_that_is_missing_or_too_large(site: Site, tmp_path: Path) -> None:
     done = await sandreel(
-        site,
+        site.data,
         *("run", "--rm", "--out", f"no:{tmp_path}/no", "--out", f"big:{tmp_path}/big", "--"),
         *("truncate", "-s", str(MAX_OUT_BYTES + 1), "big"),
     )
@@ -105,7 +83,7 @@ async def test_an_output_that_is_missing_or_too_large(site: Site, tmp_path: Path
 
 
 async def test_a_time_out_is_the_jobs_end(site: Site) -> None:
-    done = await sandreel(site, "run", "--rm", "--timeout", "1s", "--", "sleep", "100")
+    done = await sandreel(site.data, "run", "--rm", "--timeout", "1s", "--", "sleep", "100")
 
     assert done.code == 128 + signal.SIGTERM
     assert "longer than its --timeout" in done.err
@@ -117,7 +95,7 @@ async def test_ctrl_c_interrupts_and_twice_ends_it(site: Site) -> None:
     assert (await ended(process)).code == 128 + signal.SIGINT
 
     process = await started(
-        site, "run", "--rm", "--", "sh", "-c", "trap 'echo no' INT; echo here; sleep 100; sleep 100"
+        site.data, "run", "--rm", "--", "sh", "-c", "trap 'echo no' INT; echo here; sleep 100; sleep 100"
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"here\n"
@@ -137,7 +115,7 @@ async def test_being_told_to_end_takes_the_session_along(site: Site) -> None:
 
 
 async def test_ctrl_c_while_the_session_is_made(site: Site) -> None:
-    process = await started(site, "run", "--rm", "--", "sleep", "100")
+    process = await started(site.data, "run", "--rm", "--", "sleep", "100")
     await newest(site, lambda state: state.phase != "none")
     process.send_signal(signal.SIGINT)
 
@@ -155,14 +133,14 @@ async def test_a_lost_exec(site: Site) -> None:
 
 
 async def test_a_create_that_is_refused_or_fails(site: Site) -> None:
-    done = await sandreel(site, "run", "--rm", "--", "no-such-program")
+    done = await sandreel(site.data, "run", "--rm", "--", "no-such-program")
     assert done.code == 126
 
     with pytest.raises(Refused, match="INVALID_CWD"):
         async with site.client.one_shot(ORG) as shot:
             await shot.start(["true"], cwd="missing")
     assert shot.left is None
-    done = await sandreel(site, "run", "--rm", "--image", "", "--", "true")
+    done = await sandreel(site.data, "run", "--rm", "--image", "", "--", "true")
     assert done.code == 2
     assert "image" in done.err
 
@@ -220,7 +198,7 @@ async def test_the_same_from_python(site: Site) -> None:
 )
 async def test_bad_input(site: Site, args: list[str], problem: str) -> None:
     before = len(await site.client.sessions(ORG))
-    done = await sandreel(site, "run", *args)
+    done = await sandreel(site.data, "run", *args)
 
     assert done.code == 2
     assert problem in done.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import sys
@@ -15,13 +14,13 @@ import pytest_asyncio
 
 from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
-from tests.support.system import ORG, Site, open_site, until
+from tests.support.program import ENVIRON, argv
+from tests.support.system import ORG, Site, until
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-SANDREEL = [sys.executable, "-m", "sandreel_core.cli"]
-ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("SANDREEL_")} | {"TERM": "xterm"}
+TYPED_AT = ENVIRON | {"TERM": "xterm"}
 DETACH = b"\x10\x11"
 # A full-screen program: it draws only what changes, shows its size and its keys in places, and ends with q.
 PROGRAM = """
@@ -38,17 +37,6 @@ while b"q" not in typed:
     put(4, "typed " + typed.decode())
 os.write(1, b"\\x1b[?2004l\\x1b[?1049l"); sys.exit(6)
 """
-
-
-def argv(data: Path, *args: str) -> list[str]:
-    head, tail = (args[: args.index("--")], args[args.index("--") :]) if "--" in args else (args, ())
-    return [*SANDREEL, *head, "--data", str(data), *tail]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 @pytest.fixture
@@ -70,11 +58,11 @@ async def session(site: Site) -> AsyncIterator[str]:
 
 def program(data: Path, session: str, *options: str, cols: int = 80, rows: int = 24) -> Terminal:
     job = ["exec", "-it", session, "--id", "x1", *options, "--", sys.executable, "-I", "-S", "-c", PROGRAM]
-    return Terminal(argv(data, *job), ENVIRON, cols=cols, rows=rows)
+    return Terminal(argv(data, *job), TYPED_AT, cols=cols, rows=rows)
 
 
 def attached(data: Path, session: str, *options: str, cols: int = 80, rows: int = 24) -> Terminal:
-    return Terminal(argv(data, "attach", "-it", session, "x1", *options), ENVIRON, cols=cols, rows=rows)
+    return Terminal(argv(data, "attach", "-it", session, "x1", *options), TYPED_AT, cols=cols, rows=rows)
 
 
 async def test_a_program_has_this_terminal_and_its_exit_code_is_ours(data: Path, session: str) -> None:
@@ -226,7 +214,7 @@ async def test_a_job_that_ends_while_nobody_looks_shows_its_last_screen(site: Si
 async def test_a_mistake_is_one_line(site: Site, data: Path, session: str, more: list[str], phrase: str) -> None:
     await site.client.exec(ORG, session, ["true"], exec="plain")
 
-    async with Terminal(argv(data, *(session if word == "S" else word for word in more)), ENVIRON) as terminal:
+    async with Terminal(argv(data, *(session if word == "S" else word for word in more)), TYPED_AT) as terminal:
         assert await terminal.wait() == 2
         assert phrase in terminal.text
         assert terminal.text.strip().count("\n") == 0
@@ -236,7 +224,7 @@ async def test_a_mistake_is_one_line(site: Site, data: Path, session: str, more:
 async def test_without_a_terminal_it_says_what_to_do(data: Path, session: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *argv(data, "exec", "-it", session, "--", "true"),
-        env=ENVIRON,
+        env=TYPED_AT,
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -257,7 +245,7 @@ async def test_without_an_emulator_the_program_is_asked_to_draw_again(
         await first.press(DETACH)
         assert await first.wait() == 130
 
-    environ = ENVIRON | {"PYTHONPATH": str(tmp_path)}
+    environ = TYPED_AT | {"PYTHONPATH": str(tmp_path)}
     async with Terminal(argv(data, "attach", "-it", session, "x1"), environ) as second:
         await second.shows("size 80x24")
         await second.press(b"q")

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from tests.support.system import ORG, Site, open_site
+from tests.support.system import ORG, Site
 from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,12 +27,6 @@ LEFT_ALTERNATE_SCREEN = b"\x1b[?1049l"
 
 def argv(site: Site, *args: str) -> list[str]:
     return [sys.executable, "-m", "sandreel_core.cli", "top", "--data", str(site.data), *args]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 @pytest_asyncio.fixture(loop_scope="module")

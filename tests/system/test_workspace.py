@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from sandreel_core.errors import Refused
-from tests.support.system import ORG, Site, open_site
+from tests.support.system import ORG, Site
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(120),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can take a directory away from its owner"),
 ]
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def site() -> AsyncIterator[Site]:
-    async with open_site() as site:
-        yield site
 
 
 async def test_a_workspace_that_is_somebody_elses_fails_the_resume_and_keeps_the_files(site: Site) -> None:

@@ -10,11 +10,12 @@ from msgspec import Struct
 from sandreel_bridge.adapters.reader import Parser, Reader
 from sandreel_bridge.steering import Way
 from sandreel_core.contract.exec import SecretRef
+from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import Malformed
 
-WORKDIR = "/workspace/repo"  # behaviour §4.6
-HOME = "/workspace/.home"  # behaviour §5; kept with the workspace, so that a conversation can be resumed
+WORKDIR = "repo"  # below the workspace; behaviour §4.6
+HOME = ".home"  # below the workspace, and kept with it, so that a conversation can be resumed; behaviour §5
 MAX_TURNS = 40  # behaviour §3
 # The variable that holds the virtual key where a program lets us choose its name.
 KEY_NAME = "GATEWAY_TOKEN"
@@ -36,6 +37,8 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     resume        the program's own id of the conversation (`agent.result`'s `agent_session_id`) that goes on
     message_uuid  of the prompt, for a program that takes each message once (Claude Code); a UUID
     mcp           give the agent a browser (Playwright MCP)
+    workspace     the path by which the program finds the workspace
+    workdir       where it works, absolute; made if it is not there
     """
 
     prompt: str
@@ -45,9 +48,15 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     max_turns: int = MAX_TURNS
     permission_mode: Literal["plan", "execute"] = "execute"
     system_prompt_append: str | None = None
-    workdir: str = WORKDIR
+    workspace: str = WORKSPACE
+    workdir: str = f"{WORKSPACE}/{WORKDIR}"
     mcp: bool = True
     message_uuid: str | None = None
+
+    @property
+    def home(self) -> str:
+        """Where the program keeps what is its own."""
+        return f"{self.workspace}/{HOME}"
 
 
 class Launch(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sandreel_bridge.adapters.adapter import BROWSER, HOME, Adapter, Launch, RunSpec
+from sandreel_bridge.adapters.adapter import BROWSER, Adapter, Launch, RunSpec
 from sandreel_bridge.adapters.claude_lines import NAME, ClaudeLines
 
 # Everything that could send a model call elsewhere than to the model that was asked for.
@@ -43,7 +43,7 @@ def launch(spec: RunSpec) -> Launch:
         "ANTHROPIC_BASE_URL": f"{spec.gateway.base_url}/anthropic",
         # Set, so that a key of the session's own environment is not used beside the turn's.
         "ANTHROPIC_API_KEY": "",
-        "CLAUDE_CONFIG_DIR": f"{HOME}/.claude",
+        "CLAUDE_CONFIG_DIR": f"{spec.home}/.claude",
         **dict.fromkeys(_QUIET, "1"),
         **(dict.fromkeys(_MODEL_NAMES, spec.model) if spec.model else {}),
     }

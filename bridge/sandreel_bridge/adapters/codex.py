@@ -13,7 +13,6 @@ from msgspec import Raw, Struct
 
 from sandreel_bridge.adapters.adapter import (
     BROWSER,
-    HOME,
     KEY_NAME,
     Adapter,
     Launch,
@@ -54,7 +53,7 @@ def launch(spec: RunSpec) -> Launch:
     return Launch(
         argv=argv,
         cwd=spec.workdir,
-        env={"CODEX_HOME": f"{HOME}/.codex"},
+        env={"CODEX_HOME": f"{spec.home}/.codex"},
         secret_env={KEY_NAME: spec.gateway.key},
         stdin=with_instructions(spec).encode(),
     )

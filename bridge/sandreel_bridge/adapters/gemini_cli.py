@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sandreel_bridge.adapters.adapter import BROWSER, HOME, Adapter, Launch, RunSpec, sentence, with_instructions
+from sandreel_bridge.adapters.adapter import BROWSER, Adapter, Launch, RunSpec, sentence, with_instructions
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
 
 NAME = "gemini-cli"
-_HOME = f"{HOME}/.gemini-cli"
+_HOME = ".gemini-cli"
 # A text that grows longer than this comes as several.
 _MAX_TEXT_CHARACTERS = 64 * 1024
 _APPROVAL_MODES = {"plan": "plan", "execute": "yolo"}
@@ -25,6 +25,7 @@ _APPROVAL_MODES = {"plan": "plan", "execute": "yolo"}
 def launch(spec: RunSpec) -> Launch:
     """The prompt is its input. What has no option goes into the settings of a home of its own: a file of settings for the
     whole system it takes only from root."""
+    home = f"{spec.home}/{_HOME}"
     settings: dict[str, Any] = {
         # Asked for in so many words: with a base URL of another host it would guess one that it then refuses.
         "security": {"auth": {"selectedType": "gemini-api-key"}},
@@ -43,11 +44,11 @@ def launch(spec: RunSpec) -> Launch:
             "GOOGLE_GEMINI_BASE_URL": f"{spec.gateway.base_url}/genai",
             # Without it the program is a launcher, which ignores signals.
             "GEMINI_CLI_NO_RELAUNCH": "true",
-            "GEMINI_CLI_HOME": _HOME,
+            "GEMINI_CLI_HOME": home,
         },
         secret_env={"GEMINI_API_KEY": spec.gateway.key},
         stdin=with_instructions(spec).encode(),
-        files={f"{_HOME}/.gemini/settings.json": msgspec.json.encode(settings)},
+        files={f"{home}/.gemini/settings.json": msgspec.json.encode(settings)},
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from sandreel_bridge import drivers
-from sandreel_bridge.adapters.adapter import BROWSER, HOME, KEY_NAME, Adapter, Launch, RunSpec, with_instructions
+from sandreel_bridge.adapters.adapter import BROWSER, KEY_NAME, Adapter, Launch, RunSpec, with_instructions
 from sandreel_bridge.adapters.opencode_lines import NAME, OpenCodeLines
 
 _PROVIDER = "gateway"
@@ -24,7 +24,7 @@ _PERMISSIONS: dict[str, dict[str, str]] = {
     "plan": {"doom_loop": "deny", "external_directory": "deny"},
     "execute": {"*": "allow"},
 }
-_DRIVER = f"{HOME}/.sandreel/opencode.py"
+_DRIVER = ".sandreel/opencode.py"
 
 
 def launch(spec: RunSpec) -> Launch:
@@ -49,7 +49,8 @@ def launch(spec: RunSpec) -> Launch:
     }
     if spec.mcp:
         config["mcp"] = {"playwright": {"type": "local", "command": [BROWSER]}}
-    argv = ["python3", "-IS", _DRIVER, "--dir", spec.workdir, "--agent", agent, "--model", f"{_PROVIDER}/{model}"]
+    driver = f"{spec.home}/{_DRIVER}"
+    argv = ["python3", "-IS", driver, "--dir", spec.workdir, "--agent", agent, "--model", f"{_PROVIDER}/{model}"]
     argv += ["--resume", spec.resume] if spec.resume else []
     return Launch(
         argv=argv,
@@ -62,7 +63,7 @@ def launch(spec: RunSpec) -> Launch:
         stdin=user_line(with_instructions(spec), spec.message_uuid),
         hold_stdin=True,
         # What importing it would read, as bytes: it runs elsewhere.
-        files={_DRIVER: files(drivers).joinpath("opencode.py").read_bytes()},
+        files={driver: files(drivers).joinpath("opencode.py").read_bytes()},
     )
 
 

@@ -1,4 +1,4 @@
-"""What each API's requests and errors look like: which paths pass, where the model stands, how a refusal is said. Pure.
+"""What each API's addresses and errors look like: which paths pass, where they lead, how a refusal is said. Pure.
 
 Below the gateway's address `/anthropic`, `/openai` and `/gemini` (also `/genai`) are the roots of three APIs. Every other path is refused:
 what cannot be metered does not pass.
@@ -9,19 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
 
 from sandreel_bridge.gateway.port import Dialect
-from sandreel_core.errors import Malformed
 
 Api = Literal["messages", "chat", "responses", "gemini"]
-# Where a request names no limit of its own: what is reserved for its answer.
-DEFAULT_MAX_OUTPUT = 32_000
-# Bytes of a request for one token of its input, roughly; what it is by the provider's count is settled afterwards.
-_BYTES_A_TOKEN = 4
 
 _GEMINI = re.compile(
     r"/(?:gemini|genai)(?P<path>/v1(?:beta|alpha)?/models/(?P<model>[A-Za-z0-9._-]{1,256}):(?P<verb>[A-Za-z]+))\Z"
@@ -39,8 +33,13 @@ _LISTS: Mapping[str, Dialect] = {
     "/gemini/v1beta/models": "gemini",
     "/genai/v1beta/models": "gemini",
 }
-# A key in the address would stand in logs; what selects whose account is charged is not the sandbox's to say.
-_DROPPED_QUERY = frozenset({"key", "access_token"})
+# Of a query, what passes. A key in it would stand in logs; whose account is charged, and what of a reply is wanted (with Google
+# `fields`, and `alt` for its form: then no usage could be read in it), is not the sandbox's to say.
+_QUERY: Mapping[Dialect, frozenset[str]] = {
+    "anthropic": frozenset({"beta=true"}),
+    "openai": frozenset(),
+    "gemini": frozenset({"alt=sse", "alt=json"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +58,22 @@ class Route:
 def route(method: str, target: str) -> Route | None:
     """Of a request line. None: it does not pass."""
     path, _, query = target.partition("?")
-    kept = "&".join(part for part in query.split("&") if part and part.partition("=")[0] not in _DROPPED_QUERY)
-    query = f"?{kept}" if kept else ""
     if method == "GET" and path in _LISTS:
         return Route(_LISTS[path], "messages", path, metered=False, lists=True)
     if method != "POST":
         return None
     if path in _PATHS:
         provider, api, there, metered = _PATHS[path]
-        return Route(provider, api, there + query, metered)
+        return Route(provider, api, there + _kept(provider, query), metered)
     found = _GEMINI.match(path)
     if found is None or found["verb"] not in _VERBS:
         return None
-    return Route("gemini", "gemini", found["path"] + query, _VERBS[found["verb"]], found["model"])
+    return Route("gemini", "gemini", found["path"] + _kept("gemini", query), _VERBS[found["verb"]], found["model"])
+
+
+def _kept(provider: Dialect, query: str) -> str:
+    kept = "&".join(part for part in query.split("&") if part in _QUERY[provider])
+    return f"?{kept}" if kept else ""
 
 
 def dialect_of(target: str) -> Dialect:
@@ -80,70 +82,13 @@ def dialect_of(target: str) -> Dialect:
     return "openai" if root == "openai" else "gemini" if root in ("gemini", "genai") else "anthropic"
 
 
-class _Body(Struct):
-    model: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    stream: bool = False
-    background: bool = False
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-    stream_options: dict[str, Any] | None = None
-    n: int | None = None
-
-
-class _GeminiConfig(Struct, rename="camel"):
-    max_output_tokens: int | None = None
-    candidate_count: int | None = None
-
-
-class _GeminiBody(Struct, rename="camel"):
-    generation_config: _GeminiConfig | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request that was read. `body` is what the provider gets: as it came, but for a streamed Chat Completion, which is
-    asked to tell its usage. `most_input`, `most_output`: tokens that are reserved for it."""
-
-    model: str
-    body: bytes
-    most_input: int
-    most_output: int
-
-
-_body = msgspec.json.Decoder(_Body).decode
-_gemini = msgspec.json.Decoder(_GeminiBody).decode
-_any = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-def read_call(route: Route, body: bytes) -> Call:
-    """Raises Malformed for a body that is not of the API's form, and for what cannot be metered."""
-    try:
-        if route.api == "gemini":
-            config = _gemini(body).generation_config or _GeminiConfig()
-            most = (config.max_output_tokens or DEFAULT_MAX_OUTPUT) * max(1, config.candidate_count or 1)
-            return Call(route.model or "", body, len(body) // _BYTES_A_TOKEN, most)
-        read = _body(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"the request is not of the API's form: {str(error)[:200].replace('`', '')}") from None
-    if not read.model:
-        raise Malformed("the request names no model")
-    if read.background:
-        raise Malformed("background requests are not metered, and do not pass")
-    if route.api == "chat" and read.stream and not (read.stream_options or {}).get("include_usage"):
-        told = _any(body)
-        told["stream_options"] = {**(told.get("stream_options") or {}), "include_usage": True}
-        body = msgspec.json.encode(told)
-    most = read.max_tokens or read.max_completion_tokens or read.max_output_tokens or DEFAULT_MAX_OUTPUT
-    return Call(read.model, body, len(body) // _BYTES_A_TOKEN, max(1, most) * max(1, read.n or 1))
-
-
 _ANTHROPIC = {
     400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -155,6 +100,7 @@ _OPENAI = {
     402: ("insufficient_quota", "insufficient_quota"),
     403: ("invalid_request_error", "model_not_allowed"),
     404: ("invalid_request_error", "not_found"),
+    408: ("invalid_request_error", "request_timeout"),
     413: ("invalid_request_error", "request_too_large"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
@@ -164,6 +110,7 @@ _GOOGLE = {
     402: "FAILED_PRECONDITION",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
     413: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",

@@ -118,22 +118,24 @@ class Keyring:
                 purse = Purse(key, Tally())
             else:
                 self._by_sha256.pop(purse.key.sha256, None)
-                purse.key = key
+                purse.become(key)
             self._put(purse)
         self._recorder.note(purse)
         return key.standing(purse.tally)
 
     async def end(self, org: str, name: str, *, within_s: float) -> KeyStanding | None:
-        """Refuse it from now on; wait for its calls, cutting those that are under way after `within_s`, and until all are in
-        the log; settle its budget. Idempotent."""
+        """Refuse it from now on, also to calls that wait or are still being sent; wait for those that are under way, cutting
+        them after `within_s`, and until all are in the log; settle its budget. Idempotent."""
         purse = self._purses.get(name)
         if purse is None:
             return self.standing(org, name)
         key = purse.key
         self._by_sha256.pop(key.sha256, None)
+        purse.close()
         if not await purse.quiet(within_s):
             purse.cut()
-            await purse.quiet(within_s)
+            if not await purse.quiet(within_s):
+                raise Unavailable(f"calls of the key {name} do not end: nothing is settled yet")
         if not await self._recorder.recorded(name, within_s):
             raise Unavailable(f"what the key {name} used is not in the log yet: NATS does not take it")
         async with self._locks[org]:
@@ -172,4 +174,5 @@ class Keyring:
 
 
 def digest(value: str) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()
+    """Of what a header said, which may be no UTF-8: then no key has it."""
+    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandreel_bridge.gateway.dialect import Call
+from sandreel_bridge.gateway.call import Call
 from sandreel_bridge.gateway.port import Dialect, KeyTerms
 from sandreel_bridge.gateway.prices import PriceTable
 from sandreel_bridge.gateway.tokens import Tokens
@@ -23,7 +23,8 @@ class Outcome:
     sent      whether the provider has had the whole request: only then can it cost anything
     whole     whether the reply came to its end
     tokens    what it told, None for nothing; model: that answered, by its own word
-    pieces    events of a stream that came
+    least_output  tokens that came at least, where it did not tell
+    standard  whether the tokens are all that it costs
     """
 
     status: int | None
@@ -31,8 +32,9 @@ class Outcome:
     whole: bool
     tokens: Tokens | None
     model: str | None
-    pieces: int
+    least_output: int
     duration_ms: int
+    standard: bool = True
 
 
 def estimate_micro_usd(prices: PriceTable, provider: Dialect, call: Call) -> int | None:
@@ -45,14 +47,14 @@ def recorded(
     call_id: str, key: str, terms: KeyTerms, provider: Dialect, call: Call, outcome: Outcome, prices: PriceTable
 ) -> UsageRecorded:
     """The event. Its usage is what the provider told, no more; its charge is what the budget is judged by: where the reply
-    did not tell all, at least its request and a token for every piece of it that came."""
+    did not tell all, at least its request and what came of it. A reply that costs more than its tokens has no known cost."""
     model = outcome.model or call.model
     failed = outcome.status is not None and outcome.status >= 400
     tokens = outcome.tokens or Tokens()
     price = prices.price(provider, model)
     if failed and outcome.tokens is None:
         cost: int | None = 0  # a provider charges nothing for an error
-    elif outcome.tokens is None or price is None:
+    elif outcome.tokens is None or price is None or not outcome.standard:
         cost = None
     else:
         cost = price.cost_micro_usd(tokens)
@@ -61,14 +63,14 @@ def recorded(
     if charging is not None and outcome.sent and not failed and (outcome.tokens is None or not outcome.whole):
         least = Tokens(
             input=tokens.input if outcome.tokens else call.most_input,
-            output=max(tokens.output, min(outcome.pieces, call.most_output)),
+            output=max(tokens.output, min(outcome.least_output, call.most_output)),
             cache_read=tokens.cache_read,
             cache_write=tokens.cache_write,
             cache_write_1h=tokens.cache_write_1h,
         )
         charge = max(charge, charging.cost_micro_usd(least))
-    elif cost is None and charging is not None and outcome.tokens is not None:
-        charge = charging.cost_micro_usd(tokens)
+    if cost is None and charging is not None and outcome.tokens is not None:
+        charge = max(charge, charging.cost_micro_usd(tokens))
     return UsageRecorded(
         call_id=call_id,
         provider=provider,

@@ -15,12 +15,15 @@ _HOP = frozenset(
         *("transfer-encoding", "upgrade", "proxy-connection", "expect"),
     }
 )
-# Of a request, what is not the sandbox's to say: who it is, and whose account is charged. Replies have to come as they are
-# counted, so no encoding is asked for.
+# Of a request, what is not the sandbox's to say: who it is, whose account is charged, another method, what of the reply is
+# wanted. Replies have to come as they are counted, so no encoding is asked for.
 _NOT_SENT = _HOP | {
     *("host", "content-length", "accept-encoding", "authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie"),
-    *("openai-organization", "openai-project", "x-goog-user-project", "forwarded", "via", "x-real-ip"),
+    *("openai-organization", "openai-project", "forwarded", "via", "x-real-ip"),
+    *("x-http-method-override", "x-http-method", "x-method-override"),
 }
+# Google's own headers say whose project is charged and which fields a reply has; of them only the program's name passes.
+_GOOGLE, _GOOGLE_SENT = "x-goog-", "x-goog-api-client"
 # Of a reply, what tells of the operator's account with the provider.
 _NOT_TOLD = _HOP | {
     *("set-cookie", "anthropic-organization-id", "openai-organization", "openai-project", "www-authenticate", "server"),
@@ -39,7 +42,11 @@ def presented(headers: Mapping[str, str]) -> str | None:
 
 def sent(headers: Headers, provider: Dialect, key: str) -> list[tuple[str, str]]:
     """What the provider gets, the virtual key replaced by its own."""
-    kept = [(name, value) for name, value in headers if _passes(name, _NOT_SENT)]
+    kept = [
+        (name, value)
+        for name, value in headers
+        if _passes(name, _NOT_SENT) and (not name.lower().startswith(_GOOGLE) or name.lower() == _GOOGLE_SENT)
+    ]
     return [*kept, ("Accept-Encoding", "identity"), _credential(provider, key)]
 
 

@@ -8,7 +8,17 @@ from ipaddress import ip_address
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
+from aiohttp import (
+    ClientConnectorError,
+    ClientHttpProxyError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    DummyCookieJar,
+    TCPConnector,
+    web,
+)
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -20,6 +30,10 @@ from sandreel_bridge.gateway.settings import Settings
 # Of a reply, read ahead of the sandbox that takes it.
 _AHEAD_BYTES = 256 * 1024
 _KEEP_ALIVE_S = 60.0
+# Of a reply that is passed on in one piece: an error, a count of tokens.
+_MAX_SHORT_BYTES = 256 * 1024
+# There was no connection, so the provider has had nothing of the request.
+NOT_SENT = (ClientConnectorError, ConnectionTimeoutError, ClientHttpProxyError)
 
 
 class Providers:
@@ -62,6 +76,15 @@ class Providers:
         headers = CIMultiDict(passing.sent(request.headers.items(), way.provider, key))
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
             yield reply
+
+    async def short(self, reply: ClientResponse) -> bytes | None:
+        """The whole body; None for one that is longer than such a reply is."""
+        body = bytearray()
+        while piece := await reply.content.readany():
+            body += piece
+            if len(body) > _MAX_SHORT_BYTES:
+                return None
+        return bytes(body)
 
     def without_key(self, provider: Dialect, body: bytes) -> bytes:
         """An error's text, in which a provider may say the key that it was given."""

@@ -10,26 +10,32 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from aiohttp import ClientConnectorError, ClientError, ClientResponse, web
+from aiohttp import ClientError, ClientResponse, web
 
 from sandreel_bridge.gateway import passing
-from sandreel_bridge.gateway.dialect import Call, Route, dialect_of, models_list, read_call, refusal, route
+from sandreel_bridge.gateway.account import Key
+from sandreel_bridge.gateway.call import Call, read_call
+from sandreel_bridge.gateway.dialect import Route, dialect_of, models_list, refusal, route
 from sandreel_bridge.gateway.keyring import Keyring
 from sandreel_bridge.gateway.measures import GatewayMeasures
 from sandreel_bridge.gateway.meter import Outcome, estimate_micro_usd, recorded
 from sandreel_bridge.gateway.orgs import Orgs
 from sandreel_bridge.gateway.port import Dialect
-from sandreel_bridge.gateway.provider import Providers
-from sandreel_bridge.gateway.purse import OpenCall, Purse
+from sandreel_bridge.gateway.provider import NOT_SENT, Providers
+from sandreel_bridge.gateway.purse import BUDGET_SPENT, KeyOver, OpenCall, Purse
 from sandreel_bridge.gateway.recorder import Recorder
+from sandreel_bridge.gateway.room import Room
 from sandreel_bridge.gateway.settings import Settings
 from sandreel_bridge.gateway.tap import Tap
 from sandreel_core.errors import Malformed, Refused, Unavailable
 from sandreel_core.log import Log
 
-# Of an error that a provider sends; more is cut.
-_MAX_ERROR_BYTES = 256 * 1024
 _JSON = "application/json"
+_NO_KEY = "the gateway does not know this key, or it is over"
+# For a request to come whole, over a network of this machine.
+_BODY_WITHIN_S = 60.0
+# After which a key that has too much under way may ask again.
+_SOON_S = 1.0
 
 
 class _No(Exception):
@@ -67,7 +73,12 @@ class Proxy:
         self._new_id = new_id
         self._monotonic = monotonic
         self._now = now
-        self._open = 0
+        self._room = Room(
+            calls=settings.max_calls,
+            calls_of_key=settings.max_calls_per_key,
+            bodies_bytes=settings.max_bodies_bytes,
+            tell=measures.open.set,
+        )
         self._log = Log("gateway")
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -87,31 +98,49 @@ class Proxy:
         value = passing.presented(request.headers)
         purse = self._keyring.find(value) if value else None
         if purse is None:  # first of all: a stranger is told nothing of what there is
-            raise _No(401, "the gateway does not know this key, or it is over")
+            raise _No(401, _NO_KEY)
         if way is None:
             raise _No(404, f"{request.method} {request.path[:200]} does not pass the gateway")
-        terms = purse.key.terms
+        key = purse.key
+        terms = key.terms
         if way.provider not in self._orgs.providers(terms.org):
             raise _No(403, f"the org {terms.org} has no provider for {way.provider}")
         if way.lists:
             return web.Response(body=models_list(way.provider, terms.models), content_type=_JSON)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise _No(415, "the gateway reads requests that are not compressed")
+        length = request.content_length
         try:
-            call = read_call(way, await request.read())
+            # What comes in pieces may be as long as any.
+            with self._room.taken(key.name, self._settings.max_body_bytes if length is None else length):
+                call = read_call(way, await self._body(request))
+                if call.model not in terms.models:
+                    raise _No(403, f"the model {call.model} is not one of this key's: {', '.join(terms.models)}")
+                if not way.metered:
+                    return await self._pass_free(request, way, call, purse, key)
+                return await self._meter(request, way, call, purse, key)
         except Malformed as error:
             raise _No(400, str(error)) from None
-        if call.model not in terms.models:
-            raise _No(403, f"the model {call.model} is not one of this key's: {', '.join(terms.models)}")
-        if not way.metered:
-            return await self._pass_free(request, way, call)
-        return await self._meter(request, way, call, purse)
+        except KeyOver:
+            raise _No(401, _NO_KEY) from None
+        except Refused as error:
+            spent = error.code == BUDGET_SPENT
+            raise _No(402 if spent else 429, error.message, None if spent else _SOON_S) from None
+        except Unavailable as error:
+            raise _No(503, str(error), error.retry_after_s) from None
 
-    async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse) -> web.StreamResponse:
+    async def _body(self, request: web.Request) -> bytes:
+        if (request.content_length or 0) > self._settings.max_body_bytes:
+            raise web.HTTPRequestEntityTooLarge(self._settings.max_body_bytes, request.content_length or 0)
+        try:
+            async with asyncio.timeout(_BODY_WITHIN_S):
+                return await request.read()
+        except TimeoutError:
+            raise _No(408, f"the request has not come within {_BODY_WITHIN_S:g} s") from None
+
+    async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.StreamResponse:
         if self._recorder.full:
             raise _No(503, "the gateway cannot record what calls use: NATS is away", 5)
-        if self._open >= self._settings.max_calls:
-            raise _No(503, f"{self._settings.max_calls} calls are under way, which is the gateway's limit", 1)
         estimate = estimate_micro_usd(self._orgs.prices, way.provider, call)
         if estimate is None and self._settings.unpriced == "refuse":
             raise _No(403, f"the model {call.model} has no known price, so no budget holds it")
@@ -119,30 +148,23 @@ class Proxy:
         opened = OpenCall(call_id=id, provider=way.provider, model=call.model, held_micro_usd=estimate or 0)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a handler runs in one
-        self._open += 1
         try:
-            self._measures.open.set(self._open)
-            await purse.hold(opened, wait_s=self._settings.budget_wait_s, cut=task.cancel)
-            self._recorder.note(purse)
-            return await _Passage(self, request, way, call, purse, id).run()
-        except Refused as error:
-            raise _No(402, error.message) from None
+            await purse.hold(key, opened, wait_s=self._settings.budget_wait_s, cut=task.cancel)
         except Unavailable as error:
             raise _No(429, str(error), error.retry_after_s) from None
-        finally:
-            self._open -= 1
-            self._measures.open.set(self._open)
+        self._recorder.note(purse)
+        return await _Passage(self, request, way, call, purse, id).run()
 
-    async def _pass_free(self, request: web.Request, way: Route, call: Call) -> web.Response:
+    async def _pass_free(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.Response:
         """What costs nothing: tokens that are counted before a call."""
+        purse.check(key)
         try:
             async with self._providers.ask(way, request, call.body) as reply:
-                body = await reply.content.read(_MAX_ERROR_BYTES)
-                return self.copy(way.provider, reply, body)
+                return await self.copy(way.provider, reply)
         except (ClientError, TimeoutError, OSError) as error:
             raise _No(502, f"the provider {way.provider} cannot be reached: {_why(error)}") from None
 
-    def copy(self, provider: Dialect, reply: ClientResponse, body: bytes) -> web.Response:
+    async def copy(self, provider: Dialect, reply: ClientResponse) -> web.Response:
         """A short reply, whole. The provider's key is in nothing that a sandbox gets: 401 and 403 are about the gateway's own,
         so of these only the status is passed on."""
         if reply.status in (401, 403):
@@ -150,6 +172,10 @@ class Proxy:
             return _say(
                 provider, reply.status, f"the provider {provider} refuses the gateway: its operator has to look"
             )
+        body = await self._providers.short(reply)
+        if body is None:
+            status = reply.status if reply.status >= 400 else 502
+            return _say(provider, status, f"what the provider {provider} says is too long to be passed on")
         response = web.Response(status=reply.status, body=self._providers.without_key(provider, body))
         for name, value in passing.told(reply.headers.items()):
             if name.lower() not in ("content-length", "content-type"):
@@ -181,9 +207,9 @@ class Proxy:
             passage.status, passage.sent = reply.status, True
             self._measures.first_byte_s.observe(self._monotonic() - passage.began)
             if reply.status >= 300:
-                body = await reply.content.read(_MAX_ERROR_BYTES)
+                response = await self.copy(passage.way.provider, reply)
                 passage.whole = True
-                return self.copy(passage.way.provider, reply, body)
+                return response
             return await passage.stream(reply)
 
 
@@ -207,7 +233,7 @@ class _Passage:
         try:
             return await self._proxy.exchange(self)
         except (ClientError, TimeoutError, OSError) as error:
-            if not isinstance(error, ClientConnectorError):
+            if not isinstance(error, NOT_SENT):
                 self.sent = True  # it has the request, and may be working on it
             if self._response is not None:
                 # An end that looks orderly would make a cut reply look complete.
@@ -233,7 +259,7 @@ class _Passage:
         async for data in reply.content.iter_any():
             tap.feed(data)
             await response.write(data)
-        tap.end()
+        tap.end(in_order=True)
         self.whole = tap.ended
         await response.write_eof()
         return response
@@ -248,7 +274,8 @@ class _Passage:
             whole=self.whole,
             tokens=tap.tokens if tap else None,
             model=tap.model if tap else None,
-            pieces=tap.pieces if tap else 0,
+            least_output=tap.least_output if tap else 0,
+            standard=tap is None or tap.standard,
             duration_ms=round((self._proxy._monotonic() - self.began) * 1000),
         )
         self._proxy.ended(self._purse, self._id, self.way, self.call, outcome)

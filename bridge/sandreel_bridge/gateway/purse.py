@@ -13,6 +13,8 @@ from sandreel_core.contract.message import Count
 from sandreel_core.contract.usage import UsageRecorded
 from sandreel_core.errors import Refused, Unavailable
 
+BUDGET_SPENT = "BUDGET_SPENT"
+
 
 class OpenCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A call under way: all that must be known to charge it when nobody can tell any more how it ended."""
@@ -31,12 +33,20 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     calls: list[OpenCall] = []
 
 
+class KeyOver(Refused):
+    """The key that a call was to be paid by has ended, or was replaced, since it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__("KEY_OVER", "the key has ended, or was replaced")
+
+
 class Purse:
-    """`key` may be replaced by one of the same name, which goes on with what this one has used."""
+    """`key` may be replaced (`become`) by one of the same name, which goes on with what this one has used."""
 
     def __init__(self, key: Key, tally: Tally) -> None:
         self.key = key
         self.tally = tally
+        self._over = False
         self.calls: dict[str, OpenCall] = {}
         self._cuts: dict[str, Callable[[], object]] = {}
         self._changed = asyncio.Event()
@@ -53,26 +63,43 @@ class Purse:
     def expired(self, now: datetime) -> bool:
         return now >= self.key.terms.expires_at
 
-    async def hold(self, call: OpenCall, *, wait_s: float, cut: Callable[[], object] = lambda: None) -> None:
+    def become(self, key: Key) -> None:
+        """Calls that were to be paid by the key before, and have not begun, are refused from now on."""
+        self.key = key
+        self._over = False
+        self._changed.set()
+
+    def close(self) -> None:
+        """Let no call begin any more, nor one that waits."""
+        self._over = True
+        self._changed.set()
+
+    async def hold(self, key: Key, call: OpenCall, *, wait_s: float, cut: Callable[[], object] = lambda: None) -> None:
         """Take a call's estimate (`held_micro_usd`) out of the budget, or all that is left where that is less: so at
         most one call goes beyond the budget, by no more than its own cost. `cut` ends it.
 
-        Where others hold what this one needs, it waits for them. Raises Refused (BUDGET_SPENT) when it is spent,
-        Unavailable when they still hold it after `wait_s`.
+        Where others hold what this one needs, it waits for them. Raises Refused (BUDGET_SPENT) when it is spent, KeyOver
+        when `key`, which the call has shown, is not live any more, Unavailable when others still hold it after `wait_s`.
         """
         try:
             async with asyncio.timeout(wait_s):
-                while not self._try(call):
+                while not self._try(key, call):
                     self._changed.clear()
                     await self._changed.wait()
                 self._cuts[call.call_id] = cut
         except TimeoutError:
             raise Unavailable("calls under way hold what is left of the turn's budget", retry_after_s=5) from None
 
-    def _try(self, call: OpenCall) -> bool:
+    def check(self, key: Key) -> None:
+        """Raises KeyOver when `key` is not live any more."""
+        if self._over or self.key is not key:
+            raise KeyOver
+
+    def _try(self, key: Key, call: OpenCall) -> bool:
+        self.check(key)
         left = self.left_micro_usd
         if left <= 0:
-            raise Refused("BUDGET_SPENT", f"the turn's budget of {self.key.granted_micro_usd} micro-USD is spent")
+            raise Refused(BUDGET_SPENT, f"the turn's budget of {self.key.granted_micro_usd} micro-USD is spent")
         wanted = min(max(1, call.held_micro_usd), left)
         if wanted > left - sum(each.held_micro_usd for each in self.calls.values()):
             return False

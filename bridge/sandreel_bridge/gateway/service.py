@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sandreel_bridge.gateway.desk import QUIET_S, SUBJECT, Desk
 from sandreel_bridge.gateway.doors import Doors
@@ -81,7 +83,8 @@ class Service:
             application = web.Application(client_max_size=settings.max_body_bytes)
             application.router.add_route("*", "/{path:.*}", proxy.handle)
             runner = web.AppRunner(
-                application, access_log=None, handler_cancellation=True, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=0.5
+                application, access_log=None, handler_cancellation=True, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=0.5,
+                logger=_http_log(self._measures),
             )  # fmt: skip
             await runner.setup()
             try:
@@ -136,6 +139,22 @@ class Service:
                 await recorder.send()
         except (TimeoutError, SandreelError) as error:
             self._log.error("calls are not recorded", calls=recorder.unrecorded, problem=str(error))
+
+
+def _http_log(measures: GatewayMeasures) -> logging.Logger:
+    """What aiohttp logs of the server. A request that is none is counted and not logged: whoever reaches the port can send any
+    number of them, and what it sends, a key in it, would stand in the log."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        refused = record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError)
+        if refused:
+            measures.refused.add("400")
+        return not refused
+
+    log = logging.Logger("sandreel.gateway.http")
+    log.parent = logging.getLogger("sandreel.gateway")
+    log.addFilter(passes)
+    return log
 
 
 def opener(runner: web.AppRunner) -> Callable[[str, int], Awaitable[Callable[[], Awaitable[None]]]]:

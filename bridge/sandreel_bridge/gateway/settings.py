@@ -37,7 +37,9 @@ class Settings(Section, frozen=True, kw_only=True):
     prices_file        prices of one's own, which count for more than those that come with sandreel
     unpriced           whether models without a known price pass: no budget holds them
     max_unrecorded     calls that ended and cannot be recorded because NATS is away; beyond it none is let through
+    max_calls          requests under way, of all keys; max_calls_per_key: of one, so that no turn takes all of them
     max_body_bytes     of a request; Anthropic takes 32 MB
+    max_bodies_bytes   of all requests under way together: what they may take of this machine's memory
     idle_timeout_s     without a byte from the provider; a model that thinks and does not stream may take long
     budget_wait_s      how long a call waits for others of its turn that hold what is left of the budget
     """
@@ -61,7 +63,9 @@ class Settings(Section, frozen=True, kw_only=True):
     unpriced: Annotated[str, Meta(pattern=r"^(refuse|allow)$")] = "refuse"
     max_calls: Annotated[int, Meta(ge=1, le=100_000)] = 512
     max_unrecorded: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    max_calls_per_key: Annotated[int, Meta(ge=1, le=100_000)] = 128
     max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 32 << 20
+    max_bodies_bytes: Annotated[int, Meta(ge=1024, le=1 << 40)] = 512 << 20
     connect_timeout_s: Annotated[float, Meta(gt=0, le=600)] = 15.0
     idle_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 900.0
     budget_wait_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0

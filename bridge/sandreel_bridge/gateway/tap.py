@@ -6,15 +6,24 @@ are decoded. What is kept is bounded: a line or a document that is longer is not
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
+from sandreel_bridge.gateway.call import BYTES_A_TOKEN
 from sandreel_bridge.gateway.dialect import Api
 from sandreel_bridge.gateway.tokens import Tokens
 from sandreel_core.contract.message import Count
 
 # A line of a stream, or a reply in one piece: the longest of either that is read.
 MAX_KEPT_BYTES = 32 << 20
+# What the price table's prices are for. Another tier, speed or place costs something else.
+_STANDARD = frozenset({"default", "auto", "standard", "global", "not_available"})
+# What OpenAI's servers do for a reply beside writing it, and charge for.
+_RUN_THERE = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"})
+# Anthropic's reading of a page costs its tokens alone.
+_FREE_THERE = "web_fetch_requests"
 
 
 class _CacheCreation(Struct):
@@ -38,6 +47,10 @@ class _Usage(Struct):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     prompt_tokens_details: _InputDetails | None = None
+    service_tier: Any = None
+    speed: Any = None
+    inference_geo: Any = None
+    server_tool_use: Any = None
 
 
 class _Inner(Struct):
@@ -45,6 +58,8 @@ class _Inner(Struct):
 
     model: str | None = None
     usage: _Usage | None = None
+    service_tier: Any = None
+    output: Any = None
 
 
 class _Metadata(Struct, rename="camel"):
@@ -53,10 +68,12 @@ class _Metadata(Struct, rename="camel"):
     tool_use_prompt_token_count: Count = 0
     candidates_token_count: Count = 0
     thoughts_token_count: Count = 0
+    service_tier: Any = None
 
 
 class _Candidate(Struct, rename="camel"):
     finish_reason: str | None = None
+    grounding_metadata: Any = None
 
 
 class _AnthropicSaid(Struct):
@@ -66,10 +83,8 @@ class _AnthropicSaid(Struct):
     message: _Inner | None = None
 
 
-class _OpenAiSaid(Struct):
+class _OpenAiSaid(_Inner):
     type: str | None = None
-    model: str | None = None
-    usage: _Usage | None = None
     response: _Inner | None = None
 
 
@@ -96,8 +111,10 @@ _MARKS: dict[Api, tuple[bytes, ...]] = {
 class Tap:
     """Of one reply. `tokens`: what it told so far, None for nothing; `model`: that answered, by its own word.
 
-    ended   its last event was there: without it a stream was cut
-    pieces  events of a stream so far
+    ended     its last event was there: without it a stream was cut
+    pieces    events of a stream so far
+    standard  what it told is all that it costs, at the prices of the table; not so where the provider ran tools of its own
+              (search), or served it in another tier
     """
 
     def __init__(self, api: Api, *, streams: bool) -> None:
@@ -105,6 +122,9 @@ class Tap:
         self.model: str | None = None
         self.ended = False
         self.pieces = 0
+        self.standard = True
+        self._bytes = 0
+        self._in_order = False
         self._api = api
         self._streams = streams
         self._marks = _MARKS[api]
@@ -114,6 +134,7 @@ class Tap:
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the body."""
+        self._bytes += len(data)
         if not self._streams:
             self._keep(data)
             return
@@ -134,8 +155,17 @@ class Tap:
         if end + 1 < len(data):
             self._keep(data[end + 1 :])
 
-    def end(self) -> None:
-        """No more comes. Of a reply in one piece only now something is known."""
+    @property
+    def least_output(self) -> int:
+        """Tokens that have come at least, where the reply did not tell: one a piece of a stream that was cut. By its length in
+        all else: a reply in one piece, and a stream that has ended without the API's own words."""
+        if self._streams and not (self._in_order and self.tokens is None):
+            return self.pieces
+        return self._bytes // BYTES_A_TOKEN
+
+    def end(self, *, in_order: bool = False) -> None:
+        """No more comes; `in_order`: by the provider's own will. Of a reply in one piece only now something is known."""
+        self._in_order = self._in_order or in_order
         body = self._taken()
         if self._streams:
             if body.startswith(b"data:"):  # a last line without its end
@@ -193,28 +223,41 @@ class Tap:
         for usage in (said.usage, inner.usage if inner else None):
             if usage is not None:
                 self.tokens = _anthropic_tokens(usage, self.tokens or Tokens())
+                ran = usage.server_tool_use if isinstance(usage.server_tool_use, dict) else {}
+                self._served(usage.service_tier, usage.speed, usage.inference_geo)
+                self.standard &= not any(count for name, count in ran.items() if name != _FREE_THERE)
 
     def _of_openai(self, said: _OpenAiSaid) -> None:
         if said.type is not None and said.type.startswith("response."):
             self.ended = True
-        inner = said.response
-        self.model = (inner.model if inner else said.model) or self.model
-        usage = inner.usage if inner else said.usage
+        inner = said.response or said
+        self.model = inner.model or self.model
+        self._served(inner.service_tier)
+        for item in inner.output if isinstance(inner.output, list) else ():
+            self.standard &= not (isinstance(item, dict) and item.get("type") in _RUN_THERE)
+        usage = inner.usage
         if usage is not None:
             self.tokens = _openai_tokens(usage)
             self.ended = True  # no API of OpenAI's form tells it before the end
 
     def _of_gemini(self, said: _GeminiSaid) -> None:
         self.model = said.model_version or self.model
-        if any(candidate.finish_reason for candidate in said.candidates or ()):
-            self.ended = True
+        for candidate in said.candidates or ():
+            self.ended |= bool(candidate.finish_reason)
+            self.standard &= not candidate.grounding_metadata
         if (told := said.usage_metadata) is not None:
+            self._served(told.service_tier)
             cached = min(told.cached_content_token_count, told.prompt_token_count)
             self.tokens = Tokens(
                 input=told.prompt_token_count - cached + told.tool_use_prompt_token_count,
                 output=told.candidates_token_count + told.thoughts_token_count,
                 cache_read=cached,
             )
+
+    def _served(self, *kinds: Any) -> None:
+        """In which tier, at which speed, where: None where the reply does not say."""
+        for kind in kinds:
+            self.standard &= kind is None or (isinstance(kind, str) and kind.lower() in _STANDARD)
 
 
 def _anthropic_tokens(usage: _Usage, before: Tokens) -> Tokens:

@@ -51,3 +51,5 @@ class Decision(Generic[State]):
 Admit = Callable[[Decision[State]], Awaitable[Refused | None]]
 # Told after the event is stored; not told again when a command is delivered twice.
 Decided = Callable[[Decision[State]], Awaitable[None]]
+# Asked of a command that is older than the role's process: whether somebody else has answered it, in the role's absence, on another subject.
+Elsewhere = Callable[[CommandSubject], Awaitable[bool]]

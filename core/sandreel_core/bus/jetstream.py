@@ -11,6 +11,7 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from sandreel_core.bus import jetstream_api as api
+from sandreel_core.bus import jetstream_append as appending
 from sandreel_core.bus import jetstream_snapshot as snapshot
 from sandreel_core.bus.credentials import Identity, Password
 from sandreel_core.bus.crew import Crew
@@ -32,6 +33,7 @@ from sandreel_core.bus.port import (
     Stream,
     StreamState,
     Work,
+    check_batch,
     descended,
 )
 from sandreel_core.contract.subjects import matches
@@ -45,6 +47,8 @@ MAX_HANDLERS = 64
 # Requests that wait for a free handler; beyond it they are dropped and time out at whoever asked.
 _MAX_WAITING = 1024
 _CANCEL_S = 0.1
+# Batches that one process sends at a time: the server gives up a batch when it has 50 of a stream under way.
+_MAX_BATCHES = 8
 # A feed without a reader is forgotten after this (port.py: an hour).
 _FEED_S = 3600
 
@@ -57,6 +61,7 @@ class JetStreamBus:
         self._measures = BusMeasures(metrics or Metrics())
         self._measures.watch(self)
         self._task = asyncio.ensure_future(connection.run())
+        self._batches = asyncio.Semaphore(_MAX_BATCHES)
         self._log = Log("bus")
 
     @classmethod
@@ -124,7 +129,22 @@ class JetStreamBus:
         try:
             link = await self._link()
             began = time.monotonic()
-            sequence = await api.append(link, subject, body, expected, message_id, TIMEOUT_S)
+            sequence = await appending.append(link, subject, body, expected, message_id, TIMEOUT_S)
+        except SandreelError as error:
+            self._measures.failed(error)
+            raise
+        self._measures.stored(time.monotonic() - began)
+        return sequence
+
+    async def append_all(self, subject: str, bodies: Sequence[bytes], *, expected: int) -> int:
+        if len(bodies) == 1:
+            return await self.append(subject, bodies[0], expected=expected)
+        check_batch(bodies, self.max_payload)
+        try:
+            async with self._batches:
+                link = await self._link()
+                began = time.monotonic()
+                sequence = await appending.append_all(link, subject, bodies, expected, TIMEOUT_S)
         except SandreelError as error:
             self._measures.failed(error)
             raise

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from sandreel_core.bus.jetstream_link import Headers, Link
+from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.port import Stored, Stream, StreamState, Work, ancestors_of, partitions_of, restored_at_of
 from sandreel_core.clock import new_token
 from sandreel_core.errors import (
@@ -31,6 +31,8 @@ _WRONG_LAST = (10071, 10164)
 _LAST = re.compile(r"wrong last sequence: ([0-9]+)$")
 _STORE_FAILED = 10077
 _EXCEEDS = (10054, 10097)
+# A batch of which the server has not all: it was away in between, or had too many others under way.
+_INCOMPLETE = 10176
 _STREAM_NAME_IN_USE = 10058
 CONSUMER_EXISTS = (10013, 10105, 10148)
 
@@ -56,6 +58,8 @@ def to_error(code: int, err_code: int, description: str, about: str) -> Sandreel
         return NotFound(text)
     if code == FORBIDDEN:
         return Denied(text)
+    if err_code == _INCOMPLETE:
+        return Unavailable(text)
     if code in (400, 500) and err_code > 10000:
         return Misconfigured(text) if code == 400 else _by_description(text)
     return Unavailable(text)
@@ -84,47 +88,6 @@ def raise_error(error: dict[str, Any], about: str) -> NoReturn:
     raise to_error(error.get("code", 0), error.get("err_code", 0), error.get("description", "no reason"), about)
 
 
-async def append(
-    link: Link, subject: str, body: bytes, expected: int | None, message_id: str | None, timeout_s: float
-) -> int:
-    """One awaited publish."""
-    headers: Headers = {}
-    if expected is not None:
-        headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
-    if message_id is not None:
-        headers["Nats-Msg-Id"] = message_id
-    try:
-        message = await link.request(subject, body, timeout_s=timeout_s, headers=headers or None)
-    except NotFound as error:
-        raise Unavailable(f"no stream keeps {subject}, or none can now") from error
-    answer = parse_ack(message.data, subject)
-    if isinstance(answer, SandreelError):
-        raise answer
-    return answer
-
-
-class _Ack(msgspec.Struct):
-    seq: int | None = None
-    error: dict[str, Any] | None = None
-
-
-_ACK = msgspec.json.Decoder(_Ack)
-
-
-def parse_ack(body: bytes, about: str) -> int | SandreelError:
-    """The sequence in a publish acknowledgement, or what the server said instead."""
-    try:
-        answer = _ACK.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        answer = _Ack()
-    if answer.error is not None:
-        error = answer.error
-        return to_error(error.get("code", 0), error.get("err_code", 0), error.get("description", ""), about)
-    if answer.seq is None:
-        return Unavailable(f"{about}: an acknowledgement that is none")
-    return answer.seq
-
-
 def stream_config(stream: Stream, metadata: dict[str, str]) -> dict[str, Any]:
     """A stream as the server wants it. Old messages go for age only: when it is full, new ones are refused."""
     return {
@@ -142,6 +105,7 @@ def stream_config(stream: Stream, metadata: dict[str, str]) -> dict[str, Any]:
         "num_replicas": stream.replicas,
         "duplicate_window": int(_window_s(stream) * NS),
         "allow_direct": True,
+        "allow_atomic": stream.batches,
         "metadata": metadata,
     }
 
@@ -196,7 +160,7 @@ async def ensure_stream(link: Link, stream: Stream, timeout_s: float) -> None:
         except NotFound:
             try:
                 config = stream_config(stream, dict(stream.metadata))
-                await ask(link, f"STREAM.CREATE.{stream.name}", config, timeout_s=timeout_s)
+                _check_batches(stream, await ask(link, f"STREAM.CREATE.{stream.name}", config, timeout_s=timeout_s))
             except Misconfigured as error:
                 if "already in use" not in str(error):
                     raise
@@ -208,13 +172,26 @@ async def ensure_stream(link: Link, stream: Stream, timeout_s: float) -> None:
             return
         if found["storage"] != config["storage"]:
             raise Misconfigured(f"stream {stream.name} cannot change its storage: delete it or keep its settings")
-        await ask(link, f"STREAM.UPDATE.{stream.name}", found | config, timeout_s=timeout_s)
+        _check_batches(stream, await ask(link, f"STREAM.UPDATE.{stream.name}", found | config, timeout_s=timeout_s))
         return
     raise Unavailable(f"stream {stream.name} comes and goes")
 
 
+def _check_batches(stream: Stream, answer: dict[str, Any]) -> None:
+    """An older server ignores what it does not know, and would store the messages of a batch without looking."""
+    if stream.batches and not answer["config"].get("allow_atomic", False):
+        raise Misconfigured(
+            "the NATS server is too old: it has to be 2.12 or later, which stores several messages at once"
+        )
+
+
 # What the server leaves out of its answers when it has these values.
-_DEFAULTS: dict[str, Any] = {"discard_new_per_subject": False, "allow_direct": False, "metadata": {}}
+_DEFAULTS: dict[str, Any] = {
+    "discard_new_per_subject": False,
+    "allow_direct": False,
+    "allow_atomic": False,
+    "metadata": {},
+}
 
 
 async def ensure_work(link: Link, work: Work, timeout_s: float) -> None:

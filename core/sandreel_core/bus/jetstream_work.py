@@ -38,9 +38,6 @@ class JetStreamDelivery:
     async def term(self) -> None:
         await self._say(b"+TERM")
 
-    async def in_progress(self) -> None:
-        await self._say(b"+WPI")
-
     async def _say(self, word: bytes) -> None:
         link = self._connection.link
         if link is None:

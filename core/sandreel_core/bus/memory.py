@@ -25,6 +25,7 @@ from sandreel_core.bus.port import (
     Stream,
     StreamState,
     Work,
+    check_batch,
     descended,
 )
 from sandreel_core.bus.wake import Signal
@@ -137,6 +138,24 @@ class MemoryBus:
         sequence = stream.append(subject, body, expected, message_id)
         store.changed.fire()
         return sequence, fate
+
+    async def append_all(self, subject: str, bodies: Sequence[bytes], *, expected: int) -> int:
+        check_batch(bodies, self._max_payload)
+        self._store()
+        await asyncio.sleep(0)
+        store = self._store()
+        fates = [self.fate(subject, body) for body in bodies]
+        for fate in fates:
+            if isinstance(fate, SandreelError):
+                raise fate
+        stream = store.stream_for(subject)
+        if stream is None or "lose" in fates:
+            raise Unavailable(f"no stream keeps {subject}, or it heard nothing")
+        sequence = stream.append_all(subject, bodies, expected)
+        store.changed.fire()
+        if "lose_ack" in fates:
+            raise Unavailable(f"no acknowledgement for {subject}")
+        return sequence
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         return self._store().stream(stream).last(subject)

@@ -67,10 +67,6 @@ class MemoryDelivery:
     async def term(self) -> None:
         self._settle()
 
-    async def in_progress(self) -> None:
-        self._store()
-        self._consumer.again(self.stored.sequence, time.monotonic() + self._consumer.work.ack_wait_s)
-
     def _settle(self) -> None:
         store = self._store()
         self._consumer.done(self.stored.sequence)

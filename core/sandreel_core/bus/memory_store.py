@@ -70,6 +70,17 @@ class MemoryStream:
             self.remove(self._subjects[subject][0])
         return self.last_sequence
 
+    def append_all(self, subject: str, bodies: Sequence[bytes], expected: int) -> int:
+        """All of them, or none."""
+        if len(bodies) > 1 and not self.config.batches:
+            raise Misconfigured(f"stream {self.config.name} takes no batches")
+        more = sum(_size(subject, body) for body in bodies)
+        if 0 < self.config.max_bytes < self.bytes + more:
+            raise Full(f"stream {self.config.name} has met its limit of {self.config.max_bytes} bytes")
+        for body in bodies:
+            expected = self.append(subject, body, expected, None)
+        return expected
+
     def remove(self, sequence: int) -> None:
         stored = self.messages.pop(sequence)
         self.bytes -= _size(stored.subject, stored.body)

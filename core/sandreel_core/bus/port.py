@@ -8,7 +8,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from sandreel_core.errors import SandreelError
+from sandreel_core.errors import SandreelError, TooLarge
+
+# nats-server's own limit of an atomic batch.
+MAX_BATCH = 1000
 
 
 class Stored(Struct, frozen=True):
@@ -65,7 +68,8 @@ class Work(Struct, frozen=True):
 
 
 class Stream(Struct, frozen=True):
-    """A stream, as data. `per_subject` 1 with `discard_new_per_subject` refuses a repeated subject."""
+    """A stream, as data. `per_subject` 1 with `discard_new_per_subject` refuses a repeated subject; `batches`: `append_all`
+    may store several messages at once there."""
 
     name: str
     subjects: tuple[str, ...]
@@ -77,7 +81,17 @@ class Stream(Struct, frozen=True):
     max_consumers: int = 100_000
     duplicate_window_s: float = 120
     memory: bool = False
+    batches: bool = False
     metadata: dict[str, str] = {}
+
+
+def check_batch(bodies: Sequence[bytes], max_payload: int) -> None:
+    """Raises ValueError for none and for more than `MAX_BATCH`, TooLarge for a body over the limit."""
+    if not 1 <= len(bodies) <= MAX_BATCH:
+        raise ValueError(f"a batch has 1 to {MAX_BATCH} messages, not {len(bodies)}")
+    for body in bodies:
+        if len(body) > max_payload:
+            raise TooLarge(f"{len(body)} bytes are over the server's limit of {max_payload}")
 
 
 def partitions_of(metadata: Mapping[str, str]) -> int | None:
@@ -121,7 +135,6 @@ class Delivery(Protocol):
     async def ack(self) -> None: ...
     async def nak(self, delay_s: float) -> None: ...
     async def term(self) -> None: ...
-    async def in_progress(self) -> None: ...
 
 
 class Channel(Protocol):
@@ -174,6 +187,14 @@ class Bus(Protocol):
         message_id  the server drops a repeat within its duplicate window and returns the first one's sequence
         Raises AlreadyExists when the stream keeps one message a subject and has it; TooLarge; Denied; Full
         (a kind of Unavailable) when the stream's byte limit is met.
+        """
+
+    async def append_all(self, subject: str, bodies: Sequence[bytes], *, expected: int) -> int:
+        """Store 1 to `MAX_BATCH` messages behind the last sequence *of this subject* and return the sequence of the last one. They
+        have consecutive sequences, and as long as the server lives either all of them are stored or none; of a server that is killed
+        while it stores them the first ones may be.
+
+        Raises as `append` does; Misconfigured when the stream is not one of `batches`.
         """
 
     async def last(self, stream: str, subject: str) -> Stored | None:

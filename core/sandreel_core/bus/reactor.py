@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from sandreel_core import clock
-from sandreel_core.bus.aggregate import Admit, Aggregate, Decided, Decision
+from sandreel_core.bus.aggregate import Admit, Aggregate, Decided, Decision, Elsewhere
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.dead import MAX_FAILURES, Tally, bury
 from sandreel_core.bus.loading import Loaded, load
@@ -43,7 +43,7 @@ _REMEMBERED = 512
 _GREATEST_DELAY_S = 30.0
 
 
-__all__ = ["Admit", "Aggregate", "Decided", "Decision", "Reactor"]
+__all__ = ["Admit", "Aggregate", "Decided", "Decision", "Elsewhere", "Reactor"]
 
 
 class Reactor(Generic[State, Context]):
@@ -58,6 +58,7 @@ class Reactor(Generic[State, Context]):
         source: str,
         admit: Admit[State] | None = None,
         decided: Decided[State] | None = None,
+        elsewhere: Elsewhere | None = None,
         command_max_age_s: float = CMD_MAX_AGE_S,
         concurrency: int = 32,
         now: Callable[[], datetime] = clock.now,
@@ -70,6 +71,8 @@ class Reactor(Generic[State, Context]):
         self._source = source
         self._admit = admit
         self._decided = decided
+        self._elsewhere = elsewhere
+        self._older = 0
         self._stale_after_s = command_max_age_s - STALE_MARGIN_S
         self._slots = asyncio.Semaphore(concurrency)
         self._now = now
@@ -83,6 +86,7 @@ class Reactor(Generic[State, Context]):
 
     async def run(self) -> None:
         """Raises NotFound when there is no stream of commands."""
+        self._older = (await self._bus.state(self._work.stream)).last_sequence if self._elsewhere is not None else 0
         async with Crew() as crew, aclosing(self._bus.work(self._work)) as deliveries:
             async for delivery in deliveries:
                 await self._slots.acquire()
@@ -147,6 +151,8 @@ class Reactor(Generic[State, Context]):
         self, where: CommandSubject, subject: str, stored: Stored, command: Envelope | None, problem: Refused | None
     ) -> None:
         """Until one event names the command as its cause. Raises Unavailable, and whatever a bug raises."""
+        if self._elsewhere is not None and stored.sequence <= self._older and await self._elsewhere(where):
+            return
         for _ in range(_MAX_CONFLICTS):
             loaded = await self._load(subject)
             if not self._aggregate.mine(loaded.state, stored):

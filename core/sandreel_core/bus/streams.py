@@ -70,6 +70,7 @@ def streams(
             max_bytes=reel_max_bytes,
             replicas=replicas,
             duplicate_window_s=duplicate_window_s,
+            batches=True,
         )
         for partition in range(partitions)
     ]

@@ -17,8 +17,8 @@ from sandreel_core.cli.connection import data_of, dsn_of, options, settings
 from sandreel_core.cli.docker_checks import checks as docker_checks
 from sandreel_core.cli.role_checks import checks as checks_of_role
 from sandreel_core.cli.roles import add_option, ask, places
+from sandreel_core.cli.session_checks import checks as session_checks
 from sandreel_core.cli.stack_checks import checks as stack_checks
-from sandreel_core.cli.version_checks import checks as version_checks
 
 if TYPE_CHECKING:
     from sandreel_core.client import ClientSettings
@@ -232,7 +232,7 @@ async def _nats(found: ClientSettings) -> list[Check]:
                     checks.append(Check(name=f"stream {name}", level="fail", found="does not exist", mend=mend))
                     continue
                 checks.append(_stream(name, state.messages, state.bytes, state.max_bytes))
-            return [*checks, *await version_checks(client)]
+            return [*checks, *await session_checks(client)]
     except SandreelError as error:
         mend = "start it (`sandreel up`), or look at [bus] nats_urls and creds_file (or user and password)"
         return [Check(name="NATS", level="fail", found=f"{urls}: {error}", mend=mend)]

@@ -11,6 +11,8 @@ import os
 import select
 from collections.abc import AsyncGenerator
 
+from sandreel_core.cli.descriptor import ready
+
 STDIN, STDOUT, STDERR = 0, 1, 2
 _PIECE_BYTES = select.PIPE_BUF
 _PIECES_A_TURN = 64
@@ -23,7 +25,7 @@ async def write_all(fd: int, data: bytes) -> None:
     pieces = 0
     while view:
         if not select.select([], [fd], [], 0)[1]:
-            await _ready(fd, writing=True)
+            await ready(fd, writing=True)
         view = view[os.write(fd, view[:_PIECE_BYTES]) :]
         pieces += 1
         if pieces % _PIECES_A_TURN == 0:
@@ -41,24 +43,8 @@ async def read_chunks(fd: int) -> AsyncGenerator[bytes, None]:
     """What comes in, at most 64 KiB at a time, until its end."""
     while True:
         if not select.select([fd], [], [], 0)[0]:
-            await _ready(fd, writing=False)
+            await ready(fd, writing=False)
         chunk = os.read(fd, _READ_BYTES)
         if not chunk:
             return
         yield chunk
-
-
-async def _ready(fd: int, *, writing: bool) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-
-    def settle() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    add(fd, settle)
-    try:
-        await ready
-    finally:
-        remove(fd)

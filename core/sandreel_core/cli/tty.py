@@ -12,6 +12,7 @@ import tty
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
+from sandreel_core.cli.descriptor import ready
 from sandreel_core.errors import Misconfigured
 
 _READ_BYTES = 64 * 1024
@@ -79,7 +80,7 @@ class Tty:
             try:
                 data = os.read(self._fd, _READ_BYTES)
             except BlockingIOError:
-                await self._ready(writing=False)
+                await ready(self._fd, writing=False)
                 continue
             except OSError as error:
                 raise Vanished from error
@@ -95,7 +96,7 @@ class Tty:
                 try:
                     view = view[os.write(self._fd, view[:_WRITE_BYTES]) :]
                 except BlockingIOError:
-                    await self._ready(writing=True)
+                    await ready(self._fd, writing=True)
                 except OSError as error:
                     raise Vanished from error
 
@@ -104,18 +105,3 @@ class Tty:
         with contextlib.suppress(Vanished, TimeoutError):
             async with asyncio.timeout(FAREWELL_WITHIN_S):
                 await self.write(data)
-
-    async def _ready(self, *, writing: bool) -> None:
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-        add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-
-        def settle() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        add(self._fd, settle)
-        try:
-            await ready
-        finally:
-            remove(self._fd)

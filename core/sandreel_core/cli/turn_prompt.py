@@ -85,17 +85,34 @@ def uploads_of(given: list[str]) -> list[Upload]:
     found: dict[str, Upload] = {}
     for text in given:
         if text.startswith(("https://", "http://")):
-            name = text.split("?")[0].split("#")[0].rstrip("/").rpartition("/")[2] or "file"
-            upload = Upload(name, url=text)
+            name = text.split("?")[0].split("#")[0].partition("://")[2].rstrip("/").rpartition("/")[2]
+            upload = Upload(name if name not in ("", ".", "..") else "file", url=text)
         else:
-            path = Path(text)
-            if not path.is_file():
-                raise Misconfigured(f"--attach {text!r} is not a file")
+            path = _file(text)
             upload = Upload(path.name, path=path)
         if upload.name in found:
             raise Malformed(f"--attach: two files are called {upload.name!r}")
         found[upload.name] = upload
     return list(found.values())
+
+
+def _file(text: str) -> Path:
+    from sandreel_core.contract.turn import MAX_ATTACHMENT_BYTES
+
+    path = Path(text)
+    try:
+        if not path.is_file():
+            raise Misconfigured(f"--attach {text!r} is not a file")
+        size = path.stat().st_size
+        path.name.encode()
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise Misconfigured(f"--attach {text!r} cannot be read: {why}") from error
+    if size > MAX_ATTACHMENT_BYTES:
+        raise Malformed(f"--attach {text!r} has {size} bytes; the limit is {MAX_ATTACHMENT_BYTES}")
+    return path
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:

@@ -6,27 +6,15 @@ from typing import TYPE_CHECKING
 
 from sandreel_core.cli.check import Check
 from sandreel_core.cli.text import clean
-from sandreel_core.contract.catalog import CONTRACT_VERSION
 from sandreel_core.contract.versions import mismatch
-from sandreel_core.errors import Denied
-from sandreel_core.session import RUNNING
 
 if TYPE_CHECKING:
-    from sandreel_core.client import Client, SessionInfo
+    from sandreel_core.client import SessionInfo
 
 # Sessions named one by one; an upgrade may leave thousands behind.
 _NAMED = 20
 _NAME = "contract version"
 _MEND = "stop and resume them: sandreel session stop SESSION, sandreel session resume SESSION"
-
-
-async def checks(client: Client) -> list[Check]:
-    """Raises Unavailable."""
-    try:
-        found = await client.sessions(None)
-    except Denied:
-        return [Check(name=_NAME, level="ok", found="not looked at: this user sees one organisation alone")]
-    return judge([info for info in found if info.state.phase in RUNNING], CONTRACT_VERSION)
 
 
 def judge(running: list[SessionInfo], ours: int) -> list[Check]:

@@ -7,11 +7,9 @@ from typing import Literal
 
 from sandreel_core import clock
 from sandreel_core.client.asking import Asking
-from sandreel_core.client.commands import Outcome
 from sandreel_core.client.sessions import SessionInfo
 from sandreel_core.contract import session as s
 from sandreel_core.contract.message import Owner
-from sandreel_core.contract.workspace import PatchEnv
 from sandreel_core.session import RUNNING
 
 # Provisioning takes at most 180 s (behaviour §2.3, create timeout); the answer that it failed must still arrive.
@@ -113,12 +111,6 @@ class Lifecycle(Asking):
     def follow_session(self, org: str, session: str) -> AsyncGenerator[SessionInfo, None]:
         """The session after each of its events, from the first one on, live. Close it."""
         return self._sessions.follow(self.subjects(org, session))
-
-    async def patch_env(
-        self, org: str, session: str, set: Mapping[str, str] | None = None, unset: Sequence[str] = ()
-    ) -> Outcome:
-        """Change the environment of every exec that starts later. The outcome's data names what was denied."""
-        return await self.send(org, session, PatchEnv(set=dict(set or {}), unset=list(unset)))
 
     async def _session(
         self,

@@ -127,8 +127,9 @@ class Sessions:
                     _check(info, phases)
         except TimeoutError as error:
             phase = info.phase if info else "unknown"
+            why = f" ({info.state.degraded_reason})" if info and info.state.degraded_reason else ""
             raise Unavailable(
-                f"session {subjects.session} is not {' or '.join(phases)} after {timeout_s:g} s, but {phase}"
+                f"session {subjects.session} is not {' or '.join(phases)} after {timeout_s:g} s, but {phase}{why}"
             ) from error
         raise Unavailable(f"the log of session {subjects.session} ended")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -168,14 +168,18 @@ class Turns(History):
         """Put a file into the session's `uploads/`, for a turn to come, and make or resume the session if that needs it.
 
         name   one or more path segments below `uploads/`
-        Raises what `create_session`, `resume` and `Files.write` do.
+        data   up to `MAX_ATTACHMENT_BYTES`
+        Raises what `create_session`, `resume` and `Files.write` do; Malformed for another name and for more, of which nothing is
+        stored then.
         """
+        if name.startswith("/") or {"", ".", ".."} & set(name.split("/")) or "\0" in name:
+            raise Malformed(f"attachment {name[:200]!r} is not one or more names with a / between them")
         where = session if session is not None else _own_session(org, owner)
         await self._make_ready(org, where, owner, profile)
         path = f"uploads/{name}"
         recorder = Recorder(self.bus, self._sessions, self.subjects(org, where))
         files = Files(recorder, actor=self.actor, answer_timeout_s=self.answer_timeout_s)
-        return t.Attachment(path=path, sha256=(await files.write(path, data)).sha256)
+        return t.Attachment(path=path, sha256=(await files.write(path, _bounded(name, data))).sha256)
 
     async def _make_ready(self, org: str, session: str, owner: Owner | None, profile: Profile) -> None:
         try:
@@ -249,6 +253,23 @@ class Turns(History):
             heard_ns=last.time_ns,
             cursor=cursor,
         )
+
+
+async def _bounded(name: str, data: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    size = 0
+    async for piece in _pieces_of(data):
+        size += len(piece)
+        if size > t.MAX_ATTACHMENT_BYTES:
+            raise Malformed(f"attachment {name[:200]!r} is over the limit of {t.MAX_ATTACHMENT_BYTES} bytes")
+        yield piece
+
+
+async def _pieces_of(data: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+        return
+    async for piece in data:
+        yield piece
 
 
 def _own_session(org: str, owner: Owner | None) -> str:

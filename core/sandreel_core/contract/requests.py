@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from sandreel_core.contract.message import Count, Id, Instant
-from sandreel_core.contract.session import Limits
+from sandreel_core.contract.session import Limits, WorkspacePath
 
 MAX_KEYS_BYTES = 64 * 1024
 FILE_CHUNK_BYTES = 256 * 1024
@@ -50,13 +50,14 @@ class Failure(Reply, frozen=True, kw_only=True, tag_field="failure", tag=True):
 
 
 class Bootstrap(Request, frozen=True, kw_only=True):
-    """runnerd presents itself. The token binds to the first key that comes with it."""
+    """runnerd presents itself. The token binds to the first key that comes with it. `workspace`: see `session.Ready`."""
 
     boot_id: str
     token: str
     runnerd_version: str
     contract_version: int
     public_keys: dict[str, str] = {}
+    workspace: WorkspacePath | None = None
 
 
 class Bootstrapped(Reply, frozen=True, kw_only=True):

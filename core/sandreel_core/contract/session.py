@@ -22,6 +22,8 @@ from sandreel_core.contract.message import (
 
 Profile = Literal["default", "agent"]
 Env = Annotated[dict[EnvName, str], Meta(max_length=MAX_ENV_NAMES)]
+WORKSPACE = "/workspace"  # where a session's programs find it, unless `session.ready` says otherwise
+WorkspacePath = Annotated[str, Meta(pattern=r"^/[^\0\n]*[^\0\n/]$(?!\n)", max_length=4096)]
 Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
 StopReason = Literal["asked", "idle", "ttl", "oom", "killed", "engine", "node", "exited"]
 
@@ -125,11 +127,14 @@ class Provisioned(SessionEvent, frozen=True, kw_only=True):
 
 
 class Ready(SessionEvent, frozen=True, kw_only=True):
+    """Its runnerd serves. `workspace`: the path by which programs find the workspace, where that is not `WORKSPACE`."""
+
     type: ClassVar[str] = "session.ready"
     boot_id: str
     runnerd_version: str
     contract_version: int
     public_keys: dict[str, str] = {}
+    workspace: WorkspacePath | None = None
 
 
 class Degraded(SessionEvent, frozen=True, kw_only=True):
@@ -143,11 +148,12 @@ class Recovered(SessionEvent, frozen=True, kw_only=True):
 
 
 class Stopping(SessionEvent, frozen=True, kw_only=True):
-    """The intent to stop, before the backend is touched; finished or undone by `until`."""
+    """The intent to stop, before the backend is touched; finished by `until`, or said again, with what it waits for."""
 
     type: ClassVar[str] = "session.stopping"
     reason: StopReason
     until: Instant
+    waits_for: Sentence = ""
 
 
 class Stopped(SessionEvent, frozen=True, kw_only=True):
@@ -166,9 +172,12 @@ class Resuming(SessionEvent, frozen=True, kw_only=True):
 
 
 class Destroying(SessionEvent, frozen=True, kw_only=True):
+    """The intent to delete it; `until` and `waits_for` as of `Stopping`."""
+
     type: ClassVar[str] = "session.destroying"
     reason: Literal["asked"] = "asked"
     until: Instant
+    waits_for: Sentence = ""
 
 
 class Destroyed(SessionEvent, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from sandreel_core.contract.session import Profile, Slug
 
 AgentName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$(?!\n)")]
 MAX_PROMPT_BYTES = 64 * 1024  # design §4; a longer prompt goes through the object store
+MAX_ATTACHMENT_BYTES = 100 * 1024 * 1024  # as what is fetched from a URL (behaviour §1)
 Prompt = Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT_BYTES)]
 TurnStatus = Literal["success", "failed", "cancelled", "interrupted", "max_turns", "plan"]
 
@@ -34,7 +35,7 @@ class TurnCommand(Command, frozen=True, kw_only=True):
 
 class Attachment(Part, frozen=True, kw_only=True, omit_defaults=True):
     """A file that a message brings: placed in the workspace before the turn starts. It was put into the session's
-    `uploads/` before (then `sha256` is checked), or is fetched from `url`."""
+    `uploads/` before (then `sha256` is checked), or is fetched from `url`. Each path once."""
 
     path: Annotated[str, Meta(min_length=1, max_length=4096)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
@@ -46,7 +47,8 @@ class StartTurn(TurnCommand, frozen=True, kw_only=True):
 
     owner             whose session it is, where it has to be created; required then
     model             one of the org's models; absent = the org's default
-    conversation_id   turns of one conversation go on from one another, within one life of the session
+    conversation_id   turns of one conversation go on from one another, within one life of the session, and run one after the other in
+                      the order in which they were asked for; ten wait at most (QUEUE_FULL)
     workdir           below the workspace; made if it is not there
     budget_micro_usd  what the gateway lets it spend; absent = the installation's, and never more than what is left of the
                       org's and the user's
@@ -130,6 +132,7 @@ class TurnPreparing(TurnEvent, frozen=True, kw_only=True):
     when another life of the session or another model has to be taken.
 
     incarnation       of the session; a conversation is gone on with only within it
+    workspace         the path by which the session's programs find it, where that is not `session.WORKSPACE`
     agent_session_id  the conversation that the program is told to resume
     model             that it is told to ask for
     """
@@ -139,6 +142,7 @@ class TurnPreparing(TurnEvent, frozen=True, kw_only=True):
     exec: str
     incarnation: Ordinal
     model: str | None = None
+    workspace: str | None = None
     agent_session_id: str | None = None
     budget_micro_usd: Count | None = None
 

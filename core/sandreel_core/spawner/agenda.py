@@ -32,6 +32,8 @@ class Agenda:
         self._at_work: set[tuple[str, Key]] = set()
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._wake = asyncio.Event()
+        # Why the last attempt came to nothing, of those that wait: said once, and not with every attempt.
+        self._told: dict[tuple[str, Key], str] = {}
 
     def wake(self) -> None:
         """There is something to do that is not ours to say."""
@@ -68,8 +70,11 @@ class Agenda:
             async with self._room:
                 # If it led to an event, that wakes us earlier.
                 again_s = AGAIN_S if await work() else None
+            self._told.pop((what, key), None)
         except SandreelError as error:
-            self._log.warning("a session has to wait", session=str(key), problem=str(error))
+            if self._told.get((what, key)) != str(error):
+                self._told[what, key] = str(error)
+                self._log.warning("a session has to wait", session=str(key), problem=str(error))
             delay = error.retry_after_s if isinstance(error, Unavailable) else MAX_RETRY_S
             again_s = min(max(delay, AGAIN_S), MAX_RETRY_S)
         finally:

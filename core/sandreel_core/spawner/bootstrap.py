@@ -124,6 +124,7 @@ class Desk:
                 runnerd_version=asked.runnerd_version,
                 contract_version=asked.contract_version,
                 public_keys=asked.public_keys,
+                workspace=asked.workspace,
             )
 
         limit = time.monotonic() + PROVISION_TIMEOUT_S

@@ -111,16 +111,20 @@ class DockerBackend:
                     look = fencing.look if fencing is not None else _nothing
                     names = [service.container for service in services]
                     crew.start(Joining(engine, networks, orgs, names, look).keep())
-                yield cls(
-                    engine,
-                    terms,
-                    locks=locks,
-                    orgs=orgs,
-                    workspaces=files,
-                    networks=networks,
-                    fencing=fencing,
-                    disk_bytes=disk_bytes,
-                )
+                try:
+                    yield cls(
+                        engine,
+                        terms,
+                        locks=locks,
+                        orgs=orgs,
+                        workspaces=files,
+                        networks=networks,
+                        fencing=fencing,
+                        disk_bytes=disk_bytes,
+                    )
+                finally:
+                    if fencing is not None:
+                        await fencing.close()
 
     # -- create
 

@@ -59,7 +59,7 @@ async def erase(engine: Engine, installation: str) -> None:
                 await engine.remove_network(each.name)
             except Conflict:
                 continue  # somebody else's container is in it
-    if any(each.kind == "org" for each in found):
+    if found:  # its networks may be gone already
         with suppress(Misconfigured):  # no image to do it with: then nobody has raised one
             await take_down_fence(Tools(engine, await asyncio.to_thread(image, "fence"), installation))
 

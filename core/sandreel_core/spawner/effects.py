@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from datetime import datetime
 
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.session import (
@@ -27,6 +28,7 @@ from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.backend import Backend, BootSpec, Death, Key, Sandbox, boot_id_of, boot_order
 from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.journal import Journal, Loaded
+from sandreel_core.spawner.overdue import said_again
 from sandreel_core.spawner.places import Places
 from sandreel_core.spawner.quota import Claim, Quota
 from sandreel_core.spawner.sessions import Known, Record
@@ -40,14 +42,25 @@ class Effects:
     """Does actions. Raises Unavailable (and what the bus raises) when one has to be tried again."""
 
     def __init__(
-        self, backend: Backend, journal: Journal, quota: Quota, terms: BootTerms, places: Places | None = None
+        self,
+        backend: Backend,
+        journal: Journal,
+        quota: Quota,
+        terms: BootTerms,
+        places: Places | None = None,
+        *,
+        stop_within_s: float,
     ) -> None:
-        """places: of addresses, where an egress proxy is to know them."""
+        """
+        places         of addresses, where an egress proxy is to know them
+        stop_within_s  how long an end may take until it is said what it waits for, and then again
+        """
         self._backend = backend
         self._journal = journal
         self._quota = quota
         self._terms = terms
         self._places = places
+        self._stop_within_s = stop_within_s
         # Of sessions that wait for their boot: why the last attempt came to nothing.
         self._waiting: dict[Key, str] = {}
         self._log = Log("spawner.effects")
@@ -82,6 +95,14 @@ class Effects:
             return await (self._halt(action, loaded) if isinstance(action, a.Halt) else self._remove(action, loaded))
         except Conflict:
             return False
+
+    async def put_off(self, key: Key, session: Session, why: str, at: datetime) -> None:
+        """What is due of a session cannot be done now. Of one that is to start this is told when it fails; that one cannot be
+        ended in time is said in the log, once a reason, with the time until it is said again if it is another one."""
+        if session.phase in r.WAITING:
+            self._waiting[key] = why
+        if said_again(session, why, at, self._stop_within_s) is not None:
+            await self._journal.decide(key, lambda record, _: said_again(record.session, why, at, self._stop_within_s))
 
     # -- starting
 
@@ -148,7 +169,12 @@ class Effects:
         session = await self._session(action.key)
         if session.phase not in BOOTING:
             return
-        death = await self._confirm(action.key, action.boot_id, session)
+        try:
+            death = await self._confirm(action.key, action.boot_id, session)
+        except Unavailable:
+            if action.boot_id is not None or session.phase not in r.WAITING:
+                raise
+            death = Death("exited")  # not confirmed, and of no account: `reconcile._give_up`
         if death is None:
             return
         boot_id = boot_id_of(session.incarnation, session.boot)

@@ -23,6 +23,8 @@ LOOK_S = 5.0
 RENEWED_AFTER = 0.7
 # Rules that could not be made are tried again in the background so seldom; every create tries anew.
 FAILED_S = 60.0
+# The one-shot that takes rules away takes a second; a stop does not wait longer for an engine that is ill.
+CLOSE_WITHIN_S = 10.0
 # A proof is five containers for some seconds: no more at once, however many orgs begin.
 MAX_PROOFS = 4
 # What a refusal names of the holes; the log has all.
@@ -104,6 +106,19 @@ class Fencing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._looking.wait()
+
+    async def close(self) -> None:
+        """Nobody admits any more: behind the last network no rule is left, which every packet of the host would pass.
+
+        Sessions that stay in a network keep its rules. What cannot be taken down now is in the log.
+        """
+        if not self._raised:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._up_to_date()
+        except (SandreelError, TimeoutError) as error:
+            self._log.warning("the fence's rules may stay", problem=str(error) or "the engine takes too long")
 
     async def _renew(self, network: OrgNetwork) -> None:
         try:

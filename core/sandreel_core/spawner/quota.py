@@ -148,10 +148,6 @@ class Quota:
         self._missed = missed
         return changed
 
-    async def holders(self, subject: str) -> list[str]:
-        document, _ = await self._read(subject)
-        return [slot.holder for slot in document.slots]
-
     async def _read(self, subject: str) -> tuple[Document, int]:
         stored = await self._bus.last(SLOTS, subject)
         return (Document(), 0) if stored is None else (_decode(stored.body), stored.sequence)

@@ -30,6 +30,9 @@ from sandreel_core.spawner.actions import (
 from sandreel_core.spawner.backend import Death, Key, Sandbox, boot_id_of, boot_order
 
 RUNNERD_EXITED, BOOT_TIMEOUT = "RUNNERD_EXITED", "BOOT_TIMEOUT"
+_NOT_STARTED = "the session could not be started in time"
+# Asked for, and not given to a backend yet.
+WAITING = ("requested", "resuming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ def reconcile(
         action = None
         if found is not None:
             action = _settle(key, session, found.get(key), now, rules)
+        else:
+            action = _give_up(key, session, now, rules)
         action = action or _hear(key, session, beats.get(key), now, rules, heard_s)
         if action is None and sweep and found is not None:
             action = _expire(key, session, found.get(key), beats.get(key), now, rules)
@@ -124,18 +129,15 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
             return Quell(key, sandbox.boot_id)
     boot_id = sandbox.boot_id if sandbox is not None and sandbox.boot_id == due else None
     status = sandbox.status if sandbox is not None and boot_id else "absent"
-    waited_s = (now - session.changed_at).total_seconds() if session.changed_at else 0.0
-    late = waited_s > rules.boot_within_s
+    late = _is_late(session, now, rules)
     found_id, death = (sandbox.boot_id, sandbox.death) if sandbox is not None else (None, None)
     match session.phase:
-        case "requested" | "resuming":
+        case "requested" | "resuming":  # WAITING
             if status == "running" and sandbox is not None:
                 return Adopt(key, sandbox)
             if status in ("exited", "dead"):
                 return _fail(key, boot_id, session, RUNNERD_EXITED, "runnerd ended before it was ready")
-            if late:
-                return _fail(key, boot_id, session, BOOT_TIMEOUT, "the session could not be started in time")
-            return Start(key)
+            return _fail(key, boot_id, session, BOOT_TIMEOUT, _NOT_STARTED) if late else Start(key)
         case "provisioning":
             if status != "running":
                 return _fail(key, boot_id, session, RUNNERD_EXITED, "runnerd ended before it was ready")
@@ -156,6 +158,19 @@ def _settle(key: Key, session: Session, sandbox: Sandbox | None, now: datetime, 
             if session.phase == "failed" and never_ready(session) and sandbox.incarnation == session.incarnation:
                 return Discard(key)
     return None
+
+
+def _give_up(key: Key, session: Session, now: datetime, rules: Rules) -> Action | None:
+    """The backend cannot be asked. Who asked for a session is told that it does not come, for nothing is concluded by that:
+    a boot that was never provisioned is answered no bootstrap, and where it runs after all it is ended when it is seen."""
+    ours = session.node in ("", rules.node) and not (rules.backend and session.backend not in ("", rules.backend))
+    if session.phase not in WAITING or session.unreadable or not ours or not _is_late(session, now, rules):
+        return None
+    return _fail(key, None, session, BOOT_TIMEOUT, _NOT_STARTED)
+
+
+def _is_late(session: Session, now: datetime, rules: Rules) -> bool:
+    return session.changed_at is not None and (now - session.changed_at).total_seconds() > rules.boot_within_s
 
 
 def _elsewhere(key: Key, session: Session) -> Action | None:

@@ -19,7 +19,7 @@ from sandreel_core.errors import SandreelError, Unavailable
 from sandreel_core.health import Health
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
-from sandreel_core.session import ACTIVE, Session
+from sandreel_core.session import ACTIVE, BOOTING, Session
 from sandreel_core.spawner import actions as a
 from sandreel_core.spawner import reconcile as r
 from sandreel_core.spawner.agenda import Agenda
@@ -42,6 +42,7 @@ from sandreel_core.spawner.sessions import Known, Sessions
 from sandreel_core.spawner.sweep import Sweeper
 
 AT_REST = ("stopped", "destroyed")
+UNDER_WAY = (*BOOTING, "stopping", "destroying")
 PULSE_S = 1.0
 
 
@@ -94,8 +95,9 @@ class Spawner:
         self._journal = Journal(bus, source=self._source, partitions=partitions, appended=self._learn)
         self._closing = Closing(bus, self._journal, self._heads, installation_key=plan.terms.key)
         self._places = Places(bus, plan.rules.installation) if plan.places else None
-        self._effects = Effects(backend, self._journal, self._quota, plan.terms, self._places)
-        self._sweeper = Sweeper(bus, self._journal, self._heads, stop_within_s=plan.limits.stop_within_s)
+        within_s = plan.limits.stop_within_s
+        self._effects = Effects(backend, self._journal, self._quota, plan.terms, self._places, stop_within_s=within_s)
+        self._sweeper = Sweeper(bus, self._journal, self._heads, stop_within_s=within_s)
         self._holding = Holding(bus, self._journal, self._sessions, partitions)
         self._pulse = Pulse(bus)
         self._log = Log("spawner")
@@ -182,15 +184,33 @@ class Spawner:
                     agenda.begin(key, partial(self._consider, key), mark="dirty" if key in dirty else "ended")
 
     async def _consider(self, key: Key) -> bool:
-        """Look at one session and do what is due; whether to look again."""
+        """Look at one session and do what is due; whether to look again. Raises Unavailable when something is due and cannot
+        be done."""
+        try:
+            return await self._look(key)
+        except Unavailable as error:
+            await self._effects.put_off(key, self._sessions.get(key).session, str(error), now())
+            raise
+
+    async def _look(self, key: Key) -> bool:
         known = self._sessions.get(key)
         hasty = r.hasten(key, known.session, self._plan.rules) if self._backend.exclusive_names else None
         if hasty is not None and await self._effects.hasten(hasty, known):
             return True
-        found = await self._inspect(key)
-        return await self._act(
-            key, r.reconcile({key: known.session}, found, self._pulse.beats(), now(), self._plan.rules)
-        )
+        found: list[Sandbox] | None = None
+        silence: Unavailable | None = None
+        try:
+            sandbox = await self._backend.inspect(key)
+            found = [] if sandbox is None else [sandbox]
+        except Unavailable as error:
+            silence = error
+            self._measures.backend_lost()
+        actions = r.reconcile({key: known.session}, found, self._pulse.beats(), now(), self._plan.rules)
+        again = await self._act(key, actions)
+        # Whoever runs or rests is looked at by the sweep; who waits for the backend is not left to that.
+        if silence is not None and not again and known.session.phase in UNDER_WAY:
+            raise silence
+        return again
 
     def _close(self, agenda: Agenda, key: Key) -> None:
         """Close what ended of a session, if that is due: in a task of its own too, for which nothing else waits."""
@@ -204,15 +224,6 @@ class Spawner:
             return False
 
         agenda.begin(key, close, mark=None, what="closing")
-
-    async def _inspect(self, key: Key) -> list[Sandbox] | None:
-        try:
-            sandbox = await self._backend.inspect(key)
-        except Unavailable as error:
-            self._log.warning("the backend cannot be asked", session=str(key), problem=str(error))
-            self._measures.backend_lost()
-            return None
-        return [] if sandbox is None else [sandbox]
 
     async def _act(self, key: Key, actions: Sequence[a.Action]) -> bool:
         """Do them; whether to look again."""

@@ -54,6 +54,15 @@ def test_the_prompt_is_input_and_the_key_a_reference(agent: str) -> None:
 
 
 @agents
+def test_a_program_is_told_where_its_workspace_really_is(agent: str) -> None:
+    """In a session without bubblewrap there is no /workspace."""
+    launch = launched(agent, workspace="/srv/s1", workdir="/srv/s1/repo", mcp=False)
+    assert "/workspace" not in repr((launch.argv, launch.cwd, launch.env, list(launch.files)))
+    assert launch.cwd == "/srv/s1/repo"
+    assert all(path.startswith("/srv/s1/.home/") for path in launch.files)
+
+
+@agents
 def test_an_appended_system_prompt_arrives(agent: str) -> None:
     launch = launched(agent, system_prompt_append="-- Be brief.")
     if agent == "claude-code":

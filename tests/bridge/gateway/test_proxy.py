@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from sandreel_bridge.gateway.port import key_name
 from sandreel_core.errors import Refused
-from tests.support.gateway import PROVIDER_KEY, gateway
+from tests.support.gateway import PROVIDER_KEY, Gateway, gateway
 from tests.support.http import call, opened
 from tests.support.model_api import Failure, ModelApi, Reply, Tokens, steps
 
@@ -44,6 +47,29 @@ FORMS: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 def credential(header: str, value: str) -> dict[str, str]:
     return {header: f"Bearer {value}" if header == "authorization" else value}
+
+
+@asynccontextmanager
+async def half_sent(
+    url: str, key: str, length: int
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter], None]:
+    """The head of a request that the gateway has read: it asks for the body, which has still to come."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        head = f"POST /anthropic/v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: {length}\r\n"
+        writer.write(f"{head}expect: 100-continue\r\n\r\n".encode())
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def opens(served: Gateway, calls: int) -> None:
+    """Returns when so many calls are under way or wait."""
+    async with asyncio.timeout(20):
+        while f"sandreel_gateway_calls_open {calls}\n" not in served.metrics.render():
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -100,6 +126,29 @@ async def test_who_has_no_key_is_told_so_in_the_apis_own_form(path: str, kind: s
             assert answer.status == 401
             error = answer.json["error"]
             assert error["status"] == "UNAUTHENTICATED" if kind is None else error["type"] == kind
+    assert api.seen == []
+
+
+async def test_what_is_no_request_is_counted_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody who reaches the port can send it, as often as he likes, and a key may stand in it."""
+    head = b"POST /anthropic/v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\n"
+    async with ModelApi() as api, gateway(api) as served:
+        port = urlsplit(served.url).port
+        for sent, status in (
+            (head % b"srvk_canary" + b"no header srvk_canary\r\n\r\n", b"400"),
+            (head % b"srvk_canary" + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+            (head % b"srvk_canary" + b"x-a: " + b"a" * 20_000 + b"\r\n\r\n", b"400"),
+            (head % b"srvk_\xff\xfe" + b"content-length: 0\r\n\r\n", b"401"),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            assert (await reader.readline()).split()[1] == status
+            writer.close()
+            await writer.wait_closed()
+        measured = served.metrics.render()
+    assert 'sandreel_gateway_refused_total{status="400"} 3\n' in measured
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
+    assert "canary" not in caplog.text
     assert api.seen == []
 
 
@@ -242,6 +291,68 @@ async def test_revoking_cuts_what_is_still_under_way(monkeypatch: pytest.MonkeyP
             assert not open.complete
         assert last is not None
         assert last.calls == 1
+
+
+async def test_a_request_that_was_half_sent_when_its_key_ended_does_not_pass() -> None:
+    """Who has shown the key with the head of a request has not yet made a call: the body may come when the turn is over."""
+    async with ModelApi() as api, gateway(api) as served:
+        key = await served.mint()
+        body = json.dumps(messages()).encode()
+        async with half_sent(served.url, key.value, len(body)) as (reader, writer):
+            last = await served.client.revoke(key.name)
+            writer.write(body)
+            assert (await reader.readline()).split()[1] == b"401"
+        other = await served.mint()
+        async with half_sent(served.url, other.value, len(body)) as (reader, writer):
+            await served.mint()  # replaces it
+            writer.write(body)
+            assert (await reader.readline()).split()[1] == b"401"
+    assert last is not None
+    assert (last.live, last.calls) == (False, 0)
+    assert api.seen == []
+
+
+async def test_one_key_cannot_take_all_calls_nor_all_memory_nor_all_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ModelApi(steps(Reply("one two", hang_after=2))) as api, gateway(api, max_calls_per_key=2) as served:
+        mine, other = await served.mint("t1"), await served.mint("t2")
+        url = f"{served.url}/anthropic/v1/messages"
+        async with AsyncExitStack() as open_calls:
+            for _ in range(2):
+                answer = opened(url, headers={"x-api-key": mine.value}, body=messages())
+                await anext((await open_calls.enter_async_context(answer)).pieces())
+            for path in ("", "/count_tokens"):
+                refused = await call(url + path, headers={"x-api-key": mine.value}, body=messages())
+                assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+            count = await call(f"{url}/count_tokens", headers={"x-api-key": other.value}, body=messages())
+            assert count.status == 200
+    async with ModelApi() as api, gateway(api, max_bodies_bytes=4000) as served:
+        mine, other = await served.mint("t1"), await served.mint("t2")
+        url, headers = f"{served.url}/anthropic/v1/messages", {"x-api-key": other.value}
+        async with half_sent(served.url, mine.value, 3900):
+            assert (await call(url, headers=headers, body=messages())).status == 503
+        await opens(served, 0)
+        assert (await call(url, headers=headers, body=messages())).status == 200
+        monkeypatch.setattr("sandreel_bridge.gateway.proxy._BODY_WITHIN_S", 0.1)
+        async with half_sent(served.url, mine.value, 3900) as (reader, _):
+            assert (await reader.readline()).split()[1] == b"408"
+    assert len(api.seen) == 1
+
+
+async def test_a_call_that_waits_for_the_budget_does_not_outlive_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandreel_bridge.gateway.desk.QUIET_S", 0.1)
+    async with ModelApi(steps(Reply("one two three", hang_after=3))) as api, gateway(api) as served:
+        key = await served.mint(budget_micro_usd=2000)
+        url, headers = f"{served.url}/anthropic/v1/messages", {"x-api-key": key.value}
+        async with opened(url, headers=headers, body=messages()) as first:
+            await anext(first.pieces())
+            waiting = [asyncio.create_task(call(url, headers=headers, body=messages())) for _ in range(3)]
+            await opens(served, 4)
+            last = await served.client.revoke(key.name)
+            answers = await asyncio.gather(*waiting)
+    assert [answer.status for answer in answers] == [401] * 3
+    assert len(api.seen) == 1
+    assert last is not None
+    assert last.calls == 1
 
 
 async def test_a_chat_stream_is_asked_for_its_usage() -> None:

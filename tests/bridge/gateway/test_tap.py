@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -128,6 +129,55 @@ def test_a_negative_count_is_none() -> None:
     tap = Tap("messages", streams=True)
     tap.feed(b'data: {"usage": {"input_tokens": -5}}\n')
     assert tap.tokens is None
+
+
+@pytest.mark.parametrize(
+    ("api", "said", "standard"),
+    [
+        ("messages", {"usage": {"input_tokens": 1, "service_tier": "standard", "speed": None}}, True),
+        ("messages", {"usage": {"input_tokens": 1, "service_tier": "priority"}}, False),
+        ("messages", {"usage": {"input_tokens": 1, "speed": "fast"}}, False),
+        ("messages", {"usage": {"input_tokens": 1, "inference_geo": "us"}}, False),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": 2}}}, False),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": 0}}}, True),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_fetch_requests": 3}}}, True),
+        ("chat", {"usage": {"prompt_tokens": 1}, "service_tier": "default"}, True),
+        ("chat", {"usage": {"prompt_tokens": 1}, "service_tier": "priority"}, False),
+        ("responses", {"usage": {"input_tokens": 1}, "output": [{"type": "message"}, {"type": "function_call"}]}, True),
+        ("responses", {"usage": {"input_tokens": 1}, "output": [{"type": "web_search_call"}]}, False),
+        ("responses", {"usage": {"input_tokens": 1}, "service_tier": "flex", "output": None}, False),
+        ("gemini", {"usageMetadata": {"promptTokenCount": 1}, "candidates": [{"groundingMetadata": {}}]}, True),
+        ("gemini", {"usageMetadata": {"promptTokenCount": 1}, "candidates": [{"groundingMetadata": {"x": 1}}]}, False),
+        ("gemini", {"usageMetadata": {"promptTokenCount": 1, "serviceTier": "priority"}}, False),
+    ],
+)
+def test_what_costs_more_than_its_tokens_is_told_apart(api: Api, said: dict[str, Any], standard: bool) -> None:
+    whole = Tap(api, streams=False)
+    whole.feed(json.dumps(said).encode())
+    whole.end()
+    stream = Tap(api, streams=True)
+    for each in ({"type": "response.completed", "response": said} if api == "responses" else said, said):
+        stream.feed(f"data: {json.dumps(each)}\n\n".encode())
+    stream.end()
+    for tap in (whole, stream):
+        assert tap.tokens is not None
+        assert tap.standard is standard
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_how_much_came_of_a_reply_that_told_nothing(api: Api) -> None:
+    body = b'{"x": "' + b"y" * 4000
+    cut = Tap(api, streams=False)
+    cut.feed(body[:2000])
+    cut.feed(body[2000:])
+    cut.end()
+    assert (cut.tokens, cut.least_output) == (None, 1001)
+    stream = Tap(api, streams=True)
+    for _ in range(3):
+        stream.feed(b"data: " + body + b"\n\n")
+    assert stream.least_output == 3
+    stream.end(in_order=True)  # that was all, and no usage in it: it was not in the API's own form
+    assert stream.least_output == 3 * (len(body) + 8) // 4
 
 
 def test_geminis_other_stream_is_a_list() -> None:

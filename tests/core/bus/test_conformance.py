@@ -1,78 +1,26 @@
-"""Every promise of `port.py`, over the memory twin and over JetStream."""
+"""What `port.py` promises of streams and their readers, over the memory twin and over JetStream."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
+from msgspec.structs import replace
 
-from sandreel_core.bus.port import Bus, CaughtUp, Handler, Item, Missing, Stored, Stream, Work
+from sandreel_core.bus.port import CaughtUp, Missing, Stream, Work
 from sandreel_core.errors import (
     AlreadyExists,
     Conflict,
-    Denied,
     Full,
     Malformed,
     Misconfigured,
     NotFound,
-    Over,
-    Refused,
     SandreelError,
     TooLarge,
     Unavailable,
 )
-from tests.core.bus.conftest import World
-
-LIMIT_S = 20
-REEL = Stream("REEL-0", ("evt.0.>",), 1 << 24, metadata={"epoch": "first"})
-CMD = Stream("CMD", ("cmd.>",), 1 << 24, per_subject=1, discard_new_per_subject=True)
-
-
-async def read(bus: Bus, filters: list[str], *, after: int = 0) -> tuple[list[Stored], list[Item]]:
-    """All that is stored now, and the markers."""
-    messages: list[Stored] = []
-    markers: list[Item] = []
-    async with asyncio.timeout(LIMIT_S), aclosing(bus.follow("REEL-0", filters, after=after, live=False)) as items:
-        async for item in items:
-            if isinstance(item, list):
-                assert item
-                messages += item
-            else:
-                markers.append(item)
-    return messages, markers
-
-
-async def take(items: AsyncGenerator[Item, None], count: int) -> list[Stored]:
-    """So many messages of a live reader."""
-    taken: list[Stored] = []
-    async with asyncio.timeout(LIMIT_S):
-        while len(taken) < count:
-            item = await anext(items)
-            taken += item if isinstance(item, list) else []
-    return taken
-
-
-async def forever(call: Callable[[], Awaitable[object]]) -> None:
-    """Until it raises: a connection that is lost is noticed a moment later."""
-    async with asyncio.timeout(LIMIT_S):
-        while True:
-            await call()
-            await asyncio.sleep(0)
-
-
-def bodies(messages: list[Stored]) -> list[bytes]:
-    return [message.body for message in messages]
-
-
-async def fill(bus: Bus, subject: str, first: int, last: int) -> None:
-    for number in range(first, last + 1):
-        await bus.append(subject, str(number).encode())
-
-
-def numbers(first: int, last: int) -> list[bytes]:
-    return [str(number).encode() for number in range(first, last + 1)]
+from tests.core.bus.conftest import CMD, LIMIT_S, REEL, World, bodies, fill, forever, numbers, read, take
 
 
 async def test_a_stream_that_was_brought_back_gets_another_epoch_and_keeps_the_rest(world: World) -> None:
@@ -350,244 +298,6 @@ async def test_a_channel_acknowledges_each_token_with_its_sequence(world: World)
     assert bodies(messages) == numbers(1, 101)
 
 
-async def test_work_is_given_until_it_is_acknowledged(world: World) -> None:
-    work = Work("CMD", "w", ("cmd.a.>",), ack_wait_s=1.0)
-    await world.bus.ensure([CMD], [work])
-    for name in ("x", "y", "z"):
-        await world.bus.append(f"cmd.a.{name}", name.encode())
-    await world.bus.append("cmd.b.x", b"not for w")
-    seen: list[tuple[bytes, int]] = []
-    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.work(work)) as deliveries:
-        async for delivery in deliveries:
-            seen.append((delivery.stored.body, delivery.attempts))
-            if delivery.stored.body == b"x":
-                await delivery.ack()
-            elif delivery.stored.body == b"y":
-                await delivery.term()
-            elif delivery.attempts == 1:
-                await delivery.nak(0.1)
-            elif delivery.attempts == 3:
-                await delivery.ack()
-                break
-    # The second time z is neither acknowledged nor given back: it comes again when its time is over.
-    assert seen == [(b"x", 1), (b"y", 1), (b"z", 1), (b"z", 2), (b"z", 3)]
-
-
-async def test_a_later_version_may_read_more_with_the_same_work(world: World) -> None:
-    await world.bus.ensure([CMD], [Work("CMD", "w", ("cmd.a.>",))])
-    await world.bus.append("cmd.b.x", b"early")
-    wider = Work("CMD", "w", ("cmd.>",))
-    await world.bus.ensure([CMD], [wider])
-    await world.bus.append("cmd.b.y", b"late")
-    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.work(wider)) as deliveries:
-        async for delivery in deliveries:
-            await delivery.ack()
-            if delivery.stored.body == b"late":
-                return
-
-
-async def test_two_share_work_and_what_one_leaves_the_other_gets(world: World) -> None:
-    work = Work("CMD", "w", ("cmd.>",), ack_wait_s=2.0)
-    await world.bus.ensure([CMD], [work])
-    other = await world.another()
-    seen: set[bytes] = set()  # one that was cancelled before its acknowledgement comes twice
-    done = asyncio.Event()
-
-    async def worker(bus: Bus) -> None:
-        async with aclosing(bus.work(work)) as deliveries:
-            async for delivery in deliveries:
-                seen.add(delivery.stored.body)
-                await delivery.ack()
-                if len(seen) == 60:
-                    done.set()
-
-    async with asyncio.TaskGroup() as tasks:
-        workers = [tasks.create_task(worker(bus)) for bus in (world.bus, other)]
-        for number in range(30):
-            await world.bus.append(f"cmd.{number}", str(number).encode())
-        async with asyncio.timeout(LIMIT_S):
-            while not seen:
-                await asyncio.sleep(0.01)
-        workers[0].cancel()
-        for number in range(30, 60):
-            await other.append(f"cmd.{number}", str(number).encode())
-        await asyncio.wait_for(done.wait(), LIMIT_S)
-        workers[1].cancel()
-    assert sorted(seen, key=int) == numbers(0, 59)
-
-
-async def test_work_goes_on_when_the_server_was_killed(world: World) -> None:
-    work = Work("CMD", "w", ("cmd.>",))
-    await world.bus.ensure([CMD], [work])
-    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.work(work)) as deliveries:
-        await world.bus.append("cmd.1", b"1")
-        first = await anext(deliveries)
-        await first.ack()
-        generation = world.bus.generation
-        await world.crash()
-        with pytest.raises(Unavailable):
-            await forever(first.in_progress)
-        await world.start()
-        await world.bus.wait_connected(generation)
-        await world.bus.append("cmd.2", b"2")
-        async for delivery in deliveries:
-            await delivery.ack()
-            if delivery.stored.body == b"2":
-                break
-
-
-async def test_a_feed_begins_behind_a_sequence_and_vanishes_with_the_server(world: World) -> None:
-    await world.bus.ensure([REEL])
-    await fill(world.bus, "evt.0.a", 1, 5)
-    await world.bus.make_feed("REEL-0", "f", ["evt.0.a"], after=3)
-    await world.bus.make_feed("REEL-0", "f", ["evt.0.a"], after=2)
-    reader = await world.another()
-    async with asyncio.timeout(LIMIT_S), aclosing(reader.feed("REEL-0", "f")) as batches:
-        got: list[Stored] = []
-        while len(got) < 3:
-            got += await anext(batches)
-        assert bodies(got) == numbers(3, 5)
-        await fill(world.bus, "evt.0.a", 6, 6)
-        assert bodies(await anext(batches)) == [b"6"]
-        await world.crash()
-        with pytest.raises(NotFound):
-            await anext(batches)
-        await world.start()
-        await reader.wait_connected()
-    with pytest.raises(NotFound):
-        async with asyncio.timeout(LIMIT_S), aclosing(reader.feed("REEL-0", "f")) as batches:
-            await anext(batches)
-
-
-async def test_a_feed_that_is_dropped_ends(world: World) -> None:
-    await world.bus.ensure([REEL])
-    await world.bus.make_feed("REEL-0", "f", ["evt.0.a"], after=0)
-    async with asyncio.timeout(LIMIT_S), aclosing(world.bus.feed("REEL-0", "f")) as batches:
-        await fill(world.bus, "evt.0.a", 1, 1)
-        assert bodies(await anext(batches)) == [b"1"]
-        await world.bus.drop_feed("REEL-0", "f")
-        with pytest.raises(NotFound):
-            await anext(batches)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        Refused("EXEC_NOT_FOUND", "there is none"),
-        NotFound("no"),
-        Denied("not you"),
-        Over("boot 1-1 is over"),
-        Malformed("field x"),
-        Unavailable("later"),
-        Conflict("again"),
-        TooLarge("big"),
-        AlreadyExists("here"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-async def test_what_a_handler_raises_reaches_whoever_asked(world: World, error: SandreelError) -> None:
-    asker = await world.another()
-
-    async def handler(subject: str, body: bytes) -> bytes:
-        if body == b"raise":
-            raise error
-        return subject.encode() + b" " + body
-
-    async with world.bus.serve("req.runnerd.*.s1.health", handler):
-        assert await asker.request("req.runnerd.acme.s1.health", b"hi") == b"req.runnerd.acme.s1.health hi"
-        with pytest.raises(type(error)) as caught:
-            await asker.request("req.runnerd.acme.s1.health", b"raise")
-        assert type(caught.value) is type(error)
-        assert str(caught.value) == str(error)
-        with pytest.raises(NotFound):
-            await asker.request("req.runnerd.acme.s2.health", b"hi")
-
-
-async def test_a_handlers_bug_answers_one_request_badly(world: World) -> None:
-    async def handler(subject: str, body: bytes) -> bytes:
-        return str(1 // len(body)).encode()
-
-    async with world.bus.serve("req.a", handler):
-        with pytest.raises(Unavailable, match="logged why"):
-            await world.bus.request("req.a", b"")
-        assert await world.bus.request("req.a", b"x") == b"1"
-
-
-async def test_no_answer_in_time_is_unavailable(world: World) -> None:
-    async def handler(subject: str, body: bytes) -> bytes:
-        await asyncio.Event().wait()
-        return b""
-
-    async with world.bus.serve("req.a", handler):
-        with pytest.raises(Unavailable):
-            await world.bus.request("req.a", b"", timeout_s=0.1)
-
-
-async def test_an_answer_that_is_too_large_is_told_and_the_service_goes_on(world: World) -> None:
-    async def handler(subject: str, body: bytes) -> bytes:
-        if body == b"refuse":
-            raise Refused("NO", "x" * (world.bus.max_payload + 1))
-        return bytes(world.bus.max_payload + int(body))
-
-    async with world.bus.serve("req.a", handler):
-        for body in (b"1", b"refuse"):
-            with pytest.raises(TooLarge):
-                await world.bus.request("req.a", body, timeout_s=LIMIT_S)
-        assert len(await world.bus.request("req.a", b"0", timeout_s=LIMIT_S)) == world.bus.max_payload
-
-
-async def test_of_a_group_one_answers_and_the_service_survives_the_server(world: World) -> None:
-    other = await world.another()
-    asked: list[str] = []
-
-    def handler_of(name: str) -> Handler:
-        async def handler(subject: str, body: bytes) -> bytes:
-            asked.append(name)
-            return name.encode()
-
-        return handler
-
-    async with (
-        world.bus.serve("req.a", handler_of("1"), group="g"),
-        other.serve("req.a", handler_of("2"), group="g"),
-    ):
-        for _ in range(10):
-            await world.bus.request("req.a", b"")
-        assert len(asked) == 10
-        generations = [(bus, bus.generation) for bus in (world.bus, other)]
-        await world.crash()
-        await world.start()
-        async with asyncio.timeout(LIMIT_S):
-            for bus, generation in generations:
-                await bus.wait_connected(generation)
-            while True:  # it subscribes again a moment after it is connected
-                try:
-                    await world.bus.request("req.a", b"")
-                    break
-                except NotFound:
-                    await asyncio.sleep(0.01)
-
-
-async def test_handlers_run_at_the_same_time(world: World) -> None:
-    both = asyncio.Barrier(2)
-
-    async def handler(subject: str, body: bytes) -> bytes:
-        await both.wait()
-        return body
-
-    async with world.bus.serve("req.a", handler), asyncio.timeout(LIMIT_S):
-        answers = await asyncio.gather(world.bus.request("req.a", b"1"), world.bus.request("req.a", b"2"))
-    assert list(answers) == [b"1", b"2"]
-
-
-async def test_listeners_hear_what_is_published(world: World) -> None:
-    other = await world.another()
-    heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-    async with world.bus.listen("hb.*.*", lambda subject, body: heard.put_nowait((subject, body))):
-        await other.publish("hb.acme.s1", b"alive")
-        assert await asyncio.wait_for(heard.get(), LIMIT_S) == ("hb.acme.s1", b"alive")
-
-
 async def test_a_cancelled_reader_is_cancelled(world: World) -> None:
     await world.bus.ensure([REEL])
     begun = asyncio.Event()
@@ -602,3 +312,47 @@ async def test_a_cancelled_reader_is_cancelled(world: World) -> None:
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+async def test_a_batch_stands_as_a_whole_where_it_was_expected_or_not_at_all(world: World) -> None:
+    await world.bus.ensure([replace(REEL, batches=True)])
+    assert await world.bus.append_all("evt.0.a", numbers(1, 3), expected=0) == 3
+    await world.bus.append("evt.0.b", b"other")
+    for expected in (0, 2, 4):
+        with pytest.raises(Conflict):
+            await world.bus.append_all("evt.0.a", numbers(4, 6), expected=expected)
+    assert await world.bus.append_all("evt.0.a", numbers(4, 4), expected=3) == 5
+    assert await world.bus.append_all("evt.0.a", numbers(5, 1004), expected=5) == 1005
+    messages, _ = await read(world.bus, ["evt.0.a"])
+    assert bodies(messages) == numbers(1, 1004)
+    assert [message.sequence for message in messages[:5]] == [1, 2, 3, 5, 6]
+    for wrong in ([], numbers(1, 1001)):
+        with pytest.raises(ValueError, match="1 to 1000"):
+            await world.bus.append_all("evt.0.a", wrong, expected=1005)
+    with pytest.raises(TooLarge):
+        await world.bus.append_all("evt.0.a", [b"x", bytes(world.bus.max_payload + 1)], expected=1005)
+
+
+async def test_a_stream_says_that_it_takes_no_batches_or_has_no_room_for_one(world: World) -> None:
+    await world.bus.ensure([Stream("REEL-0", ("evt.0.>",), 4096)])
+    with pytest.raises(Misconfigured):
+        await world.bus.append_all("evt.0.a", numbers(1, 3), expected=0)
+    await world.bus.ensure([Stream("REEL-0", ("evt.0.>",), 4096, batches=True)])
+    with pytest.raises(Full):
+        await world.bus.append_all("evt.0.a", [bytes(1024)] * 8, expected=0)
+    assert (await world.bus.state("REEL-0")).messages == 0
+
+
+async def test_of_writers_of_batches_who_expect_the_same_one_wins(world: World) -> None:
+    await world.bus.ensure([replace(REEL, batches=True)])
+    other = await world.another()
+    results = await asyncio.gather(
+        *(bus.append_all("evt.0.a", numbers(1, 20), expected=0) for bus in (world.bus, other) * 4),
+        *(bus.append(f"evt.0.{name}", b"x") for bus in (world.bus, other) for name in "bcdef"),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, int) for result in results[:8]) == 1
+    assert sum(isinstance(result, Conflict) for result in results[:8]) == 7
+    messages, _ = await read(world.bus, ["evt.0.a"])
+    assert bodies(messages) == numbers(1, 20)
+    assert messages[-1].sequence - messages[0].sequence == 19

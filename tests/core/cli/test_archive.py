@@ -22,8 +22,9 @@ from sandreel_core.contract.subjects import SessionSubjects, reel
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import SandreelError, Unavailable
 from tests.support.nats import Connect
+from tests.support.program import Done
 from tests.support.samples import AT
-from tests.support.shell import Done, Shell
+from tests.support.shell import Shell
 
 MAX_BYTES = 120_000
 SUBJECTS = SessionSubjects("acme", "s1")

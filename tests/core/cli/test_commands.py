@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.shell import Done, Shell
+from tests.support.program import Done
+from tests.support.shell import Shell
 from tests.support.terminal import Terminal
 
 # Execs

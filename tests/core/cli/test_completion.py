@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from sandreel_core.cli.completers import ASK_S
-from tests.support.shell import SANDREEL, Shell
+from tests.support.program import SANDREEL
+from tests.support.shell import Shell
 
 
 async def offered(shell: Shell, line: str, kind: str = "bash") -> list[str]:

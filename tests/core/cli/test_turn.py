@@ -161,6 +161,8 @@ MISTAKES = [
     (("turn", "x", "--file", "y"), "the prompt or --file, not both"),
     (("turn", "--file", "/nowhere"), "--file '/nowhere' cannot be read: No such file"),
     (("turn", "x", "--attach", "/nowhere"), "--attach '/nowhere' is not a file"),
+    (("turn", "x", "--attach", "/"), "--attach '/' is not a file"),
+    (("turn", "x", "--attach", "/etc/hostname", "--attach", "/../etc/hostname"), "two files are called 'hostname'"),
     (("turn", "x", "--budget", "much"), "'much' is no amount of US dollars like 5 or 0.25"),
     (("turn", "x", "--budget", "-1"), "--budget"),
     (("turn", "x", "--owner", "ada"), "--owner 'ada' is not TYPE:ID"),

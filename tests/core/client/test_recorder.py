@@ -13,7 +13,7 @@ from sandreel_core.client import Client
 from sandreel_core.client import recorder as under_test
 from sandreel_core.contract.requests import FileEntry, FileList
 from sandreel_core.errors import NotFound, Unserved
-from tests.core.client.test_client import ORG, STREAMS
+from tests.core.client.conftest import ORG, STREAMS
 from tests.support.fake_roles import fake_roles
 
 pytestmark = pytest.mark.timeout(20)

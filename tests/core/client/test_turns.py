@@ -22,7 +22,7 @@ from sandreel_core.contract.message import Owner
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Malformed, NotFound, Refused
 from sandreel_core.settings import Bus
-from tests.core.client.test_client import ORG, SESSION, STREAMS
+from tests.core.client.conftest import ORG, SESSION, STREAMS
 from tests.support.fake_bridge import MODEL, USAGE, Bridge, fake_bridge
 from tests.support.nats import Connect
 from tests.support.recordings import Recording
@@ -30,13 +30,6 @@ from tests.support.recordings import Recording
 AGENT = "claude-code"
 TYPED = Recording(AGENT, "text_partial")
 ADA = Owner(type="user", id="ada")
-
-
-@pytest.fixture
-async def bus() -> MemoryBus:
-    bus = MemoryBus()
-    await bus.ensure(STREAMS)
-    return bus
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 
@@ -29,15 +27,6 @@ BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Rig]]] = {
     "boxed": lambda data: rigs.process(data, True),
     "docker": rigs.docker,
 }
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    # Not below /tmp, which is a session's own anyway: the data must be hidden wherever they are.
-    path = Path(tempfile.mkdtemp(prefix="sandreel-", dir="/var/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(params=list(BACKENDS))

@@ -75,6 +75,22 @@ async def test_sessions_that_start_at_once_share_one_proof() -> None:
     assert wall.fenced == frozenset(), "but nothing is left behind the last one"
 
 
+async def test_at_its_end_no_rule_is_left_behind_the_last_network() -> None:
+    wall = Firewall(ONE)
+    fencing = wall.fencing()
+    await fencing.close()
+    assert wall.raised == 0, "nothing was raised"
+    await fencing.admit(ONE.name)
+    await fencing.close()
+    assert wall.fenced == {ONE}, "a session may be in it"
+    wall.there.clear()
+    wall.problem = Unavailable("the engine does not answer")
+    await fencing.close()
+    wall.problem = None
+    await fencing.close()
+    assert wall.fenced == frozenset()
+
+
 async def test_two_first_sessions_at_once_leave_neither_network_without_rules() -> None:
     """The rules of both are made from a look at both, however long the first takes."""
     wall = Firewall(ONE)

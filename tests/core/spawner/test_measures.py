@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from sandreel_core.bus import measures as commands
-from sandreel_core.bus.memory import MemoryBus
-from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
 from sandreel_core.errors import Unavailable
@@ -23,23 +21,14 @@ from sandreel_core.spawner import hold
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.reconcile import Rules
 from tests.support.backend import FakeBackend
-from tests.support.spawner import ONE, Hand, plan, running
+from tests.support.spawner import ONE, TWO, Hand, plan, ready, running
 
-TWO = Key("acme", "two")
 LIMIT_S = 20
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandreel_core.spawner.service.TICK_S", 0.05)
-
-
-@pytest.fixture
-async def hand() -> AsyncGenerator[Hand, None]:
-    bus = MemoryBus()
-    await ensure_installation(bus)
-    yield Hand(bus)
-    await bus.close()
 
 
 class Watched:
@@ -61,12 +50,6 @@ class Watched:
                 if holds(reading):
                     return reading
                 await asyncio.sleep(0.01)
-
-
-async def ready(hand: Hand, key: Key = ONE) -> None:
-    await hand.create(key)
-    await hand.until(s.Provisioned, key)
-    await hand.bootstrap(key=key)
 
 
 async def test_sessions_by_phase_and_what_heartbeats_add_up_to(hand: Hand) -> None:

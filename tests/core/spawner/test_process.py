@@ -7,9 +7,8 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,15 +23,6 @@ from sandreel_core.spawner.workspace import Folder, empty_trash
 from tests.support import rigs
 from tests.support.mark import OURS
 from tests.support.rigs import KEY, STANDIN, Rig, seen, seen_in, spec, status
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    # Not below /tmp, which is a session's own anyway: the data must be hidden wherever they are.
-    path = Path(tempfile.mkdtemp(prefix="sandreel-", dir="/var/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(params=["plain", "boxed"])

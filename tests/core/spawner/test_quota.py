@@ -32,6 +32,12 @@ async def new_bus() -> MemoryBus:
     return bus
 
 
+async def holders(subject: Quota, scope: str) -> list[str]:
+    """Whose slots a document has."""
+    document, _ = await subject._read(scope)
+    return [slot.holder for slot in document.slots]
+
+
 async def refusal(subject: Quota, asked: Claim) -> str:
     with pytest.raises(Refused) as caught:
         await subject.take(asked, NOW)
@@ -53,18 +59,18 @@ async def test_a_refused_claim_holds_nothing() -> None:
     subject = await quota(per_owner=1)
     await subject.take(claim("a", owner="ann"), NOW)
     await refusal(subject, claim("b", owner="ann"))
-    assert await subject.holders("slot.org.acme") == ["acme/a/1"]
-    assert await subject.holders("slot.host.here") == ["acme/a/1"]
+    assert await holders(subject, "slot.org.acme") == ["acme/a/1"]
+    assert await holders(subject, "slot.host.here") == ["acme/a/1"]
 
 
 async def test_taking_and_releasing_again_changes_nothing() -> None:
     subject = await quota()
     for _ in range(2):
         await subject.take(claim("a"), NOW)
-    assert await subject.holders("slot.org.acme") == ["acme/a/1"]
+    assert await holders(subject, "slot.org.acme") == ["acme/a/1"]
     for _ in range(2):
         await subject.release(claim("a"))
-    assert await subject.holders("slot.org.acme") == []
+    assert await holders(subject, "slot.org.acme") == []
 
 
 async def test_of_many_at_once_only_as_many_as_fit_get_a_slot() -> None:
@@ -72,7 +78,7 @@ async def test_of_many_at_once_only_as_many_as_fit_get_a_slot() -> None:
     taken = await asyncio.gather(*(subject.take(claim(f"s{i}"), NOW) for i in range(12)), return_exceptions=True)
     assert sum(result is None for result in taken) == 5
     assert all(result is None or isinstance(result, Refused) for result in taken)
-    assert len(await subject.holders("slot.org.acme")) == 5
+    assert len(await holders(subject, "slot.org.acme")) == 5
 
 
 async def test_the_slots_are_made_to_agree_with_the_log() -> None:
@@ -82,8 +88,8 @@ async def test_the_slots_are_made_to_agree_with_the_log() -> None:
     later = NOW + timedelta(seconds=120)
     active = claims([claim("here"), claim("there", node="there")])
     assert await subject.settle(active, later) > 0
-    assert sorted(await subject.holders("slot.org.acme")) == ["acme/here/1", "acme/there/1", "acme/young/1"]
-    assert await subject.holders("slot.host.there") == ["acme/there/1"]
+    assert sorted(await holders(subject, "slot.org.acme")) == ["acme/here/1", "acme/there/1", "acme/young/1"]
+    assert await holders(subject, "slot.host.there") == ["acme/there/1"]
     assert await subject.settle(active, later) == 0
 
 
@@ -105,7 +111,7 @@ async def test_a_slot_that_was_given_back_while_the_log_was_read_stays_free() ->
     await subject.release(claim("a", owner="ann"))
     await subject.settle(active, later)
     await subject.take(claim("b", owner="ann"), later)
-    assert await subject.holders("slot.org.acme") == ["acme/b/1"]
+    assert await holders(subject, "slot.org.acme") == ["acme/b/1"]
 
 
 async def test_a_lost_slot_comes_back_and_goes_with_its_session() -> None:
@@ -114,9 +120,9 @@ async def test_a_lost_slot_comes_back_and_goes_with_its_session() -> None:
     active = claims([claim("a", owner="ann")])
     for _ in range(2):
         await subject.settle(active, NOW)
-    assert await subject.holders("slot.org.acme") == ["acme/a/1"]
+    assert await holders(subject, "slot.org.acme") == ["acme/a/1"]
     await subject.settle({}, NOW + timedelta(seconds=1))
-    assert await subject.holders("slot.org.acme") == []
+    assert await holders(subject, "slot.org.acme") == []
 
 
 async def test_of_owners_that_have_nothing_no_document_is_left() -> None:
@@ -133,7 +139,7 @@ async def test_of_owners_that_have_nothing_no_document_is_left() -> None:
     await subject.settle({}, NOW + timedelta(seconds=120))
     assert await bus.subjects(SLOTS, "slot.>") == {}
     await subject.take(claim("a", owner="ann"), NOW)
-    assert await subject.holders("slot.org.acme") == ["acme/a/1"]
+    assert await holders(subject, "slot.org.acme") == ["acme/a/1"]
 
 
 async def test_who_takes_the_slot_that_another_one_is_giving_back_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +156,7 @@ async def test_who_takes_the_slot_that_another_one_is_giving_back_keeps_it(monke
     monkeypatch.setattr(bus, "purge", overtaken)
     await subject.release(claim("a"))
     for scope in ("slot.org.acme", "slot.host.here"):
-        assert await subject.holders(scope) == ["acme/b/1"]
+        assert await holders(subject, scope) == ["acme/b/1"]
 
 
 async def test_the_slots_are_read_together_and_not_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,4 +170,4 @@ async def test_the_slots_are_read_together_and_not_one_by_one(monkeypatch: pytes
     with monkeypatch.context() as patched:
         patched.setattr(bus, "last", last)
         assert await subject.settle(claims([claim("here")]), NOW + timedelta(seconds=120)) == 4
-    assert await subject.holders("slot.org.acme") == ["acme/here/1"]
+    assert await holders(subject, "slot.org.acme") == ["acme/here/1"]

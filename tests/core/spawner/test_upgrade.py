@@ -66,7 +66,7 @@ async def test_the_next_release_works_with_a_runnerd_of_this_one(bus: Bus) -> No
 
     result = await client.run(ORG, "s", shell="echo $A; cat; exit 3", stdin=b"in\n")
     assert (result.exit_code, result.stdout) == (3, b"1\nin\n")
-    await client.patch_env(ORG, "s", {"A": "2"})
+    await client.env(ORG, "s").patch({"A": "2"})
     await client.files(ORG, "s").write("f", b"kept")
     handle = await client.exec(ORG, "s", ["sleep", "100"])
     await handle.cancel()

@@ -1,0 +1,60 @@
+"""A turn whose program runs, as long as it is ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from sandreel_bridge.adapters.adapter import Launch
+from sandreel_bridge.adapters.table import adapter
+from sandreel_bridge.backlog import Backlog
+from sandreel_bridge.journal import Journal, Name
+from sandreel_bridge.mailbox import Mailbox
+from sandreel_bridge.reading import Reading
+from sandreel_bridge.running import Running
+from sandreel_core.bus.memory import MemoryBus
+from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.client import Client
+from sandreel_core.contract.codec import encode
+from sandreel_core.errors import Conflict
+from tests.support.turns import ME, RUNNING, SUBJECTS, said
+
+NAME = Name("acme", "s1", "t1")
+SUBJECT = SUBJECTS.event("turn", "t1")
+
+
+class Silent:
+    """A program that says nothing."""
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Overtaken:
+    """A mailbox that finds that somebody else has said something."""
+
+    async def attend(self) -> float | None:
+        raise Conflict("another bridge has said something")
+
+
+async def running(mailbox: object) -> tuple[MemoryBus, Running]:
+    bus = MemoryBus()
+    await ensure_installation(bus)
+    for event in RUNNING:
+        await bus.append(SUBJECT, encode(said(event)))
+    journal = Journal(bus, NAME, 1, source=ME)
+    await journal.catch_up()
+    found: Any = adapter("claude-code")
+    launch = Launch(argv=["x"], cwd="/workspace", env={}, secret_env={}, stdin=b"", hold_stdin=True, files={})
+    reading, backlog = cast("Reading", Silent()), Backlog(journal)
+    return bus, Running(Client(bus), journal, found, launch, reading, backlog, cast("Mailbox", mailbox))
+
+
+@pytest.mark.timeout(20)
+async def test_whoever_meets_it_that_the_turn_is_not_ours_any_more_it_is_left() -> None:
+    """Also beside the reading: as a group of errors it would pass for a bug, and the turn would be taken back."""
+    _, ours = await running(Overtaken())
+    with pytest.raises(Conflict):
+        await ours.run()
