@@ -40,7 +40,7 @@ async def _gateway(role: Role[Settings], stack: AsyncExitStack) -> Gateway | Non
     from sandreel_bridge.gateway.bifrost import Bifrost  # noqa: PLC0415 - it loads an HTTP client, which no other bridge needs
 
     names = settings.bifrost_username, settings.bifrost_password, settings.bifrost_models
-    return await stack.enter_async_context(Bifrost(settings.bifrost_url, *names))
+    return await stack.enter_async_context(Bifrost(settings.bifrost_url, *names, owner=settings.bifrost_owner))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sandreel_bridge.journal import Journal, Sealed
 from sandreel_core.agent import AgentItem
@@ -27,7 +27,8 @@ IN_A_ROW, PAUSE_S = 8, 0.02
 class Backlog:
     """Of one attempt. `run` it beside whoever puts something in.
 
-    heard       called with every agent event and the turn before it, once, before it is appended
+    heard       called with every agent event and the turn before it, once, before it is appended; what it returns is said with it, in
+                front of it, so that whoever takes the turn over finds both or neither
     progressed  called with the number of agent events that were appended
     """
 
@@ -35,7 +36,7 @@ class Backlog:
         self,
         journal: Journal,
         *,
-        heard: Callable[[Turn, AgentItem], None] = lambda turn, item: None,
+        heard: Callable[[Turn, AgentItem], Sequence[TurnEvent]] = lambda turn, item: (),
         progressed: Callable[[int], None] = lambda events: None,
     ) -> None:
         self._journal = journal
@@ -91,11 +92,14 @@ class Backlog:
         return batch
 
     async def _append(self, batch: list[Sealed]) -> None:
-        turn, said = self._journal.turn, 0
+        turn, events, said = self._journal.turn, list[Sealed](), 0
         for each in batch:
+            shown: Sequence[TurnEvent] = ()
             if isinstance(data := each.envelope.data, AgentEvent):
                 said += 1
-                self._heard(turn, data)
-            turn = fold(turn, each.envelope)
-        await self._journal.insist_all(batch)
+                shown = self._heard(turn, data)
+            for event in (*map(self._journal.sealed, shown), each):
+                turn = fold(turn, event.envelope)
+                events.append(event)
+        await self._journal.insist_all(events)
         self._progressed(said)

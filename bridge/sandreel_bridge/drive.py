@@ -20,7 +20,6 @@ from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.contract import turn as c
 from sandreel_core.errors import Conflict, Refused, Unavailable
 from sandreel_core.log import Log
-from sandreel_core.turn import summed
 
 _FIRST_WAIT_S = 0.2
 # Conflicts in a row after which it is decided anew without a pause: somebody types quickly.
@@ -140,7 +139,7 @@ class Driver:
             attempt.exec,
             lambda: found.reader(self._starting.thread_usage),
             backlog,
-            typed=lambda item: mailbox.heard(self.journal.turn, item),
+            typed=mailbox.typed,
         )
         launch = self._starting.launch()
         await Running(self._tools.client, self.journal, found, launch, reading, backlog, mailbox).run()
@@ -160,8 +159,7 @@ class Driver:
             )
             id = request.conversation_id or self._name.turn
             await self._tools.index.remember(self._name.org, self._name.session, id, conversation)
-        known = run.result is not None or not turn.accepted
-        usage = turn.usage if known else replace(summed((turn.usage,)), cost_micro_usd=None)
+        usage = turn.usage if settling.is_measured(turn) else replace(turn.usage, cost_micro_usd=None)
         await self.journal.say(c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage))
         self._tools.line.moved.fire()
         self._log.info("a turn is finished", turn=str(self._name), status=status)

@@ -141,6 +141,14 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     assert act(done, Told(eof_at=1.0, cancelled_at=40.0), 41.0) == (None, CANCEL_AGAIN_S - 1)
 
 
+def test_an_agent_that_works_on_behind_the_end_of_its_input_is_not_ended() -> None:
+    on = folded(*SAID, result(), text("more", n=6))
+    assert act(on, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, None)
+    done = folded(result(n=7), turn=on)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, EOF_GRACE_S - 1)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 999.0 + EOF_GRACE_S) == ("cancel", None)
+
+
 def test_an_interrupt_asks_then_signals_then_kills() -> None:
     turn, told = folded(*SAID, STOP), Told()
     assert act(turn, told, 0) == ("ask", None)

@@ -322,7 +322,8 @@ async def test_keys_without_a_turn_are_found_and_young_ones_spared(turns: Turns)
     await turns.until(session, turn, lambda state: state.run.said)
     old = turns.gateway.age(3600)
     needed = key_name(ORG, session, 1, turn, 1)
-    for name, age in (("orphan", 3600.0), ("young", 1.0)):
+    turns.gateway.stuck = {"stuck"}  # which is no reason to spare those behind it
+    for name, age in (("stuck", 3600.0), ("orphan", 3600.0), ("young", 1.0)):
         turns.gateway.plant(name, ORG, "gone", "never", age)
     assert needed in old
     async with turns.bridge(scan_s=0.05):

@@ -78,6 +78,10 @@ def github_api(alive: set[str] | None = None) -> Iterator[Api]:
                 {"token": token, "expires_at": f"{served.expires_at:%Y-%m-%dT%H:%M:%SZ}", "permissions": {}},
             )
 
+        def do_GET(self) -> None:
+            served.asked.append({"where": self.path, "who": self.headers["Authorization"]})
+            self._say(200, {"token": "ghs_0", "expires_at": f"{served.expires_at:%Y-%m-%dT%H:%M:%SZ}"})
+
         def do_DELETE(self) -> None:
             assert self.path == "/api/v3/installation/token"
             served.ends += 1
@@ -91,6 +95,8 @@ def github_api(alive: set[str] | None = None) -> Iterator[Api]:
 
         def _say(self, status: int, body: dict[str, Any] | None) -> None:
             self.send_response(status)
+            if status == 302:
+                self.send_header("Location", f"{served.url}elsewhere")
             self.end_headers()
             if body is not None:
                 self.wfile.write(json.dumps(body).encode())

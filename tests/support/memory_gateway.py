@@ -11,14 +11,15 @@ from msgspec.structs import replace
 from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.clock import now
 from sandreel_core.contract.turn import Usage
-from sandreel_core.errors import SandreelError
+from sandreel_core.errors import SandreelError, Unavailable
 
 PER_CALL = Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
 
 
 @dataclass
 class MemoryGateway:
-    """`models` of every org. `trouble`: what every call raises from now on. `minted` and `revoked`: key names, in order."""
+    """`models` of every org. `trouble`: what every call raises from now on. `stuck`: keys that cannot be revoked. `minted` and
+    `revoked`: key names, in order."""
 
     models: tuple[str, ...] = ("fake-model", "other-model")
     trouble: SandreelError | None = None
@@ -26,6 +27,7 @@ class MemoryGateway:
     values: dict[str, str] = field(default_factory=dict)
     minted: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
+    stuck: set[str] = field(default_factory=set)
 
     async def enforce(self, org: str) -> tuple[str, ...]:
         self._check()
@@ -54,6 +56,8 @@ class MemoryGateway:
 
     async def revoke(self, name: str) -> KeyStanding | None:
         self._check()
+        if name in self.stuck:
+            raise Unavailable("this key's calls do not end")
         self.revoked.append(name)
         found = self.keys.get(name)
         if found is not None:

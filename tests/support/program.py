@@ -31,14 +31,15 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def argv(data: Path, *words: str) -> list[str]:
-    """With `--data` among its own words, before those of a job."""
+def argv(data: Path | None, *words: str) -> list[str]:
+    """With `--data` (None: without it) among its own words, before those of a job."""
     at = words.index("--") if "--" in words else len(words)
-    return [*SANDREEL, *words[:at], "--data", str(data), *words[at:]]
+    where = () if data is None else ("--data", str(data))
+    return [*SANDREEL, *words[:at], *where, *words[at:]]
 
 
 async def started(
-    data: Path,
+    data: Path | None,
     *words: str,
     stdin: int = asyncio.subprocess.DEVNULL,
     environ: Mapping[str, str] = ENVIRON,
@@ -62,7 +63,7 @@ async def ended(process: asyncio.subprocess.Process, stdin: bytes | None = None,
 
 
 async def sandreel(
-    data: Path,
+    data: Path | None,
     *words: str,
     stdin: bytes | None = None,
     environ: Mapping[str, str] = ENVIRON,

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,7 +24,7 @@ from sandreel_core.contract.requests import Hold
 from sandreel_core.egress.measures import EGRESS
 from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.health_reading import Reading, get, read
-from tests.support.program import sandreel
+from tests.support.program import ENVIRON, sandreel
 from tests.support.system import ORG, Site, bus_of
 from tests.support.system_job import Job
 from tests.support.system_readers import reading
@@ -248,6 +249,17 @@ async def test_strangers_cannot_keep_a_role_from_its_work(site: Site) -> None:
         for each in silent:
             each.close()
     await told(site, "spawner", lambda shown: shown.report.status == "ok")
+
+
+async def test_the_settings_that_a_stack_wrote_lead_to_it(site: Site, tmp_path: Path) -> None:
+    """SANDREEL_CONFIG alone, as a program has it: doctor, health and down mean the stack that wrote the file."""
+    environ = ENVIRON | {"SANDREEL_CONFIG": str(site.data / "client.toml"), "HOME": str(tmp_path)}
+    checks = {check["name"]: check for check in (await sandreel(None, "doctor", "--json", environ=environ)).objects}
+    assert (checks["stack"]["level"], checks["health of spawner"]["level"]) == ("ok", "ok")
+    assert str(site.data) in checks["data directory"]["found"]
+    assert (await sandreel(None, "health", environ=environ)).code == 0
+    refused = await sandreel(None, "up", environ=environ)
+    assert (refused.code, refused.err.count("\n"), "unset it" in refused.err) == (2, 1, True), refused.said
 
 
 async def test_the_settings_of_a_single_role_are_not_taken_for_all(site: Site) -> None:

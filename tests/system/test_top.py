@@ -118,6 +118,30 @@ async def test_a_real_terminal_sorts_filters_opens_scrubs_and_is_given_back(site
         assert b"\x1b]0;owned" not in terminal.printed
 
 
+async def test_keys_that_come_all_at_once_are_typed_one_after_the_other(site: Site, session: str) -> None:
+    """Pasted without brackets, or typed ahead: each key is for whom the one before it has left it to."""
+    async with Terminal(argv(site), ENVIRON) as terminal:
+        await terminal.shows(lambda text: "● live" in text and "ticks" in text)
+        await terminal.press("rr/name:nobody\r")
+        await terminal.shows("nothing is like this filter")
+        await terminal.shows("filter: name:nobody")
+        await terminal.press(f"/\x15name:{session}\rt\x1b[H\rg+3\r")  # filter, execs alone, the first, its third line
+        await terminal.shows(lambda text: f"{ORG} / {session} / ticks" in text and _line(text) == 3)
+        await terminal.press("qqq")
+        assert await terminal.wait() == 0
+
+
+async def test_what_is_pasted_is_for_whoever_asks(site: Site, session: str) -> None:
+    async with Terminal(argv(site), ENVIRON) as terminal:
+        await terminal.shows("● live")
+        await terminal.press("/\x1b[200~name:nobody\x1b[201~\r")
+        await terminal.shows("filter: name:nobody")
+        await terminal.press("\x1b[200~qqq\x1b[201~/\x15name:some\r")  # no keys, for the table
+        await terminal.shows("filter: name:some")
+        await terminal.press("q")
+        assert await terminal.wait() == 0
+
+
 async def _filter(terminal: Terminal, text: str, *, says: str = "") -> None:
     await terminal.press("/")
     await terminal.shows("keep the filter")

@@ -94,7 +94,7 @@ async def _ask(
 ) -> bytes:
     """`well`: a status that is no failure. Raises Unavailable, Refused (MINT_REFUSED) with nothing of what the API has said: it
     may repeat what it was sent."""
-    request = urllib.request.Request(  # noqa: S310 - `check` of the command line has seen that it is http or https
+    request = urllib.request.Request(  # noqa: S310 - `recipe.check` has seen that it is http or https
         options.get("api", API).rstrip("/") + path,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
@@ -109,9 +109,16 @@ async def _ask(
     return await asyncio.to_thread(_send, request, well)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib would take the app's word to wherever it is sent."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _send(request: urllib.request.Request, well: int | None) -> bytes:
     try:
-        with urllib.request.urlopen(request, timeout=_WITHIN_S) as answer:  # noqa: S310 - see above
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=_WITHIN_S) as answer:
             body: bytes = answer.read(_MAX_ANSWER_BYTES)
             return body
     except urllib.error.HTTPError as error:

@@ -1,7 +1,8 @@
 """A vault in Postgres: values sealed with keys of their own, those with the key-encryption key, and every read written down.
 
 A database that is stolen without the key-encryption key gives names, fingerprints and times. What is sealed names its org,
-slug and version, so that rows cannot be exchanged for each other.
+slug and version, so that rows cannot be exchanged for each other; and its recipe and options, for who could change these would say
+to which host a token goes, and that an app's private key is a value to be handed out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncpg
 
 from sandreel_bridge.broker import sealing
 from sandreel_bridge.broker.keyring import Keyring, KeySource
-from sandreel_bridge.broker.schema import LOCK, SCHEMA, STATEMENTS
+from sandreel_bridge.broker.schema import FROM_SCHEMA, LOCK, SCHEMA, STATEMENTS
 from sandreel_bridge.broker.vault import KEPT_VERSIONS, MAX_VALUE_BYTES, Entry, Name, Note, Opened, Reader, Unreadable
 from sandreel_core.errors import Malformed, Misconfigured, NotFound, TooLarge, Unavailable
 from sandreel_projections.database import CONNECT_S, Connection, place, readable, translated
@@ -81,7 +82,8 @@ class PostgresVault:
             if await connection.fetchval("SELECT to_regclass('vault.tokens')") is None:
                 for statement in STATEMENTS:
                     await connection.execute(statement)
-                await connection.execute("UPDATE vault.installation SET schema = $1 WHERE schema < $1", SCHEMA)
+                raised = "UPDATE vault.installation SET schema = $1 WHERE schema = $2"
+                await connection.execute(raised, SCHEMA, FROM_SCHEMA)
             row = await connection.fetchrow("SELECT schema, key_id, wrapped FROM vault.installation")
             if row is None:
                 self._fingerprints = sealing.new_key()
@@ -119,7 +121,7 @@ class PostgresVault:
             version = (newest or 0) + 1
             own = sealing.new_key()
             key_id, wrapped = keys.wrap(own, _context(name, version))
-            sealed = sealing.encrypt(own, value, _context(name, version))
+            sealed = sealing.encrypt(own, value, _use_context(name, version, recipe, options))
             row = await connection.fetchrow(
                 *(_PUT, *name, version, recipe, json.dumps(dict(options)), fingerprint, key_id, wrapped, sealed, by)
             )
@@ -143,7 +145,8 @@ class PostgresVault:
             try:
                 keys = await self.keys_with(row["key_id"])
                 own = keys.open(row["key_id"], row["wrapped"], context)
-                return Opened(entry=entry, value=sealing.decrypt(own, row["sealed"], context))
+                use = _use_context(name, entry.version, entry.recipe, entry.options)
+                return Opened(entry=entry, value=sealing.decrypt(own, row["sealed"], use))
             except (KeyError, Malformed):
                 await connection.execute(_NOTE, *name, entry.version, "unreadable", reader.by)
                 raise Unreadable(
@@ -244,8 +247,13 @@ async def open_vault(dsn: str, source: KeySource) -> AsyncIterator[PostgresVault
 
 
 def _context(name: Name, version: int) -> str:
-    """What a sealed value says of itself. Neither an org nor a slug holds a slash."""
+    """What a value's sealed key says of itself. Neither an org nor a slug holds a slash."""
     return f"{name.org}/{name.slug}/{version}"
+
+
+def _use_context(name: Name, version: int, recipe: str, options: Mapping[str, str]) -> str:
+    """What a sealed value says of itself, and of what it is for."""
+    return f"{_context(name, version)}/{json.dumps([recipe, sorted(options.items())])}"
 
 
 def _entry(row: asyncpg.Record) -> Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import asyncpg
 
@@ -66,7 +66,7 @@ class PostgresTokens:
         async with self._vault.to_seal() as (connection, keys):
             own = sealing.new_key()
             key_id, wrapped = keys.wrap(own, context(place.lease))
-            sealed = sealing.encrypt(own, kept.token.encode(), context(place.lease))
+            sealed = sealing.encrypt(own, kept.token.encode(), _use_context(place.lease, kept.options))
             await connection.execute(
                 *(_KEEP, place.lease, *place.name, place.session, json.dumps(dict(kept.options)), kept.expires_at),
                 *(key_id, wrapped, sealed),
@@ -107,7 +107,8 @@ class PostgresTokens:
         try:
             keys = await self._vault.keys_with(row["key_id"])
             own = keys.open(row["key_id"], row["wrapped"], context(row["lease"]))
-            return sealing.decrypt(own, row["sealed"], context(row["lease"])).decode()
+            use = _use_context(row["lease"], json.loads(row["options"]))
+            return sealing.decrypt(own, row["sealed"], use).decode()
         except (KeyError, Malformed):
             self._log.error("a token cannot be opened", lease=row["lease"], keys=str(self._vault.source))
             return None
@@ -116,6 +117,11 @@ class PostgresTokens:
 def context(lease: str) -> str:
     """What a sealed token says of itself. No org begins so: a value of the vault is never taken for a token."""
     return f"/token/{lease}"
+
+
+def _use_context(lease: str, options: Mapping[str, str]) -> str:
+    """With whom it is ended, too: who can write rows has no token sent to a place of their own."""
+    return f"{context(lease)}/{json.dumps(sorted(options.items()))}"
 
 
 def _place(row: asyncpg.Record) -> Place:

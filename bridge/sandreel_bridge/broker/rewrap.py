@@ -19,7 +19,7 @@ from msgspec import Struct
 from sandreel_bridge.broker import postgres_tokens
 from sandreel_bridge.broker.postgres import PostgresVault
 from sandreel_bridge.broker.schema import LOCK
-from sandreel_core.errors import Malformed
+from sandreel_core.errors import Malformed, Misconfigured
 
 BATCH = 100
 
@@ -55,7 +55,12 @@ async def rewrap(
     vault: PostgresVault, *, by: str, new_key: bool = False, progress: Callable[[int], None] = lambda rows: None
 ) -> Rewrapped:
     """Seal everything with the first key of the source (`new_key`: make one first). `progress` hears how many rows are done.
-    Raises Misconfigured, Unavailable."""
+    Raises Misconfigured (also while another rotation is under way), Unavailable."""
+    with vault.source.alone():
+        return await _rewrap(vault, by, new_key, progress)
+
+
+async def _rewrap(vault: PostgresVault, by: str, new_key: bool, progress: Callable[[int], None]) -> Rewrapped:
     source = vault.source
     vault.take(await asyncio.to_thread(source.renew if new_key else source.load))
     current = vault.keys.current
@@ -78,7 +83,13 @@ async def _seal_installation(vault: PostgresVault) -> None:
         row = await connection.fetchrow("SELECT key_id, wrapped FROM vault.installation")
         assert row is not None  # noqa: S101 - the vault is open
         if row["key_id"] != vault.keys.current:
-            plain = vault.keys.open(row["key_id"], row["wrapped"], "fingerprints")
+            try:
+                plain = vault.keys.open(row["key_id"], row["wrapped"], "fingerprints")
+            except (KeyError, Malformed):
+                raise Misconfigured(
+                    f"the vault is sealed with the key {row['key_id']}, which does not stand in {vault.source}: somebody has"
+                    " rotated with another file"
+                ) from None
             update = "UPDATE vault.installation SET key_id = $1, wrapped = $2"
             await connection.execute(update, *vault.keys.wrap(plain, "fingerprints"))
 
@@ -113,6 +124,11 @@ async def _retire(vault: PostgresVault) -> int:
     """Only while nobody puts, and only when no row needs an old key."""
     async with vault.connection() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-        count = " + ".join(f"(SELECT count(*) FROM vault.{kind.table} WHERE key_id <> $1)" for kind in _KINDS)  # noqa: S608
-        left = await connection.fetchval(f"SELECT {count}", vault.keys.current)
-        return 0 if left else await asyncio.to_thread(vault.source.retire)
+        tables = " UNION ALL ".join(
+            f"SELECT key_id FROM vault.{table}" for table in ("installation", *(kind.table for kind in _KINDS))
+        )
+        left = await connection.fetchval(
+            f"SELECT count(*) FROM ({tables}) AS all_of_them WHERE key_id <> $1",  # noqa: S608 - constants of ours
+            vault.keys.current,
+        )
+        return 0 if left else await asyncio.to_thread(vault.source.retire, vault.keys.current)

@@ -97,8 +97,18 @@ def dsn_of(args: argparse.Namespace) -> str | None:
 
 
 def data_of(args: argparse.Namespace) -> Path:
-    """The directory that `--data` names, or the usual one."""
-    return Path(args.data or DATA).expanduser().absolute()
+    """The directory that `--data` names, else that of the stack whose settings SANDREEL_CONFIG names, else the usual one."""
+    return Path(args.data or configured() or DATA).expanduser().absolute()
+
+
+def configured() -> Path | None:
+    """Where the stack keeps its data that wrote the file which SANDREEL_CONFIG names; None where that is another file."""
+    from sandreel_core.embedded.place import Place
+    from sandreel_core.settings import CONFIG
+
+    path = Path(os.environ.get(CONFIG, "").strip()).expanduser().absolute()
+    written = path.name in (CLIENT_FILE, ROLES_FILE) and _is_there(Place(path.parent).keys_file)
+    return path.parent if written else None
 
 
 def _written_urls(args: argparse.Namespace) -> tuple[str, ...] | None:

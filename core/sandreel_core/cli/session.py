@@ -19,6 +19,8 @@ _WAITED = {
     "resume": "boot it again, on the workspace that it has",
     "destroy": "end its boot and delete its workspace",
 }
+# Sessions whose execs are looked at beside each other.
+_LOOKS_AT = 8
 _AT_ONCE = {"pin": "never stop it for idleness or age", "unpin": "let it be stopped for idleness and age again"}
 
 
@@ -67,6 +69,7 @@ def _add_create(verbs: Any) -> None:
     parser.add_argument("--cpus", type=float, metavar="N")
     parser.add_argument("--memory", type=size, metavar="SIZE")
     parser.add_argument("--pids", type=int, metavar="N")
+    parser.add_argument("--disk", type=size, metavar="SIZE", help="of the workspace, where the storage keeps limits")
     parser.add_argument("--execs", type=int, metavar="N", help="how many may run at once")
     parser.add_argument("--no-wait", action="store_true", help="return when it is requested, not when it is ready")
     parser.add_argument("--timeout", type=seconds, default=200.0, metavar="TIME", help="how long to wait (200s)")
@@ -87,7 +90,9 @@ async def _create(args: argparse.Namespace) -> int:
             env=dict(args.env),
             ttl_s=args.ttl,
             idle_timeout_s=args.idle_timeout,
-            limits=Limits(cpus=args.cpus, memory_bytes=args.memory, pids=args.pids, execs=args.execs),
+            limits=Limits(
+                cpus=args.cpus, memory_bytes=args.memory, pids=args.pids, disk_bytes=args.disk, execs=args.execs
+            ),
             wait="requested" if args.no_wait else "ready",
             timeout_s=args.timeout,
         )
@@ -125,18 +130,18 @@ async def _extend(args: argparse.Namespace) -> int:
 
 async def _ls(args: argparse.Namespace) -> int:
     async with connect(args) as client:
-        found = await client.sessions(args.org)
-    shown = [info for info in found if args.all or info.state.exists]
+        shown = [info for info in await client.sessions(args.org) if args.all or info.state.exists]
+        words = await _words(client, shown)
     if args.json:
-        for info in shown:
-            _print(args, info, "")
+        for info, read in zip(shown, words, strict=True):
+            _json(_fields(info, read))
         return 0
-    rows = [("SESSION", "STATE", "PROFILE", "OWNER", "BACKEND", "FENCE", "CREATED", "EXPIRES")]
-    for info in shown:
+    rows = [("SESSION", "STATE", "PHASE", "PROFILE", "OWNER", "BACKEND", "FENCE", "CREATED", "EXPIRES")]
+    for info, read in zip(shown, words, strict=True):
         state = info.state
         owner = f"{state.owner.type}:{state.owner.id}" if state.owner else ""
         expires = "pinned" if state.pinned else _time(state.expires_at)
-        row = (info.session, state.phase, state.profile, owner, state.backend, state.fence)
+        row = (info.session, read or "", state.phase, state.profile, owner, state.backend, state.fence)
         rows.append((*row, _time(state.created_at), expires))
     _table(rows)
     return 0
@@ -148,9 +153,7 @@ async def _show(args: argparse.Namespace) -> int:
     async with connect(args) as client:
         info = await client.session(args.org, args.session)
         execs = await client.execs(args.org, args.session)
-    fields = _fields(info)
-    if (state := _word(info, execs)) is not None:
-        fields["state"] = state
+    fields = _fields(info, _word(info, execs))
     if args.json:
         _json(fields | {"execs": [_exec_fields(one) for one in execs]})
         return 0
@@ -178,11 +181,30 @@ def _json(value: dict[str, Any]) -> None:
     print(json_text(value))
 
 
-def _fields(info: SessionInfo) -> dict[str, Any]:
+def _fields(info: SessionInfo, read: str | None = None) -> dict[str, Any]:
+    """`read`: the word, as `state`."""
     import msgspec
 
     names = {"org": info.org, "session": info.session, "phase": info.phase}
-    return {**names, **msgspec.to_builtins(info.state), "cursor": str(info.cursor)}
+    found = {**names, **msgspec.to_builtins(info.state), "cursor": str(info.cursor)}
+    return found | ({"state": read} if read is not None else {})
+
+
+async def _words(client: Client, infos: Sequence[SessionInfo]) -> list[str | None]:
+    """What people read of each. The execs of those alone are looked at of which it depends on them."""
+    import asyncio
+
+    limit = asyncio.Semaphore(_LOOKS_AT)
+
+    async def look(info: SessionInfo) -> str | None:
+        if info.phase != "ready":
+            return _word(info, ())
+        async with limit:
+            return _word(info, await client.execs(info.org, info.session))
+
+    async with asyncio.TaskGroup() as group:
+        looks = [group.create_task(look(info)) for info in infos]
+    return [task.result() for task in looks]
 
 
 def _word(info: SessionInfo, execs: Sequence[ExecInfo]) -> str | None:

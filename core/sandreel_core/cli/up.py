@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandreel_core.cli.connection import DATA, data_of
+from sandreel_core.cli.connection import DATA, configured, data_of
 from sandreel_core.cli.interrupts import ending_signals
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def run_up(args: argparse.Namespace) -> int:
     """Raises Misconfigured, Unavailable."""
+    from sandreel_core.errors import Misconfigured
+
+    if (data := configured()) is not None:
+        raise Misconfigured(
+            f"SANDREEL_CONFIG names a file that a stack writes for its clients in {data}: unset it, or name settings of your own"
+        )
     return _detach(args) if args.detach else asyncio.run(_up(args))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,30 @@ import msgspec
 from msgspec.structs import replace
 
 from sandreel_core.bus.crew import Crew
-from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.contract.boot import SPOOL_BYTES
+from sandreel_core.errors import (
+    AlreadyExists,
+    Conflict,
+    Denied,
+    Misconfigured,
+    NotFound,
+    Refused,
+    SandreelError,
+    Unavailable,
+)
+from sandreel_core.metrics import Metrics
 from sandreel_core.spawner import docker_plan as plan
-from sandreel_core.spawner import fence_docker
+from sandreel_core.spawner import docker_spare, fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
 from sandreel_core.spawner.docker_images import chosen
 from sandreel_core.spawner.docker_joining import Joining
 from sandreel_core.spawner.docker_network import Networks, Service
-from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
+from sandreel_core.spawner.docker_spare import Warm
+from sandreel_core.spawner.docker_spares import Making, Spares
+from sandreel_core.spawner.docker_taking import Taking
+from sandreel_core.spawner.docker_workspace import Caches, Directories, Life, Volumes, Workspaces
 from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
 from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
 from sandreel_core.spawner.lock import Locks
@@ -67,6 +81,8 @@ class DockerBackend:
         self._sessions = Locks(locks / "session")
         self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
+        self._caches = Caches(engine, terms.installation)
+        self._taking: Taking | None = None
 
     @classmethod
     @asynccontextmanager
@@ -82,6 +98,9 @@ class DockerBackend:
         services: Sequence[Service] = (),
         fence_image: str | None = None,
         disk_bytes: int | None = None,
+        warm: Sequence[Warm] = (),
+        spool_bytes: int = SPOOL_BYTES,
+        metrics: Metrics | None = None,
     ) -> AsyncGenerator[DockerBackend, None]:
         """The engine need not answer yet.
 
@@ -90,10 +109,14 @@ class DockerBackend:
         pool        from which every org's network gets a range of its own
         services    what every org's network has in it
         fence_image raises and proves the fence; None: sessions start without one
+        warm        pools of spares, which need volumes
+        spool_bytes of every session's recorder
         Raises Misconfigured, OSError.
         """
         for profile in terms.users:
             terms.user(profile)
+        if warm and workspaces is not None:
+            raise Misconfigured("[docker] warm needs workspaces that are volumes, not directories of the host")
         async with Engine.open(url, timeout_s=timeout_s) as engine:
             networks = Networks(engine, terms.installation, pool, services)
             files: Workspaces = Volumes(engine, terms.installation)
@@ -111,20 +134,40 @@ class DockerBackend:
                     look = fencing.look if fencing is not None else _nothing
                     names = [service.container for service in services]
                     crew.start(Joining(engine, networks, orgs, names, look).keep())
+                backend = cls(
+                    engine,
+                    terms,
+                    locks=locks,
+                    orgs=orgs,
+                    workspaces=files,
+                    networks=networks,
+                    fencing=fencing,
+                    disk_bytes=disk_bytes,
+                )
                 try:
-                    yield cls(
-                        engine,
-                        terms,
-                        locks=locks,
-                        orgs=orgs,
-                        workspaces=files,
-                        networks=networks,
-                        fencing=fencing,
-                        disk_bytes=disk_bytes,
-                    )
+                    async with Crew() as warmers:
+                        if warm:
+                            warmers.start(backend._keep_warm(warm, spool_bytes, metrics or Metrics()))
+                        yield backend
                 finally:
                     if fencing is not None:
                         await fencing.close()
+
+    def _keep_warm(self, warm: Sequence[Warm], spool_bytes: int, metrics: Metrics) -> Coroutine[None, None, None]:
+        """From now on boots come from spares, where there are any, for as long as what this returns runs."""
+        making = Making(
+            self._terms,
+            spool_bytes,
+            self._disk_bytes,
+            prepare=self._prepare_org,
+            release=self._drop_org,
+            admit=self._admit,
+        )
+        spares = Spares(self._engine, warm, making, metrics)
+        self._taking = Taking(
+            self._engine, self._terms.installation, spares, self._boots, self._workspaces, self._admit
+        )
+        return spares.keep()
 
     # -- create
 
@@ -134,42 +177,71 @@ class DockerBackend:
             for boot in before:
                 # We hold the lock: whoever made one that was never started has died, and it knows nothing yet.
                 if boot.status == "starting":
-                    await self._engine.remove(boot.id, force=True)
+                    await self._clear(boot)
                 elif boot.status != "dead":
                     raise AlreadyExists(f"boot {boot.boot_id} of the session is there")
             dead = [boot for boot in before if boot.status == "dead"]
             life = Life(spec.settings.installation, spec.incarnation)
             found = await self._workspaces.find(spec.key)
-            if spec.fresh and found is not None and found != life:
+            if spec.fresh and found is not None and not found.same(life):
                 raise AlreadyExists("there is a workspace that is not this session's")
-            if not spec.fresh and found is None:
-                raise NotFound("the workspace is not there")
+            if not spec.fresh:
+                found = found or await self._found_again(spec.key, dead)
+                if found is None:
+                    raise NotFound("the workspace is not there")
             try:
-                image = await self._prepare(spec, life, make=found is None)
-                return await self._start(spec, dead, image)
+                image = await chosen(self._engine, self._terms.images(spec))
+                if spec.fresh:
+                    if found is None and not dead and self._taking is not None:
+                        sandbox = await self._taking.boot(spec, life, image)
+                        if sandbox is not None:
+                            return sandbox
+                    await self._make(spec, life, found, image)
+                else:
+                    await self._prepare_org(spec.key.org, image)
+                return await self._start(spec, dead, image, "" if spec.fresh or found is None else found.files)
             except BaseException:
                 if spec.fresh:
                     await asyncio.shield(self._undo(spec, dead))
                 raise
 
-    async def _prepare(self, spec: BootSpec, life: Life, *, make: bool) -> str:
-        """What the container needs: its org's network and caches, its workspace, and its image, which it returns."""
-        image = await chosen(self._engine, self._terms.images(spec))
-        works = [self._prepare_org(spec.key.org, image)]
-        if make:
-            user = self._terms.user(spec.profile)
-            limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
-            works.append(self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit))
-        await each_to_its_end(*works)
-        return image
+    async def _make(self, spec: BootSpec, life: Life, found: Life | None, image: str) -> None:
+        """What a fresh container needs: its org's network and caches, and its workspace, also where there is one: whoever made
+        that may have died before it was filled."""
+        user = self._terms.user(spec.profile)
+        limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
+        if found is not None and found.files:  # lent to a boot of a spare that never was one
+            await self._workspaces.remove(spec.key, (found.files,))
+        await each_to_its_end(
+            self._prepare_org(spec.key.org, image),
+            self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit),
+        )
+
+    async def _found_again(self, key: Key, dead: Iterable[Found]) -> Life | None:
+        """Files that a spare lent, where somebody's clean-up took the empty volume that says so."""
+        for boot in dead:
+            if boot.files:
+                life = Life(self._terms.installation, boot_order(boot.boot_id)[0], boot.files)
+                await self._workspaces.lend(key, life)
+                return life
+        return None
+
+    async def _clear(self, boot: Found) -> None:
+        """Away with a boot that never began, and with what it brought."""
+        await self._engine.remove(boot.id, force=True)
+        if boot.untold and boot.spare is not None:
+            await self._engine.remove_volume(docker_spare.volume_name(self._terms.installation, boot.spare))
 
     async def _prepare_org(self, org: str, image: str) -> None:
         async with self._orgs.held(org):
             await self._networks.ensure(org)
-            await ensure_cache(self._engine, self._terms.installation, org, image=image)
+            await self._caches.ensure(org, image=image)
 
-    async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str) -> Sandbox:
-        body = plan.session_container(self._terms, spec, image=image, workspace=self._workspaces.mount(spec.key))
+    async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str, files: str) -> Sandbox:
+        mount = self._workspaces.mount(spec.key, files)
+        body = plan.session_container(self._terms, spec, image=image, workspace=mount)
+        if files:
+            body["Labels"] |= {docker_spare.FILES: files}
         name = plan.container_name(self._terms.installation, spec.key, spec.boot_id)
         for boot in dead:
             if boot.boot_id == spec.boot_id:
@@ -185,6 +257,9 @@ class DockerBackend:
             await self._engine.remove(id, force=True)
             if isinstance(error, Refused) and error.code == NOT_PROVEN:
                 raise
+            if isinstance(error, NotFound) and "network" in str(error):
+                # The org's last session went between our look at it and our container.
+                raise Unavailable(f"the org's network has gone: {error}", retry_after_s=0.5) from error
             # What cannot be started now can never be: the image has no such program, or the engine no such shape.
             raise Refused("BAD_IMAGE", f"image {image} cannot be started: {error}") from error
         except BaseException:
@@ -204,7 +279,8 @@ class DockerBackend:
         with suppress(SandreelError):
             for boot in dead:
                 await self._engine.remove(boot.id, force=True)
-            await self._workspaces.remove(spec.key)
+            found = await self._workspaces.find(spec.key)
+            await self._workspaces.remove(spec.key, (found.files,) if found is not None and found.files else ())
             await self._drop_org(spec.key.org)
 
     # -- stop and destroy
@@ -252,7 +328,7 @@ class DockerBackend:
             boot = await self._boots.one(key, boot_id)
             if boot.status != "starting":
                 raise Unavailable("the boot was being started", retry_after_s=0.2)
-            await self._engine.remove(boot.id, force=True)
+            await self._clear(boot)
         return Death("exited")
 
     async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
@@ -269,7 +345,8 @@ class DockerBackend:
                 raise Conflict("the workspace is a later incarnation's")
             for boot in boots:
                 await self._engine.remove(boot.id)
-            await each_to_its_end(self._workspaces.remove(key), self._drop_org(key.org))
+            files = {boot.files for boot in boots} | {life.files if life is not None else ""}
+            await each_to_its_end(self._workspaces.remove(key, files - {""}), self._drop_org(key.org))
 
     async def _drop_org(self, org: str) -> None:
         async with self._orgs.held(org):
@@ -286,7 +363,8 @@ class DockerBackend:
         return await self._boots.all()
 
     async def _tidy(self) -> None:
-        """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
+        """What a spawner that died has left half done: services outside their networks, networks without sessions, hands.
+        And what a clean-up of the engine took that we miss."""
         for org in await self._networks.orgs():
             async with self._orgs.held(org):
                 if not await self._networks.drop(org):
@@ -296,6 +374,11 @@ class DockerBackend:
             for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
                 if time.time() - float(body["Created"]) > _HAND_S:
                     await self._engine.remove(str(body["Id"]), force=True)
+        for key in await self._boots.lent():
+            if await self._workspaces.find(key) is None:
+                async with self._sessions.held(str(key)):
+                    if await self._workspaces.find(key) is None:
+                        await self._found_again(key, await self._boots.of(key))
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()

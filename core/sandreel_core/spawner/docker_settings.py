@@ -13,6 +13,9 @@ BUS_ALIAS = "nats"
 EGRESS_ALIAS = "egress"
 GATEWAY_ALIAS = "gateway"
 Service = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(=[a-z0-9][a-z0-9-]*)?(:[1-9][0-9]{0,4})?$")]
+Warm = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}/(default|agent)(/[A-Za-z0-9][A-Za-z0-9._:/@-]*)?=([1-9]|1[0-6])$")
+]
 Image = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
@@ -26,6 +29,9 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     workspaces  `volumes`, or a directory of the host that engine and spawner see at the same place
     disk_bytes  how much a workspace may hold, where a session sets no limit of its own
     pool        every org's network gets a /26 of this range
+    warm        pools of containers that were started before anybody asked: `org/profile[/image]=count`, e.g. `acme/default=2`; each
+                waits with the memory of an idle session (some 40 MB), and a session's first boot that asks for no limits of
+                its own takes one. Needs workspaces that are volumes
     services    containers that every org reaches, as `container[=alias][:port]`, at this port alone (4222)
     unfenced    sessions start without a proof that nothing gets out of their network
     fence_image of what raises and proves the fence; absent: what `make image` builds
@@ -41,6 +47,7 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     workspaces: Annotated[str, Meta(pattern=r"^(volumes|/.+)$")] = "volumes"
     disk_bytes: Annotated[int, Meta(ge=1 << 20)] | None = None
     pool: Annotated[str, Meta(pattern=r"^[0-9.]+/[0-9]+$")] = "10.231.0.0/16"
+    warm: Annotated[tuple[Warm, ...], Meta(max_length=16)] = ()
     services: Annotated[tuple[Service, ...], Meta(max_length=16)] = ()
     unfenced: bool = False
     fence_image: Image | None = None

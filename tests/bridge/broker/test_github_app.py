@@ -66,6 +66,13 @@ async def test_what_the_api_refuses_is_said_without_what_it_says(api: Api, statu
     assert "ghs_" not in str(error.value)
 
 
+async def test_an_api_that_sends_us_elsewhere_is_not_followed(api: Api) -> None:
+    api.status = 302
+    with pytest.raises(Refused, match="the API answers 302"):
+        await GitHubApp().mint(api.pem, options(api), None)
+    assert len(api.asked) == 1
+
+
 async def test_an_api_that_is_away_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         await GitHubApp().mint(PEM, {"app_id": "7", "installation_id": "42", "api": "http://127.0.0.1:1"}, None)

@@ -273,8 +273,11 @@ async def test_a_vault_that_is_away_delays_no_end_where_the_broker_lives_that_mi
         await until(lambda: gone(empty_database), "the row is found, and the token ended once more")
 
 
+@pytest.mark.parametrize(
+    "changed", ["lease = 'l-other'", """options = '{"host": "ghe", "api": "https://evil"}', due_at = now()"""]
+)
 async def test_a_token_is_sealed_in_its_row_and_moves_with_the_keys(
-    session: Session, vault: PostgresVault, empty_database: str, tmp_path: Path
+    session: Session, vault: PostgresVault, empty_database: str, tmp_path: Path, changed: str
 ) -> None:
     issuer = FakeIssuer()
     async with broker_on(session.bus, vault, issuer, **QUICK):
@@ -285,8 +288,8 @@ async def test_a_token_is_sealed_in_its_row_and_moves_with_the_keys(
         done = await rewrap(rotating, by="ann", new_key=True)
     assert (done.rows, done.stuck, done.retired) == (2, 0, 1)
     assert (await rows(empty_database))[0]["key_id"] == done.key_id != row["key_id"]
-    # Another broker's token is in the place of this one: it does not open there, and is left to end by itself.
-    await change(empty_database, "UPDATE vault.tokens SET lease = 'l-other'")
+    # One that was put in another's place, or is to be ended at another place: it does not open, and is left to end by itself.
+    await change(empty_database, "UPDATE vault.tokens SET " + changed)
     async with broker_on(session.bus, vault, issuer, **QUICK):
         await until(lambda: events(session, c.Outlived), "that is said")
         lease = await session.ask("app")
@@ -297,7 +300,7 @@ async def test_a_token_is_sealed_in_its_row_and_moves_with_the_keys(
 async def test_a_vault_of_the_release_before_is_brought_up_to_date(
     vault: PostgresVault, empty_database: str, tmp_path: Path
 ) -> None:
-    await change(empty_database, "DROP TABLE vault.tokens; UPDATE vault.installation SET schema = 1")
+    await change(empty_database, "DROP TABLE vault.tokens; UPDATE vault.installation SET schema = 2")
     async with vault_at(empty_database, tmp_path) as after:
         assert [entry.name for entry in await after.entries(None)] == [APP]
         assert (await PostgresTokens(after).late(0)).count == 0

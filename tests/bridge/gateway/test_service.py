@@ -184,6 +184,9 @@ async def test_a_value_is_sealed_to_the_asker_and_a_key_is_of_where_it_is_asked_
         for org, session in (("umbrella", "s1"), ("acme", "s2")):
             with pytest.raises(Malformed, match="is not of"):
                 await served.bus.request(wire.subject(org, session, "mint"), msgspec.json.encode(asked))
+        for budget in (0, -5):  # it would give back to the org what its turns hold
+            with pytest.raises(Refused, match="BAD_REQUEST"):
+                await served.mint("t2", budget_micro_usd=budget)
         for verb, body in (("mint", b"{}"), ("standing", b"["), ("nothing", b"{}")):
             with pytest.raises(Malformed):
                 await served.bus.request(wire.subject("acme", "s1", verb), body)

@@ -156,6 +156,25 @@ async def test_the_life_of_a_session(shell: Shell) -> None:
     ]
 
 
+async def test_the_list_has_the_word_that_people_read(shell: Shell) -> None:
+    async def word() -> tuple[str, str]:
+        """As the table and as JSON has it, of s1 alone."""
+        table = (await shell.here("session", "ls")).out.decode().splitlines()
+        column = table[0].index("STATE")
+        [row] = [line for line in table if line.startswith("s1 ")]
+        [info] = (await shell.here("session", "ls", "--json")).objects
+        return row[column:].split()[0], info["state"]
+
+    assert await word() == ("Ready", "Ready")
+    assert (await shell.here("session", "pin", "s1")).code == 0
+    assert await word() == ("Always-on", "Always-on")
+    assert (await shell.here("exec", "s1", "--id", "x1", "--detach", "--", "stubborn")).code == 0
+    assert await word() == ("Working", "Working")
+    assert (await shell.here("cancel", "s1", "x1")).code == 0
+    assert (await shell.here("session", "stop", "s1")).code == 0
+    assert await word() == ("Sleeping", "Sleeping")
+
+
 # Mistakes
 
 

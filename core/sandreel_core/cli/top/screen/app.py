@@ -9,9 +9,12 @@ from textual.app import App
 from textual.binding import Binding
 
 from sandreel_core.cli.top.order import Filter, Order
+from sandreel_core.cli.top.screen.keystrokes import Keystrokes
 from sandreel_core.cli.top.screen.table import Table
 from sandreel_core.cli.top.watch import Watch
 from sandreel_core.client import Client
+
+_AT_ONCE = ("ctrl+c", "ctrl+q")
 
 
 class Top(App[None]):
@@ -26,8 +29,19 @@ class Top(App[None]):
         self._client = client
         self._watch = watch
         self._table = Table(client, watch, order, wanted)
+        self._keys = Keystrokes(self, super().on_event, lambda: self.focused or self.screen, self.bell)
         self._reading: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys wait for each other, except for what ends it all."""
+        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
+            await super().on_event(event)
+        elif isinstance(event, events.Key) and event.key in _AT_ONCE:
+            self._keys.forget()
+            await super().on_event(event)
+        else:
+            await self._keys.take(event)
 
     async def on_mount(self) -> None:
         self._reading = asyncio.create_task(self._watch.run())

@@ -85,7 +85,7 @@ class Player(Screen[None]):
         yield self._foot
 
     def on_mount(self) -> None:
-        self._body.focus()
+        self.set_focus(self._body)
         self._reading = asyncio.create_task(self._read())
         self.set_interval(Pace.EVERY_S, self._tick)
 

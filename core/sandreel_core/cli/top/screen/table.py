@@ -73,7 +73,7 @@ class Table(Screen[None]):
         yield self._foot
 
     def on_mount(self) -> None:
-        self._grid.focus()
+        self.set_focus(self._grid)
         self.set_interval(Pace.EVERY_S, self._tick)
 
     def on_screen_resume(self) -> None:
