@@ -169,6 +169,8 @@ async def test_a_program_gets_a_value_and_the_broker_hears_who_asks(broker: Brok
         assert await run(programs, "sandreel-credential", "get", "github") == (0, f"{VALUE}\n", "")
         assert await run(programs, "sh", "-c", "sandreel-credential get npm acme/tool; true") == (0, f"{VALUE}\n", "")
     first, second = broker.asked
+    # Nothing of its exec stands above it.
+    assert first.program == "sandreel-credential"
     assert (first.slug, first.exec, first.boot_id, first.resource) == ("github", "e1", "1-1", None)
     assert (second.slug, second.resource, second.program) == ("npm", "acme/tool", "sh")
     assert second.pid is not None

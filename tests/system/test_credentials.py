@@ -21,6 +21,7 @@ from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Envelope
 from sandreel_core.errors import Refused
+from tests.support import program
 from tests.support.bridges import Turns, open_turns, texts
 from tests.support.credentials import sandreel
 from tests.support.git_server import GitServer, git_server
@@ -176,7 +177,9 @@ async def test_a_session_that_dies_holds_nothing_afterwards(site: Site, server: 
 
 
 async def test_programs_get_a_value_for_one_command(site: Site) -> None:
-    session = await site.session(grants=("tool", "cluster"))
+    session = "with-grants"
+    made = await program.sandreel(site.data, "session", "create", session, "--grant", "tool", "--grant", "cluster")
+    assert made.said == f"{session}\n"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     text = "sandreel-credential run tool -- sh -c 'printf %s \"$TOOL_TOKEN\" | sha256sum'; env | grep -c TOOL_TOKEN"
     done = await shell(site, session, text)
