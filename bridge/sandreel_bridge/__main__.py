@@ -11,6 +11,7 @@ from sandreel_bridge.service import Bridge
 from sandreel_bridge.settings import Settings
 from sandreel_core.errors import Misconfigured
 from sandreel_core.runtime import Role, run_role
+from sandreel_runnerd.init import guard
 
 
 async def serve(role: Role[Settings]) -> None:
@@ -44,4 +45,5 @@ async def _gateway(role: Role[Settings], stack: AsyncExitStack) -> Gateway | Non
 
 
 if __name__ == "__main__":
+    guard()  # it has turns' keys in its memory, and a gateway's password in its settings
     sys.exit(run_role("bridge", Settings, serve))

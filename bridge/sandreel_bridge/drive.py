@@ -39,6 +39,13 @@ class Driver:
 
     async def run(self) -> None:
         """Raises what is a bug."""
+        try:
+            await self._drive()
+        finally:
+            if (preparing := self.journal.turn.preparing) is not None:
+                self._tools.keys.drop(self._name.org, self._name.session, preparing.exec)
+
+    async def _drive(self) -> None:
         failures = 0
         while True:
             turn = self.journal.turn
@@ -91,7 +98,7 @@ class Driver:
             case process.Look(what="home"):
                 self._learn(home=await sandbox.look(self._tools.client, self._name))
             case process.Look():
-                self._learn(exec=await starting.where_is_exec())
+                self._learn(exec=await starting.where_is_exec(), has_key=starting.has_key)
             case process.StandInLine():
                 self._learn(first=await self._tools.line.wait(self.journal))
             case process.MakeHome():
@@ -99,12 +106,14 @@ class Driver:
                 await starting.make_home()
             case process.Prepare():
                 await starting.prepare(step.attempt, home)
-                self._learn(exec="absent", end=None, complaint="", refused_id="")
-            case process.Start():
-                await starting.start(home)
-                self._learn(exec="there")
-            case process.AwaitStart():
-                await starting.await_start(home, with_key=step.key)
+                self._learn(exec="absent", pending=step.pending, end=None, complaint="", refused_id="")
+            case process.Start() | process.AwaitStart():
+                # Should its answer not come: it may have been sent all the same.
+                self._learn(exec="unknown")
+                if isinstance(step, process.Start):
+                    await starting.start(home, pending=self._facts.pending)
+                else:
+                    await starting.await_start()
                 self._learn(exec="there")
             case process.Began():
                 attempt = starting.attempt
@@ -141,7 +150,7 @@ class Driver:
             backlog,
             typed=mailbox.typed,
         )
-        launch = self._starting.launch()
+        launch = await self._starting.launch(runs=True)
         await Running(self._tools.client, self.journal, found, launch, reading, backlog, mailbox).run()
         await mailbox.settle()
         self._learn(end=reading.end, complaint=reading.complaint.strip(), home=None)
@@ -173,8 +182,6 @@ class Driver:
 
     async def _settle(self) -> None:
         turn, gateway = self.journal.turn, self._tools.gateway
-        if turn.preparing is not None:
-            self._tools.keys.drop(self._name.org, self._name.session, turn.preparing.exec)
         if gateway is not None and turn.keys:
             counted = await settling.revoke(gateway, self._name, turn)
             if counted is not None:

@@ -186,10 +186,12 @@ class Mailbox:
                 await self._client.send(name.org, name.session, command, command_id=id)
             except Refused as refused:
                 self._log.info("a message was not taken", turn=str(name), code=refused.code)
-                # Of any other reason (STALE: it was written down weeks ago, and done) it is not known whether it was read: then the
-                # program shows it, or it opens the next turn. To ask again for ever would keep back all that is said later.
+                # Of any other reason (STALE: it was written down weeks ago, and never seen to be read) it goes back into the queue: to
+                # ask again would keep back all that is said later, and to wait for its being read would keep the turn from its end.
                 if refused.code in _CLOSED:
                     await self._fall_back(delivery)
+                else:
+                    await self._journal.insist(SteerRequeued(message_ids=delivery.ids))
                 return
 
     async def _fall_back(self, delivery: Delivery) -> None:

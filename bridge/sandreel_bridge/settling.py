@@ -7,8 +7,8 @@ from contextlib import aclosing
 from typing import Literal
 
 from sandreel_bridge import sandbox
-from sandreel_bridge.attempt import command_id
-from sandreel_bridge.gateway.port import Gateway, key_name
+from sandreel_bridge.attempt import command_id, key_names
+from sandreel_bridge.gateway.port import Gateway
 from sandreel_bridge.journal import Journal, Name
 from sandreel_core.bus.port import Bus
 from sandreel_core.client import Client
@@ -28,10 +28,7 @@ _APART = "\n\n"
 async def revoke(gateway: Gateway, name: Name, turn: Turn) -> Usage | None:
     """End every key that the turn may have; what was used with them in all, None where the gateway knows none of them. Raises
     Unavailable."""
-    standings = [
-        await gateway.revoke(key_name(name.org, name.session, incarnation, name.turn, attempt))
-        for incarnation, attempt in turn.keys
-    ]
+    standings = [await gateway.revoke(each) for each in key_names(name, turn)]
     known = [standing.usage for standing in standings if standing is not None]
     return summed(known) if known else None
 

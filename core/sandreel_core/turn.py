@@ -78,7 +78,8 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the log says of one turn.
 
     preparing  the attempt that is under way, and `prepared_at` and `prepared_id` of its event
-    keys       (incarnation, attempt) of each key that may have been made
+    keys       (incarnation, number from 1) of each key that may have been made: one for each `turn.preparing`, so that a bridge that
+               has lost the turn makes none in the place of its successor's
     accepted   runnerd has accepted that attempt's exec
     driver     `source` of whoever drives it: who last said something of it that answers no command
     usage      of all results; `unmeasured`: of one of them, or more, it cannot be known
@@ -151,8 +152,7 @@ def fold(turn: Turn, event: Envelope) -> Turn:
             )
             return replace(turn, phase=phase, request=data, asked=asked)
         case c.TurnPreparing() if turn.phase != "finished":
-            key = (data.incarnation, data.attempt)
-            keys = turn.keys if key in turn.keys else (*turn.keys, key)
+            keys = (*turn.keys, (data.incarnation, len(turn.keys) + 1))
             again = turn.preparing is not None and turn.preparing.attempt == data.attempt
             turn = replace(turn, preparing=data, prepared_at=event.time, prepared_id=event.id, keys=keys)
             return turn if again else replace(turn, accepted=False, run=Run(), checkpoint=None)

@@ -58,6 +58,7 @@ def _start(turn: Turn, command: c.StartTurn, terms: Terms) -> Event | Refused:
         model=command.model,
         conversation_id=command.conversation_id or command.turn,
         prompt=command.prompt,
+        prompt_object=command.prompt_object,
         permission_mode=command.permission_mode,
         max_turns=command.max_turns,
         system_prompt_append=command.system_prompt_append,

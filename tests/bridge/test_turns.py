@@ -242,6 +242,21 @@ async def test_a_turn_that_comes_to_nothing_says_why(
     assert not any(key.live for key in turns.gateway.keys.values() if key.session == session)
 
 
+@pytest.mark.parametrize(("spent", "budgets"), [(60, [100, 40]), (100, [100])])
+async def test_what_an_attempt_has_spent_is_spent_for_the_next_one(
+    turns: Turns, spent: int, budgets: list[int]
+) -> None:
+    """An agent that ended without a word may have worked for all of its turn's budget before."""
+    session, turn = f"thrifty-{spent}", f"thrifty-{spent}"
+    names = [key_name(ORG, session, 1, turn, attempt) for attempt in (1, 2)]
+    turns.gateway.charges[names[0]] = spent
+    _, done = await turns.run("quiet", session, turn=turn, budget_micro_usd=100)
+    assert [turns.gateway.terms[name].budget_micro_usd for name in names if name in turns.gateway.terms] == budgets
+    assert done.finished is not None
+    assert ("BUDGET_SPENT" in (done.finished.error or "")) == (len(budgets) == 1)
+    assert not turns.gateway.keys[names[0]].live
+
+
 async def test_a_plan_is_approved_once_and_its_conversation_carries_it_out(turns: Turns) -> None:
     session, turn = await turns.run("plan 1. look 2. leap", turn="planned", permission_mode="plan")
     assert turn.finished is not None

@@ -123,6 +123,9 @@ def test_what_the_agent_said_is_counted_by_its_place_in_the_exec() -> None:
     assert again.run == turn.run, "the same attempt goes on"
     second = folded(preparing(2), turn=turn)
     assert (second.accepted, second.run.said, second.keys) == (False, False, ((1, 1), (1, 2)))
+    assert folded(preparing(), preparing(incarnation=2), turn=folded(requested())).keys == ((1, 1), (2, 2)), (
+        "one for each"
+    )
 
 
 def test_a_result_counts_until_the_agent_goes_on() -> None:

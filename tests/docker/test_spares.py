@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sandreel_core.errors import Misconfigured
+from sandreel_core.errors import AlreadyExists, Misconfigured
 from sandreel_core.metrics import Metrics
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner import docker_spare
@@ -154,12 +154,16 @@ from sandreel_core.spawner.docker_backend import DockerBackend
 from sandreel_core.spawner.docker_spare import Warm
 from tests.support.rigs import spec
 
-async def stuck(*_):
+tell = Engine.tell
+
+async def stuck(*given):
+    if sys.argv.pop() == "told":
+        await tell(*given)
     print("taken", flush=True)
     await asyncio.Event().wait()
 
 async def main():
-    installation, image, locks, pool = sys.argv[1:]
+    installation, image, locks, pool, _ = sys.argv[1:]
     terms = plan.Terms(installation=installation, node="here", image=image)
     Engine.tell = stuck
     async with DockerBackend.open(terms, locks=Path(locks), pool=pool, warm=[Warm("acme", "default", None, 2)]) as backend:
@@ -171,9 +175,10 @@ asyncio.run(main())
 """
 
 
-async def test_a_spawner_that_is_killed_while_it_takes_one_leaves_nothing_doubled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["untold", "told"])
+async def test_a_spawner_that_is_killed_while_it_takes_one_leaves_nothing_doubled(tmp_path: Path, how: str) -> None:
     image = await asyncio.to_thread(engine.standin_image)
-    words = (sys.executable, "-c", textwrap.dedent(_SPAWNER), OURS, image, str(tmp_path), engine.POOL)
+    words = (sys.executable, "-c", textwrap.dedent(_SPAWNER), OURS, image, str(tmp_path), engine.POOL, how)
     child = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     assert child.stdout is not None
     try:
@@ -182,18 +187,25 @@ async def test_a_spawner_that_is_killed_while_it_takes_one_leaves_nothing_double
     finally:
         child.send_signal(signal.SIGKILL)
         await child.wait()
-    # What held their standard input is gone, so all of them have ended: the taken one, which never knew whose it was, as well.
-    await until(lambda: not docker("ps", "-q", "--filter", f"label=sandreel.installation={OURS}"), "they have ended")
+    # What held their standard input is gone, so they have ended: the taken one, which never knew whose it was, as well.
+    left = 1 if how == "told" else 0
+    running = ("ps", "-q", "--filter", f"label=sandreel.installation={OURS}")
+    await until(lambda: len(docker(*running).split()) == left, "they have ended")
     metrics = Metrics()
     async with rigs.docker(tmp_path, warm=[WARM], metrics=metrics) as rig:
         found = await rig.backend.inspect(KEY)
         assert found is not None
-        assert found.status == "starting", "it can begin anew"
+        assert found.boot_id == "1-1"
+        if how == "told":
+            assert found.status == "running", "it is adopted"
+            with pytest.raises(AlreadyExists):
+                await rig.backend.create(spec())
+        else:
+            assert found.status == "starting", "it begins anew"
+            found = await rig.backend.create(spec())
         await waits(metrics)
         assert spares("exited") == []
-        sandbox = await rig.backend.create(spec())
-        assert sandbox.status == "running"
-        await seen_in(workspace(sandbox.ref))
+        await seen_in(workspace(found.ref))
         assert [each.key for each in await rig.backend.list()] == [KEY]
         await rig.backend.stop(KEY, "1-1", grace_s=5)
         await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")

@@ -18,8 +18,8 @@ PER_CALL = Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
 
 @dataclass
 class MemoryGateway:
-    """`models` of every org. `trouble`: what every call raises from now on. `stuck`: keys that cannot be revoked. `minted` and
-    `revoked`: key names, in order."""
+    """`models` of every org. `trouble`: what every call raises from now on. `stuck`: keys that cannot be revoked. `charges`: what
+    a key of that attempt has been charged when it ends. `minted` and `revoked`: key names, in order; `terms` by name."""
 
     models: tuple[str, ...] = ("fake-model", "other-model")
     trouble: SandreelError | None = None
@@ -28,6 +28,8 @@ class MemoryGateway:
     minted: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     stuck: set[str] = field(default_factory=set)
+    charges: dict[str, int] = field(default_factory=dict)
+    terms: dict[str, KeyTerms] = field(default_factory=dict)
 
     async def enforce(self, org: str) -> tuple[str, ...]:
         self._check()
@@ -48,6 +50,7 @@ class MemoryGateway:
         )
         self.values[name] = f"vk-{os.urandom(12).hex()}"
         self.minted.append(name)
+        self.terms[name] = terms
         return VirtualKey(name, self.values[name])
 
     async def standing(self, name: str) -> KeyStanding | None:
@@ -61,7 +64,8 @@ class MemoryGateway:
         self.revoked.append(name)
         found = self.keys.get(name)
         if found is not None:
-            self.keys[name] = found = replace(found, live=False)
+            charged = self.charges.get(name, 0)
+            self.keys[name] = found = replace(found, live=False, charged_micro_usd=charged)
         return found
 
     async def live(self) -> list[KeyStanding]:

@@ -15,6 +15,7 @@ from sandreel_bridge.broker.service import Broker, Plan
 from sandreel_bridge.broker.settings import Settings
 from sandreel_core.errors import Unavailable
 from sandreel_core.runtime import Role, run_role
+from sandreel_runnerd.init import guard
 
 _RETRY_S = 1.0
 _PRUNE_EVERY_S = 3600.0
@@ -66,4 +67,5 @@ async def _prune(role: Role[Settings], vault: PostgresVault) -> None:
 
 
 if __name__ == "__main__":
+    guard()  # before the vault's keys are read: they are in no core file, nor open to others of the same user
     sys.exit(run_role("broker", Settings, serve))

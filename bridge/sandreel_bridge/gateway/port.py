@@ -91,6 +91,7 @@ class Gateway(Protocol):
         ...
 
 
-def key_name(org: str, session: str, incarnation: int, turn: str, attempt: int) -> str:
-    """The outside name of a turn's key: from what the log says, so that whoever takes the turn over finds it."""
-    return f"{org}.{session}.{incarnation}.{turn}.{attempt}"
+def key_name(org: str, session: str, incarnation: int, turn: str, number: int) -> str:
+    """The outside name of a turn's key: from what the log says, so that whoever takes the turn over finds it. `number`: of its keys, from
+    1; whoever prepares the turn anew has another, so that a bridge which was halted cannot put its own in the place of one in use."""
+    return f"{org}.{session}.{incarnation}.{turn}.{number}"

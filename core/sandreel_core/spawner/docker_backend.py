@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -36,14 +35,14 @@ from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_or
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
 from sandreel_core.spawner.docker_images import chosen
-from sandreel_core.spawner.docker_joining import Joining
-from sandreel_core.spawner.docker_network import Networks, Service
+from sandreel_core.spawner.docker_lent import Lent
+from sandreel_core.spawner.docker_network import Service
+from sandreel_core.spawner.docker_orgs import Orgs
 from sandreel_core.spawner.docker_spare import Warm
 from sandreel_core.spawner.docker_spares import Making, Spares
 from sandreel_core.spawner.docker_taking import Taking
-from sandreel_core.spawner.docker_workspace import Caches, Directories, Life, Volumes, Workspaces
-from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
-from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
+from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces
+from sandreel_core.spawner.fencing import NOT_PROVEN
 from sandreel_core.spawner.lock import Locks
 from sandreel_core.spawner.to_the_end import each_to_its_end
 
@@ -64,24 +63,20 @@ class DockerBackend:
         engine: Engine,
         terms: plan.Terms,
         *,
-        locks: Path,
-        orgs: Locks,
+        locks: Locks,
+        orgs: Orgs,
         workspaces: Workspaces,
-        networks: Networks,
-        fencing: Fencing | None,
         disk_bytes: int | None,
     ) -> None:
         self.node = terms.node
         self._engine = engine
         self._terms = terms
         self._workspaces = workspaces
-        self._networks = networks
-        self._fencing = fencing
         self._disk_bytes = disk_bytes
-        self._sessions = Locks(locks / "session")
+        self._sessions = locks
         self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
-        self._caches = Caches(engine, terms.installation)
+        self._lent = Lent(terms.installation, self._boots, workspaces, locks)
         self._taking: Taking | None = None
 
     @classmethod
@@ -117,56 +112,35 @@ class DockerBackend:
             terms.user(profile)
         if warm and workspaces is not None:
             raise Misconfigured("[docker] warm needs workspaces that are volumes, not directories of the host")
+        docker_spare.check(warm)
         async with Engine.open(url, timeout_s=timeout_s) as engine:
-            networks = Networks(engine, terms.installation, pool, services)
             files: Workspaces = Volumes(engine, terms.installation)
             if workspaces is not None:
                 files = Directories(workspaces, terms.installation)
-            fencing = None
-            async with Crew() as crew:
-                if fence_image is not None:
-                    terms = dataclasses.replace(terms, fence="proven")
-                    tools = Tools(engine, fence_image, terms.installation)
-                    fencing = Fencing(networks.fenced, partial(raise_fence, tools), partial(prove, tools))
-                    crew.start(fencing.keep())
-                orgs = Locks(locks / "org")
-                if services:
-                    look = fencing.look if fencing is not None else _nothing
-                    names = [service.container for service in services]
-                    crew.start(Joining(engine, networks, orgs, names, look).keep())
-                backend = cls(
-                    engine,
-                    terms,
-                    locks=locks,
-                    orgs=orgs,
-                    workspaces=files,
-                    networks=networks,
-                    fencing=fencing,
-                    disk_bytes=disk_bytes,
-                )
-                try:
-                    async with Crew() as warmers:
-                        if warm:
-                            warmers.start(backend._keep_warm(warm, spool_bytes, metrics or Metrics()))
-                        yield backend
-                finally:
-                    if fencing is not None:
-                        await fencing.close()
+            if fence_image is not None:
+                terms = dataclasses.replace(terms, fence="proven")
+            async with (
+                Orgs.open(
+                    *(engine, terms.installation),
+                    locks=locks / "org",
+                    pool=pool,
+                    services=services,
+                    fence_image=fence_image,
+                ) as orgs,
+                Crew() as crew,
+            ):
+                sessions = Locks(locks / "session")
+                backend = cls(engine, terms, locks=sessions, orgs=orgs, workspaces=files, disk_bytes=disk_bytes)
+                if warm:
+                    crew.start(backend._keep_warm(warm, spool_bytes, metrics or Metrics()))
+                yield backend
 
     def _keep_warm(self, warm: Sequence[Warm], spool_bytes: int, metrics: Metrics) -> Coroutine[None, None, None]:
         """From now on boots come from spares, where there are any, for as long as what this returns runs."""
-        making = Making(
-            self._terms,
-            spool_bytes,
-            self._disk_bytes,
-            prepare=self._prepare_org,
-            release=self._drop_org,
-            admit=self._admit,
-        )
+        making = Making(self._terms, self._orgs, spool_bytes=spool_bytes, disk_bytes=self._disk_bytes)
         spares = Spares(self._engine, warm, making, metrics)
-        self._taking = Taking(
-            self._engine, self._terms.installation, spares, self._boots, self._workspaces, self._admit
-        )
+        installation = self._terms.installation
+        self._taking = Taking(self._engine, installation, spares, self._boots, self._workspaces, self._orgs.admit)
         return spares.keep()
 
     # -- create
@@ -186,7 +160,7 @@ class DockerBackend:
             if spec.fresh and found is not None and not found.same(life):
                 raise AlreadyExists("there is a workspace that is not this session's")
             if not spec.fresh:
-                found = found or await self._found_again(spec.key, dead)
+                found = found or await self._lent.say(spec.key, dead)
                 if found is None:
                     raise NotFound("the workspace is not there")
             try:
@@ -198,7 +172,7 @@ class DockerBackend:
                             return sandbox
                     await self._make(spec, life, found, image)
                 else:
-                    await self._prepare_org(spec.key.org, image)
+                    await self._orgs.prepare(spec.key.org, image)
                 return await self._start(spec, dead, image, "" if spec.fresh or found is None else found.files)
             except BaseException:
                 if spec.fresh:
@@ -213,29 +187,15 @@ class DockerBackend:
         if found is not None and found.files:  # lent to a boot of a spare that never was one
             await self._workspaces.remove(spec.key, (found.files,))
         await each_to_its_end(
-            self._prepare_org(spec.key.org, image),
+            self._orgs.prepare(spec.key.org, image),
             self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit),
         )
-
-    async def _found_again(self, key: Key, dead: Iterable[Found]) -> Life | None:
-        """Files that a spare lent, where somebody's clean-up took the empty volume that says so."""
-        for boot in dead:
-            if boot.files:
-                life = Life(self._terms.installation, boot_order(boot.boot_id)[0], boot.files)
-                await self._workspaces.lend(key, life)
-                return life
-        return None
 
     async def _clear(self, boot: Found) -> None:
         """Away with a boot that never began, and with what it brought."""
         await self._engine.remove(boot.id, force=True)
         if boot.untold and boot.spare is not None:
             await self._engine.remove_volume(docker_spare.volume_name(self._terms.installation, boot.spare))
-
-    async def _prepare_org(self, org: str, image: str) -> None:
-        async with self._orgs.held(org):
-            await self._networks.ensure(org)
-            await self._caches.ensure(org, image=image)
 
     async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str, files: str) -> Sandbox:
         mount = self._workspaces.mount(spec.key, files)
@@ -251,7 +211,7 @@ class DockerBackend:
         settings = replace(spec.settings, workspace=plan.WORKSPACE)
         try:
             # Only now: what is there keeps its network from being removed while the proof is taken.
-            await self._admit(spec.key.org)
+            await self._orgs.admit(spec.key.org)
             await self._engine.start(id, msgspec.json.encode(settings))
         except (Refused, NotFound) as error:
             await self._engine.remove(id, force=True)
@@ -270,10 +230,6 @@ class DockerBackend:
                 await self._engine.remove(boot.id, force=True)
         return await self._boots.sandbox(id)
 
-    async def _admit(self, org: str) -> None:
-        if self._fencing is not None:
-            await self._fencing.admit(plan.network_name(self._terms.installation, org))
-
     async def _undo(self, spec: BootSpec, dead: Iterable[Found]) -> None:
         """Nothing of a fresh boot is left. What cannot be undone now is `destroy`'s."""
         with suppress(SandreelError):
@@ -281,7 +237,7 @@ class DockerBackend:
                 await self._engine.remove(boot.id, force=True)
             found = await self._workspaces.find(spec.key)
             await self._workspaces.remove(spec.key, (found.files,) if found is not None and found.files else ())
-            await self._drop_org(spec.key.org)
+            await self._orgs.release(spec.key.org)
 
     # -- stop and destroy
 
@@ -346,11 +302,7 @@ class DockerBackend:
             for boot in boots:
                 await self._engine.remove(boot.id)
             files = {boot.files for boot in boots} | {life.files if life is not None else ""}
-            await each_to_its_end(self._workspaces.remove(key, files - {""}), self._drop_org(key.org))
-
-    async def _drop_org(self, org: str) -> None:
-        async with self._orgs.held(org):
-            await self._networks.drop(org)
+            await each_to_its_end(self._workspaces.remove(key, files - {""}), self._orgs.release(key.org))
 
     # -- inspect, list, watch
 
@@ -365,24 +317,12 @@ class DockerBackend:
     async def _tidy(self) -> None:
         """What a spawner that died has left half done: services outside their networks, networks without sessions, hands.
         And what a clean-up of the engine took that we miss."""
-        for org in await self._networks.orgs():
-            async with self._orgs.held(org):
-                if not await self._networks.drop(org):
-                    with suppress(Unavailable):  # it is joined when it starts
-                        await self._networks.rejoin(org)
+        await self._orgs.tidy()
         for kind in ("hand", fence_docker.KIND):
             for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
                 if time.time() - float(body["Created"]) > _HAND_S:
                     await self._engine.remove(str(body["Id"]), force=True)
-        for key in await self._boots.lent():
-            if await self._workspaces.find(key) is None:
-                async with self._sessions.held(str(key)):
-                    if await self._workspaces.find(key) is None:
-                        await self._found_again(key, await self._boots.of(key))
+        await self._lent.tidy()
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()
-
-
-def _nothing() -> None:
-    """Nobody keeps rules that follow addresses."""

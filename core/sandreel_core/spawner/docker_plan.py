@@ -37,7 +37,7 @@ _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
 # room for runnerd, or the kernel kills that (seen with 96 MiB). So of a small session each has a part at most.
 _TMP_PART, _SHM_PART = 4, 8
 # The engine's own grammar (distribution/reference), short of what nobody needs; never a leading dash.
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
+IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Terms:
         """Of which the session takes the first that is there. Raises Refused (BAD_IMAGE)."""
         found = (spec.image,) if spec.image else self.defaults(spec.profile)
         for image in found:
-            if not _IMAGE.fullmatch(image):
+            if not IMAGE.fullmatch(image):
                 raise Refused("BAD_IMAGE", f"{image[:100]!r} is no name of an image")
         return found
 

@@ -13,9 +13,6 @@ BUS_ALIAS = "nats"
 EGRESS_ALIAS = "egress"
 GATEWAY_ALIAS = "gateway"
 Service = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(=[a-z0-9][a-z0-9-]*)?(:[1-9][0-9]{0,4})?$")]
-Warm = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}/(default|agent)(/[A-Za-z0-9][A-Za-z0-9._:/@-]*)?=([1-9]|1[0-6])$")
-]
 Image = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
@@ -47,7 +44,7 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     workspaces: Annotated[str, Meta(pattern=r"^(volumes|/.+)$")] = "volumes"
     disk_bytes: Annotated[int, Meta(ge=1 << 20)] | None = None
     pool: Annotated[str, Meta(pattern=r"^[0-9.]+/[0-9]+$")] = "10.231.0.0/16"
-    warm: Annotated[tuple[Warm, ...], Meta(max_length=16)] = ()
+    warm: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=16)] = ()
     services: Annotated[tuple[Service, ...], Meta(max_length=16)] = ()
     unfenced: bool = False
     fence_image: Image | None = None

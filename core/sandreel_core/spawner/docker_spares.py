@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sandreel_core.clock import new_token
@@ -22,9 +22,11 @@ from sandreel_core.spawner import docker_spare as spare
 from sandreel_core.spawner.backend import BootSpec
 from sandreel_core.spawner.docker import Engine, Line
 from sandreel_core.spawner.docker_images import chosen
+from sandreel_core.spawner.docker_orgs import Orgs
 from sandreel_core.spawner.docker_spare import Warm
 from sandreel_core.spawner.docker_workspace import fill_workspace
 from sandreel_core.spawner.measures import SPARES, SPARES_MADE, SPARES_MISSED, SPARES_REMOVED, SPARES_TAKEN
+from sandreel_core.spawner.to_the_end import to_its_end
 
 # How often the pools are looked at without a cause: an image that was built anew, an engine that was restarted.
 LOOK_S = 10.0
@@ -49,19 +51,12 @@ class Spare:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What spares have in common with sessions.
-
-    prepare  makes what an org's sandboxes need (given an image): its network and caches
-    release  takes the network away again, where nothing is in it
-    admit    returns when something may start in the org's network
-    """
+    """What spares have in common with sessions."""
 
     terms: plan.Terms
+    orgs: Orgs
     spool_bytes: int
     disk_bytes: int | None
-    prepare: Callable[[str, str], Awaitable[None]]
-    release: Callable[[str], Awaitable[None]]
-    admit: Callable[[str], Awaitable[None]]
 
 
 class Spares:
@@ -74,6 +69,7 @@ class Spares:
         self._terms = making.terms
         self._ready: defaultdict[Warm, deque[Spare]] = defaultdict(deque)
         self._wake = asyncio.Event()
+        self._told = ""
         self._count = metrics.gauge(SPARES)
         self._counters = {f: metrics.counter(f) for f in (SPARES_MADE, SPARES_TAKEN, SPARES_MISSED, SPARES_REMOVED)}
         self._log = Log("spawner.spares")
@@ -104,8 +100,11 @@ class Spares:
                     await self._tidy()
                     for warm in self._wanted:
                         await self._fill(warm)
+                    self._told = ""
                 except SandreelError as error:
-                    self._log.warning("a spare could not be made", problem=str(error))
+                    if str(error) != self._told:  # and not again every ten seconds
+                        self._told = str(error)
+                        self._log.warning("a spare could not be made", problem=self._told)
                     pause_s = LOOK_S if isinstance(error, Unavailable) else FAILED_S
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
@@ -130,23 +129,33 @@ class Spares:
     async def _make(self, warm: Warm, image: str, image_id: str) -> Spare:
         began, token, own = time.monotonic(), new_token(), self._making
         installation = self._terms.installation
-        await own.prepare(warm.org, image)
+        await own.orgs.prepare(warm.org, image)
         body = spare.container(self._terms, warm, token, image=image, spool_bytes=own.spool_bytes)
         volume = spare.volume_name(installation, token)
         options = {"size": str(own.disk_bytes)} if own.disk_bytes is not None else {}
         labels = spare.volume_labels(installation, warm.org, token)
-        id: str | None = None
+        ids: list[str] = []
+        lines: list[Line] = []
+
+        async def create() -> None:
+            ids.append(await self._engine.create(spare.container_name(installation, token), body))
+
+        async def start() -> None:
+            lines.append(await self._engine.start_held(ids[0]))
+
         try:
             await self._engine.make_volume(volume, labels, options)
-            id = await self._engine.create(spare.container_name(installation, token), body)
+            await to_its_end(create())
             await fill_workspace(self._engine, installation, image, volume, self._terms.user(warm.profile))
-            await own.admit(warm.org)
-            line = await self._engine.start_held(id)
+            await own.orgs.admit(warm.org)
+            await to_its_end(start())
         except BaseException:
-            await asyncio.shield(self._erase(id, token))
+            for line in lines:
+                line.close()
+            await asyncio.shield(self._erase(ids[0] if ids else None, token))
             raise
         self._log.info("a spare waits", org=warm.org, profile=warm.profile, took_s=round(time.monotonic() - began, 3))
-        return Spare(id, token, line, image_id)
+        return Spare(ids[0], token, lines[0], image_id)
 
     async def _tidy(self) -> None:
         """Away with what ended under a spare's name, whoever made it, and with what was never started."""
@@ -187,7 +196,7 @@ class Spares:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await asyncio.gather(*(self.remove(each, "the spawner ends") for each in left), return_exceptions=True)
                 for org in {warm.org for warm in self._wanted}:
-                    await self._making.release(org)
+                    await self._making.orgs.release(org)
 
     def _tell(self) -> None:
         self._count.set(sum(len(waiting) for waiting in self._ready.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 import msgspec
 from msgspec.structs import replace
@@ -31,7 +31,7 @@ class Taking:
         spares: Spares,
         boots: Boots,
         workspaces: Workspaces,
-        admit: Callable[[str], Awaitable[None]],
+        admit: Callable[[str], Coroutine[None, None, None]],
     ) -> None:
         self._engine = engine
         self._installation = installation
@@ -71,14 +71,11 @@ class Taking:
         files = docker_spare.volume_name(self._installation, spare.token)
         self._boots.forget(name)
         # The name first: of two that are asked for the same boot the engine lets one have it.
-        await each_to_its_end(self._engine.rename(spare.id, name), self._admitted(spec.key.org))
+        await each_to_its_end(self._engine.rename(spare.id, name), self._admit(spec.key.org))
         await self._workspaces.lend(spec.key, replace(life, files=files))
         # Only now does it learn who it is: what is cut short before this has done nothing, and begins anew.
         await self._engine.tell(spare.line, msgspec.json.encode(replace(spec.settings, workspace=plan.WORKSPACE)))
         return await self._boots.sandbox(spare.id)
-
-    async def _admitted(self, org: str) -> None:
-        await self._admit(org)
 
     async def _give_up(self, spare: Spare, spec: BootSpec) -> None:
         await self._spares.remove(spare, "it could not serve")

@@ -130,3 +130,22 @@ def test_what_programs_send_passes(way: Route, more: dict[str, Any]) -> None:
 )
 def test_what_is_reserved_is_what_the_provider_reads_as_the_limit(way: Route, more: dict[str, Any], most: int) -> None:
     assert read_call(way, json.dumps({"model": "m"} | more).encode()).most_output == most
+
+
+@pytest.mark.parametrize(
+    ("way", "said", "count"),
+    [
+        (MESSAGES, '{"type": "image", "source": {"type" : "url", "url": "https://x/i.png"}}', 1),
+        (MESSAGES, '{"type": "document", "source": {"type": "file", "file_id":\n"file_1"}}', 1),
+        (CHAT, '{"type": "image_url", "image_url": {"url": "https://x/i.png"}}', 1),
+        (CHAT, '{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}', 0),
+        (RESPONSES, '{"type": "input_image", "image_url": "https://x/i.png"}, {"type": "input_file", "file_url": "u"}', 2),
+        (GEMINI, '{"fileData": {"fileUri": "gs://x"}}, {"file_data": {"file_uri": "gs://y"}}', 2),
+        (MESSAGES, '{"type": "text", "text": "say \\"type\\": \\"url\\" and \\"file_id\\": \\"x\\""}', 0),
+        (MESSAGES, '{"type": "tool_use", "input": {"url": "https://x"}}', 0),
+    ],
+)  # fmt: skip
+def test_what_the_provider_gets_by_itself_is_reserved_too(way: Route, said: str, count: int) -> None:
+    """Its address is short: many such calls at once would hold next to nothing, and cost a budget many times over."""
+    body = f'{{"model": "m", "messages": [{{"role": "user", "content": [{said}]}}]}}'.encode()
+    assert read_call(way, body).most_input == pytest.approx(count * 150_000, abs=len(body))

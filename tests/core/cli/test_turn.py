@@ -162,7 +162,7 @@ async def test_it_may_have_credentials_until_it_ends(shell: Shell, bridge: Bridg
 MISTAKES = [
     (("turn", ""), "there is nothing in it"),
     (("turn", "two", "words"), "put the prompt in quotes: it came as 2 words, 'two'"),
-    (("turn", "x" * 65537), "65537 characters; the limit is 65536"),
+    (("turn", "x" * (4 * 1024 * 1024 + 1)), "the prompt has 4194305 bytes; the limit is 4194304: use --attach"),
     (("turn", "x", "--file", "y"), "the prompt or --file, not both"),
     (("turn", "--file", "/nowhere"), "--file '/nowhere' cannot be read: No such file"),
     (("turn", "x", "--attach", "/nowhere"), "--attach '/nowhere' is not a file"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sandreel_core.contract.session import Limits
+from sandreel_core.errors import Misconfigured
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner import docker_spare as spare
 from sandreel_core.spawner.backend import Key
@@ -56,10 +57,44 @@ def test_a_pool_is_told_in_one_word(text: str, warm: Warm) -> None:
     assert Warm.read(text) == warm
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("acme/default", "no organisation's id"),
+        ("a b/default=1", "'a b' is no organisation's id"),
+        ("acme=1", "profile '' is neither default nor agent"),
+        ("acme/root=1", "profile 'root' is neither"),
+        ("acme/agent/-x=1", "'-x' is no name of an image"),
+        ("acme/default=0", "'0' is no count from 1 to 16"),
+        ("acme/default=17", "'17' is no count"),
+        ("acme/default=many", "'many' is no count"),
+    ],
+)
+def test_what_is_no_pool_is_said_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(Misconfigured, match=says) as wrong:
+        Warm.read(text)
+    assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["acme/default=9", "acme/agent=8"], "17 spares for org acme, and its network has room for 16"),
+        ([f"org{n}/default=13" for n in range(5)], "65 spares in all"),
+        (["acme/default=1", "acme/default=2"], "names a pool twice"),
+    ],
+)
+def test_pools_have_bounds(words: list[str], says: str) -> None:
+    with pytest.raises(Misconfigured, match=says):
+        spare.check([Warm.read(text) for text in words])
+    spare.check([Warm.read(words[0])])
+
+
 def test_a_spare_serves_the_first_boot_of_a_session_that_asks_for_nothing_of_its_own() -> None:
     assert WARM.fits(FRESH)
     assert WARM.fits(replace(FRESH, limits=Limits(execs=9)))
     assert not WARM.fits(replace(FRESH, fresh=False)), "never for a resume"
+    assert not WARM.fits(replace(FRESH, boot=2)), "nor for that of one that was never ready"
     for other in (
         {"key": Key("umbrella", "one")},
         {"profile": "agent"},
