@@ -68,6 +68,7 @@ class Minting:
         self._orphan_s = orphan_s
         self._out: OrderedDict[str, Kept] = OrderedDict()
         self._due = asyncio.Event()
+        self._waits = False
         self._log = Log("broker.minting")
 
     def begin(self, group: asyncio.TaskGroup) -> None:
@@ -123,11 +124,14 @@ class Minting:
 
     async def _run(self) -> None:
         while True:
+            more = False
             try:
                 more = await self._look()
+                self._waits = False
             except SandreelError as error:
-                self._log.info("minted tokens have to wait", problem=str(error))
-                more = False
+                if not self._waits:  # once for as long as it is so
+                    self._log.warning("minted tokens have to wait", problem=str(error))
+                self._waits = True
             if not more:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._look_s * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
@@ -136,7 +140,6 @@ class Minting:
 
     async def _look(self) -> bool:
         """Everything that is due; whether there is more."""
-        await self._find_nobodys()
         claimed = await self._tokens.claim(_AT_ONCE, self._again_s, by=self._by)
         await asyncio.gather(*(self._end(kept) for kept in claimed))
         for kept in await self._tokens.expired(by=self._by):
@@ -147,20 +150,18 @@ class Minting:
             self._health.trouble("tokens", _OUTLIVED, fails_after_s=None)
         else:
             self._health.well("tokens")
-        return len(claimed) == _AT_ONCE
+        # Last, since it asks the log, which may be away when the issuer is not.
+        return bool(await self._find_nobodys()) or len(claimed) == _AT_ONCE
 
-    async def _find_nobodys(self) -> None:
+    async def _find_nobodys(self) -> int:
         """Those of which the log has no lease (any more): its broker died, or did not hear how it ended."""
-        nobodys = []
-        for place in await self._tokens.unclaimed(self._orphan_s):
-            try:
-                if not await self._is_held(place):
-                    nobodys.append(place.lease)
-            except SandreelError as error:
-                self._log.info("a minted token's lease cannot be looked up", lease=place.lease, problem=str(error))
+        nobodys = [
+            place.lease for place in await self._tokens.unclaimed(self._orphan_s) if not await self._is_held(place)
+        ]
         if nobodys:
             self._log.info("tokens of no lease are ended", count=len(nobodys))
             await self._tokens.end(nobodys)
+        return len(nobodys)
 
     async def _end(self, kept: Kept) -> None:
         try:
