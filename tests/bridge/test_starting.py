@@ -19,6 +19,7 @@ from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.process import Home
+from sandreel_bridge.prompts import Prompts
 from sandreel_bridge.settings import Settings
 from sandreel_bridge.starting import Starting
 from sandreel_bridge.tools import Tools
@@ -56,6 +57,7 @@ class Place:
             client=Client(bus),
             index=index,
             line=Line(bus, index, 1),
+            prompts=Prompts(bus),
             keys=Keys(bus),
             gateway=self.gateway,
             settings=Settings(gateway_url="http://gateway"),
