@@ -268,9 +268,7 @@ class Stack:
     async def _stop_sessions(self, wiring: Wiring) -> None:
         if not self.stop_sessions or self.hurry.is_set():
             return
-        stopping = asyncio.ensure_future(
-            ending.stop_sessions(self.client, within_s=wiring.settings.stop_sessions_within_s, report=self._report)
-        )
+        stopping = asyncio.ensure_future(self._end_sessions(wiring.settings.stop_sessions_within_s))
         hurried = asyncio.ensure_future(self.hurry.wait())
         try:
             await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
@@ -282,6 +280,12 @@ class Stack:
             self._log.warning("sessions were not stopped", problem=str(results[0]))
         elif isinstance(results[0], Exception):
             raise results[0]
+
+    async def _end_sessions(self, within_s: float) -> None:
+        """And those that the bridge has booted again meanwhile, for a turn that was about to begin: nobody is left to end them."""
+        await ending.stop_sessions(self.client, within_s=within_s, report=self._report)
+        await self.parts["bridge"].hold()
+        await ending.stop_sessions(self.client, within_s=within_s, report=self._report)
 
     async def _stop_keeping(self) -> None:
         if self._keeper is not None:
