@@ -51,12 +51,16 @@ async def agents() -> AsyncIterator[RealAgents]:
 
 
 async def test_what_claude_makes_of_a_model_that_fails_is_told_and_counted(agents: RealAgents) -> None:
-    """All at once, in one session: each of them waits longer than it works."""
+    """Some at once, in one session: each of them waits longer than it works."""
     session = await agents.site.session("troubled", profile="agent", env={"CLAUDE_CODE_MAX_RETRIES": "3"})
     agents.api.script = script = Troubled()
-    turns = {name: (await agents.start(name, session, model=MODEL))[1] for name in TROUBLES}
-    found = {name: await agents.until(session, turn) for name, turn in turns.items()}
-    await agents.ended(session, turns["meet 401"])  # with all the others
+    turns, found, names = {}, {}, list(TROUBLES)
+    for some in (names[:3], names[3:]):  # a session has no more than four execs at once
+        for name in some:
+            _, turns[name] = await agents.start(name, session, model=MODEL)
+        for name in some:
+            found[name] = await agents.until(session, turns[name])
+    await agents.ended(session, turns[names[-1]])  # with all the others
     for name, (_, expected) in TROUBLES.items():
         assert status(found[name]) == expected, (name, found[name].finished)
         events = [event.data for event in await agents.events(session, turns[name])]
