@@ -137,8 +137,9 @@ class Driver:
         attempt = self._starting.attempt
         if not self.journal.mine:
             await claim(self.journal)
-            await self._starting.conversation(attempt.preparing.incarnation)
             self._tools.measures.took_over()
+        if self._starting.thread_usage is None:  # it was prepared by another, or by us before something failed
+            await self._starting.conversation(attempt.preparing.incarnation)
         found = adapter(attempt.request.agent)
         mailbox = Mailbox(self._tools.client, self.journal, found)
         backlog = Backlog(self.journal, heard=mailbox.heard, progressed=self._tools.measures.events)

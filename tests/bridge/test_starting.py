@@ -13,7 +13,7 @@ from sandreel_bridge import launching, sandbox
 from sandreel_bridge.attempt import Attempt
 from sandreel_bridge.drive import Driver
 from sandreel_bridge.gateway.port import key_name
-from sandreel_bridge.index import Index, streams
+from sandreel_bridge.index import Conversation, Index, streams
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
@@ -226,3 +226,29 @@ async def test_a_gateway_that_is_away_now_and_then_is_waited_for_each_time(place
             await starting.prepare(1, home)
         place.gateway.trouble = None
         await starting.prepare(1, home)
+
+
+async def test_whoever_takes_a_turn_up_as_it_starts_knows_what_its_conversation_has_used_before(place: Place) -> None:
+    """Codex counts by conversation: without that nobody can say what this turn has used."""
+    await place.say(requested(agent="codex", conversation_id="talk"), preparing(), source=OTHER)
+    tools, writer = place.tools(), Writer(EXEC)
+    before = c.Usage(input_tokens=100, output_tokens=10)
+    await tools.index.remember(
+        "acme",
+        "s1",
+        "talk",
+        Conversation(turn="t0", agent="codex", incarnation=1, agent_session_id="a1", thread_usage=before),
+    )
+    lines = (
+        {"type": "thread.started", "thread_id": "a1"},
+        {"type": "item.completed", "item": {"id": "i", "type": "agent_message", "text": "hello"}},
+        {"type": "turn.completed", "usage": {"input_tokens": 150, "cached_input_tokens": 0, "output_tokens": 15}},
+    )
+    output = "".join(f"{msgspec.json.encode(line).decode()}\n" for line in lines)
+    block = x.Output(stream="stdout", line=1, count=3, text=output, eol=True)
+    for n, event in enumerate((x.Accepted(boot_id="b1"), block, END), 1):
+        await place.bus.append(writer.subject, writer.body(event, n))
+    journal = await place.journal()
+    await Driver(tools, journal).run()
+    assert journal.turn.finished is not None
+    assert journal.turn.finished.usage == c.Usage(input_tokens=50, output_tokens=5)
