@@ -159,12 +159,14 @@ class Driver:
     async def _finish(self, status: c.TurnStatus, error: str | None) -> None:
         turn = self.journal.turn
         run, preparing, request = turn.run, turn.preparing, turn.request
+        # A program that does not find the conversation fails before it begins, and would do so in every turn to come.
+        lost = not run.began and run.result is not None and run.result.status == "error"
         if run.agent_session_id is not None and preparing is not None and request is not None:
             conversation = Conversation(
                 turn=self._name.turn,
                 agent=request.agent,
                 incarnation=preparing.incarnation,
-                agent_session_id=run.agent_session_id,
+                agent_session_id=None if lost else run.agent_session_id,
                 thread_usage=run.thread_usage,
             )
             id = request.conversation_id or self._name.turn

@@ -37,6 +37,7 @@ from sandreel_core.metrics import Metrics
 from sandreel_core.session import Session
 from tests.support.execlog import END, Writer
 from tests.support.memory_gateway import MemoryGateway
+from tests.support.recordings import Recording
 from tests.support.turns import EXEC, ME, OTHER, OWNER, SUBJECTS, preparing, requested, said
 
 NAME = Name("acme", "s1", "t1")
@@ -252,3 +253,23 @@ async def test_whoever_takes_a_turn_up_as_it_starts_knows_what_its_conversation_
     await Driver(tools, journal).run()
     assert journal.turn.finished is not None
     assert journal.turn.finished.usage == c.Usage(input_tokens=50, output_tokens=5)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("resume_missing", False), ("resume_2", True), ("error_401", True)])
+async def test_a_conversation_that_its_program_has_lost_begins_anew_in_the_next_turn(
+    place: Place, name: str, kept: bool
+) -> None:
+    await place.say(requested(conversation_id="talk"), preparing(agent_session_id="a1"))
+    writer, output = Writer(EXEC), Recording("claude-code", name).stdout.decode()
+    block = x.Output(stream="stdout", line=1, count=output.count("\n"), text=output, eol=True)
+    for n, event in enumerate((x.Accepted(boot_id="b1"), block, replace(END, exit_code=1)), 1):
+        await place.bus.append(writer.subject, writer.body(event, n))
+    tools = place.tools()
+    await Driver(tools, await place.journal()).run()
+    found = await tools.index.conversation("acme", "s1", "talk")
+    assert found is not None
+    assert (found.agent_session_id is not None) is kept
+    following = Journal(place.bus, Name("acme", "s1", "t2"), 1, source=ME)
+    following.begin(said(requested(conversation_id="talk")), 1)
+    goes_on = await Starting(tools, following).conversation(1)
+    assert (goes_on is not None) is kept
