@@ -89,7 +89,12 @@ class Driver:
                 try:
                     await self._towards_a_start(step)
                 except Hopeless as error:
-                    await self._fail(str(error))
+                    # A start that somebody has sent may have been carried out by now: then there is something to drive.
+                    sent = self._facts.exec == "sent"
+                    if sent and (place := await self._starting.where_is_exec()) == "there":
+                        self._learn(exec=place)
+                    else:
+                        await self._fail(str(error))
                 except Refused as refused:
                     await self._not_started(refused)
         return False

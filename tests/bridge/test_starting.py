@@ -31,7 +31,7 @@ from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.requests import AskSecret, Secret
-from sandreel_core.errors import Denied, NotFound, Unavailable
+from sandreel_core.errors import Denied, NotFound, Refused, Unavailable
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics
 from sandreel_core.session import Session
@@ -273,3 +273,23 @@ async def test_a_conversation_that_its_program_has_lost_begins_anew_in_the_next_
     following.begin(said(requested(conversation_id="talk")), 1)
     goes_on = await Starting(tools, following).conversation(1)
     assert (goes_on is not None) is kept
+
+
+async def test_a_program_that_began_while_a_successor_found_no_way_to_start_it_is_driven(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.say(requested(), preparing(), source=OTHER)
+    journal, tools, writer = await place.journal(), place.tools(), Writer(EXEC)
+    start_id = Attempt.of(NAME, journal.turn).start_id
+    await place.bus.append(SUBJECTS.command("runnerd", start_id), b"{}")
+
+    async def refuse(*_: object) -> tuple[str, ...]:
+        for n, event in enumerate((x.Accepted(boot_id="b1"), END), 1):
+            await place.bus.append(writer.subject, writer.body(event, n))
+        raise Refused("NO_PROVIDER", "the org has none any more")
+
+    monkeypatch.setattr(MemoryGateway, "enforce", refuse)
+    await Driver(tools, journal).run()
+    assert c.TurnStarted.type in await place.types()
+    assert journal.turn.finished is not None
+    assert journal.turn.finished.status == "interrupted"
