@@ -87,7 +87,12 @@ class Driver:
                 try:
                     await self._towards_a_start(step)
                 except Hopeless as error:
-                    await self._fail(str(error))
+                    # A start that somebody has sent may have been carried out by now: then there is something to drive.
+                    sent = self._facts.exec == "sent"
+                    if sent and (place := await self._starting.where_is_exec()) == "there":
+                        self._learn(exec=place)
+                    else:
+                        await self._fail(str(error))
                 except Refused as refused:
                     await self._not_started(refused)
         return False
@@ -137,8 +142,9 @@ class Driver:
         attempt = self._starting.attempt
         if not self.journal.mine:
             await claim(self.journal)
-            await self._starting.conversation(attempt.preparing.incarnation)
             self._tools.measures.took_over()
+        if self._starting.thread_usage is None:  # it was prepared by another, or by us before something failed
+            await self._starting.conversation(attempt.preparing.incarnation)
         found = adapter(attempt.request.agent)
         mailbox = Mailbox(self._tools.client, self.journal, found)
         backlog = Backlog(self.journal, heard=mailbox.heard, progressed=self._tools.measures.events)
@@ -158,12 +164,14 @@ class Driver:
     async def _finish(self, status: c.TurnStatus, error: str | None) -> None:
         turn = self.journal.turn
         run, preparing, request = turn.run, turn.preparing, turn.request
+        # A program that does not find the conversation fails before it begins, and would do so in every turn to come.
+        lost = not run.began and run.result is not None and run.result.status == "error"
         if run.agent_session_id is not None and preparing is not None and request is not None:
             conversation = Conversation(
                 turn=self._name.turn,
                 agent=request.agent,
                 incarnation=preparing.incarnation,
-                agent_session_id=run.agent_session_id,
+                agent_session_id=None if lost else run.agent_session_id,
                 thread_usage=run.thread_usage,
             )
             id = request.conversation_id or self._name.turn
