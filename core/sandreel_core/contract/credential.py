@@ -107,3 +107,12 @@ class Revoked(CredentialEvent, frozen=True, kw_only=True):
     ends: Literal["all", "one", "none"] = "all"
     turn: str | None = None
     incarnation: Ordinal | None = None
+
+
+class Outlived(CredentialEvent, frozen=True, kw_only=True):
+    """A minted token whose lease has ended, and which its issuer has not ended in several tries: it may work until
+    `expires_at`. The tries go on; that one of them came through is in the vault's audit."""
+
+    type: ClassVar[str] = "credential.outlived"
+    lease_id: str
+    expires_at: Instant
