@@ -13,12 +13,13 @@ from sandreel_bridge import launching, sandbox
 from sandreel_bridge.attempt import Attempt
 from sandreel_bridge.drive import Driver
 from sandreel_bridge.gateway.port import key_name
-from sandreel_bridge.index import Index, turns
+from sandreel_bridge.index import Index, streams
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.process import Home
+from sandreel_bridge.prompts import Prompts
 from sandreel_bridge.settings import Settings
 from sandreel_bridge.starting import Starting
 from sandreel_bridge.tools import Tools
@@ -56,6 +57,7 @@ class Place:
             client=Client(bus),
             index=index,
             line=Line(bus, index, 1),
+            prompts=Prompts(bus),
             keys=Keys(bus),
             gateway=self.gateway,
             settings=Settings(gateway_url="http://gateway"),
@@ -90,7 +92,7 @@ async def place(monkeypatch: pytest.MonkeyPatch) -> Place:
     """A session that is ready, whose runnerd takes every file and every start."""
     bus, sealing = MemoryBus(), SealingKey()
     await ensure_installation(bus)
-    await bus.ensure([turns()], [])
+    await bus.ensure(streams(), [])
     home = Home(
         session=Session(phase="ready", incarnation=1, owner=OWNER, public_keys={"seal": sealing.public}), sequence=0
     )
