@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from sandreel_bridge import grants, launching, sandbox
 from sandreel_bridge.adapters.adapter import Launch
+from sandreel_bridge.adapters.table import adapter
 from sandreel_bridge.attempt import Attempt
 from sandreel_bridge.gateway.port import Gateway, KeyTerms, key_name
 from sandreel_bridge.index import Conversation
@@ -118,7 +119,7 @@ class Starting:
 
     async def _model(self, gateway: Gateway, asked: str | None) -> str:
         try:
-            models = await gateway.enforce(self._name.org)
+            models = await gateway.enforce(self._name.org, adapter(self.request.agent).dialect)
         except Refused as refused:
             raise Hopeless(str(refused)) from refused
         except Unavailable as error:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
-from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
+from sandreel_bridge.gateway.port import Dialect, KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.clock import now
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import SandreelError, Unavailable
@@ -31,7 +31,7 @@ class MemoryGateway:
     charges: dict[str, int] = field(default_factory=dict)
     terms: dict[str, KeyTerms] = field(default_factory=dict)
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
         self._check()
         return self.models
 

@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from msgspec import Struct
 
-from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
+from sandreel_bridge.gateway.port import Dialect, KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import NotFound, Refused, Unavailable
 
@@ -93,8 +93,9 @@ class Bifrost:
         if self._session is not None:
             await self._session.close()
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
-        """Its switches are set, and then it is proven: a call without a key has to be refused."""
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
+        """Its switches are set, and then it is proven: a call without a key has to be refused. It translates: every model can be asked
+        for in every dialect."""
         if not self._models:
             raise Refused("NO_PROVIDER", "no models are named: give [bridge] bifrost_models")
         served = await self._providers(org)

@@ -68,9 +68,9 @@ class Gateway(Protocol):
     """Raises Unavailable where the gateway does not answer, Refused (`BUDGET_SPENT`, `MODEL_NOT_ALLOWED`, `NO_PROVIDER`)
     where it says no."""
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
-        """Confirm that it meters and refuses for this org, before anything is minted: the names of the org's models, its
-        default first. A gateway that cannot confirm it raises (law 8)."""
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
+        """Confirm that it meters and refuses for this org, before anything is minted: the names of the org's models that can be asked for
+        in that dialect (None: in any), its default first. A gateway that cannot confirm it raises (law 8)."""
         ...
 
     async def mint(self, name: str, terms: KeyTerms) -> VirtualKey:

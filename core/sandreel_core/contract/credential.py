@@ -98,13 +98,15 @@ class LeaseRefused(CredentialEvent, frozen=True, kw_only=True):
 
 class Revoked(CredentialEvent, frozen=True, kw_only=True):
     """These leases have ended, and so have grants of the credential: `all` of them, the `one` of `turn` (None: the
-    session's), or `none`."""
+    session's), or `none`. `incarnation`: the session's, where it was created with this grant and is not to get it again in that
+    life, whether it held it just then or not."""
 
     type: ClassVar[str] = "credential.revoked"
     lease_ids: list[str] = []
     reason: Literal["asked", "ungranted", "stopped", "destroyed", "turn_ended", "expired"] = "asked"
     ends: Literal["all", "one", "none"] = "all"
     turn: str | None = None
+    incarnation: Ordinal | None = None
 
 
 class Outlived(CredentialEvent, frozen=True, kw_only=True):

@@ -297,10 +297,12 @@ class AgentResult(AgentEvent, frozen=True, kw_only=True):
 
 
 class AgentError(AgentEvent, frozen=True, kw_only=True):
-    """Something went wrong, a retry that is under way among it; whether it ended the answer is said by `agent.result`."""
+    """Something went wrong; whether it ended the answer is said by `agent.result`. `goes_on`: the program itself says that it did not, as
+    of a call of the model's API that it tries again, or of what it only warns of."""
 
     type: ClassVar[str] = "agent.error"
     message: Sentence
+    goes_on: bool = False
 
 
 class TaskStarted(AgentEvent, frozen=True, kw_only=True):

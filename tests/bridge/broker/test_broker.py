@@ -26,6 +26,7 @@ from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.lease import AskGit, Forget
 from sandreel_core.contract.requests import AskSecret, Done, Secret
 from sandreel_core.contract.session import CommandRefused
+from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
 from sandreel_core.spawner.backend import Key
 from tests.support import samples
@@ -73,6 +74,10 @@ async def said(session: Session, kind: type[Any], **where: Any) -> Any:
         return all(getattr(event, name) == value for name, value in where.items())
 
     return await session.until(kind, aggregate="credential", where=fits)
+
+
+async def granted(session: Session) -> list[Any]:
+    return [event for event in await session.events(aggregate="credential") if isinstance(event.data, c.Granted)]
 
 
 async def types(session: Session) -> list[str]:
@@ -182,6 +187,43 @@ async def test_a_session_is_born_with_its_grants_at_every_boot_until_one_is_take
         with pytest.raises(Refused, match="NOT_GRANTED"):
             await session.ask(boot_id="1-3")
     await bus.close()
+
+
+@pytest.mark.parametrize("command", [c.Revoke(slug="github"), c.Ungrant(slug="github")], ids=["revoke", "ungrant"])
+@pytest.mark.parametrize("away", ["session", "broker"])
+async def test_what_is_taken_back_before_a_boot_is_not_given_by_it(
+    vault: Vault, command: c.CredentialCommand, away: str
+) -> None:
+    """While the session is stopped, or no broker there, it holds nothing that could be revoked, and would get it again."""
+    session = Session(MemoryBus())
+    await ensure_installation(session.bus)
+    await session.begin(grants=("github", "app"))
+    boot = 1
+    if away == "session":
+        async with broker_on(session.bus, vault):
+            await said(session, c.Granted, slug="app")
+            await session.stop()
+            await said(session, c.Revoked, slug="app", reason="stopped")
+            outcome = await Client(session.bus).send("acme", "one", command)
+            boot = 2
+            await session.resume(boot)
+    else:
+        sent = asyncio.create_task(Client(session.bus).send("acme", "one", command))
+        async with asyncio.timeout(10):
+            while await session.bus.next(CMD, "cmd.broker.acme.one.*") is None:
+                await asyncio.sleep(0.01)
+    async with broker_on(session.bus, vault):
+        if away == "broker":
+            outcome = await sent
+        async with asyncio.timeout(10):  # the one that comes behind it
+            while sum(event.data.slug == "app" for event in await granted(session)) < boot:
+                await asyncio.sleep(0.01)
+        with pytest.raises(Refused, match="NOT_GRANTED"):
+            await session.ask(boot_id=f"1-{boot}")
+        assert session.open(await session.ask("app", boot_id=f"1-{boot}"))
+    assert isinstance(outcome.data, c.Revoked)
+    assert outcome.data.incarnation == 1
+    await session.bus.close()
 
 
 async def test_git_gets_what_is_granted_for_the_place_and_nothing_else(session: Session, vault: Vault) -> None:
