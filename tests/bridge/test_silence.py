@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from sandreel_bridge.drive import Driver
-from sandreel_bridge.index import Index, turns
+from sandreel_bridge.index import Index
+from sandreel_bridge.index import streams as bridge_streams
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
@@ -55,7 +56,7 @@ async def printed(bus: Bus, n: int, data: bytes) -> None:
 async def silent(loop: VirtualLoop, hours: int) -> list[Event]:
     """What stands of the turn, of which nothing came for so long in the middle."""
     bus = MemoryBus()
-    await bus.ensure([*streams(), turns()])
+    await bus.ensure([*streams(), *bridge_streams()])
     subject, exec = SUBJECTS.event("turn", NAME.turn), SUBJECTS.exec("t1-1")
     for event in (requested(), preparing(), started()):
         await append(bus, subject, event, source=ME, cause="c1" if isinstance(event, c.TurnRequested) else None)

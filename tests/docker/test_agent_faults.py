@@ -9,16 +9,15 @@ import pytest
 import pytest_asyncio
 
 from sandreel_core.contract import turn as c
-from tests.docker.test_agents import IMAGES, Agents, ended, opened, status, usage
-from tests.support import engine
 from tests.support.model_api import Failure, Reply
 from tests.support.model_api.asked import Asked
+from tests.support.real_agents import RealAgents, missing, open_agents, status
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(240),
     pytest.mark.xdist_group("docker"),
-    pytest.mark.skipif(engine.missing(*IMAGES) is not None, reason=str(engine.missing(*IMAGES))),
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 MODEL = "claude-sonnet-4-5"
 CUT, ANSWER = Reply("one two three four", cut_after=6), Reply("It works after all.")
@@ -46,24 +45,23 @@ class Troubled:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def agents() -> AsyncIterator[Agents]:
-    async with opened() as agents:
+async def agents() -> AsyncIterator[RealAgents]:
+    async with open_agents(Troubled()) as agents:
         yield agents
 
 
-async def test_what_claude_makes_of_a_model_that_fails_is_told_and_counted(agents: Agents) -> None:
+async def test_what_claude_makes_of_a_model_that_fails_is_told_and_counted(agents: RealAgents) -> None:
     """All at once, in one session: each of them waits longer than it works."""
     session = await agents.site.session("troubled", profile="agent", env={"CLAUDE_CODE_MAX_RETRIES": "3"})
     agents.api.script = script = Troubled()
     turns = {name: (await agents.start(name, session, model=MODEL))[1] for name in TROUBLES}
     found = {name: await agents.until(session, turn) for name, turn in turns.items()}
-    await ended(agents, session, turns["meet 401"])  # with all the others
-    counted = await usage(agents, session)
+    await agents.ended(session, turns["meet 401"])  # with all the others
     for name, (_, expected) in TROUBLES.items():
         assert status(found[name]) == expected, (name, found[name].finished)
         events = [event.data for event in await agents.events(session, turns[name])]
         assert [event.status for event in events if isinstance(event, c.TurnFinished)] == [expected]
-        calls, met = [each for each in counted if each.turn == turns[name]], script.met[name]
+        calls, met = await agents.counted(session, turns[name]), script.met[name]
         answered = [each.status if isinstance(each, Failure) else 200 for each in met]
         assert [each.http_status for each in calls] == answered, name
         assert [each.complete for each in calls] == [each is not CUT for each in met], name
