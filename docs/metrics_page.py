@@ -68,6 +68,12 @@ ALERTS = (
         "An agent and the gateway disagree on what a turn used: sandreel doctor names it.",
     ),
     Alert(
+        "SandreelTokenOutlived",
+        'increase(sandreel_broker_tokens_ended_total{how="outlived"}[1h]) > 0',
+        "0m",
+        "A minted token worked on after its lease: its issuer did not end it; sandreel credential audit names the lease.",
+    ),
+    Alert(
         "SandreelDeadLetters",
         'max(sandreel_stream_messages{stream="DEAD"}) > 0',
         "0m",
@@ -120,6 +126,12 @@ ALERTS = (
         "max(sandreel_gateway_usage_unrecorded) > 0",
         "1m",
         "Model calls wait to be recorded: NATS does not take them, and at [gateway] max_unrecorded none passes.",
+    ),
+    Alert(
+        "SandreelCallsNotWritten",
+        "increase(sandreel_gateway_daybook_failures_total[5m]) > 0",
+        "0m",
+        "The gateway's disk takes nothing, so that no model call is let through: make room in its state_directory.",
     ),
     Alert(
         "SandreelCallsUnpriced",

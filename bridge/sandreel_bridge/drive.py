@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -103,17 +105,17 @@ class Driver:
                 self._learn(first=await self._tools.line.wait(self.journal))
             case process.MakeHome():
                 self._learn(home=None)
-                await starting.make_home()
+                await self._unless_stopped(starting.make_home())
             case process.Prepare():
                 await starting.prepare(step.attempt, home)
                 self._learn(exec="absent", pending=step.pending, end=None, complaint="", refused_id="")
             case process.Start() | process.AwaitStart():
                 # Should its answer not come: it may have been sent all the same.
                 self._learn(exec="unknown")
-                if isinstance(step, process.Start):
-                    await starting.start(home, pending=self._facts.pending)
-                else:
+                if isinstance(step, process.AwaitStart):
                     await starting.await_start()
+                elif not await self._unless_stopped(starting.start(home, pending=self._facts.pending)):
+                    return
                 self._learn(exec="there")
             case process.Began():
                 attempt = starting.attempt
@@ -122,6 +124,25 @@ class Driver:
                 await write(c.TurnStarted(exec=attempt.exec, key=attempt.key))
                 self._tools.keys.drop(self._name.org, self._name.session, attempt.exec)
                 self._tools.measures.began(self.journal.turn)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Until it is done, or somebody wants the turn to end, who is not to wait for a session that does not come up or a file that
+        does not come. Whether it is done."""
+        doing, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopped())
+        try:
+            await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                doing.result()
+            return doing.done()
+        finally:
+            for task in (doing, stopped):
+                task.cancel()
+            await asyncio.gather(doing, stopped, return_exceptions=True)
+
+    async def _stopped(self) -> None:
+        while not self.journal.turn.interrupting:
+            self.journal.changed.clear()
+            await self.journal.changed.wait()
 
     async def _not_started(self, refused: Refused) -> None:
         """Whether another try can do better is for `process` to say."""

@@ -126,6 +126,9 @@ class Finish(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+_DESTROYED = Finish(status="cancelled", error="the session was destroyed")
+
+
 class Settle(Struct, frozen=True):
     """It is finished: end its keys, compare the counts, open the turn that comes next."""
 
@@ -174,7 +177,7 @@ def _starting(turn: Turn, facts: Facts) -> Step:
     if facts.home is None:
         return Look("home")
     if _destroyed_since(turn, facts, facts.home):
-        return _end(turn, Finish(status="cancelled", error="the session was destroyed"))
+        return _end(turn, _DESTROYED)
     if facts.home.session.phase not in RUNNING:
         return MakeHome()
     if preparing is None:
@@ -206,6 +209,11 @@ def _running(turn: Turn, facts: Facts) -> Step:
             return Look("home")
         if facts.home.session.phase in RUNNING and not _destroyed_since(turn, facts, facts.home):
             return Prepare(2)
+    if found.status == "interrupted" and isinstance(facts.end, Lost):
+        if facts.home is None:
+            return Look("home")
+        if _destroyed_since(turn, facts, facts.home):
+            return _end(turn, _DESTROYED)
     if found.status == "plan" and turn.run.plan is not None and turn.proposed is None:
         return Propose(turn.run.plan)
     return _end(turn, Finish(status=found.status, error=found.error))

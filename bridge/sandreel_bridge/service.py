@@ -10,7 +10,7 @@ from collections.abc import Callable
 from sandreel_bridge.adapters.table import ADAPTERS
 from sandreel_bridge.commands import commands
 from sandreel_bridge.gateway.port import Gateway
-from sandreel_bridge.index import Index, turns
+from sandreel_bridge.index import Index, streams
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import ACTOR, Line
 from sandreel_bridge.measures import BridgeMeasures
@@ -83,8 +83,8 @@ class Bridge:
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve for ever; `ready` is called when commands are answered and turns watched. Turns go on without us."""
-        streams = [turns(replicas=self._replicas), prompts(replicas=self._replicas)]
-        await self._bus.ensure(streams, [BRIDGE_COMMANDS])
+        documents = [*streams(replicas=self._replicas), prompts(replicas=self._replicas)]
+        await self._bus.ensure(documents, [BRIDGE_COMMANDS])
         if self._gateway is None:  # as it was set up, and so no trouble: who asks for a turn is told
             self._log.warning("no gateway is configured: turns are refused")
         watched = asyncio.Event()

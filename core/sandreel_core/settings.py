@@ -172,6 +172,7 @@ def _convert(value: Any, type: Any, origin: str, secret: bool) -> Any:
         if secret:
             raise Misconfigured(f"{origin} is not of the form that it must have") from None
         problem = str(error).replace("`", "").split(" - at ")[0]
+        problem = problem.replace("str matching regex", "a text of the form")
         raise Misconfigured(f"{origin} is {_short(value)}: {problem[:1].lower()}{problem[1:]}") from None
     if isinstance(converted, float) and not math.isfinite(converted):
         raise Misconfigured(f"{origin} is {converted}: expected a finite number")

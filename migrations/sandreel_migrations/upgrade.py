@@ -71,7 +71,9 @@ async def upgrade(dsn: str, *, schema: str = SCHEMA, wait_s: float = 60.0) -> st
                 raise Misconfigured(f"Postgres at {place(dsn)} refuses: {_line(error)}") from error
             problem = error
         if asyncio.get_running_loop().time() > deadline:
-            raise Unavailable(f"Postgres at {place(dsn)} was not to be reached for {wait_s:.0f} s: {_line(problem)}")
+            raise Unavailable(
+                f"Postgres at {place(dsn)} was not to be reached for {wait_s:.0f} s: {_line(problem)}; start it, or look at [postgres] dsn"
+            )
         await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -78,6 +79,7 @@ async def connected(dsn: str, name: str, schema: str | None = None) -> AsyncGene
         connection: Connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_S,
+            ssl=_encryption(dsn),
             server_settings={
                 "application_name": f"sandreel {name}",
                 "timezone": "UTC",
@@ -92,6 +94,15 @@ async def connected(dsn: str, name: str, schema: str | None = None) -> AsyncGene
         yield connection
     finally:
         await _close(connection)
+
+
+def _encryption(dsn: str) -> Literal["allow"] | None:
+    """On this machine's loopback it is not asked for first (where it is needed it comes second): the question is a round trip,
+    and when it is cut short, by Ctrl-C say, asyncpg 0.32 leaves a future behind that complains to the terminal. None: as
+    the DSN and the environment say."""
+    parts = urlsplit(dsn)
+    said = "sslmode" in parts.query or "PGSSLMODE" in os.environ
+    return "allow" if parts.hostname in ("127.0.0.1", "::1", "localhost") and not said else None
 
 
 @contextmanager

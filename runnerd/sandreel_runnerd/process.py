@@ -214,7 +214,7 @@ def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
     try:
         os.chdir(recipe.cwd)
         pid = os.posix_spawnp(
-            recipe.argv[0],
+            _found(recipe.argv[0], recipe.env.get("PATH", os.defpath)),
             recipe.argv,
             recipe.env,
             file_actions=file_actions,
@@ -227,6 +227,15 @@ def _start(recipe: Recipe, file_actions: list[tuple[Any, ...]]) -> int:
             os.fchdir(here)
         os.close(here)
     return pid
+
+
+def _found(program: str, path: str) -> str:
+    """Where the exec's own PATH has it, as a shell in it would find it: posix_spawnp looks in runnerd's, which has not the
+    programs that ask for leases. As it is where it has a slash or is nowhere, which the start then says."""
+    if "/" in program:
+        return program
+    candidates = (f"{place or '.'}/{program}" for place in path.split(os.pathsep))
+    return next((each for each in candidates if os.access(each, os.X_OK) and not os.path.isdir(each)), program)  # noqa: PTH112
 
 
 def _inheritable() -> list[int]:

@@ -17,6 +17,7 @@ from sandreel_core.turn import Turn
 from tests.support.turns import ME, OTHER, RUNNING, folded, preparing, requested, result, said, started, text
 
 END = Exited(exit_code=0, reason="exited", duration_ms=1)
+LOST = Lost(last_n=3, cause="container_exit")
 REQUESTED_AT = 10
 
 
@@ -74,6 +75,10 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "not a word twice": ((*RUNNING, result(), preparing(2), started(2), result()), facts(end=END, home=home()), p.Finish(status="failed", error="the agent ended without a word, 2 times")),
     "a plan": ((*RUNNING, PLAN, result()), facts(end=END), p.Propose("1. look")),
     "a plan that is proposed": ((*RUNNING, PLAN, result(), c.PlanProposed(plan="1. look")), facts(end=END), p.Finish(status="plan")),
+    "lost": ((*RUNNING, text()), facts(end=LOST), p.Look("home")),
+    "lost, and its session boots again": ((*RUNNING, text()), facts(end=LOST, home=home("resuming", 20)), p.Finish(status="interrupted", error="the sandbox ended")),
+    "lost, for it was destroyed": ((*RUNNING, text()), facts(end=LOST, home=home("destroying", 20)), p.Finish(status="cancelled", error=DESTROYED)),
+    "lost, and it had finished": ((*RUNNING, text(), result()), facts(end=LOST, home=home("destroyed", 20)), p.Finish(status="success")),
     "over": ((*RUNNING, text(), result(), OVER), facts(), p.Settle()),
 }  # fmt: skip
 

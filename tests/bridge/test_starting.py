@@ -13,7 +13,7 @@ from sandreel_bridge import launching, sandbox
 from sandreel_bridge.attempt import Attempt
 from sandreel_bridge.drive import Driver
 from sandreel_bridge.gateway.port import key_name
-from sandreel_bridge.index import Index, turns
+from sandreel_bridge.index import Index, streams
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
@@ -92,7 +92,7 @@ async def place(monkeypatch: pytest.MonkeyPatch) -> Place:
     """A session that is ready, whose runnerd takes every file and every start."""
     bus, sealing = MemoryBus(), SealingKey()
     await ensure_installation(bus)
-    await bus.ensure([turns()], [])
+    await bus.ensure(streams(), [])
     home = Home(
         session=Session(phase="ready", incarnation=1, owner=OWNER, public_keys={"seal": sealing.public}), sequence=0
     )

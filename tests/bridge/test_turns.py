@@ -309,6 +309,8 @@ async def test_a_session_that_ends_under_a_turn_tells_how_it_ended(turns: Turns)
     destroyed = await turns.until(session, turn)
     assert destroyed.finished is not None
     assert destroyed.finished.status == "cancelled"
+    await settled(turns, session, turn)
+    assert not [name for name, key in turns.gateway.keys.items() if key.session == session and key.live]
     session, turn = await turns.start("hold", new_token("s-"))
     await turns.until(session, turn, lambda state: state.run.said)
     turns.site.kill_runnerd(session)

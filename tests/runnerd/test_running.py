@@ -18,6 +18,7 @@ from sandreel_core.contract import exec as c
 from sandreel_core.errors import Denied, Refused
 from sandreel_core.exec import size_bytes
 from sandreel_runnerd import leftovers
+from sandreel_runnerd.programs import Programs
 from tests.support.children import BOOT, bash, python, ran, running
 
 
@@ -316,6 +317,14 @@ async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
         assert (exited.reason, exited.exit_code, exited.signal) == ("spawn_failed", None, None)
         assert problem in (exited.message or "")
         assert not record.of(c.Started)
+
+
+async def test_a_program_is_found_by_the_path_of_its_exec(tmp_path: Path) -> None:
+    """Which begins with the programs that ask for leases, of which runnerd's own PATH has none."""
+    programs = Programs(tmp_path / "leases", os.environ)
+    exited, record = await ran(tmp_path, argv=["sandreel-credential"], programs=programs)
+    assert (exited.reason, exited.message) == ("exited", None)
+    assert b"sandreel-credential" in record.output("stderr")
 
 
 async def test_the_environment_has_markers_and_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from sandreel_core.contract import exec as c
 from sandreel_runnerd.children import Children
 from sandreel_runnerd.host import Host
+from sandreel_runnerd.programs import Programs
 from sandreel_runnerd.running import RunningExec
 from tests.support.mark import OURS
 from tests.support.recorder import MemoryRecorder
@@ -55,10 +56,13 @@ class Run:
 
 
 @asynccontextmanager
-async def running(workspace: Path, *, store: dict[str, str] | None = None, **start: Any) -> AsyncIterator[Run]:
+async def running(
+    workspace: Path, *, store: dict[str, str] | None = None, programs: Programs | None = None, **start: Any
+) -> AsyncIterator[Run]:
     """`start` are the fields of exec.start."""
     exec_id = start.pop("exec", f"x{os.urandom(4).hex()}")
-    host = Host(workspace=str(workspace), boot_marker=BOOT, base_env=dict(os.environ), children=Children())
+    base = dict(os.environ)
+    host = Host(workspace=str(workspace), boot_marker=BOOT, base_env=base, children=Children(), programs=programs)
     recorder = MemoryRecorder()
     runs: list[Run] = []
     exec_ = RunningExec(

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 from sandreel_bridge.broker.github_app import GitHubApp
 from sandreel_bridge.broker.postgres import PostgresVault, open_vault
+from sandreel_bridge.broker.postgres_tokens import PostgresTokens
 from sandreel_bridge.broker.service import Broker, Plan
 from sandreel_bridge.broker.settings import Settings
 from sandreel_core.errors import Unavailable
@@ -32,7 +33,9 @@ async def serve(role: Role[Settings]) -> None:
             command_max_age_s=role.installation.cmd_max_age_s,
         )
         group.create_task(_prune(role, vault), name="prune")
-        await Broker(role.bus, vault, GitHubApp(), plan, health=role.health, metrics=role.metrics).run(role.ready)
+        tokens = PostgresTokens(vault)
+        broker = Broker(role.bus, vault, tokens, GitHubApp(), plan, health=role.health, metrics=role.metrics)
+        await broker.run(role.ready)
 
 
 async def _open(role: Role[Settings], stack: AsyncExitStack) -> PostgresVault:

@@ -7,6 +7,7 @@ good when the server ends a connection with an error. So whoever subscribes does
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -174,4 +175,6 @@ def _is_denial(error: Exception | None) -> bool:
 
 
 def _say(error: Exception | None) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()  # asyncio's own words repeat the address, as a tuple
     return str(error).removeprefix("nats: ") or type(error).__name__

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options
-from sandreel_core.cli.duration import seconds, size, variable
+from sandreel_core.cli.duration import seconds, size, slug, variable
 from sandreel_core.cli.state import add_at, show
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def _add_create(verbs: Any) -> None:
     parser.add_argument("--image", metavar="IMAGE", help="for backends that have images")
     parser.add_argument("-e", "--env", type=variable, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
+        "--grant", type=slug, action="append", default=[], metavar="SLUG", help="a credential of the org; repeatable"
+    )
+    parser.add_argument(
         "--ttl", type=seconds, metavar="TIME", help="stop it after so long (the installation's maximum)"
     )
     parser.add_argument("--idle-timeout", type=seconds, metavar="TIME", help="stop it after so long without work")
@@ -88,6 +91,7 @@ async def _create(args: argparse.Namespace) -> int:
             profile=args.profile,
             image=args.image,
             env=dict(args.env),
+            grants=args.grant,
             ttl_s=args.ttl,
             idle_timeout_s=args.idle_timeout,
             limits=Limits(

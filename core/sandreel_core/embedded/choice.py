@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from sandreel_core.embedded.place import Place
 from sandreel_core.embedded.wiring import StackSettings, Wiring
-from sandreel_core.errors import Misconfigured, NotFound, SandreelError
+from sandreel_core.errors import Misconfigured, NotFound, SandreelError, Unavailable
 from sandreel_core.images import image
 from sandreel_core.settings import given
 from sandreel_core.spawner.workspace import folders
@@ -72,7 +72,10 @@ async def missing(wiring: Wiring) -> str | None:
             try:
                 await engine.image(str(name))
             except NotFound:
-                return f"image {name} is not built: make image"
+                mend = "docker pull, or build it" if name == docker.image else "make image-slim"
+                return f"image {name} is not here: {mend}"
+            except Unavailable as error:
+                return f"{error}: start it (a user needs the right to its socket)"
             except SandreelError as error:
                 return str(error)
     return None

@@ -7,6 +7,7 @@ vault.key        in identity/: opens the vault of credentials; the broker's, and
 client.toml      where the stack is, for clients and the command line              0600
 roles.toml       the same for the roles                                            0600
 gateway.toml     the same for the gateway, with the providers' keys in it if the operator's own file had them   0600
+gateway-state/   the gateway's: calls that NATS may not have yet                   0700
 nats/ postgres/  the servers' own; as root they belong to users that no session uses
 state/           the spawner's: sessions and their workspaces
 logs/ run/       of the roles: log files, pid files; run/parts.json is every part's state (embedded/roster.py)
@@ -63,6 +64,7 @@ class Place:
         self.client = data / CLIENT_FILE
         self.roles = data / "roles.toml"
         self.gateway = data / "gateway.toml"
+        self.gateway_state = data / "gateway-state"
         self.identity = data / "identity"
         self.vault_key = self.identity / "vault.key"
         self.nats = data / "nats"
@@ -167,7 +169,8 @@ def closed(data: Path, *, within_s: float) -> bool:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Replace the file in one step; it is 0600 from its first moment on. Raises Misconfigured."""
+    """Replace the file in one step, for good when this returns: what a new key seals is stored elsewhere, and must not outlive
+    it. It is 0600 from its first moment on. Raises Misconfigured."""
     whole = path.with_name(path.name + ".new")
     try:
         whole.unlink(missing_ok=True)
@@ -177,6 +180,11 @@ def write_secret(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         whole.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as error:
         raise Misconfigured(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from error
 

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
-from sandreel_core.embedded import ending, pidfile
+from sandreel_core.embedded import ending, own_servers, pidfile
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.migrating import migrate
 from sandreel_core.embedded.nats import NatsServer
@@ -160,6 +160,8 @@ class Stack:
         async def bus() -> None:
             if nats is not None:
                 await self._start_at_port(NATS, nats, wiring.settings.nats_port is not None)
+            else:
+                await own_servers.look_at(wiring.bus)
 
         dsn, _ = await together([database(), bus()])
         if wiring.embeds_egress:
@@ -194,8 +196,8 @@ class Stack:
             keys = moved(keys, GATEWAY)
             self.place.keep(keys)
         gateway, (bus, _) = wiring.gateway, wiring.connection(self.place, keys)
-        listen = {"listen": f"{LOOPBACK}:{keys.gateway_port}"}
-        write_secret(self.place.gateway, toml({"bus": bus, "gateway": {**gateway.table, **listen}}))
+        ours = {"listen": f"{LOOPBACK}:{keys.gateway_port}", "state_directory": str(self.place.gateway_state)}
+        write_secret(self.place.gateway, toml({"bus": bus, "gateway": {**gateway.table, **ours}}))
         environ = wiring.role_environment(self.place, GATEWAY) | dict(gateway.environ)
         self._add(
             GATEWAY, self._process(GATEWAY, "sandreel_bridge.gateway", environ | {CONFIG: str(self.place.gateway)})

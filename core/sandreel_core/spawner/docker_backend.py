@@ -147,7 +147,7 @@ class DockerBackend:
 
     async def create(self, spec: BootSpec) -> Sandbox:
         async with self._sessions.held(str(spec.key)):
-            before = await self._boots.settled(spec.key)
+            before, found = await asyncio.gather(self._boots.settled(spec.key), self._workspaces.find(spec.key))
             for boot in before:
                 # We hold the lock: whoever made one that was never started has died, and it knows nothing yet.
                 if boot.status == "starting":
@@ -156,7 +156,6 @@ class DockerBackend:
                     raise AlreadyExists(f"boot {boot.boot_id} of the session is there")
             dead = [boot for boot in before if boot.status == "dead"]
             life = Life(spec.settings.installation, spec.incarnation)
-            found = await self._workspaces.find(spec.key)
             if spec.fresh and found is not None and not found.same(life):
                 raise AlreadyExists("there is a workspace that is not this session's")
             if not spec.fresh:
@@ -170,10 +169,10 @@ class DockerBackend:
                         sandbox = await self._taking.boot(spec, life, image)
                         if sandbox is not None:
                             return sandbox
-                    await self._make(spec, life, found, image)
+                    await self._make(spec, life, found, image.name)
                 else:
-                    await self._orgs.prepare(spec.key.org, image)
-                return await self._start(spec, dead, image, "" if spec.fresh or found is None else found.files)
+                    await self._orgs.prepare(spec.key.org, image.name)
+                return await self._start(spec, dead, image.name, "" if spec.fresh or found is None else found.files)
             except BaseException:
                 if spec.fresh:
                     await asyncio.shield(self._undo(spec, dead))

@@ -21,7 +21,7 @@ from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner import docker_spare as spare
 from sandreel_core.spawner.backend import BootSpec
 from sandreel_core.spawner.docker import Engine, Line
-from sandreel_core.spawner.docker_images import chosen
+from sandreel_core.spawner.docker_images import Image, chosen
 from sandreel_core.spawner.docker_orgs import Orgs
 from sandreel_core.spawner.docker_spare import Warm
 from sandreel_core.spawner.docker_workspace import fill_workspace
@@ -78,10 +78,10 @@ class Spares:
         """The one that the boot could come from."""
         return next((warm for warm in self._wanted if warm.fits(spec)), None)
 
-    def take(self, warm: Warm, image: str) -> Spare | None:
-        """One that is made of the image with this id, and the caller's from now on."""
+    def take(self, warm: Warm, image: Image) -> Spare | None:
+        """One that is made of just this image, and the caller's from now on."""
         waiting = self._ready[warm]
-        found = next((each for each in waiting if each.image == image), None)
+        found = next((each for each in waiting if each.image == image.id), None)
         if found is not None:
             waiting.remove(found)
         self._counters[SPARES_MISSED if found is None else SPARES_TAKEN].add()
@@ -117,20 +117,19 @@ class Spares:
         waiting = self._ready[warm]
         asked = (warm.image,) if warm.image is not None else self._terms.defaults(warm.profile)
         image = await chosen(self._engine, asked)
-        id = str((await self._engine.image(image))["Id"])
-        for old in [each for each in waiting if each.image != id]:
+        for old in [each for each in waiting if each.image != image.id]:
             waiting.remove(old)
             await self.remove(old, "its image is another one now")
         while len(waiting) < warm.count:
-            waiting.append(await self._make(warm, image, id))
+            waiting.append(await self._make(warm, image))
             self._counters[SPARES_MADE].add()
             self._tell()
 
-    async def _make(self, warm: Warm, image: str, image_id: str) -> Spare:
+    async def _make(self, warm: Warm, image: Image) -> Spare:
         began, token, own = time.monotonic(), new_token(), self._making
         installation = self._terms.installation
-        await own.orgs.prepare(warm.org, image)
-        body = spare.container(self._terms, warm, token, image=image, spool_bytes=own.spool_bytes)
+        await own.orgs.prepare(warm.org, image.name)
+        body = spare.container(self._terms, warm, token, image=image.name, spool_bytes=own.spool_bytes)
         volume = spare.volume_name(installation, token)
         options = {"size": str(own.disk_bytes)} if own.disk_bytes is not None else {}
         labels = spare.volume_labels(installation, warm.org, token)
@@ -146,7 +145,7 @@ class Spares:
         try:
             await self._engine.make_volume(volume, labels, options)
             await to_its_end(create())
-            await fill_workspace(self._engine, installation, image, volume, self._terms.user(warm.profile))
+            await fill_workspace(self._engine, installation, image.name, volume, self._terms.user(warm.profile))
             await own.orgs.admit(warm.org)
             await to_its_end(start())
         except BaseException:
@@ -155,7 +154,7 @@ class Spares:
             await asyncio.shield(self._erase(ids[0] if ids else None, token))
             raise
         self._log.info("a spare waits", org=warm.org, profile=warm.profile, took_s=round(time.monotonic() - began, 3))
-        return Spare(ids[0], token, lines[0], image_id)
+        return Spare(ids[0], token, lines[0], image.id)
 
     async def _tidy(self) -> None:
         """Away with what ended under a spare's name, whoever made it, and with what was never started."""

@@ -15,6 +15,7 @@ from sandreel_core.spawner import docker_spare
 from sandreel_core.spawner.backend import BootSpec, Sandbox
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_boots import Boots
+from sandreel_core.spawner.docker_images import Image
 from sandreel_core.spawner.docker_spares import Spare, Spares
 from sandreel_core.spawner.docker_workspace import Life, Workspaces
 from sandreel_core.spawner.fencing import NOT_PROVEN
@@ -41,15 +42,15 @@ class Taking:
         self._admit = admit
         self._log = Log("spawner.spares")
 
-    async def boot(self, spec: BootSpec, life: Life, image: str) -> Sandbox | None:
+    async def boot(self, spec: BootSpec, life: Life, image: Image) -> Sandbox | None:
         """The boot, made of a spare, where there is one that serves; the caller holds the session's lock, and it has nothing yet.
 
-        Raises Refused (FENCE_NOT_PROVEN), and what the engine raises when it does not know the image any more.
+        Raises Refused (FENCE_NOT_PROVEN).
         """
         pool = self._spares.pool(spec)
         if pool is None:
             return None
-        spare = self._spares.take(pool, str((await self._engine.image(image))["Id"]))
+        spare = self._spares.take(pool, image)
         if spare is None:
             return None
         try:

@@ -227,11 +227,11 @@ async def test_a_rotation_seals_everything_anew_under_living_readers(empty_datab
             assert (await rewrap(vault, by="ann")).rows == 0
 
 
-@pytest.mark.parametrize("dies_after", range(5))
+@pytest.mark.parametrize("dies_after", range(6))
 async def test_a_rotation_that_was_killed_loses_nothing_and_goes_on(
     empty_database: str, key_file: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int
 ) -> None:
-    """Killed after the n-th of its steps: the key, the installation, a batch, another, the old key's end."""
+    """Killed after the n-th of its steps: the key, the installation, a batch, another, the last, that of tokens, the old key's end."""
     monkeypatch.setattr(rewrapping, "BATCH", 2)
     async with opened(empty_database, key_file) as vault:
         for number in range(4):

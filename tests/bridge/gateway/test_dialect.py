@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandreel_bridge.gateway.call import DEFAULT_MAX_OUTPUT, read_call
 from sandreel_bridge.gateway.dialect import Route, route
@@ -149,3 +151,26 @@ def test_what_the_provider_gets_by_itself_is_reserved_too(way: Route, said: str,
     """Its address is short: many such calls at once would hold next to nothing, and cost a budget many times over."""
     body = f'{{"model": "m", "messages": [{{"role": "user", "content": [{said}]}}]}}'.encode()
     assert read_call(way, body).most_input == pytest.approx(count * 150_000, abs=len(body))
+
+
+_NAMES = st.sampled_from(
+    ["model", "Model", "stream", "stream_options", "tools", "generationConfig", "service_tier", "n", "x"]
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(_NAMES | st.text(max_size=4), each, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    way=st.sampled_from([MESSAGES, CHAT, RESPONSES, GEMINI]),
+    body=st.binary(max_size=60) | st.dictionaries(_NAMES, _JSON).map(lambda said: json.dumps(said).encode()),
+)
+def test_any_body_is_read_or_refused(way: Route, body: bytes) -> None:
+    try:
+        call = read_call(way, body)
+    except Malformed:
+        return
+    assert call.most_output > 0
+    assert read_call(way, call.body) == call  # what the provider reads is judged the same

@@ -154,6 +154,11 @@ async def test_the_prompt_comes_from_where_it_is(shell: Shell, bridge: Bridge, t
     assert (verb.code, "> list\n" in verb.out.decode()) == (0, True)
 
 
+async def test_it_may_have_credentials_until_it_ends(shell: Shell, bridge: Bridge) -> None:
+    done = await shell("turn", "--session", "s1", "--grant", "github", "--grant", "npm-1", "--json", "say hello")
+    assert done.objects[0]["data"]["grants"] == ["github", "npm-1"]
+
+
 MISTAKES = [
     (("turn", ""), "there is nothing in it"),
     (("turn", "two", "words"), "put the prompt in quotes: it came as 2 words, 'two'"),
@@ -165,6 +170,7 @@ MISTAKES = [
     (("turn", "x", "--attach", "/etc/hostname", "--attach", "/../etc/hostname"), "two files are called 'hostname'"),
     (("turn", "x", "--budget", "much"), "'much' is no amount of US dollars like 5 or 0.25"),
     (("turn", "x", "--budget", "-1"), "--budget"),
+    (("turn", "x", "--grant", "GitHub"), "'GitHub' is no name of a credential: 1 to 64 characters"),
     (("turn", "x", "--owner", "ada"), "--owner 'ada' is not TYPE:ID"),
     (("turn", "x", "--session", "a.b"), "session 'a.b' is not 1 to 64 characters"),
     (("turn", "x", "--max-turns", "0"), "BAD_REQUEST"),
