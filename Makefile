@@ -52,7 +52,7 @@ image: $(STAMP) ## build the container images that are not there yet (BASE_IMAGE
 image-slim: $(STAMP) ## only what sessions need at least: the slim session, the bus and the fence
 	@$(BIN)/python image/build.py session-slim nats fence
 
-image-agents: $(STAMP) ## those and the roles, with Claude Code and OpenCode in the session: for turns in containers
+image-agents: $(STAMP) ## those and the roles, with the four coding agents in the session: for turns in containers
 	@$(BIN)/python image/build.py session-slim session-agents nats fence roles
 
 bench: $(STAMP) ## the figures, each beside its reference in the same run

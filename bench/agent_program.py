@@ -3,6 +3,7 @@
 say                 one text, and a result
 tick RATE COUNT     so many texts at so many a second, each saying when it was written, then a result
 fill LINES          so many lines as fast as they are taken, fifty pieces of text to a whole one, then one a tenth of a second
+flood COUNT         so many texts as fast as they are taken, then a result
 hold                one text, and nothing more until its input ends
 """
 
@@ -39,11 +40,17 @@ class Program:
             time.sleep(max(0.0, due - time.perf_counter()))
             self.text(f"{time.time():.6f}")
 
+    def flood(self, count: int) -> None:
+        for number in range(count):
+            self.text(f"{number:099d}")
+
     def run(self, prompt: str) -> None:
         out(type="system", subtype="init", session_id="bench", model="bench", tools=[], permissionMode="default")
         verb, *words = prompt.split()
         if verb == "tick":
             self.ticks(float(words[0]), int(words[1]))
+        elif verb == "flood":
+            self.flood(int(words[0]))
         elif verb == "fill":
             for number in range(int(words[0])):
                 if number % _PIECES == _PIECES - 1:

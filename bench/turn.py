@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import agent_program
+from bench import agent_program, bare
 from bench.figure import Figure, median, percentile
 from bench.rig import ORG, Rig
 from sandreel_core import clock
@@ -30,6 +30,8 @@ AGENT = "claude-code"
 _STARTS = 40
 _TICKS, _RATE = 400, 40.0
 _LINES = (100, 100_000)
+# Events of a program that prints at once, and how many the references store: all together, one at a time.
+_FLOOD, _REFERENCE, _ALONE = 100_000, 10_000, 500
 # Turns at a time in a session, which may run so many execs at once (behaviour §1), and sessions.
 _TURNS, _SESSIONS = 4, 6
 _WITHIN_S = 180.0
@@ -103,7 +105,13 @@ async def turns_of_its_own() -> AsyncIterator[Turns]:
 async def turns(rig: Rig) -> list[Figure]:
     """A turn: started (beside its exec alone), its agent's lines passed on, taken over, and a bridge's memory for it."""
     async with turns_of_its_own() as here:
-        return [await _starting(here), await _passing_on(here), *(await _taking_over(here, rig)), await _keeping(here)]
+        return [
+            await _starting(here),
+            await _passing_on(here),
+            await _settling(here, rig),
+            *(await _taking_over(here, rig)),
+            await _keeping(here),
+        ]
 
 
 async def _starting(here: Turns) -> Figure:
@@ -146,6 +154,41 @@ async def _passing_on(here: Turns) -> Figure:
     assert len(ages) == _TICKS
     detail: dict[str, float | str] = {"p50 ms": median(ages)}
     return Figure(f"agent line → agent.* event seen, {_RATE:g}/s, p99", "ms", percentile(ages, 0.99), 15, detail=detail)
+
+
+async def _settling(here: Turns, rig: Rig) -> Figure:
+    """A program that prints as fast as it is read: its events stored a second, from its start to the turn's end, by the server's
+    clock. The reference stores the same bodies, each a message of its own too; the other one waits for each."""
+    lines = rig.lines(_FLOOD)
+    turn = await here.start("settling", f"flood {lines}")
+    async with asyncio.timeout(_WITHIN_S):
+        assert (await turn.finished()).status == "success"
+    subjects = here.client.subjects(ORG, "settling")
+    stream, subject = subjects.stream, subjects.event("turn", turn.id)
+    events = (await here.client.bus.subjects(stream, subject))[subject]
+    started, ended, body = 0, await here.client.bus.last(stream, subject), b""
+    async with aclosing(here.client.bus.follow(stream, [subject], live=False)) as items:
+        async for batch in items:
+            for stored in batch if isinstance(batch, list) else ():
+                data = decode_event(subject, stored.body).data
+                started = stored.time_ns if isinstance(data, t.TurnStarted) else started
+                body = stored.body if isinstance(data, t.AgentText) else body
+    assert ended is not None
+    took_s = (ended.time_ns - started) / 1e9
+    publisher = await bare.Publisher(rig.bare).start()
+    began = time.perf_counter()
+    for _ in range(_REFERENCE):
+        await publisher.publish("bench.settling", body)
+    await publisher.drain()
+    reference = _REFERENCE / (time.perf_counter() - began)
+    began = time.perf_counter()
+    for _ in range(_ALONE):
+        await publisher.publish("bench.settling", body)
+        await publisher.drain()
+    alone = _ALONE / (time.perf_counter() - began)
+    name = f"a turn of {lines:,} lines, printed at once: its events stored"
+    detail: dict[str, float | str] = {"in all, s": took_s, "one at a time, events/s": alone}
+    return Figure(name, "events/s", events / took_s, 0.5, reference, "bare pipelined publishes", True, detail=detail)
 
 
 async def _taking_over(here: Turns, rig: Rig) -> list[Figure]:

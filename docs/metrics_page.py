@@ -68,6 +68,12 @@ ALERTS = (
         "An agent and the gateway disagree on what a turn used: sandreel doctor names it.",
     ),
     Alert(
+        "SandreelTokenOutlived",
+        'increase(sandreel_broker_tokens_ended_total{how="outlived"}[1h]) > 0',
+        "0m",
+        "A minted token worked on after its lease: its issuer did not end it; sandreel credential audit names the lease.",
+    ),
+    Alert(
         "SandreelDeadLetters",
         'max(sandreel_stream_messages{stream="DEAD"}) > 0',
         "0m",

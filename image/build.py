@@ -26,7 +26,7 @@ OWN_BASE = "sandreel-base:trixie"
 # Megabytes of 10^6 bytes, all layers unpacked, the base's included.
 BUDGET_MB: dict[Kind, int] = {
     "session-slim": 200,
-    "session-agents": 900,
+    "session-agents": 1500,
     "session": 2800,
     "runnerd": 60,
     "nats": 200,

@@ -65,11 +65,13 @@ SLIM = (
     Check("bill of materials", "python3 -c 'import json; print(json.load(open(\"/usr/share/sandreel/sbom.cdx.json\"))[\"bomFormat\"])'", "CycloneDX"),
 )  # fmt: skip
 
-# What the image with Claude Code and OpenCode has, and the full one as well.
+# What the image with the agents has, and the full one as well.
 AGENTS = (
     Check("git", "cd $TMPDIR && git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && git log --oneline", "first"),
     Check("claude in bypass mode", _SERVE_MODEL + f"echo hello | ANTHROPIC_BASE_URL={_MODEL} ANTHROPIC_AUTH_TOKEN=x CLAUDE_CODE_MAX_RETRIES=0 claude -p --output-format stream-json --verbose --dangerously-skip-permissions || true", '"permissionMode":"bypassPermissions"'),
     Check("opencode in bypass mode", _SERVE_MODEL + f"OPENCODE_DISABLE_AUTOUPDATE=1 OPENCODE_DISABLE_MODELS_FETCH=1 OPENCODE_DISABLE_LSP_DOWNLOAD=1 OPENCODE_DISABLE_SHARE=1 OPENCODE_DISABLE_DEFAULT_PLUGINS=1 OPENCODE_CONFIG_CONTENT='{{\"model\":\"p/m\",\"small_model\":\"p/m\",\"autoupdate\":false,\"share\":\"disabled\",\"permission\":{{\"*\":\"allow\"}},\"provider\":{{\"p\":{{\"npm\":\"@ai-sdk/openai-compatible\",\"name\":\"P\",\"options\":{{\"baseURL\":\"{_MODEL}/v1\",\"apiKey\":\"k\"}},\"models\":{{\"m\":{{\"name\":\"M\"}}}}}}}}}}' opencode run --format json --title t hello < /dev/null || true", '"error"'),
+    Check("codex in bypass mode", _SERVE_MODEL + f"codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -c model=m -c model_provider=p -c model_providers.p.name=p -c 'model_providers.p.base_url=\"{_MODEL}/v1\"' -c 'model_providers.p.wire_api=\"responses\"' -c model_providers.p.request_max_retries=0 -c model_providers.p.stream_max_retries=0 -c analytics.enabled=false -c check_for_update_on_startup=false --disable plugins hello < /dev/null || true", '"turn.failed"'),
+    Check("gemini in bypass mode", _SERVE_MODEL + f"mkdir -p ~/.gemini && echo '{{\"security\":{{\"auth\":{{\"selectedType\":\"gemini-api-key\"}}}},\"privacy\":{{\"usageStatisticsEnabled\":false}}}}' > ~/.gemini/settings.json && GEMINI_API_KEY=x GOOGLE_GEMINI_BASE_URL={_MODEL} GEMINI_CLI_NO_RELAUNCH=true gemini -o stream-json --approval-mode yolo --skip-trust -m gemini-2.5-flash -p hello < /dev/null || true", '"init"'),
     Check("claude's managed settings", "python3 -c 'import json, os; hooks = json.load(open(\"/etc/claude-code/managed-settings.json\"))[\"hooks\"]; assert {\"PreToolUse\", \"PostToolUse\", \"Stop\"} == set(hooks); assert all(os.access(each[\"command\"].split()[0], os.X_OK) for kind in hooks.values() for of in kind for each in of[\"hooks\"])'"),
     Check("hooks", "echo '{}' | SANDREEL_EXEC_ID=e /usr/local/lib/sandreel/steer post && echo '{}' | /usr/local/lib/sandreel/plan-gate", '"deny"'),
 )  # fmt: skip
@@ -89,21 +91,22 @@ FULL = (
     Check("curl", "curl --version", "https"),
     Check("procps", "ps -e && pgrep -f . | head -1", "PID"),
     Check("chromium", "chromium --headless --no-sandbox --disable-gpu --dump-dom 'data:text/html,<p>it%20starts' 2>/dev/null", "it starts"),
-    Check("codex in bypass mode", _SERVE_MODEL + f"codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -c model=m -c model_provider=p -c model_providers.p.name=p -c 'model_providers.p.base_url=\"{_MODEL}/v1\"' -c 'model_providers.p.wire_api=\"responses\"' -c model_providers.p.request_max_retries=0 -c model_providers.p.stream_max_retries=0 -c analytics.enabled=false -c check_for_update_on_startup=false --disable plugins hello < /dev/null || true", '"turn.failed"'),
-    Check("gemini in bypass mode", _SERVE_MODEL + f"mkdir -p ~/.gemini && echo '{{\"security\":{{\"auth\":{{\"selectedType\":\"gemini-api-key\"}}}},\"privacy\":{{\"usageStatisticsEnabled\":false}}}}' > ~/.gemini/settings.json && GEMINI_API_KEY=x GOOGLE_GEMINI_BASE_URL={_MODEL} GEMINI_CLI_NO_RELAUNCH=true gemini -o stream-json --approval-mode yolo --skip-trust -m gemini-2.5-flash -p hello < /dev/null || true", '"init"'),
     Check("agents in the bill of materials", "jq -r '.components[].purl' /usr/share/sandreel/sbom.cdx.json", "pkg:npm/%40anthropic-ai/claude-code@"),
 )  # fmt: skip
 
 # Which of the Dockerfile's `ARG …_VERSION` each program answers with.
-PINNED_AGENTS = {"OPENCODE_VERSION": "opencode --version", "CLAUDE_CODE_VERSION": "claude --version"}
+PINNED_AGENTS = {
+    "OPENCODE_VERSION": "opencode --version",
+    "CLAUDE_CODE_VERSION": "claude --version",
+    "GEMINI_CLI_VERSION": "gemini --version",
+    "CODEX_VERSION": "codex --version",
+}
 PINNED = {
     **PINNED_AGENTS,
     "UV_VERSION": "uv --version",
     "BUN_VERSION": "bun --version",
     "NODE_WHEEL_VERSION": "node --version",
     "PLAYWRIGHT_MCP_VERSION": "playwright-mcp --version",
-    "GEMINI_CLI_VERSION": "gemini --version",
-    "CODEX_VERSION": "codex --version",
 }
 
 # One call of the MCP server: a page, and what is on it.
@@ -225,11 +228,13 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="image/conformance.py", description=__doc__)
     parser.add_argument("image")
     more = parser.add_mutually_exclusive_group()
+    more.add_argument("--agents", dest="fit", action="store_const", const="agents", help="with git and the four agents")
     more.add_argument(
-        "--agents", dest="fit", action="store_const", const="agents", help="with git, Claude Code and OpenCode"
-    )
-    more.add_argument(
-        "--full", dest="fit", action="store_const", const="full", help="with all tools and agents of the full image"
+        "--full",
+        dest="fit",
+        action="store_const",
+        const="full",
+        help="with all tools of the full image, and the agents",
     )
     parser.set_defaults(fit="slim")
     chosen = parser.parse_args(words)

@@ -11,6 +11,7 @@ from sandreel_bridge.service import Bridge
 from sandreel_bridge.settings import Settings
 from sandreel_core.errors import Misconfigured
 from sandreel_core.runtime import Role, run_role
+from sandreel_runnerd.init import guard
 
 
 async def serve(role: Role[Settings]) -> None:
@@ -40,8 +41,9 @@ async def _gateway(role: Role[Settings], stack: AsyncExitStack) -> Gateway | Non
     from sandreel_bridge.gateway.bifrost import Bifrost  # noqa: PLC0415 - it loads an HTTP client, which no other bridge needs
 
     names = settings.bifrost_username, settings.bifrost_password, settings.bifrost_models
-    return await stack.enter_async_context(Bifrost(settings.bifrost_url, *names))
+    return await stack.enter_async_context(Bifrost(settings.bifrost_url, *names, owner=settings.bifrost_owner))
 
 
 if __name__ == "__main__":
+    guard()  # it has turns' keys in its memory, and a gateway's password in its settings
     sys.exit(run_role("bridge", Settings, serve))

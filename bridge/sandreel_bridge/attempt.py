@@ -15,7 +15,7 @@ from sandreel_core.turn import Turn
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """`id` and `at`: of its `turn.preparing`."""
+    """`id` and `at`: of its `turn.preparing`. `keys`: the names of all gateway keys of the turn, its own the last."""
 
     name: Name
     request: TurnRequested
@@ -23,6 +23,7 @@ class Attempt:
     id: str
     at: datetime
     correlation_id: str | None
+    keys: tuple[str, ...]
 
     @classmethod
     def of(cls, name: Name, turn: Turn) -> Attempt:
@@ -30,7 +31,8 @@ class Attempt:
         if turn.request is None or turn.preparing is None or turn.prepared_at is None:
             raise LookupError(f"turn {name} is not prepared")
         correlation = turn.asked.correlation_id or turn.asked.command_id if turn.asked is not None else None
-        return cls(name, turn.request, turn.preparing, turn.prepared_id, turn.prepared_at, correlation)
+        keys = key_names(name, turn)
+        return cls(name, turn.request, turn.preparing, turn.prepared_id, turn.prepared_at, correlation, keys)
 
     @property
     def exec(self) -> str:
@@ -39,8 +41,7 @@ class Attempt:
     @property
     def key(self) -> str:
         """The name of its gateway key."""
-        name = self.name
-        return key_name(name.org, name.session, self.preparing.incarnation, name.turn, self.preparing.attempt)
+        return self.keys[-1]
 
     @property
     def start_id(self) -> str:
@@ -50,6 +51,11 @@ class Attempt:
     def input_id(self, offset: int) -> str:
         """Of the command that writes its first input from there on."""
         return command_id(self.at, "stdin", str(self.name), self.exec, str(offset))
+
+
+def key_names(name: Name, turn: Turn) -> tuple[str, ...]:
+    """Of every gateway key that may have been made for the turn."""
+    return tuple(key_name(name.org, name.session, life, name.turn, number) for life, number in turn.keys)
 
 
 def command_id(at: datetime, *seed: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 from sandreel_bridge.journal import Journal, Sealed
 from sandreel_core.agent import AgentItem
@@ -20,14 +21,16 @@ BATCH_EVENTS, BATCH_BYTES = 256, 1024 * 1024
 # What may gather: as much again is read and mapped while a batch is under way.
 MAX_EVENTS, MAX_BYTES = 2 * BATCH_EVENTS, 4 * 1024 * 1024
 # A command about the turn is answered on the same subject, by whoever has read it to its end and appends next. So that somebody can,
-# a stream of appends pauses between two, once there were so many without a pause.
-IN_A_ROW, PAUSE_S = 8, 0.02
+# a stream of appends pauses between two, once there were so many without a pause: for half of what the last one took, since whoever
+# reads and appends has the same slow machine, and within these bounds.
+IN_A_ROW, PAUSE_S, LONGEST_PAUSE_S = 8, 0.02, 0.05
 
 
 class Backlog:
     """Of one attempt. `run` it beside whoever puts something in.
 
-    heard       called with every agent event and the turn before it, once, before it is appended
+    heard       called with every agent event and the turn before it, once, before it is appended; what it returns is said with it, in
+                front of it, so that whoever takes the turn over finds both or neither
     progressed  called with the number of agent events that were appended
     """
 
@@ -35,12 +38,14 @@ class Backlog:
         self,
         journal: Journal,
         *,
-        heard: Callable[[Turn, AgentItem], None] = lambda turn, item: None,
+        heard: Callable[[Turn, AgentItem], Sequence[TurnEvent]] = lambda turn, item: (),
         progressed: Callable[[int], None] = lambda events: None,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._journal = journal
         self._heard = heard
         self._progressed = progressed
+        self._now = now
         self._waiting: deque[Sealed] = deque()
         self._bytes = 0
         self._under_way = 0
@@ -62,16 +67,18 @@ class Backlog:
 
     async def run(self) -> None:
         """For ever. Raises Conflict when the turn is not ours any more."""
-        in_a_row = 0
+        in_a_row, took_s = 0, 0.0
         while True:
             in_a_row = in_a_row + 1 if self._waiting else 0
             if in_a_row >= IN_A_ROW:
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(min(max(PAUSE_S, took_s / 2), LONGEST_PAUSE_S))
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._waiting))
                 batch = self._next()
                 self._changed.notify_all()
+            began = self._now()
             await self._append(batch)
+            took_s = self._now() - began
             async with self._changed:
                 self._under_way = 0
                 self._changed.notify_all()
@@ -91,11 +98,14 @@ class Backlog:
         return batch
 
     async def _append(self, batch: list[Sealed]) -> None:
-        turn, said = self._journal.turn, 0
+        turn, events, said = self._journal.turn, list[Sealed](), 0
         for each in batch:
+            shown: Sequence[TurnEvent] = ()
             if isinstance(data := each.envelope.data, AgentEvent):
                 said += 1
-                self._heard(turn, data)
-            turn = fold(turn, each.envelope)
-        await self._journal.insist_all(batch)
+                shown = self._heard(turn, data)
+            for event in (*map(self._journal.sealed, shown), each):
+                turn = fold(turn, event.envelope)
+                events.append(event)
+        await self._journal.insist_all(events)
         self._progressed(said)

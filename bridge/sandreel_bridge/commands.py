@@ -9,6 +9,7 @@ from sandreel_bridge.index import Index
 from sandreel_bridge.journal import Name
 from sandreel_bridge.launching import launch_of, spec_of
 from sandreel_bridge.line import Line, conversation_of
+from sandreel_bridge.prompts import Prompts
 from sandreel_core.bus.loading import load
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
@@ -18,7 +19,7 @@ from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import SecretRef
 from sandreel_core.contract.message import Command, Event
 from sandreel_core.contract.subjects import CommandSubject, SessionSubjects
-from sandreel_core.errors import Malformed, Refused
+from sandreel_core.errors import Malformed, NotFound, Refused
 from sandreel_core.turn import Turn, exec_of, fold
 from sandreel_core.turn_decision import Terms
 from sandreel_core.turn_decision import decide as decide_turn
@@ -47,6 +48,7 @@ def commands(
     bus: Bus,
     index: Index,
     line: Line,
+    prompts: Prompts,
     agents: Mapping[str, Adapter],
     decided: Decided[Turn],
     *,
@@ -79,6 +81,11 @@ def commands(
                 session = SessionSubjects(where.org, where.session, partitions)
                 if await bus.last(session.stream, session.event("session")) is None:
                     return Refused("SESSION_NOT_FOUND", "there is no session with this id, and no owner to make it for")
+            if event.prompt_object is not None:
+                try:
+                    await prompts.read(where.org, event.prompt_object)
+                except NotFound as error:
+                    return Refused("PROMPT_NOT_FOUND", str(error))
             return await line.join(name, event, asked_by=command.actor)
         if isinstance(event, c.PlanApproved) and decision.state.request is not None:
             await index.open(name, conversation_of(name, decision.state.request))

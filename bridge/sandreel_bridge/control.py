@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sandreel_core.turn import Turn
 
-EOF_GRACE_S = 30.0  # behaviour §4.4: from the end of its input to its end
+EOF_GRACE_S = 30.0  # behaviour §4.4: from the end of its input, or of what it went on with behind that, to its end
 # An interrupted Claude Code answers within 30 ms and is gone 1.6 s later at most (agents.md); each step gets some time more.
 ASK_GRACE_S = 3.0
 SIGNAL_GRACE_S = 3.0
@@ -23,8 +23,12 @@ Action = Literal["ask", "eof", "signal", "cancel"]
 
 
 class Told(Struct, kw_only=True):
-    """What the program was told, and when, in seconds of one monotonic clock. Mutable: its owner writes into it."""
+    """What the program was told, and when, in seconds of one monotonic clock. Mutable: its owner writes into it.
 
+    worked_at  when it was last seen at work: without an answer that is finished
+    """
+
+    worked_at: float = 0.0
     asked_at: float | None = None
     eof_at: float | None = None
     signalled_at: float | None = None
@@ -42,7 +46,9 @@ def due(
     if turn.interrupting:
         return _interrupt(told, at_s, holds_stdin and has_protocol)
     if told.eof_at is not None:
-        return _later("cancel", told.cancelled_at, told.eof_at + EOF_GRACE_S, at_s)
+        if turn.run.result is None:
+            return None, None  # it has gone on, with what it was told before, or by itself
+        return _later("cancel", told.cancelled_at, max(told.eof_at, told.worked_at) + EOF_GRACE_S, at_s)
     idle = turn.run.result is not None and not turn.run.tasks and not turn.waiting
     return ("eof", None) if idle and holds_stdin else (None, None)
 

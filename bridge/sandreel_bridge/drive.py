@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,7 +22,6 @@ from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.contract import turn as c
 from sandreel_core.errors import Conflict, Refused, Unavailable
 from sandreel_core.log import Log
-from sandreel_core.turn import summed
 
 _FIRST_WAIT_S = 0.2
 # Conflicts in a row after which it is decided anew without a pause: somebody types quickly.
@@ -40,6 +41,13 @@ class Driver:
 
     async def run(self) -> None:
         """Raises what is a bug."""
+        try:
+            await self._drive()
+        finally:
+            if (preparing := self.journal.turn.preparing) is not None:
+                self._tools.keys.drop(self._name.org, self._name.session, preparing.exec)
+
+    async def _drive(self) -> None:
         failures = 0
         while True:
             turn = self.journal.turn
@@ -92,20 +100,22 @@ class Driver:
             case process.Look(what="home"):
                 self._learn(home=await sandbox.look(self._tools.client, self._name))
             case process.Look():
-                self._learn(exec=await starting.where_is_exec())
+                self._learn(exec=await starting.where_is_exec(), has_key=starting.has_key)
             case process.StandInLine():
                 self._learn(first=await self._tools.line.wait(self.journal))
             case process.MakeHome():
                 self._learn(home=None)
-                await starting.make_home()
+                await self._unless_stopped(starting.make_home())
             case process.Prepare():
                 await starting.prepare(step.attempt, home)
-                self._learn(exec="absent", end=None, complaint="", refused_id="")
-            case process.Start():
-                await starting.start(home)
-                self._learn(exec="there")
-            case process.AwaitStart():
-                await starting.await_start(home, with_key=step.key)
+                self._learn(exec="absent", pending=step.pending, end=None, complaint="", refused_id="")
+            case process.Start() | process.AwaitStart():
+                # Should its answer not come: it may have been sent all the same.
+                self._learn(exec="unknown")
+                if isinstance(step, process.AwaitStart):
+                    await starting.await_start()
+                elif not await self._unless_stopped(starting.start(home, pending=self._facts.pending)):
+                    return
                 self._learn(exec="there")
             case process.Began():
                 attempt = starting.attempt
@@ -114,6 +124,25 @@ class Driver:
                 await write(c.TurnStarted(exec=attempt.exec, key=attempt.key))
                 self._tools.keys.drop(self._name.org, self._name.session, attempt.exec)
                 self._tools.measures.began(self.journal.turn)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Until it is done, or somebody wants the turn to end, who is not to wait for a session that does not come up or a file that
+        does not come. Whether it is done."""
+        doing, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopped())
+        try:
+            await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                doing.result()
+            return doing.done()
+        finally:
+            for task in (doing, stopped):
+                task.cancel()
+            await asyncio.gather(doing, stopped, return_exceptions=True)
+
+    async def _stopped(self) -> None:
+        while not self.journal.turn.interrupting:
+            self.journal.changed.clear()
+            await self.journal.changed.wait()
 
     async def _not_started(self, refused: Refused) -> None:
         """Whether another try can do better is for `process` to say."""
@@ -140,9 +169,9 @@ class Driver:
             attempt.exec,
             lambda: found.reader(self._starting.thread_usage),
             backlog,
-            typed=lambda item: mailbox.heard(self.journal.turn, item),
+            typed=mailbox.typed,
         )
-        launch = self._starting.launch()
+        launch = await self._starting.launch(runs=True)
         await Running(self._tools.client, self.journal, found, launch, reading, backlog, mailbox).run()
         await mailbox.settle()
         self._learn(end=reading.end, complaint=reading.complaint.strip(), home=None)
@@ -160,8 +189,7 @@ class Driver:
             )
             id = request.conversation_id or self._name.turn
             await self._tools.index.remember(self._name.org, self._name.session, id, conversation)
-        known = run.result is not None or not turn.accepted
-        usage = turn.usage if known else replace(summed((turn.usage,)), cost_micro_usd=None)
+        usage = turn.usage if settling.is_measured(turn) else replace(turn.usage, cost_micro_usd=None)
         await self.journal.say(c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage))
         self._tools.line.moved.fire()
         self._log.info("a turn is finished", turn=str(self._name), status=status)
@@ -175,8 +203,6 @@ class Driver:
 
     async def _settle(self) -> None:
         turn, gateway = self.journal.turn, self._tools.gateway
-        if turn.preparing is not None:
-            self._tools.keys.drop(self._name.org, self._name.session, turn.preparing.exec)
         if gateway is not None and turn.keys:
             counted = await settling.revoke(gateway, self._name, turn)
             if counted is not None:

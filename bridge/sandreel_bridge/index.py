@@ -1,8 +1,9 @@
 """What a bridge keeps beside the log so that it need not read all of it: which turns are not settled, and where each
 conversation stands.
 
-Both are documents in one stream, of which the newest body of a subject counts. `turn.open` is written before the turn is asked for in
-the log, and removed after all is settled, so that it names too many rather than too few.
+Both are documents, of which the newest body of a subject counts. `turn.open` is written before the turn is asked for in the log, and removed
+after all is settled, so that it names too many rather than too few. Conversations stay, one for each turn that began one, and so have a stream
+of their own, which ends by age: should it be full all the same, no turn is kept from starting or ending by that.
 """
 
 from __future__ import annotations
@@ -13,14 +14,29 @@ from msgspec import Struct
 from sandreel_bridge.journal import Name
 from sandreel_core.bus.port import Bus, Stream
 from sandreel_core.contract.turn import Usage
-from sandreel_core.errors import AlreadyExists, Conflict
+from sandreel_core.errors import AlreadyExists, Conflict, Full
+from sandreel_core.log import Log
 
 TURNS = "TURNS"
+CONVERSATIONS = "CONVERSATIONS"
+# Some 400 bytes a document: half a million conversations, or half a year of them.
+_MAX_BYTES = 256 * 1024 * 1024
+_REMEMBERED_S = 183 * 86_400
 
 
-def turns(*, replicas: int = 1) -> Stream:
-    """The stream of these documents."""
-    return Stream(name=TURNS, subjects=("turn.>",), max_bytes=256 * 1024 * 1024, per_subject=1, replicas=replicas)
+def streams(*, replicas: int = 1) -> list[Stream]:
+    """Of these documents."""
+    return [
+        Stream(name=TURNS, subjects=("turn.open.>",), max_bytes=_MAX_BYTES, per_subject=1, replicas=replicas),
+        Stream(
+            name=CONVERSATIONS,
+            subjects=("turn.conversation.>",),
+            max_bytes=_MAX_BYTES,
+            max_age_s=_REMEMBERED_S,
+            per_subject=1,
+            replicas=replicas,
+        ),
+    ]
 
 
 class Conversation(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +55,7 @@ class Index:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._log = Log("bridge.index")
 
     async def open(self, name: Name, conversation: str) -> None:
         """The turn, which belongs to that conversation of its session, is not settled. Twice is once."""
@@ -66,14 +83,18 @@ class Index:
         return [Name(*subject.split(".")[2:5]) for subject in subjects]
 
     async def conversation(self, org: str, session: str, id: str) -> Conversation | None:
-        stored = await self._bus.last(TURNS, f"turn.conversation.{org}.{session}.{id}")
+        stored = await self._bus.last(CONVERSATIONS, f"turn.conversation.{org}.{session}.{id}")
         try:
             return msgspec.json.decode(stored.body, type=Conversation) if stored is not None else None
         except msgspec.DecodeError:
             return None  # of a version that writes it otherwise: then the conversation begins anew
 
     async def remember(self, org: str, session: str, id: str, conversation: Conversation) -> None:
-        await self._bus.append(f"turn.conversation.{org}.{session}.{id}", msgspec.json.encode(conversation))
+        """As far as there is room: a conversation that is forgotten begins anew."""
+        try:
+            await self._bus.append(f"turn.conversation.{org}.{session}.{id}", msgspec.json.encode(conversation))
+        except Full as error:
+            self._log.warning("a conversation is not remembered", org=org, session=session, problem=str(error))
 
 
 def _open(name: Name, conversation: str) -> str:

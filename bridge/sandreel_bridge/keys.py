@@ -18,7 +18,8 @@ from sandreel_core.log import Log
 # Of several bridges one has the key, and its answer is the first. The others know nothing, and say so later.
 _PATIENCE_S = 3.0
 
-# Whether the exec of the session may start now, by the log as it is now, and the session's sealing key if so.
+# Whether the exec of the session may start now, by the log as it is now, and the session's sealing key if so. Raises NotFound where it
+# is another bridge's to say.
 Gate = Callable[[], Awaitable[str | None]]
 
 
@@ -32,6 +33,9 @@ class Keys:
 
     def hold(self, org: str, session: str, exec: str, value: str, gate: Gate) -> None:
         self._held[org, session, exec] = (value, gate)
+
+    def holds(self, org: str, session: str, exec: str) -> bool:
+        return (org, session, exec) in self._held
 
     def drop(self, org: str, session: str, exec: str) -> None:
         self._held.pop((org, session, exec), None)
@@ -47,11 +51,14 @@ class Keys:
         except msgspec.DecodeError as error:
             raise Malformed(f"the request is not in order: {error}") from error
         held = self._held.get((org, session, ask.exec)) if ask.lease == ask.exec else None
-        if held is None:
+        try:
+            if held is None:
+                raise NotFound("this bridge has no such key")
+            value, gate = held
+            public = await gate()
+        except NotFound:
             await asyncio.sleep(_PATIENCE_S)
-            raise NotFound("this bridge has no such key")
-        value, gate = held
-        public = await gate()
+            raise
         if public is None:
             raise Denied("the turn is not to start any more")
         self._log.info("a key was handed to its exec", org=org, session=session, exec=ask.exec)

@@ -25,11 +25,11 @@ from sandreel_bridge.steering import (
     step,
     taken_by_hook,
 )
-from sandreel_core.agent import AgentItem
+from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.client import Client
 from sandreel_core.client.handle import stdin_fields
 from sandreel_core.contract.exec import MAX_STDIN_BYTES, WriteStdin
-from sandreel_core.contract.turn import SteerConsumed, SteerDelivered, SteerRequeued, ToolResult
+from sandreel_core.contract.turn import SteerConsumed, SteerDelivered, SteerRequeued, ToolResult, TurnEvent
 from sandreel_core.errors import NotFound, Refused, SandreelError
 from sandreel_core.log import Log
 from sandreel_core.turn import Turn
@@ -42,7 +42,8 @@ _CLOSED = ("STDIN_CLOSED", "EXEC_NOT_FOUND", "WRITE_FAILED")
 class Mailbox:
     """Of one attempt. Only whoever drives the turn has one, so that each of its events is said once.
 
-    heard    to be called with everything that the program says, and the turn before it, before it stands in the turn's log
+    heard    to be called with everything that the program says, and the turn before it, before it stands in the turn's log; what it
+             returns has to stand there too, or a message that was read would open the next turn
     attend   to be called whenever the turn has changed; again after the seconds that it returns (None: when it changes again)
     settle   when the program has ended
     """
@@ -60,20 +61,29 @@ class Mailbox:
         self._spoke_at = now()
         self._looked_at: float | None = None
         self._input_open = True
-        self._read: list[str] = []
-        self._refused: list[str] = []
+        # Taken by the hook, and not said yet.
+        self._taken: list[str] = []
         # What a driver before us wrote down, and may not have done.
         self._inherited = [each for each in deliveries(journal.turn) if each.channel == "stdin"]
         self._log = Log("bridge.mailbox")
 
-    def heard(self, turn: Turn, item: AgentItem) -> None:
+    def heard(self, turn: Turn, item: AgentItem) -> list[TurnEvent]:
         if breaks_the_silence(item):
             self._spoke_at = self._now()
         if isinstance(item, ToolResult) and item.parent is None:
             self._looked_at = None
         found = heard(turn, self._journal.name.turn, item)
-        self._read += found.consumed
-        self._refused += found.refused
+        said: list[TurnEvent] = []
+        if found.consumed:
+            said.append(SteerConsumed(message_ids=list(found.consumed)))
+        if found.refused:
+            said.append(SteerRequeued(message_ids=list(found.refused)))
+        return said
+
+    def typed(self, item: Typed) -> None:
+        """The same of text as it is being typed, which no log holds."""
+        if breaks_the_silence(item):
+            self._spoke_at = self._now()
 
     async def attend(self) -> float | None:
         """Raises Conflict when the turn is not ours any more, Unavailable."""
@@ -108,7 +118,7 @@ class Mailbox:
             SandreelError
         ) as error:  # the session is gone with it: what was not seen to be read goes back to the queue
             self._log.info("a hook's folder is out of reach", turn=str(self._journal.name), problem=str(error))
-        self._read += taken_by_hook(names, self._journal.turn)
+        self._taken += taken_by_hook(names, self._journal.turn)
         await self._confirm()
         with suppress(SandreelError):  # gone as well, and then with all that is in it
             for name in sorted(names):
@@ -119,11 +129,10 @@ class Mailbox:
 
     async def _confirm(self) -> None:
         """Each once: what is consumed by the log is not waiting any more."""
-        for ids, event in ((self._read, SteerConsumed), (self._refused, SteerRequeued)):
-            told = [id for id in dict.fromkeys(ids) if id in self._journal.turn.waiting]
-            ids.clear()
-            if told:
-                await self._journal.insist(event(message_ids=told))
+        told = [id for id in dict.fromkeys(self._taken) if id in self._journal.turn.waiting]
+        self._taken.clear()
+        if told:
+            await self._journal.insist(SteerConsumed(message_ids=told))
 
     def _until_look(self) -> float:
         return 0.0 if self._looked_at is None else max(0.0, self._looked_at + LOOK_S - self._now())
@@ -131,7 +140,7 @@ class Mailbox:
     async def _look(self) -> None:
         names = await self._names()
         self._looked_at = self._now()
-        self._read += taken_by_hook(names, self._journal.turn)
+        self._taken += taken_by_hook(names, self._journal.turn)
         for message in missing_for_hook(names, self._journal.turn):
             await self._lay(message)
 
@@ -149,7 +158,7 @@ class Mailbox:
             for message in due.taking_back:
                 await self._remove(self._path(message))
             taken = taken_by_hook(await self._names(), self._journal.turn)
-            self._read += taken
+            self._taken += taken
             left = tuple(message for message in delivery.messages if message.id not in taken)
             if not left:
                 return
@@ -176,10 +185,13 @@ class Mailbox:
             try:
                 await self._client.send(name.org, name.session, command, command_id=id)
             except Refused as refused:
-                self._log.info("a message found no open input", turn=str(name), code=refused.code)
-                if refused.code not in _CLOSED:
-                    raise
-                await self._fall_back(delivery)
+                self._log.info("a message was not taken", turn=str(name), code=refused.code)
+                # Of any other reason (STALE: it was written down weeks ago, and never seen to be read) it goes back into the queue: to
+                # ask again would keep back all that is said later, and to wait for its being read would keep the turn from its end.
+                if refused.code in _CLOSED:
+                    await self._fall_back(delivery)
+                else:
+                    await self._journal.insist(SteerRequeued(message_ids=delivery.ids))
                 return
 
     async def _fall_back(self, delivery: Delivery) -> None:

@@ -9,6 +9,7 @@ from sandreel_bridge.index import Index
 from sandreel_bridge.journal import Journal, Name
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import now
+from sandreel_core.errors import SandreelError
 from sandreel_core.log import Log
 
 # A key is made after the intent and before anything else; its turn is not yet where the scan looks for so long at most.
@@ -18,19 +19,22 @@ YOUNG_S = 120.0
 async def revoke_orphans(
     bus: Bus, gateway: Gateway, index: Index, *, partitions: int, source: str, young_s: float = YOUNG_S
 ) -> int:
-    """How many were revoked. Raises Unavailable."""
-    revoked = 0
+    """How many were revoked. One that cannot be is no reason to spare the others. Raises Unavailable."""
+    revoked, log = 0, Log("bridge.orphans")
     # The keys first: a turn that is asked for in between is not among them.
     for key in await gateway.live():
         if now() - key.created_at < timedelta(seconds=young_s):
             continue
-        if await _is_needed(bus, index, key, partitions, source):
-            continue
-        Log("bridge.orphans").warning(
-            "a key without a turn is revoked", org=key.org, session=key.session, turn=key.turn
-        )
-        await gateway.revoke(key.name)
-        revoked += 1
+        where = {"org": key.org, "session": key.session, "turn": key.turn}
+        try:
+            if await _is_needed(bus, index, key, partitions, source):
+                continue
+            log.warning("a key without a turn is revoked", **where)
+            await gateway.revoke(key.name)
+        except SandreelError as error:
+            log.warning("a key without a turn has to wait", problem=str(error), **where)
+        else:
+            revoked += 1
     return revoked
 
 

@@ -49,6 +49,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     first         the turns of its conversation that were asked for before it have ended
     home          None: has to be looked at
     exec          of the attempt under way. sent: a command to start it is in the log, and nothing of the exec is
+    has_key       the attempt's key is at hand, so that such a start can be answered
+    pending       a start of the attempt that was sent before it was prepared anew may still be carried out, with the key of then
     end           how it ended, once all that it printed is folded
     refused       why the last start was refused; `refused_id`: the `turn.preparing` that it was for
     starts        how many starts were refused
@@ -59,6 +61,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     first: bool = False
     home: Home | None = None
     exec: ExecPlace = "unknown"
+    has_key: bool = False
+    pending: bool = False
     end: Exited | Lost | None = None
     complaint: str = ""
     refused: str | None = None
@@ -85,9 +89,10 @@ class MakeHome(Struct, frozen=True):
 
 
 class Prepare(Struct, frozen=True):
-    """Confirm the gateway, choose the model, find the conversation, and write the intent down."""
+    """Confirm the gateway, choose the model, find the conversation, and write the intent down. `pending`: as in `Facts`."""
 
     attempt: int
+    pending: bool = False
 
 
 class Start(Struct, frozen=True):
@@ -95,9 +100,7 @@ class Start(Struct, frozen=True):
 
 
 class AwaitStart(Struct, frozen=True):
-    """Somebody has sent the start: wait for its answer. `key`: with a key at hand, so that it can start."""
-
-    key: bool
+    """The start was sent: wait for its answer. Where the turn is to end there is no key for it, and so it does not start."""
 
 
 class Began(Struct, frozen=True):
@@ -121,6 +124,9 @@ class Propose(Struct, frozen=True):
 class Finish(Struct, frozen=True, kw_only=True):
     status: TurnStatus
     error: str | None = None
+
+
+_DESTROYED = Finish(status="cancelled", error="the session was destroyed")
 
 
 class Settle(Struct, frozen=True):
@@ -160,8 +166,8 @@ def _starting(turn: Turn, facts: Facts) -> Step:
             return Look("exec")
         if facts.exec == "there":
             return Began()
-        if facts.exec == "sent":
-            return AwaitStart(key=not turn.interrupting)
+        if facts.exec == "sent" and (turn.interrupting or (facts.has_key and turn.driver == facts.me)):
+            return AwaitStart()
     if turn.interrupting:
         return _end(turn, Finish(status="cancelled"))
     if facts.refused is not None and (facts.starts >= MAX_STARTS or facts.refused.split(":")[0] not in PASSING):
@@ -171,13 +177,16 @@ def _starting(turn: Turn, facts: Facts) -> Step:
     if facts.home is None:
         return Look("home")
     if _destroyed_since(turn, facts, facts.home):
-        return _end(turn, Finish(status="cancelled", error="the session was destroyed"))
+        return _end(turn, _DESTROYED)
     if facts.home.session.phase not in RUNNING:
         return MakeHome()
     if preparing is None:
         return Prepare(1)
+    # With a key of one's own: the one before may be in use already by an exec that begins at this moment, and is not replaced.
+    if facts.exec == "sent":
+        return Prepare(preparing.attempt, pending=True)
     if turn.driver != facts.me or turn.prepared_id == facts.refused_id:
-        return Prepare(preparing.attempt)
+        return Prepare(preparing.attempt, pending=facts.pending)
     return Start()
 
 
@@ -200,6 +209,11 @@ def _running(turn: Turn, facts: Facts) -> Step:
             return Look("home")
         if facts.home.session.phase in RUNNING and not _destroyed_since(turn, facts, facts.home):
             return Prepare(2)
+    if found.status == "interrupted" and isinstance(facts.end, Lost):
+        if facts.home is None:
+            return Look("home")
+        if _destroyed_since(turn, facts, facts.home):
+            return _end(turn, _DESTROYED)
     if found.status == "plan" and turn.run.plan is not None and turn.proposed is None:
         return Propose(turn.run.plan)
     return _end(turn, Finish(status=found.status, error=found.error))

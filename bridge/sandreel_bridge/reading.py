@@ -117,7 +117,7 @@ class Reading:
                         await self._take(item.event, item.event.n or 1)
                         self._cursor = str(item.cursor)
                     self._since += 1
-                    if self.end is None and (self._since >= EVERY_EVENTS or self._now() - self._marked_at >= EVERY_S):
+                    if self._since >= EVERY_EVENTS or self._now() - self._marked_at >= EVERY_S:
                         await self.mark()
                 elif isinstance(item, Gone):
                     what = f"events up to {item.to_n} of the program's log were archived before they were read"
@@ -157,9 +157,11 @@ class Reading:
         return self._met_at <= self._known_at
 
     async def mark(self) -> None:
-        """A checkpoint of what is mapped, behind it, unless it would be large."""
+        """A checkpoint of what is mapped, behind it, unless it would be large. None once the exec has ended: whoever went on from there
+        would wait for an end for ever."""
         async with self._between:
-            await self._mark()
+            if self.end is None:
+                await self._mark()
 
     async def _mark(self) -> None:
         state = _Mark(reader=self._reader.state(), cursor=self._cursor)

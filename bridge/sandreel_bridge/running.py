@@ -75,6 +75,8 @@ class Running:
         while True:
             self._journal.changed.clear()
             again_s = await self._attend()
+            if self._journal.turn.run.result is None:
+                self._told.worked_at = monotonic()
             action, wait_s = due(
                 self._journal.turn,
                 self._told,

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from sandreel_bridge.adapters.table import ADAPTERS
 from sandreel_bridge.commands import commands
 from sandreel_bridge.gateway.port import Gateway
-from sandreel_bridge.index import Index, turns
+from sandreel_bridge.index import Index, streams
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import ACTOR, Line
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.orchestrator import Orchestrator
 from sandreel_bridge.orphans import revoke_orphans
+from sandreel_bridge.prompts import Prompts, prompts
 from sandreel_bridge.settings import Settings
 from sandreel_bridge.tools import Tools
 from sandreel_core.bus.measures import CommandMeasures
@@ -51,12 +52,14 @@ class Bridge:
         self._replicas = replicas
         self._index = Index(bus)
         self._measures = BridgeMeasures(metrics)
+        self._prompts = Prompts(bus)
         line = Line(bus, self._index, partitions)
         tools = Tools(
             bus=bus,
             client=Client(bus, partitions=partitions, actor=ACTOR),
             index=self._index,
             line=line,
+            prompts=self._prompts,
             keys=Keys(bus),
             gateway=gateway,
             settings=settings,
@@ -67,6 +70,7 @@ class Bridge:
             bus,
             self._index,
             line,
+            self._prompts,
             ADAPTERS,
             self._orchestrator.decided,
             source=self.source,
@@ -79,11 +83,12 @@ class Bridge:
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve for ever; `ready` is called when commands are answered and turns watched. Turns go on without us."""
-        await self._bus.ensure([turns(replicas=self._replicas)], [BRIDGE_COMMANDS])
+        documents = [*streams(replicas=self._replicas), prompts(replicas=self._replicas)]
+        await self._bus.ensure(documents, [BRIDGE_COMMANDS])
         if self._gateway is None:  # as it was set up, and so no trouble: who asks for a turn is told
             self._log.warning("no gateway is configured: turns are refused")
         watched = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
+        async with self._prompts.open(), asyncio.TaskGroup() as group:
             group.create_task(self._orchestrator.run(watched), name="turns")
             await watched.wait()
             group.create_task(self._reactor.run(), name="commands")

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from typing import Literal
 
 from sandreel_bridge import sandbox
-from sandreel_bridge.attempt import command_id
-from sandreel_bridge.gateway.port import Gateway, key_name
+from sandreel_bridge.attempt import command_id, key_names
+from sandreel_bridge.gateway.port import Gateway
 from sandreel_bridge.journal import Journal, Name
 from sandreel_core.bus.port import Bus
 from sandreel_core.client import Client
@@ -28,12 +28,14 @@ _APART = "\n\n"
 async def revoke(gateway: Gateway, name: Name, turn: Turn) -> Usage | None:
     """End every key that the turn may have; what was used with them in all, None where the gateway knows none of them. Raises
     Unavailable."""
-    standings = [
-        await gateway.revoke(key_name(name.org, name.session, incarnation, name.turn, attempt))
-        for incarnation, attempt in turn.keys
-    ]
+    standings = [await gateway.revoke(each) for each in key_names(name, turn)]
     known = [standing.usage for standing in standings if standing is not None]
     return summed(known) if known else None
+
+
+def is_measured(turn: Turn) -> bool:
+    """Whether `turn.usage` is all that the agent used, by what it said. Of one that was ended in the middle of an answer it is not."""
+    return not turn.unmeasured and (turn.run.result is not None or not turn.accepted)
 
 
 async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
@@ -49,7 +51,7 @@ async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
                 if isinstance(said, UsageReconciled) and said.turn == journal.name.turn:
                     return
     turn = journal.turn
-    agent = turn.usage if turn.run.result is not None else None
+    agent = turn.usage if turn.accepted and is_measured(turn) else None
     said, measured = agent.cost_micro_usd if agent is not None else None, counted.cost_micro_usd
     drift = measured - said if measured is not None and said is not None else None
     event = UsageReconciled(turn=journal.name.turn, gateway=counted, agent=agent, drift_micro_usd=drift)
@@ -82,10 +84,11 @@ def opens_next(turn: Turn, phase: Phase) -> bool:
 def commands_next(name: Name, turn: Turn, *, with_messages: bool) -> list[tuple[str, TurnCommand]]:
     """(command id, command) of what comes next: an approved plan is carried out, messages that were not read open a turn. Pure."""
     request = turn.request
-    if request is None or turn.ended_at is None:
+    if request is None or turn.ended_at is None or turn.finished is None:
         return []
     found: list[tuple[str, TurnCommand]] = []
-    if turn.next_turn is not None and turn.decided_at is not None:
+    # Whoever approves a plan, and stops its turn before that has ended, does not want it any more.
+    if turn.next_turn is not None and turn.decided_at is not None and turn.finished.status != "cancelled":
         id = command_id(turn.decided_at, "go", str(name))
         found.append((id, _start(request, turn.next_turn, f"{GO}{_APART}{turn.proposed}", "execute")))
     queued = turn.requeued

@@ -9,6 +9,7 @@ from sandreel_bridge.index import Index
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
 from sandreel_bridge.measures import BridgeMeasures
+from sandreel_bridge.prompts import Prompts
 from sandreel_bridge.settings import Settings
 from sandreel_core.bus.port import Bus
 from sandreel_core.client import Client
@@ -22,6 +23,7 @@ class Tools:
     client: Client
     index: Index
     line: Line
+    prompts: Prompts
     keys: Keys
     gateway: Gateway | None
     settings: Settings

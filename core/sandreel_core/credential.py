@@ -6,7 +6,7 @@ grant. Pure. Only the broker decides; everybody folds. Whether a lease may be ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from msgspec import Struct
@@ -97,6 +97,8 @@ def _revoke(state: Credentials, event: c.Revoked) -> Credentials:
     leases = {id: out for id, out in held.leases.items() if id not in ended}
     lost = SESSION in held.grants and SESSION not in grants
     state = _with(state, event.slug, Held(grants=grants, leases=leases))
+    if event.incarnation is not None:
+        return replace(state, withdrawn={**state.withdrawn, event.slug: event.incarnation})
     born = state.born.get(event.slug)
     if lost and born is not None and event.reason in ("asked", "ungranted", "expired"):
         return replace(state, withdrawn={**state.withdrawn, event.slug: born})
@@ -109,9 +111,16 @@ def _with(state: Credentials, slug: str, held: Held) -> Credentials:
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """What a decision depends on beside state and command."""
+    """What a decision depends on beside state and command. `born_with`: what the session was created with in its life
+    `incarnation`, and gets at every boot of it unless it was taken back."""
 
     now: datetime
+    incarnation: int = 0
+    born_with: Collection[str] = ()
+
+    def life(self, slug: str) -> int | None:
+        """In which it would get the credential by itself, None when it would not."""
+        return self.incarnation if slug in self.born_with else None
 
 
 def decide(state: Credentials, command: Command, terms: Terms) -> Event | Refused | None:
@@ -122,15 +131,23 @@ def decide(state: Credentials, command: Command, terms: Terms) -> Event | Refuse
         case c.Grant():
             return _grant(state, command, terms.now)
         case c.Ungrant():
-            if (command.turn or SESSION) not in state.of(command.slug).grants:
+            life = None if command.turn else terms.life(command.slug)
+            if (command.turn or SESSION) not in state.of(command.slug).grants and not _to_come(
+                state, command.slug, life
+            ):
                 return None
-            return c.Revoked(slug=command.slug, reason="ungranted", ends="one", turn=command.turn)
+            return c.Revoked(slug=command.slug, reason="ungranted", ends="one", turn=command.turn, incarnation=life)
         case c.Revoke():
-            held = state.of(command.slug)
-            if not held.grants and not held.leases:
+            held, life = state.of(command.slug), terms.life(command.slug)
+            if not held.grants and not held.leases and not _to_come(state, command.slug, life):
                 return None
-            return c.Revoked(slug=command.slug, reason="asked", lease_ids=sorted(held.leases))
+            return c.Revoked(slug=command.slug, reason="asked", lease_ids=sorted(held.leases), incarnation=life)
     return Refused("BAD_REQUEST", f"{command.type} is not a command that the broker knows")
+
+
+def _to_come(state: Credentials, slug: str, life: int | None) -> bool:
+    """Whether the session would get it by itself at its next boot, or in the next moment."""
+    return life is not None and state.withdrawn.get(slug) != life
 
 
 def _grant(state: Credentials, command: c.Grant, now: datetime) -> Event | Refused | None:

@@ -100,7 +100,7 @@ LOG = Account(
         *(Export("req.spawner.*.*.*"), Export("req.broker.*.*.secret"), Export("req.bridge.*.*.secret")),
         Export("req.broker.*.*.lease"),
         # For platform services. Exports must not overlap: sessions import less of the last one.
-        *(Export("cmd.*.*.*.*"), Export(f"{DOOR}.*.>"), Export(_PULL, stream=True)),
+        *(Export("cmd.*.*.*.*"), Export("req.bridge.*.*.prompt"), Export(f"{DOOR}.*.>"), Export(_PULL, stream=True)),
     ),
     imports=(Import("req.runnerd.*.*.*", "SESSIONS"),),
 )
@@ -121,6 +121,7 @@ PLATFORM = Account(
     "services of organisations; no JetStream of its own",
     imports=(
         *(Import("cmd.*.*.*.*", "LOG"), Import("req.runnerd.*.*.*", "SESSIONS"), Import(f"{DOOR}.*.>", "LOG")),
+        Import("req.bridge.*.*.prompt", "LOG"),
         Import(_PULL, "LOG", local=f"{PULL}.*.*"),
     ),
 )
@@ -155,7 +156,7 @@ BRIDGE = User(
     "LOG",
     "drives agent turns: has sessions made, starts and steers their programs, writes what they say, keeps their keys",
     publish=(
-        *("evt.*.*.*.turn.*", "evt.*.*.*.usage", "evt.*.*.*.command", "dead.>", "turn.>", "beat.bridge.*"),
+        *("evt.*.*.*.turn.*", "evt.*.*.*.usage", "evt.*.*.*.command", "dead.>", "turn.>", "prompt.>", "beat.bridge.*"),
         *(
             "cmd.spawner.*.*.*",
             "cmd.runnerd.*.*.*",
@@ -164,7 +165,7 @@ BRIDGE = User(
             "req.runnerd.*.*.*",
             "req.gateway.*.*.*",
         ),
-        *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.TURNS", "$JS.ACK.CMD.>"),
+        *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.TURNS", "$JS.API.STREAM.PURGE.PROMPTS", "$JS.ACK.CMD.>"),
     ),
     subscribe=(INBOX, "req.bridge.*.*.*", "beat.bridge.*"),
     responds=True,
@@ -256,8 +257,8 @@ _READERS = 4096
 COMMAND = User(
     "command",
     "PLATFORM",
-    "a service of one organisation: commands, keystrokes and files",
-    publish=("cmd.*.{org}.*.*", *(f"req.runnerd.{{org}}.*.{verb}" for verb in _ASK)),
+    "a service of one organisation: commands, keystrokes, files and long prompts",
+    publish=("cmd.*.{org}.*.*", "req.bridge.{org}.*.prompt", *(f"req.runnerd.{{org}}.*.{verb}" for verb in _ASK)),
     max_subscriptions=_READERS,
 )
 FOLLOW = User(

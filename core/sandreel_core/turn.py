@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.message import Envelope, Unknown
+from sandreel_core.turn_messages import Message, moved
 
 Phase = Literal["none", "requested", "running", "finished"]
 
@@ -28,32 +29,15 @@ TRANSITIONS: dict[str, dict[Phase, Phase]] = {
 
 _MAX_ID = 64
 _PLAN_TOOL = "ExitPlanMode"
-# Of each kind (tools under way, sub-agents, messages that were read) so many are remembered: a turn may run for weeks.
+# Of each kind (tools under way, sub-agents) so many are remembered: a turn may run for weeks.
 _REMEMBERED = 256
 
 T = TypeVar("T")
-Place = Literal["queued", "delivered", "consumed", "requeued"]
-Channel = Literal["stdin", "hook", "next_turn"]
 
 
 def evolve(phase: Phase, event_type: str) -> Phase:
     """The phase after an event of this type; what does not fit changes nothing."""
     return TRANSITIONS.get(event_type, {}).get(phase, phase)
-
-
-class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One that was sent while the turn ran, and how far it has come.
-
-    number    its place among them, from 1
-    channel   how it was handed over, at that time; `together`: the ids of all that were handed over with it, its own among them
-    """
-
-    text: str
-    place: Place = "queued"
-    number: int = 1
-    channel: Channel | None = None
-    handed_at: datetime | None = None
-    together: tuple[str, ...] = ()
 
 
 class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,9 +78,11 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the log says of one turn.
 
     preparing  the attempt that is under way, and `prepared_at` and `prepared_id` of its event
-    keys       (incarnation, attempt) of each key that may have been made
+    keys       (incarnation, number from 1) of each key that may have been made: one for each `turn.preparing`, so that a bridge that
+               has lost the turn makes none in the place of its successor's
     accepted   runnerd has accepted that attempt's exec
     driver     `source` of whoever drives it: who last said something of it that answers no command
+    usage      of all results; `unmeasured`: of one of them, or more, it cannot be known
     """
 
     phase: Phase = "none"
@@ -111,6 +97,7 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: dict[str, Message] = {}
     run: Run = Run()
     usage: c.Usage = c.Usage(cost_micro_usd=0)
+    unmeasured: bool = False
     checkpoint: c.Checkpoint | None = None
     proposed: str | None = None
     decision: Literal["", "approved", "rejected"] = ""
@@ -136,6 +123,11 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Ids of the messages that the program is not known to have read, in their order."""
         return [id for id, message in self.messages.items() if message.place in ("queued", "delivered")]
 
+    @property
+    def unread(self) -> int:
+        """How many messages stand in the queue: those that wait, and those that went back into it."""
+        return sum(message.place != "consumed" for message in self.messages.values())
+
 
 def fold(turn: Turn, event: Envelope) -> Turn:
     """The turn after an event of its own subject. Never raises; what does not fit changes nothing."""
@@ -160,8 +152,7 @@ def fold(turn: Turn, event: Envelope) -> Turn:
             )
             return replace(turn, phase=phase, request=data, asked=asked)
         case c.TurnPreparing() if turn.phase != "finished":
-            key = (data.incarnation, data.attempt)
-            keys = turn.keys if key in turn.keys else (*turn.keys, key)
+            keys = (*turn.keys, (data.incarnation, len(turn.keys) + 1))
             again = turn.preparing is not None and turn.preparing.attempt == data.attempt
             turn = replace(turn, preparing=data, prepared_at=event.time, prepared_id=event.id, keys=keys)
             return turn if again else replace(turn, accepted=False, run=Run(), checkpoint=None)
@@ -179,29 +170,7 @@ def fold(turn: Turn, event: Envelope) -> Turn:
             return replace(turn, decision="rejected", decided_at=event.time)
         case c.TurnFinished() if turn.phase != "finished":
             return replace(turn, phase=phase, finished=data, ended_at=event.time)
-    return _steered(turn, data, event.time)
-
-
-def _steered(turn: Turn, data: c.TurnEvent, at: datetime) -> Turn:
-    match data:
-        case c.SteerQueued():
-            number = 1 + max((each.number for each in turn.messages.values()), default=0)
-            queued = Message(text=data.text, number=number)
-            return replace(turn, messages=_newest(turn.messages | {data.message_id: queued}))
-        case c.SteerDelivered():
-            together = tuple(data.message_ids)
-            how = {"channel": data.channel, "handed_at": at, "together": together}
-            return _moved(turn, together, "delivered", **how)
-        case c.SteerConsumed():
-            return _moved(turn, data.message_ids, "consumed")
-        case c.SteerRequeued():
-            return _moved(turn, data.message_ids, "requeued")
-    return turn
-
-
-def _moved(turn: Turn, ids: Iterable[str], place: Place, **how: object) -> Turn:
-    moved = {id: replace(turn.messages[id], place=place, **how) for id in ids if id in turn.messages}
-    return replace(turn, messages=turn.messages | moved)
+    return replace(turn, messages=moved(turn.messages, data, event.time))
 
 
 def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
@@ -237,7 +206,7 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
                 agent_session_id=data.agent_session_id or run.agent_session_id,
                 thread_usage=data.thread_usage or run.thread_usage,
             )
-            return replace(turn, run=run, usage=usage)
+            return replace(turn, run=run, usage=usage, unmeasured=turn.unmeasured or data.usage is None)
     return replace(turn, run=run)
 
 

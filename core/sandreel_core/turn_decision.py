@@ -58,6 +58,7 @@ def _start(turn: Turn, command: c.StartTurn, terms: Terms) -> Event | Refused:
         model=command.model,
         conversation_id=command.conversation_id or command.turn,
         prompt=command.prompt,
+        prompt_object=command.prompt_object,
         permission_mode=command.permission_mode,
         max_turns=command.max_turns,
         system_prompt_append=command.system_prompt_append,
@@ -77,8 +78,10 @@ def _steer(turn: Turn, command: c.Steer) -> Event | Refused | None:
         return _is_over(command)
     if turn.interrupting:
         return Refused("TURN_FINISHED", f"turn {command.turn} is being interrupted")
-    if len(turn.waiting) >= MAX_QUEUED:
-        return Refused("QUEUE_FULL", f"{MAX_QUEUED} messages wait for the agent already, which is the limit")
+    if turn.unread >= MAX_QUEUED:
+        return Refused(
+            "QUEUE_FULL", f"{MAX_QUEUED} messages that the agent has not read wait already, which is the limit"
+        )
     problem = _too_long("text", command.text)
     return (
         Refused("BAD_REQUEST", problem) if problem else c.SteerQueued(message_id=command.message_id, text=command.text)
@@ -88,6 +91,8 @@ def _steer(turn: Turn, command: c.Steer) -> Event | Refused | None:
 def _decide_plan(turn: Turn, command: c.Approve | c.Reject) -> Event | Refused | None:
     if turn.proposed is None:
         return Refused("NO_PLAN", f"turn {command.turn} has proposed no plan")
+    if not turn.decision and turn.interrupting:
+        return Refused("NO_PLAN", f"turn {command.turn} was interrupted, and its plan with it")
     wanted = "approved" if isinstance(command, c.Approve) else "rejected"
     if turn.decision:
         return None if turn.decision == wanted else Refused("PLAN_DECIDED", f"the plan is {turn.decision} already")

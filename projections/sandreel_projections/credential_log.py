@@ -22,7 +22,8 @@ def record(change: Change) -> Record | None:
     lease = data if isinstance(data, c.Leased) else None
     refusal = data if isinstance(data, c.LeaseRefused) else None
     revoked = data if isinstance(data, c.Revoked) else None
-    asked = lease or refusal
+    outlived = data if isinstance(data, c.Outlived) else None
+    asked, of_lease = lease or refusal, lease or outlived
     return (
         where.org,
         where.session,
@@ -31,7 +32,7 @@ def record(change: Change) -> Record | None:
         data.type.removeprefix("credential."),
         _name(data.slug),
         _name(getattr(data, "turn", None)),
-        _name(lease.lease_id) if lease else None,
+        _name(of_lease.lease_id) if of_lease else None,
         texts(revoked.lease_ids) if revoked else None,
         _name(lease.fingerprint) if lease else None,
         integer(lease.version) if lease else None,

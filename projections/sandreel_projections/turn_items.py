@@ -93,7 +93,7 @@ def _agent_said(data: t.AgentEvent) -> _Said:
             of = {"http_status": data.http_status, "duration_ms": data.duration_ms, "usage": to_builtins(data.usage)}
             return _Said(kind="result", status=data.status, text=data.error or data.final_text, data=of)
         case t.AgentError():
-            return _Said(kind="error", text=data.message, is_error=True)
+            return _Said(kind="error", text=data.message, is_error=not data.goes_on)
         case t.TaskStarted():
             return _Said(kind="task_started", pair=data.task_id, text=data.description)
         case t.TaskSettled():

@@ -33,7 +33,9 @@ _BY = {
     "month": "to_char(l.day, 'YYYY-MM')",
 }
 _TIMES = ("day", "week", "month")
+# Of sums, and of calls of a turn.
 MAX_ROWS = 1000
+MAX_TURNS = 100
 _SUMS = """count(*) AS calls, count(*) FILTER (WHERE l.cost_micro_usd IS NULL) AS unpriced_calls,
        count(DISTINCT (l.org, l.session, l.turn)) FILTER (WHERE l.turn IS NOT NULL) AS turns,
        reel.bigint_of(coalesce(sum(l.input_tokens), 0)) AS input_tokens,
@@ -41,16 +43,16 @@ _SUMS = """count(*) AS calls, count(*) FILTER (WHERE l.cost_micro_usd IS NULL) A
        reel.bigint_of(coalesce(sum(l.cache_creation_input_tokens), 0)) AS cache_creation_input_tokens,
        reel.bigint_of(coalesce(sum(l.output_tokens), 0)) AS output_tokens,
        reel.bigint_of(sum(l.cost_micro_usd)) AS cost_micro_usd"""
-_TURNS = """SELECT org, session, turn, agent_name, status, calls, unpriced_calls, input_tokens, output_tokens,
+_TURNS = f"""SELECT org, session, turn, agent_name, status, calls, unpriced_calls, input_tokens, output_tokens,
        cache_read_input_tokens, cache_creation_input_tokens, cost_micro_usd, budget_micro_usd,
        agent_input_tokens, agent_output_tokens, agent_cost_micro_usd, drift_tokens, drift_micro_usd, drifted
 FROM reel.usage_turns WHERE ($1::text IS NULL OR org = $1) AND turn = $2 AND ($3::text IS NULL OR session = $3)
-ORDER BY org, session LIMIT 100"""
-_CALLS = """SELECT org, session, turn, call_id, stored_at, provider_name, request_model, response_model, input_tokens,
+ORDER BY org, session LIMIT {MAX_TURNS + 1}"""  # noqa: S608 - our own words
+_CALLS = f"""SELECT org, session, turn, call_id, stored_at, provider_name, request_model, response_model, input_tokens,
        cache_read_input_tokens, cache_creation_input_tokens, output_tokens, cost_micro_usd, charged_micro_usd, prices,
        http_status, complete, duration_ms, cursor
-FROM reel.usage_ledger WHERE ($1::text IS NULL OR org = $1) AND turn = $2 AND ($3::text IS NULL OR session = $3)
-ORDER BY stored_at, call_id LIMIT 1000"""
+FROM reel.usage_ledger WHERE org = $1 AND turn = $2 AND session = $3
+ORDER BY stored_at, call_id LIMIT {MAX_ROWS + 1}"""  # noqa: S608 - our own words
 
 _DESCRIPTION = """\
 What model calls were made, and what they cost, from the ledger in Postgres. Costs are sums of the prices that are known; calls
@@ -126,11 +128,11 @@ LIMIT {MAX_ROWS + 2}"""  # noqa: S608 - our own words
     if args.json:
         for row in rows:
             _print_json({name: value for name, value in row.items() if name != "total"})
+        _say_more(more, f"{MAX_ROWS:,} rows")
         return
     shown = [[row[by] if row[by] is not None else "-", *_figures(row)] for row in rows]
     _print_table((by, *_HEADS), [*shown, ["total", *_figures(total)]])
-    if more:
-        print(f"(the first {MAX_ROWS:,} rows; the total is of all)")
+    _say_more(more, f"{MAX_ROWS:,} rows; the total is of all")
 
 
 _HEADS = ("turns", "calls", "input", "cached", "output", "cost_usd", "unpriced")
@@ -146,17 +148,18 @@ async def _turn(args: argparse.Namespace, org: str | None, turn: str) -> None:
     if not turns:
         where = "" if org is None else f" of {org}"
         raise NotFound(f"there is no turn {turn}{where} in the ledger, nor any call of it")
-    call_columns, calls = await _rows(args, _CALLS, org, turn, args.session)
-    made = [dict(zip(call_columns, call, strict=True)) for call in calls]
-    for values in turns:
+    for values in turns[:MAX_TURNS]:
         row = dict(zip(columns, values, strict=True))
-        own = [call for call in made if (call["org"], call["session"]) == (row["org"], row["session"])]
+        call_columns, calls = await _rows(args, _CALLS, row["org"], turn, row["session"])
+        own = [dict(zip(call_columns, call, strict=True)) for call in calls[:MAX_ROWS]]
         if args.json:
             _print_json({"kind": "turn"} | row)
             for call in own:
                 _print_json({"kind": "call"} | call)
         else:
             _print_turn(row, own)
+        _say_more(len(calls) > MAX_ROWS, f"{MAX_ROWS:,} calls; the sums are of all {row['calls']:,}")
+    _say_more(len(turns) > MAX_TURNS, f"{MAX_TURNS} turns of that name; --session or --org says which")
 
 
 def _print_turn(row: dict[str, Any], calls: list[dict[str, Any]]) -> None:
@@ -192,6 +195,12 @@ def _print_turn(row: dict[str, Any], calls: list[dict[str, Any]]) -> None:
         said = f"{row['agent_input_tokens']:,} in, {row['agent_output_tokens']:,} out{'' if cost is None else f', ${cost}'}"
         verdict = "they disagree" if row["drifted"] else "they agree"
         print(f"the agent says {said}: {verdict} (tokens {row['drift_tokens']:+,})")
+
+
+def _say_more(more: bool, what: str) -> None:
+    """On stderr, so that rows for programs stay rows."""
+    if more:
+        print(f"sandreel: these are the first {what}", file=sys.stderr)
 
 
 def _usd(micro_usd: int | None) -> Decimal | None:

@@ -13,7 +13,7 @@ import sys
 
 from sandreel_core import log
 from sandreel_core.bus.jetstream import JetStreamBus
-from sandreel_core.contract.boot import BOOT_MARKER, NO_ROOM, UNWRITABLE, BootSettings
+from sandreel_core.contract.boot import BOOT_MARKER, NO_ROOM, UNTOLD, UNWRITABLE, BootSettings
 from sandreel_core.errors import Malformed, Misconfigured, Unavailable
 from sandreel_runnerd import fence, init, settings, threads
 from sandreel_runnerd.children import Children
@@ -27,7 +27,7 @@ UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
 
 
 def main() -> int:
-    """The exit code: 0 told to end, 3 declared dead, 64, 69, 73, 74 or 78 with one line on stderr that says why."""
+    """The exit code: 0 told to end, 3 declared dead, 64, 69, 73, 74, 75 or 78 with one line on stderr that says why."""
     lean.imported()
     init.block()
     try:
@@ -37,6 +37,8 @@ def main() -> int:
         log.set_up("runnerd", boot.log_level)
         with asyncio.Runner(loop_factory=threads.Loop) as runner:
             return runner.run(_run(boot))
+    except settings.Untold as error:
+        return _complain(str(error), UNTOLD)
     except Misconfigured as error:
         return _complain(str(error), CONFIG)
     except Unwritable as error:

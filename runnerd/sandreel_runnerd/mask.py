@@ -26,17 +26,17 @@ SENT_ANYWAY_BYTES = 3
 
 
 class Mask:
-    """The values of one session, from when they were given until it stops. One for a runnerd."""
+    """The values of one session, from when they were given until it stops. One for a runnerd.
+
+    `active`: whether there are any. Asked for every read of every exec, so it is an attribute and no property.
+    """
 
     def __init__(self) -> None:
         self.finder = Finder()
+        self.active = False
         # Whether each is passing, the oldest first.
         self._values: dict[bytes, bool] = {}
         self._bytes = 0
-
-    @property
-    def active(self) -> bool:
-        return bool(self._values)
 
     def add(self, value: bytes, *, passing: bool = False) -> bool:
         """To be called before anybody in the session has the value. False: it is too short to be masked (and is shown as
@@ -63,6 +63,7 @@ class Mask:
         self._look_for(value)
         self._values[value] = passing
         self._bytes += len(value)
+        self.active = True
         return True
 
     def _is_full(self, value: bytes) -> bool:

@@ -26,10 +26,11 @@ class MaskedLines:
     @property
     def held_until(self) -> float | None:
         """When `flush` is due."""
-        masked, lines = self._stream_mask.held_until, self.recorded.held_until
-        if masked is None or lines is None:
-            return lines if masked is None else masked
-        return min(masked, lines)
+        masked = self._stream_mask.held_until
+        if masked is None:
+            return self.recorded.held_until
+        lines = self.recorded.held_until
+        return masked if lines is None else min(masked, lines)
 
     def feed(self, data: bytes, now: float) -> list[Output | Truncated]:
         """What was read just now. `now` in seconds, monotonic."""

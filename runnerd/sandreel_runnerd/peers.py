@@ -23,7 +23,8 @@ _MAX_ARGV_BYTES = 4096
 
 
 class Peer(Struct, frozen=True, kw_only=True):
-    """`program`: the argv[0] of the process and of those above it in its exec, nearest first."""
+    """`program`: the argv[0] of the process and of those above it in its exec, nearest first; what is ours is named only where it is
+    all that there is."""
 
     pid: int
     exec: str
@@ -49,16 +50,19 @@ def look(pid: int, boot_marker: str, *, own: str) -> Peer | None:
     except OSError:
         return None
     names: list[str] = []
-    at = pid
+    at, ours = pid, ""
     for _ in range(_MAX_ABOVE):
         argv = _argv(at)
-        if argv and not any(word.startswith(own) for word in argv):
+        at_own = next((place for place, word in enumerate(argv) if word.startswith(own)), None)
+        if at_own is not None:
+            ours = "gh" if argv[at_own + 1 : at_own + 2] == ["gh"] else "sandreel-credential"
+        elif argv:
             names.append(os.path.basename(argv[0]) or argv[0])  # noqa: PTH119 - it may be no path
         above = _parent(at)
         if above is None or _exec_of(above, boot_marker) != exec_id:
             break
         at = above
-    return Peer(pid=pid, exec=exec_id, group=group, program=_plain(" < ".join(names)))
+    return Peer(pid=pid, exec=exec_id, group=group, program=_plain(" < ".join(names) or ours))
 
 
 def _exec_of(pid: int, boot_marker: str) -> str | None:

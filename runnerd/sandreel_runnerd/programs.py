@@ -12,6 +12,11 @@ from sandreel_core.contract.boot import LEASES_SOCKET, PROGRAMS, PROGRAMS_PYTHON
 ROOT = Path(__file__).parent / "programs"
 # `bin` holds what is there for every session, `gh` what stands in front of a program that the session has itself.
 _BIN, _GH = ROOT / "bin", ROOT / "gh"
+# What a session's image has for login shells, whose /etc/profile begins with a PATH of its own. Where it is not (a plain
+# process of some machine), bash is told by BASH_ENV (bash(1), "INVOCATION"), which `bash -lc` reads too; but not in the place
+# of a BASH_ENV that an exec has for itself.
+_PROFILE = Path("/etc/profile.d/sandreel.sh")
+_FOR_BASH = ROOT / "path.sh"
 # git-config(1), "GIT_CONFIG_COUNT": pairs in the environment, which stand above every file. Known since git 2.31.
 _COUNT = "GIT_CONFIG_COUNT"
 _MAX_COUNT = 10_000
@@ -23,10 +28,12 @@ _HELPER = (
 
 
 class Programs:
-    """`socket`: where they ask. `base`: the environment that execs begin with, in which their own programs are found."""
+    """`socket`: where they ask. `base`: the environment that execs begin with, in which their own programs are found. `profile`:
+    the file that tells login shells of ours, where there is one."""
 
-    def __init__(self, socket: Path, base: Mapping[str, str]) -> None:
+    def __init__(self, socket: Path, base: Mapping[str, str], profile: Path = _PROFILE) -> None:
         self._socket = socket
+        self._for_bash = {} if profile.exists() else {"BASH_ENV": str(_FOR_BASH)}
         directories = [str(_BIN)]
         if any(os.access(f"{place}/gh", os.X_OK) for place in base.get("PATH", os.defpath).split(os.pathsep)):
             directories.insert(0, str(_GH))
@@ -36,10 +43,11 @@ class Programs:
         """`env` with what they need. What the exec itself says to git stays."""
         said = env.get(_COUNT, "0")
         count = int(said) if said.isdecimal() and int(said) <= _MAX_COUNT else 0
-        pairs = {}
+        pairs: dict[str, str] = {}
         for number, (key, value) in enumerate(_HELPER, count):
             pairs |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
         return {
+            **self._for_bash,
             **env,
             **pairs,
             _COUNT: str(count + len(_HELPER)),

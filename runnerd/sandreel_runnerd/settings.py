@@ -19,9 +19,15 @@ _PREFIX = "SANDREEL_"
 _MAX_BYTES = 64 * 1024
 
 
+class Untold(Misconfigured):
+    """No settings came at all: a spare that nobody has taken, when whoever held it is gone."""
+
+
 def from_stdin(stream: BinaryIO) -> BootSettings:
-    """One JSON object, read until EOF. Raises Misconfigured, naming the field and never its value."""
+    """One JSON object, read until EOF. Raises Untold; Misconfigured, naming the field and never its value."""
     body = stream.read(_MAX_BYTES + 1)
+    if not body:
+        raise Untold("standard input ended, and nobody has said whose session this is")
     if len(body) > _MAX_BYTES:
         raise Misconfigured(f"the settings on standard input are longer than {_MAX_BYTES} bytes")
     try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,9 +10,12 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
+from sandreel_core.client.prompt import BEGINNING_BYTES
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
 from sandreel_core.errors import Malformed
 from tests.support.bridges import Turns, open_turns, texts
+from tests.support.program import sandreel
 from tests.support.system import ORG
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -30,19 +30,11 @@ async def turns() -> AsyncIterator[Turns]:
         yield turns
 
 
-async def sandreel(turns: Turns, *words: str, cwd: Path) -> tuple[int, str]:
+async def turned(turns: Turns, *words: str, cwd: Path) -> tuple[int, str]:
     """(exit code, all that `sandreel turn` printed)."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandreel_core.cli", "turn", *words, "--data", str(turns.site.data), "--org", ORG),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=cwd,
-        env={name: text for name, text in os.environ.items() if not name.startswith("SANDREEL_")},
-    )
-    said, _ = await process.communicate()
-    assert b"Traceback" not in said
-    return process.returncode or 0, said.decode()
+    done = await sandreel(turns.site.data, "turn", *words, "--org", ORG, cwd=cwd)
+    assert "Traceback" not in done.said
+    return done.code, done.said
 
 
 async def test_a_person_attaches_files_and_the_program_finds_them(turns: Turns, tmp_path: Path) -> None:
@@ -64,18 +56,42 @@ async def test_a_person_attaches_files_and_the_program_finds_them(turns: Turns, 
         "--attach",
         "link",
     )
-    code, said = await sandreel(turns, look, "--session", "files", "--id", "first", *attached, cwd=here)
+    code, said = await turned(turns, look, "--session", "files", "--id", "first", *attached, cwd=here)
     assert code == 0, said
     digest = hashlib.sha256(BINARY).hexdigest()
     expected = f"{TEXT}\n{digest}  -\ndata.bin\nlink\nnotes.txt\nwith space.txt\n(0)"
     assert texts(await turns.events("files", "first")) == [expected]
     (tmp_path / "notes.txt").write_text("other")
     again = "sh cat ../uploads/second/notes.txt ../uploads/first/notes.txt"
-    code, said = await sandreel(
+    code, said = await turned(
         turns, again, "--session", "files", "--id", "second", "--attach", "../notes.txt", cwd=here
     )
     assert code == 0, said
     assert texts(await turns.events("files", "second")) == [f"other{TEXT}(0)"]
+
+
+async def test_a_prompt_of_any_length_arrives_whole(turns: Turns, tmp_path: Path) -> None:
+    """It stands in the log with its beginning and its digest, and reaches the program over stdin, in as many pieces as that takes."""
+    text = "żółw " * 150_000
+    (tmp_path / "task.md").write_text(f"count {text}")
+    code, said = await turned(turns, "--file", "task.md", "--session", "long", "--id", "long", cwd=tmp_path)
+    assert code == 0, said
+    counted = text.strip()
+    expected = f"{len(counted)} {hashlib.sha256(counted.encode()).hexdigest()}"
+    events = await turns.events("long", "long")
+    assert texts(events) == [expected]
+    requested = events[0].data
+    assert isinstance(requested, c.TurnRequested)
+    assert requested.prompt is not None
+    assert f"count {text}".startswith(requested.prompt)
+    assert len(requested.prompt.encode()) <= BEGINNING_BYTES
+    assert requested.prompt_object == hashlib.sha256(f"count {text}".encode()).hexdigest()
+    # Beyond what can be handed in: one line, before anything is sent.
+    with (tmp_path / "task.md").open("a") as file:
+        file.write("x" * MAX_LONG_PROMPT_BYTES)
+    code, said = await turned(turns, "--file", "task.md", "--session", "long", cwd=tmp_path)
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"--file 'task.md' has more than {MAX_LONG_PROMPT_BYTES} bytes, which is the limit" in said
 
 
 async def test_what_cannot_be_attached_is_told_before_anything_is_made(turns: Turns, tmp_path: Path) -> None:
@@ -91,7 +107,7 @@ async def test_what_cannot_be_attached_is_told_before_anything_is_made(turns: Tu
         (("large",), f"--attach 'large' has {c.MAX_ATTACHMENT_BYTES + 1} bytes; the limit is {c.MAX_ATTACHMENT_BYTES}"),
     ):
         words = [word for name in attached for word in ("--attach", name)]
-        code, said = await sandreel(turns, "say x", "--session", "nothing", *words, cwd=tmp_path)
+        code, said = await turned(turns, "say x", "--session", "nothing", *words, cwd=tmp_path)
         assert (code, said.count("\n")) == (2, 1), said
         assert says in said
     assert await turns.client.bus.last("REEL-0", turns.client.subjects(ORG, "nothing").event("session")) is None

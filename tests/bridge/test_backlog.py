@@ -119,8 +119,9 @@ async def test_large_events_make_small_batches() -> None:
 async def test_each_is_heard_once_with_the_turn_that_it_meets_though_it_came_in_one_batch() -> None:
     heard: list[tuple[bool, str]] = []
 
-    def hear(turn: Turn, item: AgentItem) -> None:
+    def hear(turn: Turn, item: AgentItem) -> list[c.TurnEvent]:
         heard.append((turn.run.tells, type(item).__name__))
+        return []
 
     async with opened(heard=hear) as (bus, _, backlog):
         bus.may.clear()

@@ -93,3 +93,16 @@ async def test_what_was_refused_for_want_of_a_bridge_is_not_carried_out_by_the_f
                 await asyncio.sleep(0.01)
         loaded = await load(bus, subjects.event("turn", "refused"), Turn(), fold)
         assert set(loaded.answers) == {id}
+
+
+@pytest.mark.timeout(60)
+async def test_an_interrupt_is_not_kept_waiting_for_a_session_that_does_not_come_up() -> None:
+    """Nobody makes it here; whoever pressed stop is answered long before that would be given up."""
+    async with bridge(MemoryGateway()) as client:
+        turn = await client.turn("acme", "s1", owner=OWNER, agent="claude-code", prompt="hi")
+        async with asyncio.timeout(20):
+            while not await client.bus.subjects("CMD", "cmd.spawner.>"):
+                await asyncio.sleep(0.01)
+            await turn.interrupt()
+            ended = await turn.finished()
+        assert (ended.status, ended.error) == ("cancelled", None)

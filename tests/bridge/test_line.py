@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sandreel_bridge.index import Index, turns
+from sandreel_bridge.index import Index, streams
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.line import ACTOR, Line
 from sandreel_core.bus.memory import MemoryBus
@@ -36,7 +36,7 @@ class Town:
 
     async def opened(self) -> Town:
         await ensure_installation(self.bus)
-        await self.bus.ensure([turns()])
+        await self.bus.ensure(streams())
         return self
 
     async def say(self, turn: str, *events: Event) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sandreel_bridge import beats, orchestrator, sandbox
 from sandreel_bridge.beats import BEAT
 from sandreel_bridge.gateway.port import KeyStanding
-from sandreel_bridge.index import Index, turns
+from sandreel_bridge.index import Index, streams
 from sandreel_bridge.journal import Name
 from sandreel_bridge.process import Home
 from sandreel_bridge.service import Bridge
@@ -40,7 +40,7 @@ async def log_of(*events: Event) -> MemoryBus:
     """A turn that is not settled, of a bridge that is gone."""
     bus = MemoryBus()
     await ensure_installation(bus)
-    await bus.ensure([turns()], [])
+    await bus.ensure(streams(), [])
     await Index(bus).open(NAME, "t1")
     for event in events:
         command = "c1" if isinstance(event, c.TurnRequested) else None

@@ -17,6 +17,7 @@ from sandreel_core.turn import Turn
 from tests.support.turns import ME, OTHER, RUNNING, folded, preparing, requested, result, said, started, text
 
 END = Exited(exit_code=0, reason="exited", duration_ms=1)
+LOST = Lost(last_n=3, cause="container_exit")
 REQUESTED_AT = 10
 
 
@@ -49,12 +50,15 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "prepared, and nothing else known": ((requested(), preparing()), facts(), p.Look("exec")),
     "prepared by another": ((requested(), said(preparing(), source=OTHER)), facts(home=home(), exec="absent"), p.Prepare(1)),
     "prepared in another life": ((requested(), preparing()), facts(home=home(incarnation=2, sequence=20), exec="absent"), p.Finish(status="cancelled", error=DESTROYED)),
-    "its start is on its way": ((requested(), preparing()), facts(exec="sent"), p.AwaitStart(key=True)),
+    "its start is on its way": ((requested(), preparing()), facts(exec="sent", has_key=True), p.AwaitStart()),
+    "its start is on its way, and the key is lost": ((requested(), preparing()), facts(home=home(), exec="sent"), p.Prepare(1, pending=True)),
+    "the start of another is on its way": ((requested(), said(preparing(), source=OTHER)), facts(home=home(), exec="sent", has_key=True), p.Prepare(1, pending=True)),
+    "it was on its way before, and was refused": ((requested(), preparing()), facts(home=home(), exec="absent", pending=True, refused="EXEC_LIMIT: five", refused_id="turn.preparing-0", starts=1), p.Prepare(1, pending=True)),
     "it is there": ((requested(), preparing()), facts(exec="there"), p.Began()),
     "it is there, and to be stopped": ((requested(), preparing(), STOP), facts(exec="there"), p.Began()),
     "stopped before anything": ((requested(), STOP), facts(), p.Finish(status="cancelled")),
     "stopped, prepared and not sent": ((requested(), preparing(), STOP), facts(exec="absent"), p.Finish(status="cancelled")),
-    "stopped, and on its way": ((requested(), preparing(), STOP), facts(exec="sent"), p.AwaitStart(key=False)),
+    "stopped, and on its way": ((requested(), preparing(), STOP), facts(exec="sent"), p.AwaitStart()),
     "stopped with a message": ((requested(), QUEUED, STOP), facts(), p.Requeue(["m1"])),
     "the start was refused for a while": ((requested(), preparing()), facts(home=home(), exec="absent", refused="EXEC_LIMIT: five", refused_id="turn.preparing-0", starts=1), p.Prepare(1)),
     "the start was refused too often": ((requested(), preparing()), facts(exec="absent", refused="EXEC_LIMIT: five", starts=p.MAX_STARTS), p.Finish(status="failed", error="EXEC_LIMIT: five")),
@@ -71,6 +75,10 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "not a word twice": ((*RUNNING, result(), preparing(2), started(2), result()), facts(end=END, home=home()), p.Finish(status="failed", error="the agent ended without a word, 2 times")),
     "a plan": ((*RUNNING, PLAN, result()), facts(end=END), p.Propose("1. look")),
     "a plan that is proposed": ((*RUNNING, PLAN, result(), c.PlanProposed(plan="1. look")), facts(end=END), p.Finish(status="plan")),
+    "lost": ((*RUNNING, text()), facts(end=LOST), p.Look("home")),
+    "lost, and its session boots again": ((*RUNNING, text()), facts(end=LOST, home=home("resuming", 20)), p.Finish(status="interrupted", error="the sandbox ended")),
+    "lost, for it was destroyed": ((*RUNNING, text()), facts(end=LOST, home=home("destroying", 20)), p.Finish(status="cancelled", error=DESTROYED)),
+    "lost, and it had finished": ((*RUNNING, text(), result()), facts(end=LOST, home=home("destroyed", 20)), p.Finish(status="success")),
     "over": ((*RUNNING, text(), result(), OVER), facts(), p.Settle()),
 }  # fmt: skip
 
@@ -139,6 +147,14 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S - 1) == (None, 1.0)
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S) == ("cancel", None)
     assert act(done, Told(eof_at=1.0, cancelled_at=40.0), 41.0) == (None, CANCEL_AGAIN_S - 1)
+
+
+def test_an_agent_that_works_on_behind_the_end_of_its_input_is_not_ended() -> None:
+    on = folded(*SAID, result(), text("more", n=6))
+    assert act(on, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, None)
+    done = folded(result(n=7), turn=on)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, EOF_GRACE_S - 1)
+    assert act(done, Told(eof_at=1.0, worked_at=999.0), 999.0 + EOF_GRACE_S) == ("cancel", None)
 
 
 def test_an_interrupt_asks_then_signals_then_kills() -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from sandreel_bridge.journal import Name
-from sandreel_bridge.settling import commands_next, opens_next
+from sandreel_bridge.settling import commands_next, is_measured, opens_next
 from sandreel_core.contract import turn as c
 from sandreel_core.turn import Turn
 from tests.support.turns import RUNNING, folded, preparing, requested, result, text
 
 NAME = Name("acme", "s1", "t1")
 STOP = c.TurnInterrupting()
+PLAN = c.PlanProposed(plan="1. look")
+GO = c.PlanApproved(next_turn="t1-go")
 
 
 def left(*events: Any, status: c.TurnStatus, messages: int = 2, size: int = 4) -> Turn:
@@ -54,3 +56,36 @@ def test_those_that_fit_make_one_prompt_and_the_others_wait_for_it() -> None:
     assert [part[:2] for part in start.prompt.split("\n\n")] == ["m0", "m1"]
     assert (steer.turn, steer.message_id) == ("t1-next", "m2")
     assert commands_next(NAME, turn, with_messages=True) == commands_next(NAME, turn, with_messages=True)
+
+
+@pytest.mark.parametrize(
+    ("events", "opened"),
+    [
+        ([PLAN], []),
+        ([PLAN, GO], ["t1-go"]),
+        ([PLAN, c.PlanRejected()], []),
+        # Approved while it was still ending, and then stopped.
+        ([PLAN, GO, STOP], []),
+    ],
+)
+def test_an_approved_plan_is_carried_out_unless_its_turn_was_stopped(events: list[Any], opened: list[str]) -> None:
+    status: c.TurnStatus = "cancelled" if STOP in events else "plan"
+    over = c.TurnFinished(status=status)
+    before, after = folded(*RUNNING, *events, over), folded(*RUNNING, PLAN, over, *events[1:])
+    for turn in (before, after):
+        assert [command.turn for _, command in commands_next(NAME, turn, with_messages=False)] == opened
+
+
+@pytest.mark.parametrize(
+    ("events", "measured"),
+    [
+        ((requested(),), True),
+        ((*RUNNING, text()), False),
+        ((*RUNNING, result()), True),
+        ((*RUNNING, result(), text(n=5)), False),
+        ((*RUNNING, result("interrupted", usage=None)), False),
+        ((*RUNNING, result("interrupted", usage=None), result(n=6)), False),
+    ],
+)
+def test_what_was_used_is_known_when_each_answer_has_said_it(events: tuple[Any, ...], measured: bool) -> None:
+    assert is_measured(folded(*events, c.TurnFinished(status="success"))) is measured

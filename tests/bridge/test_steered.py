@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from sandreel_bridge.adapters.table import ADAPTERS
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import Signal
 from sandreel_core.errors import Refused
 from sandreel_core.turn import Turn, derived_id
+from tests.support import fifth
 from tests.support.bridges import Turns, open_turns, texts
 from tests.support.system import ORG
 
@@ -141,3 +143,31 @@ async def test_another_bridge_hands_it_over_once(turns: Turns) -> None:
     assert ended.finished.status == "success"
     assert texts(await turns.events(session, turn)) == ["it"]
     assert await story(turns, session, turn) == ["queued m1", "hook m1", "stdin m1", "consumed m1"]
+
+
+async def test_another_agent_of_one_file_and_one_row_does_whole_turns(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes one prompt: what is said meanwhile opens the next turn of its conversation, and an interrupt is a signal."""
+    monkeypatch.setitem(ADAPTERS, fifth.NAME, fifth.ADAPTER)
+    program = turns.program.parent / fifth.NAME
+    program.write_text(fifth.PROGRAM)
+    program.chmod(0o755)
+    async with turns.bridge(programs=(f"{fifth.NAME}={program}",)):
+        session, turn = await turns.start("sh until test -e ../go; do sleep 0.05; done", agent=fifth.NAME)
+        await turns.until(session, turn, lambda turn: bool(turn.run.tools))
+        await say(turns, session, turn, "m1", "and more")
+        await turns.client.files(ORG, session).write("go", b"")
+        ended = await turns.until(session, turn)
+        assert ended.finished == c.TurnFinished(status="success", usage=c.Usage(input_tokens=7, output_tokens=3))
+        assert await story(turns, session, turn) == ["queued m1", "requeued m1"]
+        following = await turns.until(session, derived_id(turn, "next"))
+        assert following.preparing is not None
+        assert following.preparing.agent_session_id == "c-1"
+        assert texts(await turns.events(session, derived_id(turn, "next"))) == ["heard and more"]
+
+        _, stopped = await turns.start("sh sleep 600", session, agent=fifth.NAME)
+        await turns.until(session, stopped, lambda turn: bool(turn.run.tools))
+        await turns.client.send(ORG, session, c.Interrupt(turn=stopped))
+        cancelled = await turns.until(session, stopped)
+        assert cancelled.finished == c.TurnFinished(status="cancelled", usage=c.Usage()), "what it used it did not say"

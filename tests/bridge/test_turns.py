@@ -242,6 +242,21 @@ async def test_a_turn_that_comes_to_nothing_says_why(
     assert not any(key.live for key in turns.gateway.keys.values() if key.session == session)
 
 
+@pytest.mark.parametrize(("spent", "budgets"), [(60, [100, 40]), (100, [100])])
+async def test_what_an_attempt_has_spent_is_spent_for_the_next_one(
+    turns: Turns, spent: int, budgets: list[int]
+) -> None:
+    """An agent that ended without a word may have worked for all of its turn's budget before."""
+    session, turn = f"thrifty-{spent}", f"thrifty-{spent}"
+    names = [key_name(ORG, session, 1, turn, attempt) for attempt in (1, 2)]
+    turns.gateway.charges[names[0]] = spent
+    _, done = await turns.run("quiet", session, turn=turn, budget_micro_usd=100)
+    assert [turns.gateway.terms[name].budget_micro_usd for name in names if name in turns.gateway.terms] == budgets
+    assert done.finished is not None
+    assert ("BUDGET_SPENT" in (done.finished.error or "")) == (len(budgets) == 1)
+    assert not turns.gateway.keys[names[0]].live
+
+
 async def test_a_plan_is_approved_once_and_its_conversation_carries_it_out(turns: Turns) -> None:
     session, turn = await turns.run("plan 1. look 2. leap", turn="planned", permission_mode="plan")
     assert turn.finished is not None
@@ -294,6 +309,8 @@ async def test_a_session_that_ends_under_a_turn_tells_how_it_ended(turns: Turns)
     destroyed = await turns.until(session, turn)
     assert destroyed.finished is not None
     assert destroyed.finished.status == "cancelled"
+    await settled(turns, session, turn)
+    assert not [name for name, key in turns.gateway.keys.items() if key.session == session and key.live]
     session, turn = await turns.start("hold", new_token("s-"))
     await turns.until(session, turn, lambda state: state.run.said)
     turns.site.kill_runnerd(session)
@@ -322,7 +339,8 @@ async def test_keys_without_a_turn_are_found_and_young_ones_spared(turns: Turns)
     await turns.until(session, turn, lambda state: state.run.said)
     old = turns.gateway.age(3600)
     needed = key_name(ORG, session, 1, turn, 1)
-    for name, age in (("orphan", 3600.0), ("young", 1.0)):
+    turns.gateway.stuck = {"stuck"}  # which is no reason to spare those behind it
+    for name, age in (("stuck", 3600.0), ("orphan", 3600.0), ("young", 1.0)):
         turns.gateway.plant(name, ORG, "gone", "never", age)
     assert needed in old
     async with turns.bridge(scan_s=0.05):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,8 +10,9 @@ import pytest
 import pytest_asyncio
 
 from sandreel_core.contract import turn as c
-from sandreel_core.spawner import bubble
+from sandreel_core.embedded.process import PYTHON
 from tests.support.bridges import Turns, open_turns, texts
+from tests.support.interpreter import for_everybody
 from tests.support.system import ORG
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -21,10 +20,13 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def turns() -> AsyncIterator[Turns]:
-    if os.geteuid() == 0 and bubble.closed_to(Path(os.path.realpath(sys.executable)), 65534, 65534):
-        pytest.skip("as root, sessions run as a user who may not enter this interpreter's directory")
-    async with open_turns(SANDREEL_SPAWNER_BUBBLEWRAP="off") as turns, turns.bridge():
-        yield turns
+    """As root, sessions run as a user of their own, who must be able to run their Python."""
+    with pytest.MonkeyPatch.context() as patch, for_everybody() as python:
+        if python is None:
+            pytest.skip("this Python is closed to others, and the machine has no other of its version")
+        patch.setattr("sandreel_core.embedded.stack.PYTHON", (python, *PYTHON[1:]))
+        async with open_turns(python, SANDREEL_SPAWNER_BUBBLEWRAP="off") as turns, turns.bridge():
+            yield turns
 
 
 async def test_a_program_finds_what_it_is_told_of(turns: Turns) -> None:

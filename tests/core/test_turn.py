@@ -41,6 +41,7 @@ TRANSCRIPTS: dict[str, tuple[list[Any], Command, Any]] = {
     "ten wait": ([*RUNNING, *queued(*"0123456789")], steer(), "QUEUE_FULL"),
     "one of ten was read": ([*RUNNING, *queued(*"0123456789"), c.SteerConsumed(message_ids=["3"])], steer(), c.SteerQueued(message_id="m1", text="and this")),
     "one that was delivered waits still": ([*RUNNING, *queued(*"0123456789"), c.SteerDelivered(message_ids=["3"], channel="hook")], steer(), "QUEUE_FULL"),
+    "those that went back into the queue wait still": ([*RUNNING, *queued(*"0123456789"), c.SteerRequeued(message_ids=["3"])], steer(), "QUEUE_FULL"),
     "it is over": ([*RUNNING, FINISHED], steer(), "TURN_FINISHED"),
     "it is being stopped": ([*RUNNING, c.TurnInterrupting()], steer(), "TURN_FINISHED"),
     "stop": ([*RUNNING], c.Interrupt(turn="t1"), c.TurnInterrupting()),
@@ -53,6 +54,9 @@ TRANSCRIPTS: dict[str, tuple[list[Any], Command, Any]] = {
     "rejected after that": ([*PROPOSED, c.PlanApproved(next_turn="t1-go")], c.Reject(turn="t1"), "PLAN_DECIDED"),
     "rejected": ([*PROPOSED], c.Reject(turn="t1", reason="no"), c.PlanRejected(reason="no")),
     "rejected twice": ([*PROPOSED, c.PlanRejected()], c.Reject(turn="t1"), None),
+    "approved, and stopped before it ended": ([*PROPOSED[:-1], c.TurnInterrupting()], c.Approve(turn="t1"), "NO_PLAN"),
+    "rejected, and stopped before it ended": ([*PROPOSED[:-1], c.TurnInterrupting()], c.Reject(turn="t1"), "NO_PLAN"),
+    "approved before it ended": ([*PROPOSED[:-1]], c.Approve(turn="t1"), c.PlanApproved(next_turn="t1-go")),
     "approved after that": ([*PROPOSED, c.PlanRejected()], c.Approve(turn="t1"), "PLAN_DECIDED"),
     "a command about something else": ([requested()], Stop(), "BAD_REQUEST"),
 }  # fmt: skip
@@ -119,6 +123,9 @@ def test_what_the_agent_said_is_counted_by_its_place_in_the_exec() -> None:
     assert again.run == turn.run, "the same attempt goes on"
     second = folded(preparing(2), turn=turn)
     assert (second.accepted, second.run.said, second.keys) == (False, False, ((1, 1), (1, 2)))
+    assert folded(preparing(), preparing(incarnation=2), turn=folded(requested())).keys == ((1, 1), (2, 2)), (
+        "one for each"
+    )
 
 
 def test_a_result_counts_until_the_agent_goes_on() -> None:
@@ -147,6 +154,28 @@ def test_messages_go_from_queued_to_read_or_back() -> None:
     turn = folded(c.SteerRequeued(message_ids=["b", "c"]), turn=turn)
     assert (turn.waiting, list(turn.requeued)) == ([], ["b", "c"])
     assert len(folded(*RUNNING, *queued(*"0123456789")).waiting) == MAX_QUEUED
+
+
+def test_what_was_read_stays_so_and_its_text_is_forgotten() -> None:
+    turn = folded(*RUNNING, *queued("a"), c.SteerConsumed(message_ids=["a"]))
+    for event in (c.SteerDelivered(message_ids=["a"], channel="hook"), c.SteerRequeued(message_ids=["a"])):
+        assert folded(event, turn=turn).messages == turn.messages
+    assert turn.messages["a"].text == ""
+
+
+def test_of_messages_those_that_were_read_are_forgotten_first() -> None:
+    turn = folded(*RUNNING, *queued("back"), c.SteerRequeued(message_ids=["back"]))
+    for number in range(300):
+        turn = folded(*queued(f"m{number}"), c.SteerConsumed(message_ids=[f"m{number}"]), turn=turn)
+    assert list(turn.requeued) == ["back"]
+    assert len(turn.messages) <= 257
+    assert turn.messages["m299"].number == 301
+
+
+def test_a_result_without_usage_leaves_the_sum_unknown() -> None:
+    turn = folded(*RUNNING, result(), text(n=5), result("interrupted", n=6, usage=None))
+    assert (turn.usage.cost_micro_usd, turn.unmeasured) == (450, True)
+    assert not folded(*RUNNING, result()).unmeasured
 
 
 def test_what_comes_behind_the_end_changes_nothing_but_the_plan() -> None:

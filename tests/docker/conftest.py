@@ -28,6 +28,6 @@ async def rig(tmp_path: Path) -> AsyncGenerator[Rig, None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site() -> AsyncGenerator[Site, None]:
-    """A whole stack whose sessions are containers."""
-    async with open_contained_site() as site:
+    """A whole stack whose sessions are containers, with a warm pool for the org `warm`."""
+    async with open_contained_site(SANDREEL_DOCKER_WARM="warm/default=1") as site:
         yield site

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sandreel_core.contract.session import Limits
 from sandreel_core.errors import Misconfigured, Refused, Unavailable
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner.backend import Key
+from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_backend import DockerBackend
 from sandreel_core.spawner.docker_network import Service
 from tests.support import engine, rigs
@@ -70,6 +72,43 @@ async def test_workspaces_where_nothing_can_be_written(tmp_path: Path) -> None:
             await rig.backend.create(spec())
         assert refused.value.code == "WORKSPACE_UNWRITABLE"
         assert rig.left() == []
+
+
+async def test_a_workspace_and_a_cache_that_were_made_and_never_filled_are_filled(rig: Rig) -> None:
+    """As a spawner leaves them that is killed in between, or an engine that did not answer."""
+    names = (plan.volume_name(OURS, KEY), plan.cache_name(OURS, KEY.org))
+    labels = (
+        plan.key_labels(OURS, KEY, "workspace") | {plan.INCARNATION: "1"},
+        plan.org_labels(OURS, KEY.org, "cache"),
+    )
+    for name, given in zip(names, labels, strict=True):
+        words = [word for label in given.items() for word in ("--label", "=".join(label))]
+        await asyncio.to_thread(engine.docker, "volume", "create", *words, name)
+    sandbox = await rig.backend.create(spec())
+    await seen(rig)
+    write = "touch /workspace/x /workspace/.home/x /cache/pip/x && echo written"
+    assert await asyncio.to_thread(engine.docker, "exec", sandbox.ref, "sh", "-c", write) == "written"
+
+
+async def test_a_network_that_goes_while_a_session_is_made_is_made_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the destroy of its org's last session, which sees no container yet: no image's fault, and tried again."""
+    create = Engine.create
+
+    async def late(self: Engine, name: str, body: Mapping[str, Any]) -> str:
+        id = await create(self, name, body)
+        if body["Labels"][plan.KIND] == "session":
+            await self.remove_network(plan.network_name(OURS, KEY.org))
+        return id
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "create", late)
+        with pytest.raises(Unavailable, match="network has gone"):
+            await rig.backend.create(spec())
+    assert rig.left() == []
+    await rig.backend.create(spec())
+    await seen(rig)
 
 
 async def test_a_service_that_is_not_there(tmp_path: Path) -> None:

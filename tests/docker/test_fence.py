@@ -54,7 +54,7 @@ async def test_a_hole_is_named_and_nothing_starts(tmp_path: Path, monkeypatch: p
     async def nothing(_: Tools, __: Sequence[OrgNetwork]) -> None:
         return
 
-    monkeypatch.setattr("sandreel_core.spawner.docker_backend.raise_fence", nothing)
+    monkeypatch.setattr("sandreel_core.spawner.docker_orgs.raise_fence", nothing)
     async with rigs.docker(tmp_path, fence_image=image("fence")) as rig:
         with pytest.raises(Refused, match=r"the host \(tcp .* is open.*--unfenced") as refused:
             await rig.backend.create(spec())

@@ -19,6 +19,8 @@ from sandreel_core.errors import NotFound, Refused
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker_plan import cache_name, container_name, volume_name
 from sandreel_core.spawner.docker_services import service_name
+from sandreel_core.spawner.docker_spare import SPARE
+from sandreel_core.spawner.docker_spare import container_name as spare_name
 from tests.support import engine
 from tests.support.credentials import sandreel
 from tests.support.engine import docker
@@ -186,6 +188,37 @@ async def test_twenty_at_once_are_all_ready(site: Site) -> None:
         return not [name for name in left if "-many-" in name]
 
     await until(gone, "every trace of them is away")
+
+
+async def test_a_session_from_a_warm_pool_is_a_session_like_any_other_and_outlives_its_spawner(site: Site) -> None:
+    installation, key = site.stack.place.keys().installation, Key("warm", "one")
+    name, log = container_name(installation, key, "1-1"), site.stack.place.log("spawner")
+
+    def made() -> int:
+        return log.read_text().count("a spare waits")
+
+    await until(lambda: made() > 0, "there is one to be taken", timeout_s=60)
+    assert await site.client.sessions("warm") == []
+    assert (await site.client.create_session(*key, timeout_s=60)).ready
+    assert await asyncio.to_thread(docker, "inspect", "-f", f'{{{{index .Config.Labels "{SPARE}"}}}}', name)
+    look = await site.client.run(*key, shell="echo kept > file; echo $SANDREEL_BOOT")
+    assert look.stdout.decode() == f"{installation}/warm/one/1-1\n"
+    # Whoever comes after its spawner finds it, and the spare of that one has ended with it.
+    await until(lambda: made() > 1, "another one waits", timeout_s=60)
+    waiting = f"name={spare_name(installation, '')}"
+    before = await asyncio.to_thread(docker, "ps", "-q", "--filter", waiting)
+    await site.kill("spawner")
+    await site.stack.parts["spawner"].ready()
+    await until(lambda: made() > 2, "its successor has one of its own", timeout_s=60)
+    after = await asyncio.to_thread(docker, "ps", "-q", "--filter", waiting)
+    assert (len(before.split()), len(after.split()), before != after) == (1, 1, True)
+    assert (await site.client.run(*key, ["cat", "file"])).stdout == b"kept\n"
+    await site.client.stop(*key, wait="stopped")
+    await site.client.resume(*key, wait="ready", timeout_s=60)
+    assert (await site.client.run(*key, ["cat", "file"])).stdout == b"kept\n"
+    await site.client.destroy(*key, wait="destroyed")
+    left = await asyncio.to_thread(engine.objects, installation)
+    assert not [each for each in left if "-one-" in each]
 
 
 async def test_one_shot_leaves_no_container_and_no_volume(site: Site) -> None:

@@ -17,6 +17,7 @@ from tests.projections.test_projector import fetch
 from tests.projections.test_rebuild import rebuilding
 from tests.projections.test_views import project
 from tests.support import samples
+from tests.support.credential_story import SOON
 from tests.support.script import message
 from tests.support.story import Story, tell
 
@@ -51,7 +52,7 @@ async def test_each_grant_says_who_gave_it_how_it_stands_and_how_often_it_was_us
 
 async def test_the_audit_tells_who_held_what_from_which_cursor_to_which(told: Story, database: str) -> None:
     rows = await fetch(database, "SELECT * FROM reel.credential_audit WHERE kind = 'leased' ORDER BY lease_id")
-    at = {each["lease_id"]: each["cursor"] for each in await events(database) if each["lease_id"]}
+    at = {each["lease_id"]: each["cursor"] for each in await events(database) if each["kind"] == "leased"}
     ends = [each["cursor"] for each in await events(database) if each["kind"] == "revoked"]
     assert [(row["lease_id"], row["held_from"], row["held_to"], row["state"], row["reason"]) for row in rows] == [
         ("l-1", at["l-1"], ends[0], "ended", "turn_ended"),
@@ -75,6 +76,8 @@ async def test_refusals_and_revocations_are_in_the_audit_too(told: Story, databa
     assert (refused["slug"], refused["code"], refused["message"], refused["unsaid"]) == (
         "npm", "NO_GRANT", "there is no grant", 4,
     )  # fmt: skip
+    [outlived] = [row for row in rows if row["kind"] == "outlived"]
+    assert (outlived["lease_id"], outlived["expires_at"], outlived["held_from"]) == ("l-2", SOON, None)
     [taken] = [row for row in rows if row["reason"] == "asked"]
     assert (taken["lease_ids"], taken["ends"], taken["held_from"]) == (["l-2", "l-4"], "all", None)
 

@@ -359,6 +359,22 @@ def test_usage_of_one_turn_shows_its_calls_and_what_the_agent_says(usage: Run) -
     assert kinds == ["turn", "call", "call", "call"]
 
 
+def test_what_is_not_shown_is_said(
+    usage: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(usage_command, "MAX_ROWS", 1)
+    parser = argparse.ArgumentParser()
+    usage_command.add(parser.add_subparsers())
+    for argv, rows, says in (
+        (["--by", "model", "--json"], 1, "these are the first 1 rows"),
+        (["--turn", "t-1", "--json"], 2, "these are the first 1 calls; the sums are of all 3"),
+    ):
+        asyncio.run(usage_command.run(parser.parse_args(["usage", *argv])))
+        told = capsys.readouterr()
+        assert len(told.out.splitlines()) == rows
+        assert says in told.err
+
+
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [

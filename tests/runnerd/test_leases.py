@@ -169,9 +169,36 @@ async def test_a_program_gets_a_value_and_the_broker_hears_who_asks(broker: Brok
         assert await run(programs, "sandreel-credential", "get", "github") == (0, f"{VALUE}\n", "")
         assert await run(programs, "sh", "-c", "sandreel-credential get npm acme/tool; true") == (0, f"{VALUE}\n", "")
     first, second = broker.asked
+    # Nothing of its exec stands above it.
+    assert first.program == "sandreel-credential"
     assert (first.slug, first.exec, first.boot_id, first.resource) == ("github", "e1", "1-1", None)
     assert (second.slug, second.resource, second.program) == ("npm", "acme/tool", "sh")
     assert second.pid is not None
+
+
+async def test_login_shells_find_the_programs_too(broker: Broker, tmp_path: Path) -> None:
+    """Where no image says so in /etc/profile.d: /etc/profile begins with a PATH of its own, whoever started the shell."""
+    (tmp_path / ".bash_profile").write_text("PATH=/usr/local/bin:/usr/bin:/bin; export MINE=1\n")
+    (tmp_path / "own").write_text("export OWN=1\n")
+    home, get = str(tmp_path), "sandreel-credential get github"
+    async with lending(broker) as lent:
+        socket = Path(lent.environment({})["SANDREEL_LEASES"])
+        programs = Programs(socket, os.environ, profile=tmp_path / "none")
+        for words in (
+            ("bash", "-lc", f"{get}; echo $MINE"),
+            ("bash", "-lc", f"sh -c '{get}'; timeout 20 bash -c 'echo $MINE'"),
+            ("sh", "-c", f"bash -lc '{get}; echo $MINE'"),
+            ("bash", "-lc", f"bash -lc '{get}'; echo $MINE"),
+            ("bash", "-c", f"MINE=1; {get}; echo $MINE"),
+        ):
+            assert await run(programs, *words, HOME=home) == (0, f"{VALUE}\n1\n", ""), words
+        # Once, however deep.
+        _, out, _ = await run(programs, "bash", "-c", "bash -lc 'bash -c \"echo $PATH\"'", HOME=home)
+        assert out.count(str(ROOT / "bin")) == 1
+        # What an exec says to bash itself stays.
+        assert (await run(programs, "bash", "-c", "echo $OWN", HOME=home, BASH_ENV=f"{home}/own"))[1] == "1\n"
+        (tmp_path / "sandreel.sh").touch()
+        assert "BASH_ENV" not in Programs(socket, {}, profile=tmp_path / "sandreel.sh").environment({})
 
 
 async def test_only_execs_of_this_boot_are_answered(broker: Broker) -> None:

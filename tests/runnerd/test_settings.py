@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
-from sandreel_core.contract.boot import BOOT_MARKER, BootSettings
+from sandreel_core.contract.boot import BOOT_MARKER, UNTOLD, BootSettings
 from sandreel_core.errors import Misconfigured
 from sandreel_runnerd import settings
 
@@ -45,6 +47,19 @@ def test_a_bad_document_is_one_sentence_without_its_secrets(body: bytes) -> None
         settings.from_stdin(io.BytesIO(body))
     assert "hush" not in str(raised.value)
     assert raised.value.__suppress_context__ or raised.value.__cause__ is None
+
+
+def test_one_that_is_told_nothing_says_so_and_is_told_from_one_that_is_told_wrongly() -> None:
+    with pytest.raises(settings.Untold, match="nobody has said"):
+        settings.from_stdin(io.BytesIO(b""))
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "sandreel_runnerd", "--settings-stdin"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count(b"\n")) == (UNTOLD, 1)
 
 
 def test_settings_come_from_the_environment_and_leave_it() -> None:

@@ -169,15 +169,15 @@ def tools(events: list[Envelope]) -> list[str]:
 
 
 @asynccontextmanager
-async def open_turns(**settings: str) -> AsyncGenerator[Turns, None]:
-    """A stack whose own bridge is held down, so that a test's bridges are the only ones."""
+async def open_turns(python: str = sys.executable, **settings: str) -> AsyncGenerator[Turns, None]:
+    """A stack whose own bridge is held down, so that a test's bridges are the only ones. `python` runs the stand-in."""
     async with AsyncExitStack() as stack:
         # Not below /tmp, of which sessions in bubblewrap have one of their own.
         directory = tempfile.TemporaryDirectory(prefix="sandreel-agents-", dir="/var/tmp")
         programs = Path(stack.enter_context(directory))
         programs.chmod(0o755)
         program = programs / "claude"
-        program.write_text(f"#!{sys.executable} -I\n{Path(claude.SOURCE).read_text()}")
+        program.write_text(f"#!{python} -I\n{Path(claude.SOURCE).read_text()}")
         program.chmod(0o755)
         site = await stack.enter_async_context(open_site(stop_sessions=True, **settings))
         await site.stack.parts["bridge"].hold()

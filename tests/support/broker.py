@@ -14,16 +14,16 @@ from typing import Any
 
 import msgspec
 
+from sandreel_bridge.broker.issuer import Minted
 from sandreel_bridge.broker.keyring import KeySource
-from sandreel_bridge.broker.minting import Minted
-from sandreel_bridge.broker.postgres import open_vault
+from sandreel_bridge.broker.postgres import PostgresVault, open_vault
+from sandreel_bridge.broker.postgres_tokens import PostgresTokens
 from sandreel_bridge.broker.service import Broker, Plan
-from sandreel_bridge.broker.vault import Vault
-from sandreel_core.bus.port import Bus
 from sandreel_core.clock import now
 from sandreel_core.contract import session as s
 from sandreel_core.contract.lease import AskLease, Lease
 from sandreel_core.contract.message import Owner
+from sandreel_core.errors import Unavailable
 from sandreel_core.health import Health
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics
@@ -34,17 +34,22 @@ from tests.support.spawner import ONE, Hand
 
 @dataclass
 class FakeIssuer:
-    """Makes tokens that are counted, and remembers which were ended."""
+    """Makes tokens that are counted, and remembers which were ended. `away`: it ends none now."""
 
     made: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     lasts: timedelta = timedelta(hours=1)
+    away: bool = False
+    tries: int = 0
 
     async def mint(self, value: bytes, options: Mapping[str, str], resource: str | None) -> Minted:
         self.made.append(f"minted-{len(self.made)}-{resource}")
         return Minted(token=self.made[-1], expires_at=now() + self.lasts, resource=resource or "")
 
     async def end(self, token: str, options: Mapping[str, str]) -> None:
+        self.tries += 1
+        if self.away:
+            raise Unavailable("the API cannot be reached (TimeoutError)")
         self.ended.append(token)
 
 
@@ -96,7 +101,7 @@ class Session(Hand):
 
 
 @asynccontextmanager
-async def vault_at(dsn: str, directory: Path) -> AsyncGenerator[Vault, None]:
+async def vault_at(dsn: str, directory: Path) -> AsyncGenerator[PostgresVault, None]:
     key_file = directory / "vault.key"
     if not key_file.exists():
         key_file.write_bytes(base64.b64encode(os.urandom(32)))
@@ -106,12 +111,13 @@ async def vault_at(dsn: str, directory: Path) -> AsyncGenerator[Vault, None]:
 
 @asynccontextmanager
 async def broker_on(
-    bus: Bus, vault: Vault, issuer: FakeIssuer | None = None, **plan: Any
+    bus: Any, vault: Any, issuer: Any = None, *, tokens: Any = None, health: Health | None = None, **plan: Any
 ) -> AsyncGenerator[Broker, None]:
-    """One that serves; killed without ceremony at the end."""
-    health = Health("broker", version="0", pid=1, monotonic=monotonic)
+    """One that serves; killed without ceremony at the end. `vault`: a `PostgresVault`, or what passes for one."""
+    health = health or Health("broker", version="0", pid=1, monotonic=monotonic)
     given: dict[str, Any] = {"node": "here", "look_s": 0.05} | plan
-    broker = Broker(bus, vault, issuer or FakeIssuer(), Plan(**given), health=health, metrics=Metrics())
+    tokens = tokens or PostgresTokens(vault)
+    broker = Broker(bus, vault, tokens, issuer or FakeIssuer(), Plan(**given), health=health, metrics=Metrics())
     async with at_work("broker", broker.run):
         yield broker
 

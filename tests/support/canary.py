@@ -10,8 +10,11 @@ import contextlib
 import json
 import os
 import re
+import subprocess
+import tempfile
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +22,7 @@ import asyncpg
 
 from sandreel_core.contract.boot import EXEC_MARKER
 from sandreel_core.embedded.stack import Stack
+from tests.support.system import bus_of
 
 _MAX_FILE_BYTES = 64 << 20
 # Prints what it was given (TOKEN, KEY, PEM) in every way that programs do by accident.
@@ -31,9 +35,18 @@ for name in ("TOKEN", "KEY", "PEM"):
     for before in range(3): print(base64.b64encode(bytes(before) + raw).decode(), base64.urlsafe_b64encode(bytes(before) + raw + b"?"))
     for at in range(0, len(raw), 9): os.write(2, raw[at:at+9]); time.sleep(0.01)
     print(f"https://user:{urllib.parse.quote(value)}@host/", file=sys.stderr)
-print(dict(os.environ))
+print(dict(os.environ), os.environ.get("PLANTED", ""))
 sys.stdout.flush()
 """
+# How a secret may have been written; `planted` writes one of each.
+KINDS: Mapping[str, Callable[[str], str]] = {
+    "plain": lambda value: value,
+    "base64 at 0": lambda value: base64.b64encode(value.encode()).decode(),
+    "base64 at 1": lambda value: base64.b64encode(b"x" + value.encode()).decode(),
+    "base64 at 2": lambda value: base64.b64encode(b"xy" + value.encode()).decode(),
+    "URL-encoded": lambda value: urllib.parse.quote(value, safe=""),
+    "JSON-escaped": lambda value: json.dumps(value)[1:-1],
+}
 
 
 def leased() -> dict[str, str]:
@@ -43,6 +56,34 @@ def leased() -> dict[str, str]:
         "key": f"sk-{os.urandom(20).hex()}",
         "pem": "-----BEGIN KEY-----\n" + "\n".join(os.urandom(32).hex() for _ in range(4)) + "\n-----END KEY-----",
     }
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Canaries that are no secret, one of each kind, and a text with each as its kind writes it: to be put into every place that is
+    looked at. A look that does not find them there would not have found a secret either."""
+
+    values: dict[str, str]
+    text: str
+
+    def missing(self, seen: Iterable[str], places: Iterable[str]) -> list[str]:
+        """The kinds that were not found in places whose names begin so."""
+        found = set(seen)
+        return [
+            f"{name} in {place}"
+            for place in places
+            for name in self.values
+            if not any(each.startswith(f"{name} in {place}") for each in found)
+        ]
+
+    def others(self, seen: Iterable[str]) -> list[str]:
+        """What was seen beside them."""
+        return [each for each in seen if not each.startswith(tuple(f"{name} in " for name in self.values))]
+
+
+def planted() -> Planted:
+    values = {f"planted {kind}": f'pl"{os.urandom(10).hex()}/+&{os.urandom(8).hex()}' for kind in KINDS}
+    return Planted(values, " ".join(KINDS[name.removeprefix("planted ")](value) for name, value in values.items()))
 
 
 @dataclass
@@ -62,6 +103,35 @@ class Canaries:
     def look(self, place: str, data: bytes, but: frozenset[str] = frozenset()) -> None:
         """`but`: which may be there."""
         self.seen += [f"{name} in {place} ({how})" for name, how in self.found(data) if name not in but]
+
+    def look_at_json(self, place: str, data: bytes) -> None:
+        """The text itself, and every string in it, as whoever reads it has it."""
+        self.look(place, data)
+        strings: list[str] = []
+
+        def walk(value: object) -> None:
+            if isinstance(value, str):
+                strings.append(value)
+            elif isinstance(value, Mapping):
+                for each in (*value.keys(), *value.values()):
+                    walk(each)
+            elif isinstance(value, list):
+                for each in value:
+                    walk(each)
+
+        walk(json.loads(data))
+        self.look(place, "\0".join(strings).encode("utf-8", "surrogateescape"))
+
+    def look_at_much(self, place: str, data: bytes) -> None:
+        """As `look`, for many megabytes: by grep, which looks for everything at once."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"\n".join(max(form.split(b"\n"), key=len) for _, _, form in self._forms))
+            file.flush()
+            grep = ["grep", "--quiet", "--text", "--fixed-strings", "--file", file.name]
+            done = subprocess.run(grep, input=data, env={"PATH": os.environ["PATH"], "LC_ALL": "C"})
+        assert done.returncode in (0, 1)
+        if done.returncode == 0:
+            self.look(place, data)
 
     def look_at_files(self, root: Path, at_home: Mapping[str, frozenset[str]]) -> int:
         """Every file below a directory; `at_home`: what belongs there, by the path's first parts. How many there were."""
@@ -108,6 +178,12 @@ class Canaries:
         return count
 
 
+async def messages_of(stack: Stack, stream: str, subjects: str) -> list[tuple[str, bytes]]:
+    """Everything that a stream holds: subject and body."""
+    async with bus_of(stack) as bus, aclosing(bus.follow(stream, [subjects], live=False)) as items:
+        return [(each.subject, each.body) async for item in items if isinstance(item, list) for each in item]
+
+
 def of_stack(stack: Stack) -> dict[str, str]:
     """What a stack keeps secret itself: its keys, and its database's password."""
     place = stack.place
@@ -152,6 +228,8 @@ def _forms(value: bytes) -> Iterator[tuple[str, bytes]]:
         ("URL-encoded", urllib.parse.quote(value, safe="").encode()),
         ("url-encoded", re.sub(rb"%..", lambda match: match[0].lower(), urllib.parse.quote(value, safe="").encode())),
         ("JSON", json.dumps(value.decode())[1:-1].encode()),
+        ("JSON of UTF-8", json.dumps(value.decode(), ensure_ascii=False)[1:-1].encode()),
+        ("JSON of Go", json.dumps(value.decode(), ensure_ascii=False)[1:-1].replace("&", "\\u0026").encode()),
         ("JSON in JSON", json.dumps(json.dumps(value.decode())[1:-1])[1:-1].encode()),
     ):
         if form != value:

@@ -15,11 +15,13 @@ deaf              closes its input, and works as above once what lay for its hoo
 delegate [TEXT]   calls a sub-agent that never comes back
 sh COMMAND        runs it, says what it printed and how it ended
 env NAME          says the value's length, and whether it is the resumed conversation
+count TEXT        says how many characters the text has, and its digest
 fail STATUS       the model's API refused
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -147,6 +149,9 @@ class Agent:
             case "env":
                 self.text(f"{len(os.environ.get(rest, ''))} {'resumed' if self.resumed else 'new'} {self.mode}")
                 self.result("said")
+            case "count":
+                self.text(f"{len(rest)} {hashlib.sha256(rest.encode()).hexdigest()}")
+                self.result("counted")
             case "fail":
                 self.result(
                     f"API Error: {rest}", is_error=True, terminal_reason="api_error", api_error_status=int(rest)

@@ -40,4 +40,5 @@ EVENTS: tuple[c.CredentialEvent, ...] = (
     c.Granted(slug="github", turn="t-2"),
     leased("l-5", turn="t-2"),
     c.Granted(slug="npm", expires_at=PAST),
+    c.Outlived(slug="github", lease_id="l-2", expires_at=SOON),
 )

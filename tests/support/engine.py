@@ -4,11 +4,14 @@ its own for every test process, of which nothing is left behind."""
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import io
 import os
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from sandreel_core.images import Kind, image
@@ -55,7 +58,7 @@ def standin_image() -> str:
     if have.returncode:
         recipe = f"FROM {IMAGE}\nCOPY standin.py /standin.py\n"
         recipe += 'ENTRYPOINT ["/opt/sandreel/bin/python", "-I", "/standin.py"]\n'
-        docker("build", "-q", "-t", tag, "-", stdin=_context({"Dockerfile": recipe.encode(), "standin.py": script}))
+        build(tag, {"Dockerfile": recipe.encode(), "standin.py": script})
     return tag
 
 
@@ -101,6 +104,23 @@ def unfence(installation: str) -> None:
     shell, *argv = fence.taking_down(installation)
     host = ("--network", "host", "--user", "0:0", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", "--tmpfs", "/run")
     docker("run", "--rm", *host, "--entrypoint", shell, image("fence"), *argv)
+
+
+def build(tag: str, files: dict[str, bytes]) -> None:
+    """An image of these files, among them its `Dockerfile`."""
+    docker("build", "-q", "-t", tag, "-", stdin=_context(files))
+
+
+def layers(name: str) -> Iterator[tuple[str, bytes]]:
+    """What an image is made of, file by file as `docker save` writes it: its configuration, and its layers, which are archives."""
+    with tempfile.TemporaryFile() as saved:
+        subprocess.run(["docker", "save", name], stdout=saved, check=True, timeout=120)
+        saved.seek(0)
+        with tarfile.open(fileobj=saved) as tar:
+            for member in tar:
+                if member.isfile() and (file := tar.extractfile(member)) is not None:
+                    data = file.read()
+                    yield member.name, gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
 
 
 def volume_path(name: str) -> Path:

@@ -113,6 +113,7 @@ class Turn:
                 owner=asked.owner,
                 attachments=asked.attachments,
                 budget_micro_usd=asked.budget_micro_usd,
+                grants=asked.grants,
             ),
             command,
         )

@@ -8,17 +8,18 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
-from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
+from sandreel_bridge.gateway.port import Dialect, KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.clock import now
 from sandreel_core.contract.turn import Usage
-from sandreel_core.errors import SandreelError
+from sandreel_core.errors import SandreelError, Unavailable
 
 PER_CALL = Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
 
 
 @dataclass
 class MemoryGateway:
-    """`models` of every org. `trouble`: what every call raises from now on. `minted` and `revoked`: key names, in order."""
+    """`models` of every org. `trouble`: what every call raises from now on. `stuck`: keys that cannot be revoked. `charges`: what
+    a key of that attempt has been charged when it ends. `minted` and `revoked`: key names, in order; `terms` by name."""
 
     models: tuple[str, ...] = ("fake-model", "other-model")
     trouble: SandreelError | None = None
@@ -26,8 +27,11 @@ class MemoryGateway:
     values: dict[str, str] = field(default_factory=dict)
     minted: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
+    stuck: set[str] = field(default_factory=set)
+    charges: dict[str, int] = field(default_factory=dict)
+    terms: dict[str, KeyTerms] = field(default_factory=dict)
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
         self._check()
         return self.models
 
@@ -46,6 +50,7 @@ class MemoryGateway:
         )
         self.values[name] = f"vk-{os.urandom(12).hex()}"
         self.minted.append(name)
+        self.terms[name] = terms
         return VirtualKey(name, self.values[name])
 
     async def standing(self, name: str) -> KeyStanding | None:
@@ -54,10 +59,13 @@ class MemoryGateway:
 
     async def revoke(self, name: str) -> KeyStanding | None:
         self._check()
+        if name in self.stuck:
+            raise Unavailable("this key's calls do not end")
         self.revoked.append(name)
         found = self.keys.get(name)
         if found is not None:
-            self.keys[name] = found = replace(found, live=False)
+            charged = self.charges.get(name, 0)
+            self.keys[name] = found = replace(found, live=False, charged_micro_usd=charged)
         return found
 
     async def live(self) -> list[KeyStanding]:

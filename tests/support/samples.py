@@ -162,6 +162,7 @@ EVENTS: tuple[Event, ...] = (
     c.Leased(slug=_SLUG, lease_id="l1", fingerprint="f1", purpose="push", expires_at=LATER),
     c.LeaseRefused(slug=_SLUG, code="NO_GRANT", message="there is no grant", purpose="push"),
     c.Revoked(slug=_SLUG, lease_ids=["l1"], reason="stopped"),
+    c.Outlived(slug=_SLUG, lease_id="l1", expires_at=LATER),
     t.TurnRequested(
         agent="claude-code",
         model="m",

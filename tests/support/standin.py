@@ -19,7 +19,7 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
     text = sys.stdin.read()
     if not text:
-        return 2
+        return 75  # as a runnerd whom nobody tells who it is
     settings = json.loads(text)
     workspace = Path(settings["workspace"])
     seen = {

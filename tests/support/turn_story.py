@@ -67,7 +67,7 @@ EVENTS: tuple[Event, ...] = (
     t.SteerDelivered(message_ids=["m-1"], channel="stdin"),
     t.SteerConsumed(message_ids=["m-1"]),
     call("call-3", UNPRICED, model="new", complete=False),
-    t.AgentError(source_n=13, message="overloaded, tries again"),
+    t.AgentError(source_n=13, message="overloaded, tries again", goes_on=True),
     t.Checkpoint(exec_n=13),
     t.AgentText(source_n=14, text="Fixed it."),
     t.AgentResult(source_n=15, status="completed", agent_session_id="a-1", final_text="Fixed it.", usage=SAID),

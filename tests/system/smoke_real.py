@@ -3,7 +3,8 @@
     python -m tests.system.smoke_real
 
 What is skipped, and why, is said; without a key that is everything, and the exit code is 0. It costs some cents: each turn has
-a budget of 25. Needs the agents' programs on the PATH; sessions are processes.
+a budget of 25. Sessions are containers where the image with the agents is built (`make image-agents`); else they are processes, and
+need the agents' programs on the PATH. `tests/docker/test_smoke_real.py` runs it before a stand-in of the providers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from sandreel_core import clock, log
 from sandreel_core.client import Client, ClientSettings
 from sandreel_core.contract.subjects import CMD, reel
 from sandreel_core.embedded.stack import Stack
+from sandreel_core.images import image
 from sandreel_core.settings import load
+from tests.support import engine
+from tests.support.real_agents import missing
 
 ORG = "smoke"
 BUDGET_USD = "0.25"
@@ -44,15 +48,17 @@ WAYS = (
 )
 
 
-def possible(environ: Mapping[str, str]) -> dict[Way, str]:
-    """Each way whose key is there, with the path of its program; what is skipped is said."""
-    found: dict[Way, str] = {}
+def possible(environ: Mapping[str, str], no_images: str | None) -> dict[Way, str | None]:
+    """Each way whose key is there, with the path of its program where it has none in an image; what is skipped is said."""
+    found: dict[Way, str | None] = {}
     for way in WAYS:
-        path = shutil.which(way.program, path=environ.get("PATH"))
+        path = shutil.which(way.program, path=environ.get("PATH")) if no_images else None
         if not environ.get(way.key, "").strip():
             _say(f"skipped: {way.agent}, since {way.key} is not set")
-        elif path is None:
-            _say(f"skipped: {way.agent}, since there is no program {way.program!r} on the PATH")
+        elif path is None and no_images:
+            _say(
+                f"skipped: {way.agent}, since there is no program {way.program!r} on the PATH, and no container: {no_images}"
+            )
         else:
             found[way] = path
     return found
@@ -60,21 +66,33 @@ def possible(environ: Mapping[str, str]) -> dict[Way, str]:
 
 async def smoke(environ: Mapping[str, str]) -> list[str]:
     """What was wrong, in sentences."""
-    ways = possible(environ)
+    no_images = missing()
+    ways = possible(environ, no_images)
     if not ways:
         _say("nothing was run: set one of " + ", ".join(way.key for way in WAYS))
         return []
     with tempfile.TemporaryDirectory(prefix="sandreel-smoke-") as folder:
         data = Path(folder)
         data.chmod(0o711)
-        programs = ",".join(f"{way.program}={path}" for way, path in ways.items())
-        settings = {"SANDREEL_STACK_BACKEND": "process", "SANDREEL_BRIDGE_PROGRAMS": programs}
-        async with Stack(data, environ=dict(environ) | settings) as stack:
-            problems = [problem for way in ways for problem in await _turn(stack, way)]
-            return problems + await _leaks(stack, [environ[way.key].strip() for way in ways])
+        if no_images is None:
+            settings = {"SANDREEL_STACK_BACKEND": "docker", "SANDREEL_DOCKER_AGENT_IMAGE": image("session-agents")}
+        else:
+            programs = ",".join(f"{way.program}={path}" for way, path in ways.items())
+            settings = {"SANDREEL_STACK_BACKEND": "process", "SANDREEL_BRIDGE_PROGRAMS": programs}
+        keys = {way: environ[way.key].strip() for way in ways}
+        installation = None
+        try:
+            async with Stack(data, environ=dict(environ) | settings) as stack:
+                installation = stack.place.keys().installation
+                problems = [problem for way in ways for problem in await _turn(stack, way, keys[way])]
+                return problems + await _leaks(stack, list(keys.values()))
+        finally:
+            if installation is not None and no_images is None:
+                await asyncio.to_thread(engine.sweep, installation)
+                await asyncio.to_thread(engine.unfence, installation)
 
 
-async def _turn(stack: Stack, way: Way) -> list[str]:
+async def _turn(stack: Stack, way: Way, key: str) -> list[str]:
     """As an operator runs one, and what is wrong with it."""
     word = clock.new_token("w")[:9]
     session = f"smoke-{way.agent}"
@@ -104,7 +122,7 @@ async def _turn(stack: Stack, way: Way) -> list[str]:
         problems.append(f"{way.agent}: there is no word.txt with the word in it")
     if not calls or any(call.usage.cost_micro_usd is None for call in calls):
         problems.append(f"{way.agent}: {len(calls)} calls were counted, and not each has a price")
-    if os.environ[way.key].strip() in seen.text:
+    if key in seen.text:
         problems.append(f"{way.agent}: the provider's key is in the session's environment")
     return problems
 

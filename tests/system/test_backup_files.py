@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from sandreel_bridge.gateway.store import documents
+from sandreel_bridge.index import streams as turn_streams
+from sandreel_bridge.prompts import prompts
 from sandreel_core.backup.loss import loss
 from sandreel_core.backup.manifest import begun, read
 from sandreel_core.backup.postgres import Place
@@ -168,7 +170,7 @@ async def test_streams_of_somebody_elses_are_neither_copied_nor_touched(
 
 
 def test_every_stream_of_an_installation_is_known_to_backups() -> None:
-    made = [each.name for each in (*streams(partitions=2), slots(), documents())]
+    made = [each.name for each in (*streams(partitions=2), slots(), documents(), *turn_streams(), prompts())]
     assert ours([*made, "THEIRS"]) == made
 
 

@@ -30,18 +30,17 @@ from sandreel_core.health_reading import get
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.bootstrap import token_of
 from sandreel_runnerd.mask import MARKER
-from tests.support import claude
-from tests.support.canary import TELL, Canaries, homes, leased, of_stack
+from tests.support import claude, memory
+from tests.support.canary import TELL, Canaries, homes, leased, messages_of, of_stack, planted
 from tests.support.lender import grant, lease
 from tests.support.model_api import Failure, ModelApi, steps
 from tests.support.program import ENVIRON, sandreel
-from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
+from tests.support.system import ORG, STREAM, Site, open_site, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 FILTERS = {STREAM: "evt.>", "CMD": "cmd.>", "DEAD": "dead.>"}
 LEASED = leased()
-# No secret, and so in all of these places: what is looked for is found there.
 PROVIDER_KEY = f"sk-ant-{os.urandom(20).hex()}"
 MODEL = "claude-sonnet-4-5"
 # What an agent does with the key of its turn: says it, and asks the model itself.
@@ -55,18 +54,24 @@ except urllib.error.HTTPError as error: print("answered", error.code, error.head
 """
 AGENT = f"""until test -e ../go; do sleep 0.1; done
 echo "$ANTHROPIC_AUTH_TOKEN"; MODEL={MODEL} {sys.executable} -I -c '{ASKS}'"""
-PUBLIC = f"public-{os.urandom(8).hex()}"
+# No secrets, and so in all of these places: what is looked for is found there, however it was written.
+PLANTED = planted()
 FOUND_IN = (
     "a message on evt",
     "a row of reel",
     "variables of process",
     "the client's result",
+    "a spy",
+    "the spool",
     "nats/",
     "sandreel events",
+    "logs/",
+    "state/sessions/",
+    "a message on cmd",
 )
 PATHS = ("/healthz", "/metrics")
 RAISES = "import os; raise SystemError('cannot use ' + os.environ['TOKEN'])"
-FOREVER = "import os, time\nwhile True: os.write(1, os.environ['TOKEN'].encode() + b' ' * 100); time.sleep(0.005)"
+FOREVER = "import os, time\nwhile True: os.write(1, ' '.join([os.environ['TOKEN'], os.environ['PLANTED'], ' ' * 100]).encode()); time.sleep(0.005)"
 
 
 def python(code: str) -> list[str]:
@@ -98,22 +103,44 @@ def agents() -> Iterator[Path]:
 
 async def test_no_secret_is_anywhere_but_where_it_belongs(site: Site) -> None:
     keys = of_stack(site.stack) | {"provider key": PROVIDER_KEY}
-    session = await site.session(env={"GREETING": PUBLIC})
+    session = await site.session(env={"PLANTED": PLANTED.text})
     said = [("sandreel credential put", (await grant(site, session, LEASED)).encode())]
     keys[f"token of {session}"] = boot_token(site, session)
     keys["virtual key"] = await turn(site)
-    canaries = Canaries(LEASED | keys | {"greeting": PUBLIC})
+    (site.data / "logs" / "planted.log").write_text(PLANTED.text)
+    await site.client.run(ORG, session, ["sh", "-c", 'printf %s "$PLANTED" > planted'])
+    canaries = Canaries(LEASED | keys | PLANTED.values)
     given = await work(site, session, said)
     gateway = site.stack.parts[GATEWAY].pid
     canaries.look_at_processes(given, {gateway: frozenset({"provider key"})} if gateway else {})
     # That the look would have found it: it is in the variables of whom it was given to.
-    assert {name for holder in given for name, _ in canaries.found(await environ_of(holder))} == {"token", "greeting"}
+    assert {name for holder in given for name, _ in canaries.found(await environ_of(holder))} == {
+        "token",
+        *PLANTED.values,
+    }
+    await asyncio.to_thread(look_at_memory, site, session, next(iter(given)), await site.session())
     said += await crash(site, session)
     said += await mistakes(site, keys["postgres password"])
     await look_everywhere(site, canaries, said)
-    public = [place for place in canaries.seen if place.startswith("greeting in ")]
-    assert [place for place in canaries.seen if place not in public] == []
-    assert [place for place in FOUND_IN if not any(place in each for each in public)] == []
+    assert PLANTED.others(canaries.seen) == []
+    assert PLANTED.missing(canaries.seen, FOUND_IN) == []
+
+
+def look_at_memory(site: Site, session: str, holder: str, other: str) -> None:
+    """The exec that was given the value has it, and its recorder, which asked for it (and the broker); nobody else."""
+    if os.geteuid() != 0:
+        return
+    recorder = memory.below(site.boot(session).pid)
+    parts = {name: part.pid for name, part in site.stack.parts.items() if part.pid is not None and name != "broker"}
+    others = {
+        f"{name} ({pid})": pid for name, root in parts.items() for pid in memory.below(root) if pid not in recorder
+    }
+    others |= {f"another session's recorder ({pid})": pid for pid in memory.below(site.boot(other).pid)}
+    assert {"nats", "postgres", "projector", "spawner"} <= parts.keys()
+    value, seen = LEASED["token"].encode(), set[tuple[str, str, str]]()
+    assert memory.holds(pid_of(holder), value, seen), "the look would have found it"
+    assert any(memory.holds(pid, value, seen) for pid in recorder)
+    assert [name for name, pid in others.items() if memory.holds(pid, value, seen)] == []
 
 
 async def turn(site: Site) -> str:
@@ -240,24 +267,16 @@ async def look_everywhere(site: Site, canaries: Canaries, said: list[tuple[str, 
     for where, text in said:
         canaries.look(where, text)
     for stream in (STREAM, "CMD", "DEAD"):
-        messages = await messages_of(site, stream)
+        messages = await messages_of(site.stack, stream, FILTERS[stream])
         assert messages or stream == "DEAD"
         for subject, body in messages:
-            canaries.look(f"a message on {subject}", body)
+            canaries.look_at_json(f"a message on {subject}", body)
     await site.projected()
     assert await canaries.look_at_postgres(site.dsn) > 50
     gateway = site.stack.parts[GATEWAY].pid
     canaries.look_at_processes({}, {gateway: frozenset({"provider key"})} if gateway else {})
     # The holder died with its boot. The servers' own files, logs of roles and runnerds, records of boots, workspaces.
     assert canaries.look_at_files(site.data, homes(site.stack)) > 50
-
-
-async def messages_of(site: Site, stream: str) -> list[tuple[str, bytes]]:
-    async with (
-        bus_of(site.stack) as bus,
-        aclosing(bus.follow(stream, [FILTERS[stream]], live=False)) as items,
-    ):
-        return [(each.subject, each.body) async for item in items if isinstance(item, list) for each in item]
 
 
 def boot_token(site: Site, session: str) -> str:
@@ -268,15 +287,20 @@ def boot_token(site: Site, session: str) -> str:
 
 async def environ_of(exec_id: str) -> bytes:
     """The variables of an exec's process, as soon as it is there."""
-    found: list[bytes] = []
+    await until(lambda: bool(processes_of(exec_id)), f"{exec_id} runs")
+    return next(iter(processes_of(exec_id).values()))
 
-    def look() -> bool:
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                environ = (process / "environ").read_bytes()
-                if f"{EXEC_MARKER}={exec_id}".encode() in environ.split(b"\0"):
-                    found.append(environ)
-        return bool(found)
 
-    await until(look, f"{exec_id} runs")
-    return found[0]
+def pid_of(exec_id: str) -> int:
+    return next(iter(processes_of(exec_id)))
+
+
+def processes_of(exec_id: str) -> dict[int, bytes]:
+    """An exec's processes, each with its variables."""
+    found: dict[int, bytes] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            environ = (process / "environ").read_bytes()
+            if f"{EXEC_MARKER}={exec_id}".encode() in environ.split(b"\0"):
+                found[int(process.name)] = environ
+    return found

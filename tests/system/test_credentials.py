@@ -21,9 +21,11 @@ from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Envelope
 from sandreel_core.errors import Refused
+from tests.support import program
 from tests.support.bridges import Turns, open_turns, texts
 from tests.support.credentials import sandreel
 from tests.support.git_server import GitServer, git_server
+from tests.support.github_api import Api, github_api
 from tests.support.system import ORG, Site, until
 
 # Shared by the module: each test has a session of its own.
@@ -47,20 +49,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def api(server: GitServer) -> Iterator[Api]:
+    """It makes tokens for the git server."""
+    with github_api(server.passwords) as api:
+        yield api
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def site(turns: Turns, server: GitServer) -> Site:
-    """With three values in its vault."""
+async def site(turns: Turns, server: GitServer, api: Api) -> Site:
+    """With four values in its vault."""
     site = turns.site
     options = (f"--set=host={server.host}", "--set=scheme=http")
     assert VALUE not in await sandreel(site, "put", "github", *options, value=f"{VALUE}\n")
     await sandreel(site, "put", "cluster", "--recipe", "kubeconfig", value=KUBECONFIG)
     await sandreel(site, "put", "tool", value=TOKEN)
+    app = ("--recipe=github-app", "--set=app_id=7", "--set=installation_id=42", f"--set=api={api.url}")
+    await sandreel(site, "put", "app", *app, *options, value=api.pem.decode())
     return site
 
 
 async def shell(site: Site, session: str, text: str) -> Result:
-    """Run it with the PATH that an exec has: a login shell's is the machine's own."""
-    return await site.client.run(ORG, session, ["sh", "-c", text], timeout_s=60)
+    """By a login shell, whose PATH begins as the machine's own."""
+    return await site.client.run(ORG, session, shell=text, timeout_s=60)
 
 
 async def grant(site: Site, session: str, slug: str = "github", **fields: Any) -> None:
@@ -124,8 +135,51 @@ async def turns_of(site: Site, session: str) -> list[str]:
     return [each.subject.removeprefix(prefix) for each in await site.log() if each.subject.startswith(prefix)]
 
 
+async def test_a_turn_goes_on_without_what_a_broker_that_is_away_does_not_give(turns: Turns, site: Site) -> None:
+    """Nothing is leased meanwhile, and what is granted late ends with the turn that has ended."""
+    await site.kill_and_hold("broker")
+    try:
+        session, turn = await turns.run("sh cd; sandreel-credential get tool || echo without", grants=["tool"])
+    finally:
+        await site.release("broker")
+    said = texts(await turns.events(session, (await turns_of(site, session))[0]))
+    assert turn.finished is not None
+    assert turn.finished.status == "success"
+    assert said[0].startswith("without\n"), said
+    assert "there is no broker" in said[0]
+    assert await of(site, session, c.Leased) == []
+
+    async def nothing_stands() -> bool:
+        return len(await of(site, session, c.Granted)) == len(await of(site, session, c.Revoked))
+
+    await until(nothing_stands, "no grant outlives the turn")
+
+
+async def test_a_session_that_dies_holds_nothing_afterwards(site: Site, server: GitServer, api: Api) -> None:
+    """Its recorder is killed while it holds a value in an exec, and a minted token."""
+    session = await site.session()
+    for slug in ("tool", "app"):
+        await grant(site, session, slug)
+    refs = {"TOOL": x.SecretRef(role="broker", lease="tool")}
+    await site.client.exec(ORG, session, ["sleep", "600"], secret_env=refs)
+    assert (await shell(site, session, "sandreel-credential get app")).exit_code == 0
+    leased = {each.lease_id for each in await of(site, session, c.Leased)}
+    assert (len(leased), len(server.passwords & set(api.made))) == (2, 1)
+    site.kill_runnerd(session)
+    await site.stopped(session)
+
+    async def all_over() -> bool:
+        over = {id for each in await of(site, session, c.Revoked) for id in each.lease_ids}
+        return over == leased and not server.passwords & set(api.made)
+
+    await until(all_over, "every lease was revoked, and the token ended where it was made")
+    assert {each.reason for each in await of(site, session, c.Revoked)} == {"stopped"}
+
+
 async def test_programs_get_a_value_for_one_command(site: Site) -> None:
-    session = await site.session(grants=("tool", "cluster"))
+    session = "with-grants"
+    made = await program.sandreel(site.data, "session", "create", session, "--grant", "tool", "--grant", "cluster")
+    assert made.said == f"{session}\n"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     text = "sandreel-credential run tool -- sh -c 'printf %s \"$TOOL_TOKEN\" | sha256sum'; env | grep -c TOOL_TOKEN"
     done = await shell(site, session, text)
@@ -182,6 +236,32 @@ async def test_a_broker_that_is_killed_is_followed_by_one_that_knows_everything(
     (revoked,) = await of(site, session, c.Revoked)
     assert revoked.lease_ids == sorted(each.lease_id for each in await of(site, session, c.Leased))
     assert (await shell(site, session, "sandreel-credential get tool")).exit_code == 1
+
+
+async def test_a_token_that_a_killed_broker_has_minted_ends_with_its_grant(
+    site: Site, server: GitServer, api: Api
+) -> None:
+    """The agent has kept it, the broker that made it is dead, and still the revocation is its end."""
+    session, before = await site.session(), len(api.made)
+    await grant(site, session, "app")
+    clone = f"git -c credential.useHttpPath=true {CLONE.partition('git ')[2]}".format(server.url("acme/tool"))
+    kept = "sandreel-credential get app acme/tool > /workspace/kept"
+    done = await shell(site, session, f"{clone} && cat tool/README && {kept}")
+    assert (done.exit_code, done.stdout) == (0, b"acme/tool"), done.stderr
+    assert {asked["repositories"][0] for asked in api.asked[before:]} == {"tool"}
+    assert server.passwords >= set(api.made[before:]) != set()
+    by_hand = f"http://x-access-token:$(cat /workspace/kept)@{server.host}/acme/tool.git"
+    again = f"cd /workspace && rm -rf tool && git -c credential.helper= clone -q {by_hand} tool"
+    assert (await shell(site, session, again)).exit_code == 0
+    await site.kill_and_hold("broker")
+    revoking = asyncio.ensure_future(site.client.send(ORG, session, c.Revoke(slug="app"), answer_timeout_s=60))
+    await site.release("broker")
+    await revoking
+    await until(lambda: not server.passwords & set(api.made), "every token was ended where it was made")
+    assert (await shell(site, session, again)).exit_code != 0
+    notes = [json.loads(line) for line in (await sandreel(site, "audit", "app", "--json")).splitlines()]
+    ended = {each["lease"] for each in notes if each["action"] == "ended" and each["session"] == session}
+    assert ended == {each.lease_id for each in await of(site, session, c.Leased)}
 
 
 async def test_without_a_broker_or_its_vault_that_is_said(site: Site) -> None:
@@ -247,7 +327,7 @@ async def test_an_operator_s_mistakes_are_one_line(site: Site) -> None:
     assert "has tool no more" in await sandreel(site, "revoke", session, "tool")
     assert "has neither" in await sandreel(site, "revoke", session, "tool")
     listed = [json.loads(line) for line in (await sandreel(site, "list", "--json")).splitlines()]
-    assert [each["slug"] for each in listed] == ["cluster", "github", "tool"]
+    assert [each["slug"] for each in listed] == ["app", "cluster", "github", "tool"]
     assert all(len(each["fingerprint"]) == 16 for each in listed)
     notes = [json.loads(line) for line in (await sandreel(site, "audit", "--json")).splitlines()]
     assert {"put", "read", "rewrapped"} <= {each["action"] for each in notes}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import engine
+from tests.support import engine, real_agents
 
 pytestmark = pytest.mark.xdist_group("stack")
 COMMAND = (sys.executable, "-P", "-m", "sandreel_core.cli", "demo")
@@ -80,8 +80,34 @@ async def test_the_demo_loses_nothing_while_everything_is_killed(place: Path, ba
     assert "Nothing was lost." in said
     assert "sandreel up" in said
     assert "Traceback" not in said
+    if backend == "docker" and real_agents.missing() is None:
+        shows_a_turn(said)
+    else:
+        assert "No coding agent was shown at work: " in said
+        assert "make image-agents" in said
     assert left_in(place) == []
     assert left_in_the_engine(backend) == []
+
+
+def shows_a_turn(said: str) -> None:
+    """Of the real Claude Code, whose bridge is killed on the way: its tools, the diff, what it cost, and that all of it is true."""
+    for line in (
+        "▸ Bash python3 test_prices.py",
+        "  - return sum(prices) + discount",
+        "  + return sum(prices) - discount",
+    ):
+        assert said.count(line) == (2 if line.startswith("▸") else 1), said
+    assert "total([3, 4], discount=2) is 9, not 5" in said
+    assert "✗ bridge: SIGKILL" in said
+    for what in (
+        "outcome: success",
+        "the test now: 2 passed",
+        "its ends in the log: 1",
+        "tokens, by the gateway and by the agent:",
+        "places in the sandbox with the provider's key: 0",
+    ):
+        assert f"✓ {what}" in said, said
+    assert "claude-sonnet-4-5" in said.partition("The views, with SQL")[2]
 
 
 @pytest.mark.timeout(120)

@@ -78,6 +78,7 @@ class Adapter(Struct, frozen=True, kw_only=True):
 
     name       what `turn.start` says
     launch     raises Malformed for what the program cannot do
+    dialect    whose API its program speaks to its model
     parser     a fresh one, of a thread whose totals so far are those (None: not known)
     way        how it takes what is said to it in mid-turn (`sandreel_bridge.steering`)
     say        a message under its UUID, as a line of the program's input
@@ -85,6 +86,7 @@ class Adapter(Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    dialect: Literal["anthropic", "openai", "gemini"]
     launch: Callable[[RunSpec], Launch]
     parser: Callable[[Usage | None], Parser]
     way: Way = "boundary"

@@ -73,5 +73,11 @@ def stop_line(request_id: str) -> bytes:
 
 
 ADAPTER = Adapter(
-    name=NAME, launch=launch, parser=lambda _: ClaudeLines(), way="hooked", say=user_line, stop_line=stop_line
+    name=NAME,
+    dialect="anthropic",
+    launch=launch,
+    parser=lambda _: ClaudeLines(),
+    way="hooked",
+    say=user_line,
+    stop_line=stop_line,
 )

@@ -165,7 +165,7 @@ class ClaudeLines(Struct):
                 how = said.status
                 return [t.TaskSettled(source_n=n, parent=said.tool_use_id, task_id=said.task_id, status=how)]
             case "api_retry":
-                return [t.AgentError(source_n=n, message=sentence(_retry(said)))]
+                return [t.AgentError(source_n=n, message=sentence(_retry(said)), goes_on=True)]
         return [] if said.subtype in _SILENT else None
 
     def _result(self, said: Result, n: int) -> list[AgentItem]:

@@ -27,6 +27,7 @@ from sandreel_core.contract.message import Count
 
 NAME = "codex"
 _PROVIDER = "gateway"
+_AGAIN = "Reconnecting..."
 # Tools whose end was not told yet; more at once than this, and one that ends without a beginning is told with both.
 _REMEMBERED = 256
 
@@ -53,7 +54,8 @@ def launch(spec: RunSpec) -> Launch:
     return Launch(
         argv=argv,
         cwd=spec.workdir,
-        env={"CODEX_HOME": f"{spec.home}/.codex"},
+        # Its own home is .codex in the session's, which it makes; one that CODEX_HOME names has to be there before it starts.
+        env={},
         secret_env={KEY_NAME: spec.gateway.key},
         stdin=with_instructions(spec).encode(),
     )
@@ -122,7 +124,8 @@ class CodexLines(Struct):
             case "item.started" | "item.completed" if bytes(said.item):
                 return self._item(said.item, done=said.type == "item.completed", n=n)
             case "error":  # one that it tries again after, or the one that turn.failed repeats
-                return [t.AgentError(source_n=n, message=sentence(said.message))]
+                again = said.message.startswith(_AGAIN)
+                return [t.AgentError(source_n=n, message=sentence(said.message), goes_on=again)]
             case "turn.completed":
                 return [self._completed(said.usage, n)]
             case "turn.failed":
@@ -142,8 +145,8 @@ class CodexLines(Struct):
         if item.type == "agent_message":
             self.last_text = item.text
             return [t.AgentText(source_n=n, text=item.text)]
-        if item.type == "error":
-            return [t.AgentError(source_n=n, message=sentence(item.message))]
+        if item.type == "error":  # a warning: an error that ends its answer is no item
+            return [t.AgentError(source_n=n, message=sentence(item.message), goes_on=True)]
         return None
 
     def _tool(self, item: _Item, fields: dict[str, Any], *, done: bool, n: int) -> list[AgentItem]:
@@ -188,4 +191,4 @@ def _difference(after: t.Usage, before: t.Usage) -> t.Usage | None:
     return t.Usage(**counts) if min(counts.values()) >= 0 else None
 
 
-ADAPTER = Adapter(name=NAME, launch=launch, parser=CodexLines)
+ADAPTER = Adapter(name=NAME, dialect="openai", launch=launch, parser=CodexLines)

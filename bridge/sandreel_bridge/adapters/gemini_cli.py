@@ -169,4 +169,4 @@ def _used(stats: _Stats) -> t.Usage:
     )
 
 
-ADAPTER = Adapter(name=NAME, launch=launch, parser=lambda _: GeminiLines())
+ADAPTER = Adapter(name=NAME, dialect="gemini", launch=launch, parser=lambda _: GeminiLines())

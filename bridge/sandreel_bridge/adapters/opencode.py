@@ -78,5 +78,11 @@ def stop_line(_: str) -> bytes:
 
 
 ADAPTER = Adapter(
-    name=NAME, launch=launch, parser=lambda _: OpenCodeLines(), way="open", say=user_line, stop_line=stop_line
+    name=NAME,
+    dialect="openai",
+    launch=launch,
+    parser=lambda _: OpenCodeLines(),
+    way="open",
+    say=user_line,
+    stop_line=stop_line,
 )

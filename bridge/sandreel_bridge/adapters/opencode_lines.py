@@ -239,7 +239,7 @@ class OpenCodeLines(Struct):
         if status.type != "retry":
             return []
         said = f"{status.message}: attempt {status.attempt}, again soon"
-        return [t.AgentError(source_n=n, parent=parent, message=sentence(said))]
+        return [t.AgentError(source_n=n, parent=parent, message=sentence(said), goes_on=True)]
 
     def _failed(self, error: _Error, parent: str | None, n: int) -> list[AgentItem]:
         said = sentence(error.data.message or error.name)

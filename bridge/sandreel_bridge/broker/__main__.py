@@ -10,10 +10,12 @@ from contextlib import AsyncExitStack
 
 from sandreel_bridge.broker.github_app import GitHubApp
 from sandreel_bridge.broker.postgres import PostgresVault, open_vault
+from sandreel_bridge.broker.postgres_tokens import PostgresTokens
 from sandreel_bridge.broker.service import Broker, Plan
 from sandreel_bridge.broker.settings import Settings
 from sandreel_core.errors import Unavailable
 from sandreel_core.runtime import Role, run_role
+from sandreel_runnerd.init import guard
 
 _RETRY_S = 1.0
 _PRUNE_EVERY_S = 3600.0
@@ -31,7 +33,9 @@ async def serve(role: Role[Settings]) -> None:
             command_max_age_s=role.installation.cmd_max_age_s,
         )
         group.create_task(_prune(role, vault), name="prune")
-        await Broker(role.bus, vault, GitHubApp(), plan, health=role.health, metrics=role.metrics).run(role.ready)
+        tokens = PostgresTokens(vault)
+        broker = Broker(role.bus, vault, tokens, GitHubApp(), plan, health=role.health, metrics=role.metrics)
+        await broker.run(role.ready)
 
 
 async def _open(role: Role[Settings], stack: AsyncExitStack) -> PostgresVault:
@@ -63,4 +67,5 @@ async def _prune(role: Role[Settings], vault: PostgresVault) -> None:
 
 
 if __name__ == "__main__":
+    guard()  # before the vault's keys are read: they are in no core file, nor open to others of the same user
     sys.exit(run_role("broker", Settings, serve))

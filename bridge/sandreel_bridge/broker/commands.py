@@ -11,10 +11,10 @@ from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
 from sandreel_core.bus.streams import BROKER_COMMANDS, CMD_MAX_AGE_S
 from sandreel_core.clock import now
 from sandreel_core.contract.credential import Granted
-from sandreel_core.contract.subjects import CommandSubject
+from sandreel_core.contract.subjects import CommandSubject, parse_command_subject
 from sandreel_core.credential import Credentials, Terms
 from sandreel_core.errors import Refused, Unavailable
-from sandreel_core.session import BOOTING, RUNNING
+from sandreel_core.session import ABSENT, BOOTING, RUNNING
 
 _LIVE = (*BOOTING, *RUNNING)
 
@@ -35,6 +35,12 @@ def commands(
 
     def mine(state: Credentials, stored: Stored) -> bool:
         return not standing.was_refused(stored.subject.rpartition(".")[2])
+
+    def context(stored: Stored) -> Terms:
+        where = parse_command_subject(stored.subject)
+        session = standing.get(Key(where.org, where.session)).session
+        grants = () if session.phase in ABSENT else session.grants
+        return Terms(now=now(), incarnation=session.incarnation, born_with=grants)
 
     async def admit(decision: Decision[Credentials]) -> Refused | None:
         event = decision.event.data
@@ -61,7 +67,7 @@ def commands(
         evolve=machine.evolve,
         decide=machine.decide,
         subject=subject,
-        context=lambda _: Terms(now=now()),
+        context=context,
         mine=mine,
     )
     return Reactor(

@@ -14,20 +14,22 @@ import msgspec
 
 from sandreel_bridge.broker import lease as rules
 from sandreel_bridge.broker import recipe
+from sandreel_bridge.broker.choice import Choice
 from sandreel_bridge.broker.journal import Journal
 from sandreel_bridge.broker.measures import BrokerMeasures
 from sandreel_bridge.broker.minting import Minting
 from sandreel_bridge.broker.pace import LEASES_BURST, LEASES_PER_S, Bucket, Sayings
 from sandreel_bridge.broker.standing import Key, Stand, Standing
+from sandreel_bridge.broker.tokens import Place
 from sandreel_bridge.broker.turns import Turns
-from sandreel_bridge.broker.vault import Entry, Name, Opened, Reader, Unreadable, Vault
+from sandreel_bridge.broker.vault import Name, Opened, Reader, Unreadable, Vault
+from sandreel_bridge.broker.watch import VaultWatch
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import new_token, now
 from sandreel_core.contract import credential as c
 from sandreel_core.contract.lease import AskGit, AskLease, Lease
 from sandreel_core.contract.requests import AskSecret, Request, Secret
 from sandreel_core.contract.subjects import parse_request_subject
-from sandreel_core.credential import SESSION
 from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.health import Health
 from sandreel_core.keys import seal
@@ -37,7 +39,7 @@ from sandreel_core.session import Session
 T = TypeVar("T", bound=Request)
 _GROUP = "broker"
 # Less than runnerd waits (`sandreel_runnerd.secrets`), so that it hears why.
-_WITHIN_S = 9.0
+GIVE_S = 9.0
 # About the session and not about a credential of it: nothing to say in the credential's record.
 _UNSAID = frozenset({"SESSION_NOT_READY", "BOOT_OVER", "NO_KEY", "TOO_OFTEN"})
 
@@ -64,6 +66,7 @@ class Desk:
         *,
         source: str,
         lease_s: float,
+        give_s: float,
         measures: BrokerMeasures,
         health: Health,
     ) -> None:
@@ -72,11 +75,12 @@ class Desk:
         self._journal = journal
         self._vault = vault
         self._minting = minting
-        self._turns = turns
+        self._watch = VaultWatch(measures, health)
+        self._choice = Choice(standing, vault, turns, self._watch)
         self._source = source
         self._lease_s = lease_s
+        self._give_s = give_s
         self._measures = measures
-        self._health = health
         self._pace = Bucket(LEASES_BURST, LEASES_PER_S)
         self._sayings = Sayings()
         self._log = Log("broker.desk")
@@ -88,7 +92,8 @@ class Desk:
 
     async def _lease(self, subject: str, body: bytes) -> bytes:
         ask = _decoded(body, AskLease)
-        if (ask.slug is None) == (ask.git is None):
+        what = ask.git if ask.slug is None else ask.slug
+        if what is None or (ask.slug is not None and ask.git is not None):
             raise Malformed("give exactly one of slug and git")
         asker = rules.Asker(
             exec=ask.exec,
@@ -97,7 +102,7 @@ class Desk:
             program=ask.program,
             purpose=ask.purpose or _purpose(ask.git),
         )
-        given = await self._timed(_key(subject), ask.slug or ask.git, asker, ask.resource)
+        given = await self._timed(_key(subject), what, asker, ask.resource)
         event, use = given.event, given.use
         return msgspec.json.encode(
             Lease(
@@ -119,12 +124,12 @@ class Desk:
         given = await self._timed(_key(subject), ask.lease, asker, None)
         return msgspec.json.encode(Secret(sealed=given.sealed))
 
-    async def _timed(self, key: Key, what: str | AskGit | None, asker: rules.Asker, resource: str | None) -> _Given:
+    async def _timed(self, key: Key, what: str | AskGit, asker: rules.Asker, resource: str | None) -> _Given:
         """Raises Refused, NotFound (no credential is for that place), Unavailable."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            async with asyncio.timeout(_WITHIN_S):
+            async with asyncio.timeout(self._give_s):
                 given = await self._give(key, what, asker, resource, began)
         except TimeoutError:
             self._measures.refused("UNAVAILABLE")
@@ -141,24 +146,22 @@ class Desk:
         return given
 
     async def _give(
-        self, key: Key, what: str | AskGit | None, asker: rules.Asker, resource: str | None, at_s: float
+        self, key: Key, what: str | AskGit, asker: rules.Asker, resource: str | None, at_s: float
     ) -> _Given:
         if not self._pace.take(key, at_s):
             raise Refused("TOO_OFTEN", f"more than {LEASES_BURST:g} leases at once, or {LEASES_PER_S:g} a second")
         session = await self._session(key, asker.boot_id)
+        slug, turn = await self._choice.of(key, what, asker.exec)
         if isinstance(what, AskGit):
-            entry = await self._for_git(key, what, asker.exec)
-            slug, resource = entry.name.slug, resource or _repository(what)
-        else:
-            slug = what or ""
-        turn = await self._granted(key, slug, asker.exec)
+            resource = resource or _repository(what)
         lease_id = new_token("l-")
         opened = await self._read(Name(key.org, slug), key, lease_id, asker.purpose)
         try:
             use = recipe.use_of(opened.entry.recipe, opened.entry.options, slug)
             value, fingerprint, until, minted = opened.value, opened.entry.fingerprint, None, None
             if use.mints:
-                minted = await self._minting.mint(lease_id, opened.value, opened.entry.options, resource)
+                place = Place(lease=lease_id, name=opened.entry.name, session=key.session)
+                minted = await self._minting.mint(place, opened, resource)
                 value, until = minted.token.encode(), minted.expires_at
                 fingerprint = await self._vault.fingerprint(key.org, value)
             sealed = seal(session.public_keys["seal"], value)
@@ -191,7 +194,8 @@ class Desk:
         try:
             event = await self._journal.decide(key, choose, correlation=turn or None)
         except BaseException:
-            await asyncio.shield(self._minting.end(lease_id))
+            if minted is not None:
+                await asyncio.shield(self._minting.end([lease_id]))
             raise
         assert event is not None  # noqa: S101 - `choose` gives one
         return _Given(event, use, sealed)
@@ -206,64 +210,16 @@ class Desk:
             rules.check_session(session, boot_id)
         return session
 
-    async def _granted(self, key: Key, slug: str, exec: str) -> str:
-        """By whose grant. Raises Refused."""
-        try:
-            turn = rules.grant_for(self._standing.get(key).credentials, slug, exec, now())
-        except Refused:
-            stand = await self._standing.reload(key)  # it may just have been granted, by another broker
-            turn = rules.grant_for(stand.credentials, slug, exec, now())
-        if turn != SESSION and await self._turns.is_over(key, turn):
-            raise Refused("EXPIRED", "the turn that it was granted to is over")
-        return turn
-
-    async def _for_git(self, key: Key, git: AskGit, exec: str) -> Entry:
-        """The granted credential that is for the place. Raises NotFound."""
-        credentials, at = self._standing.get(key).credentials, now()
-        usable = []
-        for slug in sorted(credentials.held):
-            try:
-                rules.grant_for(credentials, slug, exec, at)
-            except Refused:
-                continue
-            usable.append(slug)
-        for entry in await self._entries(key.org, usable) if usable else ():
-            try:
-                use = recipe.use_of(entry.recipe, entry.options, entry.name.slug)
-            except Malformed:
-                continue
-            if use.is_for(git.protocol, git.host):
-                return entry
-        raise NotFound("no granted credential is for that place")
-
-    async def _entries(self, org: str, slugs: list[str]) -> list[Entry]:
-        try:
-            found = await self._vault.entries(org, slugs)
-        except Unavailable:
-            self._lost()
-            raise
-        self._health.well("vault")
-        return found
-
     async def _read(self, name: Name, key: Key, lease_id: str, purpose: str) -> Opened:
         """Raises Refused, Unavailable."""
         reader = Reader(by=self._source, session=key.session, lease=lease_id, purpose=purpose)
         try:
-            opened = await self._vault.read(name, reader)
+            return await self._watch.over(self._vault.read(name, reader))
         except NotFound:
             raise Refused("CREDENTIAL_NOT_FOUND", f"the vault holds no {name.slug}") from None
         except Unreadable as error:
             self._log.error("a credential cannot be opened", org=name.org, slug=name.slug, problem=str(error))
             raise Refused("CREDENTIAL_UNREADABLE", f"the vault cannot open {name.slug}: its log says why") from None
-        except Unavailable:
-            self._lost()
-            raise
-        self._health.well("vault")
-        return opened
-
-    def _lost(self) -> None:
-        self._measures.vault_failed()
-        self._health.trouble("vault", "the vault cannot be asked: no lease is given")
 
     async def _say_refused(self, key: Key, slug: str, refused: Refused, asker: rules.Asker, at_s: float) -> None:
         unsaid = self._sayings.due(key, (slug, refused.code), at_s)

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from sandreel_bridge.broker import sealing
-from sandreel_bridge.broker.minting import Minted
+from sandreel_bridge.broker.issuer import Minted
 from sandreel_core.clock import now
 from sandreel_core.errors import Refused, Unavailable
 
@@ -55,7 +55,8 @@ class GitHubApp:
         return Minted(token=made.token, expires_at=made.expires_at, resource=",".join(wanted))
 
     async def end(self, token: str, options: Mapping[str, str]) -> None:
-        await _ask("DELETE", options, "/installation/token", f"Bearer {token}", None)
+        # 401: the API knows no such token (any more).
+        await _ask("DELETE", options, "/installation/token", f"Bearer {token}", None, well=401)
 
 
 def app_jwt(pem: bytes, app_id: str, at: datetime) -> str:
@@ -82,9 +83,18 @@ def _permission(text: str) -> tuple[str, str]:
     return name, level or "read"
 
 
-async def _ask(method: str, options: Mapping[str, str], path: str, who: str, body: dict[str, Any] | None) -> bytes:
-    """Raises Unavailable, Refused (MINT_REFUSED) with nothing of what the API has said: it may repeat what it was sent."""
-    request = urllib.request.Request(  # noqa: S310 - `check` of the command line has seen that it is http or https
+async def _ask(
+    method: str,
+    options: Mapping[str, str],
+    path: str,
+    who: str,
+    body: dict[str, Any] | None,
+    *,
+    well: int | None = None,
+) -> bytes:
+    """`well`: a status that is no failure. Raises Unavailable, Refused (MINT_REFUSED) with nothing of what the API has said: it
+    may repeat what it was sent."""
+    request = urllib.request.Request(  # noqa: S310 - `recipe.check` has seen that it is http or https
         options.get("api", API).rstrip("/") + path,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
@@ -96,16 +106,25 @@ async def _ask(method: str, options: Mapping[str, str], path: str, who: str, bod
             "User-Agent": "sandreel",
         },
     )
-    return await asyncio.to_thread(_send, request)
+    return await asyncio.to_thread(_send, request, well)
 
 
-def _send(request: urllib.request.Request) -> bytes:
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib would take the app's word to wherever it is sent."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _send(request: urllib.request.Request, well: int | None) -> bytes:
     try:
-        with urllib.request.urlopen(request, timeout=_WITHIN_S) as answer:  # noqa: S310 - see above
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=_WITHIN_S) as answer:
             body: bytes = answer.read(_MAX_ANSWER_BYTES)
             return body
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code == well:
+            return b""
         if error.code >= 500 or error.code == 429:
             raise Unavailable(f"the API answers {error.code}", retry_after_s=30) from None
         raise Refused(

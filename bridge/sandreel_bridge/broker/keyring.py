@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sandreel_bridge.broker import sealing
@@ -71,22 +74,51 @@ class KeySource:
         self._write(keys)
         return Keyring(keys)
 
-    def retire(self) -> int:
-        """Leave only the key that seals; how many went. Of a command nothing goes: its keys are somebody else's to keep."""
+    def retire(self, current: str) -> int:
+        """Leave only the key that seals, whose name is `current`; how many went. Of a command nothing goes: its keys are
+        somebody else's to keep. Raises Misconfigured when another key has come first meanwhile."""
         if self._file is None:
             return 0
         first, *rest = self._parse(self._read())
+        if sealing.key_id(first) != current:
+            raise Misconfigured(f"somebody has changed {self}: its first key is not {current} any more; run it again")
         if rest:
             self._write([first])
         return len(rest)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else rotates while the context is open: a second one would put its own key over ours, with which values are
+        sealed already. Raises Misconfigured when somebody does. A command's keys are not changed from here."""
+        if self._file is None:
+            yield
+            return
+        try:
+            descriptor = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Misconfigured(f"{self} cannot be changed: {(error.strerror or 'error').lower()}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Misconfigured(f"another rotation of {self} is under way; wait for it") from None
+            yield
+        finally:
+            os.close(descriptor)
+
     def _write(self, keys: Sequence[bytes]) -> None:
+        """The file stays whose it was: root may rotate what a broker of another user reads."""
         assert self._file is not None  # noqa: S101 - both callers have looked
         if len(keys) > MAX_KEYS:
             raise Misconfigured(
                 f"{self} holds {len(keys)} keys, and {MAX_KEYS} are the most: finish the rotations begun"
             )
+        before = self._file.stat()
         write_secret(self._file, "".join(f"{base64.b64encode(key).decode()}\n" for key in keys))
+        if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+            with suppress(PermissionError):
+                os.chown(self._file, before.st_uid, before.st_gid)
+                self._file.chmod(before.st_mode & 0o640)
 
     def _read(self) -> str:
         if self._file is not None:

@@ -27,8 +27,14 @@ VAULT_FAILURES = Family(
     "counter",
     "How often the vault could not be asked, or did not answer in time.",
 )
+TOKENS = Family(
+    "sandreel_broker_tokens_ended_total",
+    "counter",
+    "Minted tokens that work no more, by how they ended: ended by their issuer, or outlived: by themselves, after that was tried in vain.",
+    ("how",),
+)
 HOLDING = Family("sandreel_broker_sessions_holding", "gauge", "Sessions that hold a grant or a lease.")
-BROKER = (LEASES, REFUSED, LEASE_S, REVOKED, VAULT_FAILURES, HOLDING)
+BROKER = (LEASES, REFUSED, LEASE_S, REVOKED, VAULT_FAILURES, TOKENS, HOLDING)
 
 
 class BrokerMeasures:
@@ -40,6 +46,7 @@ class BrokerMeasures:
         self._lease_s = metrics.histogram(LEASE_S)
         self._revoked = metrics.counter(REVOKED)
         self._vault_failures = metrics.counter(VAULT_FAILURES)
+        self._tokens = metrics.counter(TOKENS)
         gauge = metrics.gauge(HOLDING)
         metrics.before(lambda: gauge.set(holding()))
 
@@ -52,6 +59,9 @@ class BrokerMeasures:
 
     def revoked(self, reason: str) -> None:
         self._revoked.add(reason)
+
+    def token(self, how: str) -> None:
+        self._tokens.add(how)
 
     def vault_failed(self) -> None:
         self._vault_failures.add()

@@ -1,7 +1,8 @@
 """A vault in Postgres: values sealed with keys of their own, those with the key-encryption key, and every read written down.
 
 A database that is stolen without the key-encryption key gives names, fingerprints and times. What is sealed names its org,
-slug and version, so that rows cannot be exchanged for each other.
+slug and version, so that rows cannot be exchanged for each other; and its recipe and options, for who could change these would say
+to which host a token goes, and that an app's private key is a value to be handed out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncpg
 
 from sandreel_bridge.broker import sealing
 from sandreel_bridge.broker.keyring import Keyring, KeySource
-from sandreel_bridge.broker.schema import LOCK, SCHEMA, STATEMENTS
+from sandreel_bridge.broker.schema import FROM_SCHEMA, LOCK, SCHEMA, STATEMENTS
 from sandreel_bridge.broker.vault import KEPT_VERSIONS, MAX_VALUE_BYTES, Entry, Name, Note, Opened, Reader, Unreadable
 from sandreel_core.errors import Malformed, Misconfigured, NotFound, TooLarge, Unavailable
 from sandreel_projections.database import CONNECT_S, Connection, place, readable, translated
@@ -78,9 +79,11 @@ class PostgresVault:
         says which key is missing."""
         async with self.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-            if await connection.fetchval("SELECT to_regclass('vault.audit')") is None:
+            if await connection.fetchval("SELECT to_regclass('vault.tokens')") is None:
                 for statement in STATEMENTS:
                     await connection.execute(statement)
+                raised = "UPDATE vault.installation SET schema = $1 WHERE schema = $2"
+                await connection.execute(raised, SCHEMA, FROM_SCHEMA)
             row = await connection.fetchrow("SELECT schema, key_id, wrapped FROM vault.installation")
             if row is None:
                 self._fingerprints = sealing.new_key()
@@ -109,10 +112,7 @@ class PostgresVault:
         if len(value) > MAX_VALUE_BYTES:
             raise TooLarge(f"the value of {name} is longer than {MAX_VALUE_BYTES} bytes")
         fingerprint = await self.fingerprint(name.org, value)
-        async with self.connection() as connection, connection.transaction():
-            # Whoever rotates waits for us, or we for them: nothing is sealed with a key that is about to go.
-            await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", LOCK)
-            await self._seal_with(await connection.fetchval("SELECT key_id FROM vault.installation"))
+        async with self.to_seal() as (connection, keys):
             # Two that put the same credential are one after the other.
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"vault {name}")
             newest = await connection.fetchval(
@@ -120,8 +120,8 @@ class PostgresVault:
             )
             version = (newest or 0) + 1
             own = sealing.new_key()
-            key_id, wrapped = self._keys.wrap(own, _context(name, version))
-            sealed = sealing.encrypt(own, value, _context(name, version))
+            key_id, wrapped = keys.wrap(own, _context(name, version))
+            sealed = sealing.encrypt(own, value, _use_context(name, version, recipe, options))
             row = await connection.fetchrow(
                 *(_PUT, *name, version, recipe, json.dumps(dict(options)), fingerprint, key_id, wrapped, sealed, by)
             )
@@ -143,9 +143,10 @@ class PostgresVault:
             entry = _entry(row)
             context = _context(name, entry.version)
             try:
-                await self._know(row["key_id"])
-                own = self._keys.open(row["key_id"], row["wrapped"], context)
-                return Opened(entry=entry, value=sealing.decrypt(own, row["sealed"], context))
+                keys = await self.keys_with(row["key_id"])
+                own = keys.open(row["key_id"], row["wrapped"], context)
+                use = _use_context(name, entry.version, entry.recipe, entry.options)
+                return Opened(entry=entry, value=sealing.decrypt(own, row["sealed"], use))
             except (KeyError, Malformed):
                 await connection.execute(_NOTE, *name, entry.version, "unreadable", reader.by)
                 raise Unreadable(
@@ -189,14 +190,25 @@ class PostgresVault:
             except TimeoutError:
                 raise Unavailable(f"the vault does not answer within {ANSWERS_WITHIN_S:g} s") from None
 
+    @asynccontextmanager
+    async def to_seal(self) -> AsyncIterator[tuple[Connection, Keyring]]:
+        """A transaction in which something is sealed, and what with. Raises Unavailable; Misconfigured when the key that
+        seals now is not the source's first."""
+        async with self.connection() as connection, connection.transaction():
+            # Whoever rotates waits for us, or we for them: nothing is sealed with a key that is about to go.
+            await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", LOCK)
+            await self._seal_with(await connection.fetchval("SELECT key_id FROM vault.installation"))
+            yield connection, self._keys
+
     def take(self, keys: Keyring) -> None:
         """Seal and open with these from now on."""
         self._keys = keys
 
-    async def _know(self, key_id: str) -> None:
-        """Somebody may have rotated: then the source holds a key that we have not read yet."""
+    async def keys_with(self, key_id: str) -> Keyring:
+        """The keys, read again where that one is not among them: somebody may have rotated. It may be none of them."""
         if key_id not in self._keys:
             self._keys = await asyncio.to_thread(self._source.load)
+        return self._keys
 
     async def _seal_with(self, key_id: str) -> None:
         """Raises Misconfigured when the key that seals now is not the source's first."""
@@ -235,8 +247,13 @@ async def open_vault(dsn: str, source: KeySource) -> AsyncIterator[PostgresVault
 
 
 def _context(name: Name, version: int) -> str:
-    """What a sealed value says of itself. Neither an org nor a slug holds a slash."""
+    """What a value's sealed key says of itself. Neither an org nor a slug holds a slash."""
     return f"{name.org}/{name.slug}/{version}"
+
+
+def _use_context(name: Name, version: int, recipe: str, options: Mapping[str, str]) -> str:
+    """What a sealed value says of itself, and of what it is for."""
+    return f"{_context(name, version)}/{json.dumps([recipe, sorted(options.items())])}"
 
 
 def _entry(row: asyncpg.Record) -> Entry:

@@ -109,6 +109,11 @@ def check(recipe: str, options: Mapping[str, str]) -> None:
         raise Malformed(f"variable {variable[:64]!r} is not a name that may be set")
     if options.get("scheme", "https") not in ("http", "https"):
         raise Malformed(f"scheme {options['scheme'][:20]!r} is neither https nor http")
+    if not options.get("api", "https://").startswith(("https://", "http://")):
+        raise Malformed(f"api {options['api'][:40]!r} is no address: give https://HOST/…")
+    for name, value in options.items():
+        if not value.isprintable():
+            raise Malformed(f"{name} {value[:40]!r} holds characters that cannot be printed")
 
 
 def use_of(recipe: str, options: Mapping[str, str], slug: str) -> Use:

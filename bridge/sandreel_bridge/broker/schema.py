@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-SCHEMA = 1
+# 2: a value is sealed with its recipe and options. 3: minted tokens are kept (`tokens`); a 2 becomes that by the statements below.
+SCHEMA = 3
+FROM_SCHEMA = 2
 
 # One statement after the other, each of which does nothing where it has been done.
 STATEMENTS = (
@@ -43,6 +45,23 @@ STATEMENTS = (
          lease text,
          purpose text NOT NULL DEFAULT '')""",
     "CREATE INDEX IF NOT EXISTS audit_by_credential ON vault.audit (org, slug, id)",
+    # Of minted tokens that work still. `due_at`: when somebody is to end it next; NULL while its lease stands.
+    """CREATE TABLE IF NOT EXISTS vault.tokens (
+         lease text PRIMARY KEY,
+         org text NOT NULL,
+         slug text NOT NULL,
+         session text NOT NULL,
+         options jsonb NOT NULL,
+         minted_at timestamptz NOT NULL DEFAULT now(),
+         expires_at timestamptz NOT NULL,
+         key_id text NOT NULL,
+         wrapped bytea NOT NULL,
+         sealed bytea NOT NULL,
+         due_at timestamptz,
+         tries integer NOT NULL DEFAULT 0,
+         said boolean NOT NULL DEFAULT false)""",
+    "CREATE INDEX IF NOT EXISTS tokens_by_due ON vault.tokens (due_at, minted_at)",
+    "CREATE INDEX IF NOT EXISTS tokens_by_expiry ON vault.tokens (expires_at)",
     "REVOKE ALL ON SCHEMA vault FROM PUBLIC",
 )
 

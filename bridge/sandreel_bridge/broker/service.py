@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import msgspec
 
 from sandreel_bridge.broker.commands import commands
-from sandreel_bridge.broker.desk import Desk
+from sandreel_bridge.broker.desk import GIVE_S, Desk
 from sandreel_bridge.broker.due import OVER, due
+from sandreel_bridge.broker.issuer import Issuer
 from sandreel_bridge.broker.journal import Journal
 from sandreel_bridge.broker.lease import LEASE_S
 from sandreel_bridge.broker.measures import BrokerMeasures
-from sandreel_bridge.broker.minting import Issuer, Minting
-from sandreel_bridge.broker.standing import Key, Standing
+from sandreel_bridge.broker.minting import AGAIN_S, ORPHAN_S, Minting
+from sandreel_bridge.broker.standing import Key, Stand, Standing
+from sandreel_bridge.broker.tokens import Place, Tokens
 from sandreel_bridge.broker.turns import Turns
 from sandreel_bridge.broker.vault import Vault
 from sandreel_core.bus.measures import CommandMeasures
@@ -47,14 +49,19 @@ class Plan:
     node: str
     partitions: int = 1
     lease_s: float = LEASE_S
+    give_s: float = GIVE_S
     command_max_age_s: float = CMD_MAX_AGE_S
     look_s: float = LOOK_S
+    token_again_s: float = AGAIN_S
+    token_orphan_s: float = ORPHAN_S
 
 
 class Broker:
     """Any number may run: what two of them would say twice, the log takes once."""
 
-    def __init__(self, bus: Bus, vault: Vault, issuer: Issuer, plan: Plan, *, health: Health, metrics: Metrics) -> None:
+    def __init__(
+        self, bus: Bus, vault: Vault, tokens: Tokens, issuer: Issuer, plan: Plan, *, health: Health, metrics: Metrics
+    ) -> None:
         self._bus = bus
         self._plan = plan
         self._log = Log("broker")
@@ -70,7 +77,18 @@ class Broker:
             measures=CommandMeasures(metrics),
         )
         self._journal = Journal(bus, self._standing, source=source, appended=self._reactor.learn)
-        self._minting = Minting(issuer)
+        self._minting = Minting(
+            issuer,
+            tokens,
+            is_held=self._is_held,
+            say=lambda place, event: self._journal.decide(Key(place.name.org, place.session), lambda _: event),
+            by=source,
+            health=health,
+            measures=self._measures,
+            look_s=plan.look_s,
+            again_s=plan.token_again_s,
+            orphan_s=plan.token_orphan_s,
+        )
         self._turns = Turns(bus, self._standing)
         self._desk = Desk(
             bus,
@@ -81,6 +99,7 @@ class Broker:
             self._turns,
             source=source,
             lease_s=plan.lease_s,
+            give_s=plan.give_s,
             measures=self._measures,
             health=health,
         )
@@ -97,6 +116,7 @@ class Broker:
             group.create_task(self._settle_changes(), name="changes")
             group.create_task(self._look_again(), name="look")
             group.create_task(self._end(group), name="ends")
+            self._minting.begin(group)
             await self._desk.open(stack)
             ready()
             await asyncio.get_running_loop().create_future()
@@ -157,18 +177,28 @@ class Broker:
     async def _end(self, group: asyncio.TaskGroup) -> None:
         while True:
             key, event = await self._ended.get()
-            for lease_id in event.lease_ids:
+            if event.lease_ids:
                 await self._room.acquire()
-                group.create_task(self._end_token(lease_id), name="end of a token")
+                group.create_task(self._end_tokens(event.lease_ids), name="end of tokens")
             if event.ends != "none" and event.reason not in ("stopped", "destroyed"):
                 await self._room.acquire()
                 group.create_task(self._forget(key, event.slug), name="forget")
 
-    async def _end_token(self, lease_id: str) -> None:
+    async def _end_tokens(self, leases: list[str]) -> None:
         try:
-            await self._minting.end(lease_id)
+            await self._minting.end(leases)
         finally:
             self._room.release()
+
+    async def _is_held(self, place: Place) -> bool:
+        """Whether the lease is in the log, and nothing that ended it. Raises Unavailable."""
+        key = Key(place.name.org, place.session)
+
+        def holds(stand: Stand) -> bool:
+            return place.lease in stand.credentials.of(place.name.slug).leases
+
+        # The table may be behind: what would be ended for good is looked up.
+        return holds(self._standing.get(key)) or holds(await self._standing.reload(key))
 
     async def _forget(self, key: Key, slug: str) -> None:
         """Have the session's runnerd drop what it keeps for some seconds. One that does not hear it drops it by itself."""

@@ -65,7 +65,8 @@ class Reader(Struct, frozen=True, kw_only=True, omit_defaults=True):
     purpose: str = ""
 
 
-Action = Literal["put", "read", "unreadable", "deleted", "rewrapped"]
+# The last two are of minted tokens: ended by their issuer, or by themselves after that was tried in vain.
+Action = Literal["put", "read", "unreadable", "deleted", "rewrapped", "ended", "outlived"]
 
 
 class Note(Struct, frozen=True, kw_only=True):

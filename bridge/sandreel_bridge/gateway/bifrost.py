@@ -19,14 +19,12 @@ import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from msgspec import Struct
 
-from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
+from sandreel_bridge.gateway.port import Dialect, KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.contract.turn import Usage
 from sandreel_core.errors import NotFound, Refused, Unavailable
 
 _TIMEOUT_S = 15.0  # behaviour §4.8
 _KEYS = "/api/governance/virtual-keys"
-# Ours among others' keys. What follows is the key's name.
-_PREFIX = "sandreel:"
 _PAGE = 100
 # A budget of Bifrost's is always one that comes again; turns are over before.
 _RESET = "1M"
@@ -71,9 +69,14 @@ class Bifrost:
     url        of its API, as this process reaches it
     models     `provider/model` that orgs may use, the default first; a provider serves the org by its key `sandreel-<org>-<provider>`
                there
+    owner      of our keys among others': their names begin with it. Two installations at one Bifrost need two, for each ends
+               the keys of whose turns it does not know
     """
 
-    def __init__(self, url: str, username: str, password: str, models: tuple[str, ...]) -> None:
+    def __init__(
+        self, url: str, username: str, password: str, models: tuple[str, ...], *, owner: str = "sandreel"
+    ) -> None:
+        self._prefix = f"{owner}:"
         self._url = url.rstrip("/")
         self._username = username
         self._password = password
@@ -90,8 +93,9 @@ class Bifrost:
         if self._session is not None:
             await self._session.close()
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
-        """Its switches are set, and then it is proven: a call without a key has to be refused."""
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
+        """Its switches are set, and then it is proven: a call without a key has to be refused. It translates: every model can be asked
+        for in every dialect."""
         if not self._models:
             raise Refused("NO_PROVIDER", "no models are named: give [bridge] bifrost_models")
         served = await self._providers(org)
@@ -130,7 +134,7 @@ class Bifrost:
             raise Refused("MODEL_NOT_ALLOWED", "a key needs a model that it may ask for")
         await self.revoke(name)
         body = {
-            "name": _PREFIX + name,
+            "name": self._prefix + name,
             "provider_configs": configs,
             "budget": {"max_limit": terms.budget_micro_usd / 1e6, "reset_duration": _RESET},
             "is_active": True,
@@ -161,17 +165,21 @@ class Bifrost:
         while True:
             page = (await self._ask("GET", f"{_KEYS}?limit={_PAGE}&offset={offset}", _Listed)).virtual_keys
             for key in page:
-                name = key.name.removeprefix(_PREFIX)
-                if key.name.startswith(_PREFIX) and name.count(".") == 4 and all(each.name != name for each in found):
+                name = key.name.removeprefix(self._prefix)
+                if (
+                    key.name.startswith(self._prefix)
+                    and name.count(".") == 4
+                    and all(each.name != name for each in found)
+                ):
                     found.append(_standing(name, key, live=True))
             offset += len(page)
             if len(page) < _PAGE:
                 return found
 
     async def _find(self, name: str) -> _Key | None:
-        asked = f"{_KEYS}?limit={_PAGE}&offset=0&search={quote(_PREFIX + name, safe='')}"
+        asked = f"{_KEYS}?limit={_PAGE}&offset=0&search={quote(self._prefix + name, safe='')}"
         page = (await self._ask("GET", asked, _Listed)).virtual_keys
-        return next((key for key in page if key.name == _PREFIX + name), None)
+        return next((key for key in page if key.name == self._prefix + name), None)
 
     async def _providers(self, org: str) -> dict[str, str]:
         """The id of the org's key with each provider that has one."""

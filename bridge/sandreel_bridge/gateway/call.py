@@ -6,6 +6,7 @@ twice cannot differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -20,6 +21,19 @@ from sandreel_core.errors import Malformed
 DEFAULT_MAX_OUTPUT = 32_000
 # Bytes of a request for one token of its input, roughly; what it is by the provider's count is settled afterwards.
 BYTES_A_TOKEN = 4
+# What the provider gets by itself, from an address or its own files, is not in the request's length: a document of a hundred
+# pages, of which Anthropic counts 1,500 to 3,000 tokens each.
+_TOKENS_ELSEWHERE = 150_000
+# Where it is named. Quotes in what a person or a program said are escaped, so that these are the request's own.
+_ELSEWHERE = re.compile(
+    rb"""
+    "(?:file_id|file_url|file_uri|fileUri)"\s*:\s*"
+    | "type"\s*:\s*"url"
+    | "image_url"\s*:\s*(?:\{[^{}"]*"url"\s*:\s*)?"http
+    """,
+    re.VERBOSE,
+)
+_HINTS = (b'"url"', b'"file_', b'"fileUri"', b'"image_url"')
 
 _ONLY_STANDARD = "costs another price than the one that is known"
 _NOT_YOURS = "names what the provider has kept, and it may be another's"
@@ -119,7 +133,7 @@ def read_call(route: Route, body: bytes) -> Call:
         told = {**(read.stream_options or {}), "include_usage": True}
         body = msgspec.json.encode(fields | {"stream_options": Raw(msgspec.json.encode(told))})
     most = _most(_limits(route.api, read)) * max(1, read.n or 1)
-    return Call(read.model, body, len(body) // BYTES_A_TOKEN, most)
+    return Call(read.model, body, _input(body), most)
 
 
 def _check_names(fields: Mapping[str, Raw]) -> None:
@@ -153,4 +167,9 @@ def _of_gemini(route: Route, read: _GeminiBody, body: bytes) -> Call:
     configs = [each for each in (read.generation_config, read.camel_generation_config) if each is not None]
     most = _most(limit for each in configs for limit in (each.max_output_tokens, each.camel_max_output_tokens))
     counts = [count or 1 for each in configs for count in (each.candidate_count, each.camel_candidate_count)]
-    return Call(route.model or "", body, len(body) // BYTES_A_TOKEN, most * max(1, *counts, 1))
+    return Call(route.model or "", body, _input(body), most * max(1, *counts, 1))
+
+
+def _input(body: bytes) -> int:
+    elsewhere = len(_ELSEWHERE.findall(body)) if any(hint in body for hint in _HINTS) else 0
+    return len(body) // BYTES_A_TOKEN + elsewhere * _TOKENS_ELSEWHERE

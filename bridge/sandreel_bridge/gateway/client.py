@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from sandreel_bridge.gateway import wire
-from sandreel_bridge.gateway.port import KeyStanding, KeyTerms, VirtualKey
+from sandreel_bridge.gateway.port import Dialect, KeyStanding, KeyTerms, VirtualKey
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.requests import Request
 from sandreel_core.errors import Malformed, Unavailable, Unserved
@@ -27,8 +27,9 @@ class GatewayClient:
         self._timeout_s = timeout_s
         self._seal: SealingKey | None = None
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
-        return tuple((await self._ask(org, wire.NOBODY, "enforce", wire.Enforce(), wire.Enforced)).models)
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
+        asked = wire.Enforce(dialect=dialect)
+        return tuple((await self._ask(org, wire.NOBODY, "enforce", asked, wire.Enforced)).models)
 
     async def mint(self, name: str, terms: KeyTerms) -> VirtualKey:
         if self._seal is None:

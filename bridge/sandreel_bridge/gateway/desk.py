@@ -13,6 +13,7 @@ from msgspec import Struct
 from sandreel_bridge.gateway import wire
 from sandreel_bridge.gateway.keyring import PREFIX, Keyring
 from sandreel_bridge.gateway.orgs import Orgs
+from sandreel_bridge.gateway.port import Dialect
 from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_core.contract.requests import Reply
 from sandreel_core.errors import Malformed, Unavailable
@@ -42,8 +43,8 @@ class Desk:
         org, verb = tokens[2], tokens[4]
         match verb:
             case "enforce":
-                _read(body, wire.Enforce)
-                reply: Reply = wire.Enforced(models=list(await self._enforce(check_org(org))))
+                dialect = _read(body, wire.Enforce).dialect
+                reply: Reply = wire.Enforced(models=list(await self._enforce(check_org(org), dialect)))
             case "mint":
                 reply = await self._mint(_read(body, wire.Mint), org, tokens[3])
             case "standing":
@@ -59,10 +60,10 @@ class Desk:
                 raise Malformed(f"{verb[:80]!r} is nothing that a gateway is asked")
         return msgspec.json.encode(reply)
 
-    async def _enforce(self, org: str) -> tuple[str, ...]:
+    async def _enforce(self, org: str, dialect: Dialect | None) -> tuple[str, ...]:
         if self._recorder.full:
             raise Unavailable("the gateway cannot record what calls use: NATS has not taken it for too long")
-        models = self._orgs.models(org)
+        models = self._orgs.models(org, dialect)
         await self._works()
         return models
 

@@ -104,6 +104,8 @@ class Keyring:
                 raise Refused("MODEL_NOT_ALLOWED", f"the org {terms.org} may use {', '.join(models)}; not {model}")
         if not terms.models:
             raise Refused("MODEL_NOT_ALLOWED", "a key needs a model that it may ask for")
+        if terms.budget_micro_usd < 1:
+            raise Refused("BAD_REQUEST", f"budget_micro_usd is {terms.budget_micro_usd}: a key needs one")
         now = self._now()
         if terms.expires_at <= now:
             raise Refused("BAD_REQUEST", f"expires_at is {terms.expires_at.isoformat()}, which has passed")

@@ -13,6 +13,8 @@ from sandreel_core.contract.usage import UsageRecorded
 
 # Who counted: in `usage.recorded`.
 METER = "sandreel"
+# Of a model's name: what a provider says is no reason for an event that the log does not take.
+MAX_MODEL_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def recorded(
 ) -> UsageRecorded:
     """The event. Its usage is what the provider told, no more; its charge is what the budget is judged by: where the reply
     did not tell all, at least its request and what came of it. A reply that costs more than its tokens has no known cost."""
-    model = outcome.model or call.model
+    model = (outcome.model or call.model)[:MAX_MODEL_CHARS]
     failed = outcome.status is not None and outcome.status >= 400
     tokens = outcome.tokens or Tokens()
     price = prices.price(provider, model)

@@ -61,9 +61,25 @@ class Orgs:
         named = self._org(org).providers
         return tuple(each for each in self._settings.keys if named is None or each in named)
 
-    def models(self, org: str) -> tuple[str, ...]:
-        """The org's, its default first. Raises Refused (NO_PROVIDER, MODEL_UNPRICED)."""
+    def models(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
+        """The org's, its default first; those that can be asked for in that dialect, which are its provider's and those of which nobody
+        knows whose they are. Raises Refused (NO_PROVIDER, MODEL_UNPRICED)."""
         providers = self.providers(org)
+        models = self._models(org, providers)
+        if dialect is None:
+            return models
+        spoken = tuple(name for name in models if dialect in (self._known(name) or [dialect]))
+        if dialect not in providers or not spoken:
+            raise Refused(
+                "NO_PROVIDER", f"the agent speaks to models of {dialect}, and of those the org {org} has none"
+            )
+        return spoken
+
+    def _known(self, model: str) -> list[Dialect]:
+        """Whose it is, by the prices."""
+        return [each for each in PROVIDERS if self.prices.price(each, model)]
+
+    def _models(self, org: str, providers: tuple[Dialect, ...]) -> tuple[str, ...]:
         if not providers:
             why = (
                 self._settings.missing_key
@@ -74,7 +90,7 @@ class Orgs:
         named = self._org(org).models or self._settings.models
         if not named:
             return tuple(name for provider in providers for name in self.prices.names(provider))
-        known = {name: [each for each in PROVIDERS if self.prices.price(each, name)] for name in named}
+        known = {name: self._known(name) for name in named}
         if self._settings.unpriced == "refuse":
             for name, by in known.items():
                 if not by:

@@ -68,9 +68,9 @@ class Gateway(Protocol):
     """Raises Unavailable where the gateway does not answer, Refused (`BUDGET_SPENT`, `MODEL_NOT_ALLOWED`, `NO_PROVIDER`)
     where it says no."""
 
-    async def enforce(self, org: str) -> tuple[str, ...]:
-        """Confirm that it meters and refuses for this org, before anything is minted: the names of the org's models, its
-        default first. A gateway that cannot confirm it raises (law 8)."""
+    async def enforce(self, org: str, dialect: Dialect | None = None) -> tuple[str, ...]:
+        """Confirm that it meters and refuses for this org, before anything is minted: the names of the org's models that can be asked for
+        in that dialect (None: in any), its default first. A gateway that cannot confirm it raises (law 8)."""
         ...
 
     async def mint(self, name: str, terms: KeyTerms) -> VirtualKey:
@@ -91,6 +91,7 @@ class Gateway(Protocol):
         ...
 
 
-def key_name(org: str, session: str, incarnation: int, turn: str, attempt: int) -> str:
-    """The outside name of a turn's key: from what the log says, so that whoever takes the turn over finds it."""
-    return f"{org}.{session}.{incarnation}.{turn}.{attempt}"
+def key_name(org: str, session: str, incarnation: int, turn: str, number: int) -> str:
+    """The outside name of a turn's key: from what the log says, so that whoever takes the turn over finds it. `number`: of its keys, from
+    1; whoever prepares the turn anew has another, so that a bridge which was halted cannot put its own in the place of one in use."""
+    return f"{org}.{session}.{incarnation}.{turn}.{number}"

@@ -112,8 +112,10 @@ class Proxy:
         length = request.content_length
         try:
             # What comes in pieces may be as long as any.
-            with self._room.taken(key.name, self._settings.max_body_bytes if length is None else length):
-                call = read_call(way, await self._body(request))
+            with self._room.taken(key.name, self._settings.max_body_bytes if length is None else length) as came:
+                body = await self._body(request)
+                came(len(body))
+                call = read_call(way, body)
                 if call.model not in terms.models:
                     raise _No(403, f"the model {call.model} is not one of this key's: {', '.join(terms.models)}")
                 if not way.metered:

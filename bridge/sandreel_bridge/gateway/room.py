@@ -21,9 +21,9 @@ class Room:
         self._held_bytes = 0
 
     @contextmanager
-    def taken(self, key: str, body_bytes: int) -> Iterator[None]:
-        """By one request, before its body of at most so many bytes is read. Raises Refused (TOO_MANY_CALLS: the key has too
-        many), Unavailable: all keys together have."""
+    def taken(self, key: str, body_bytes: int) -> Iterator[Callable[[int], None]]:
+        """By one request, before its body of at most so many bytes is read; what it gives is told how many came. Raises
+        Refused (TOO_MANY_CALLS: the key has too many), Unavailable: all keys together have."""
         if self._open[key] >= self._calls_of_key:
             raise Refused("TOO_MANY_CALLS", f"the key has {self._calls_of_key} calls under way, which is its limit")
         if self._open.total() >= self._calls:
@@ -34,10 +34,17 @@ class Room:
         self._open[key] += 1
         self._held_bytes += body_bytes
         self._tell(self._open.total())
+        held = body_bytes
+
+        def came(bytes: int) -> None:
+            nonlocal held
+            self._held_bytes -= held - bytes
+            held = bytes
+
         try:
-            yield
+            yield came
         finally:
-            self._held_bytes -= body_bytes
+            self._held_bytes -= held
             self._open[key] -= 1
             if not self._open[key]:
                 del self._open[key]

@@ -23,7 +23,7 @@ from sandreel_bridge.gateway.store import Store, documents
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import new_id, new_token, now
-from sandreel_core.errors import Misconfigured, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Misconfigured, SandreelError, Unavailable
 from sandreel_core.health import Health
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
@@ -126,11 +126,14 @@ class Service:
                 self._health.trouble("orgs", f"{error}; what was read before holds")
             try:
                 await keyring.check_owner()  # its Misconfigured ends the role
-                for org, name in keyring.expired():
-                    self._log.warning("a key has expired that nobody had revoked", key=name)
-                    await keyring.end(org, name, within_s=QUIET_S)
-            except (Unavailable, Refused) as error:
+            except Unavailable as error:
                 self._log.warning("the keys cannot be looked after", problem=str(error))
+            for org, name in keyring.expired():
+                try:
+                    await keyring.end(org, name, within_s=QUIET_S)
+                    self._log.warning("a key has expired that nobody had revoked", key=name)
+                except Unavailable as error:  # the others need not wait for this one
+                    self._log.warning("a key that has expired is not settled yet", key=name, problem=str(error))
 
     async def _last_words(self, runner: web.AppRunner, recorder: Recorder) -> None:
         await runner.cleanup()  # cuts what is under way, and so settles it

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from sandreel_bridge.gateway.port import KeyStanding, KeyTerms
+from sandreel_bridge.gateway.port import Dialect, KeyStanding, KeyTerms
 from sandreel_core.contract.requests import Reply, Request
 from sandreel_core.errors import Malformed
 from sandreel_core.ids import check_id, check_org
@@ -20,6 +20,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=512)]
 
 class Enforce(Request, frozen=True, kw_only=True):
     """See `Gateway.enforce`; the subject names the org."""
+
+    dialect: Dialect | None = None
 
 
 class Enforced(Reply, frozen=True, kw_only=True):

@@ -18,9 +18,10 @@ from sandreel_core.contract.subjects import CMD, DEAD, reel
 from sandreel_core.errors import Malformed, Misconfigured, NotFound
 
 FOLDER = "streams"
-# Beside the partitions of the log; SLOTS is the spawner's, GATEWAY the gateway's, which has what orgs have spent this month
-# (a test compares this with what an installation makes).
-_SINGLE = (CMD, DEAD, "SLOTS", "GATEWAY")
+# Beside the partitions of the log; SLOTS is the spawner's, GATEWAY the gateway's, which has what orgs have spent this month, TURNS,
+# CONVERSATIONS and PROMPTS the bridge's, which without the first would never take up a turn that had not ended (a test compares this with
+# what an installation makes).
+_SINGLE = (CMD, DEAD, "SLOTS", "GATEWAY", "TURNS", "CONVERSATIONS", "PROMPTS")
 _REEL = re.compile(r"REEL-[0-9]+")
 # (stream, bytes so far): called after every chunk.
 Report = Callable[[str, int], None]

@@ -7,7 +7,8 @@ import sys
 import msgspec
 
 from sandreel_core.agent import AgentItem, AgentReader, Typed
-from sandreel_core.cli.agent_view import AgentView
+from sandreel_core.cli.agent_view import COLUMNS, AgentView
+from sandreel_core.cli.interactive import has_colours, window_size
 from sandreel_core.cli.pipes import write_all
 from sandreel_core.cli.screen import Screen
 from sandreel_core.client.items import Ended, Entry, ExecItem, Output
@@ -34,7 +35,8 @@ class AgentScreen(Screen):
         self._reader = reader
         self._after = after
         terminal = sys.stdout.isatty()
-        self._view = AgentView(colours=terminal, typed=terminal)
+        columns = window_size()[0] if terminal else COLUMNS
+        self._view = AgentView(colours=has_colours(sys.stdout), typed=terminal, columns=columns)
 
     async def item(self, item: ExecItem) -> None:
         """Raises BrokenPipeError when nobody reads any more, Malformed for an `after` of another log."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from typing import Any, NamedTuple
 
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.cli.agent_diff import diff
@@ -12,27 +13,46 @@ from sandreel_core.json_line import json_text
 from sandreel_core.messages import output_text
 
 _OUTPUT_LINES = 12  # of a tool's output; all of it stands in the log, and in --json
-_COLUMNS = 120
+COLUMNS = 120  # a line of a tool is cut there, also on a wider terminal
+_LEAST_COLUMNS = 20  # and not before, however narrow it is
 # Sub-agents of sub-agents stand further to the right, up to here.
 _MAX_DEPTH = 8
 # Tools whose names are remembered until their end is told.
 _REMEMBERED = 1024
 # Of a tool's input, what tells a person most, in this order; else all of it as JSON.
+_SHELLS = ("/bin/bash ", "/bin/sh ", "bash ", "sh ")
 _TELLING = ("command", "file_path", "filePath", "path", "pattern", "query", "url", "description", "prompt")
+
+
+class _Tool(NamedTuple):
+    """One that was shown. `about`: what its line says of its input; `depth`: of the sub-agent that uses it."""
+
+    name: str
+    about: str
+    depth: int
+
+
+_NO_TOOL = _Tool("", "", 0)
 
 
 class AgentView:
     """Agent items as text for a terminal, piece by piece; none of it steers the terminal.
 
-    typed   also show text while it is being typed, which is for a terminal and not for a file
+    typed     also show text while it is being typed, which is for a terminal and not for a file
+    columns   of the terminal
     """
 
-    def __init__(self, *, colours: bool, typed: bool) -> None:
+    def __init__(self, *, colours: bool, typed: bool, columns: int = COLUMNS) -> None:
         self._colours = colours
         self._typed = typed
+        self._columns = min(columns, COLUMNS)
         # What was shown of the text that is coming, by the tool use that it belongs to; only the last can be gone on with.
         self._open: tuple[str | None, list[str]] | None = None
-        self._tools: dict[str, tuple[str, int]] = {}
+        # A text that was typed, and whose line something else has ended before its event came.
+        self._typed_before: tuple[str | None, str] | None = None
+        self._tools: dict[str, _Tool] = {}
+        # Uses of tools whose tasks have not ended: what such a tool answers is not yet what comes of it.
+        self._under_way: set[str] = set()
         # The tool whose beginning nothing but remarks have followed: its end needs no name.
         self._last_tool: str | None = None
         # What has just been said, and need not be said again at once: of the run, and of what went wrong.
@@ -62,6 +82,7 @@ class AgentView:
         """Ends the line that a piece of text left open."""
         if self._open is None:
             return ""
+        self._typed_before = (self._open[0], "".join(self._open[1]))
         self._open = None
         return "\n"
 
@@ -77,6 +98,9 @@ class AgentView:
 
     def _said(self, item: t.AgentText) -> str:
         """All of it, or the rest of what was shown as it was typed."""
+        if self._typed_before == (item.parent, item.text):
+            self._typed_before = None
+            return ""
         shown = "".join(self._open[1]) if self._open is not None and self._open[0] == item.parent else ""
         if not shown or not item.text.startswith(shown):
             before = self.closed()
@@ -96,9 +120,12 @@ class AgentView:
             case t.ToolResult():
                 return self._result(item, margin)
             case t.TaskStarted():
-                return [self._dim(f"{margin}· task began: {one_line(item.description or item.task_id)}")]
+                return self._task(item, margin)
             case t.TaskSettled():
+                self._under_way.discard(item.parent or "")
                 return [self._dim(f"{margin}· task {one_line(item.status or 'ended')}")]
+            case t.AgentError(goes_on=True):
+                return [self._yellow(f"{margin}· {one_line(item.message)}")]
             case t.AgentError():
                 self._wrong = item.message
                 return [self._red(f"{margin}! {one_line(item.message)}")]
@@ -115,16 +142,23 @@ class AgentView:
         again, self._run = run == self._run, run
         return [] if again else [self._dim(f"· {run}")]
 
+    def _task(self, item: t.TaskStarted, margin: str) -> list[str]:
+        """What its tool's line says already is not said again."""
+        if item.parent is not None and len(self._under_way) < _REMEMBERED:
+            self._under_way.add(item.parent)
+        what = one_line(item.description or item.task_id)
+        known = self._tools.get(item.parent or "", _NO_TOOL).about == what
+        return [] if known else [self._dim(f"{margin}· task began: {what}")]
+
     def _tool(self, item: t.ToolUse, margin: str) -> list[str]:
-        depth = self._depth(item.parent)
+        name, about = one_line(item.tool_name), telling(item.input)
         if len(self._tools) >= _REMEMBERED:
             del self._tools[next(iter(self._tools))]
-        self._tools[item.tool_use_id] = (item.tool_name, depth)
+        self._tools[item.tool_use_id] = _Tool(name, about, self._depth(item.parent))
         self._last_tool = item.tool_use_id
-        name = one_line(item.tool_name)
-        head = f"{margin}▸ {self._bold(name)} {cut(telling(item.input), _COLUMNS)}".rstrip()
+        head = f"{margin}▸ {self._bold(name)} {self._cut(about, margin, len(name) + 3)}".rstrip()
         changes = _plain_lines("\n".join(diff(item.input)))
-        return [head, *(f"{margin}  {self._changed(cut(line, _COLUMNS))}" for line in changes if line)]
+        return [head, *(f"{margin}  {self._changed(self._cut(line, margin))}" for line in changes if line)]
 
     def _changed(self, line: str) -> str:
         if line.startswith("-"):
@@ -132,19 +166,20 @@ class AgentView:
         return self._green(line) if line.startswith("+") else self._dim(line)
 
     def _result(self, item: t.ToolResult, margin: str) -> list[str]:
-        name, _ = self._tools.get(item.tool_use_id, ("", 0))
+        name = self._tools.get(item.tool_use_id, _NO_TOOL).name
         mark = "✗" if item.is_error else "◂"
         output = output_text(item.output)
-        lines = _plain_lines(output.strip("\n"))[: _OUTPUT_LINES + 1] if output.strip() else []
+        most = 1 if item.tool_use_id in self._under_way else _OUTPUT_LINES
+        lines = _plain_lines(output.strip("\n"))[: most + 1] if output.strip() else []
         total = output.strip("\n").count("\n") + 1
-        if len(lines) > _OUTPUT_LINES:
-            lines[-1] = f"… {total - _OUTPUT_LINES} more lines"
-        body = [self._dim(f"{margin}  {cut(line, _COLUMNS)}") for line in lines]
+        if len(lines) > most:
+            lines[-1] = f"… {total - most} more line{'s' if total - most > 1 else ''}"
+        body = [self._dim(f"{margin}  {self._cut(line, margin)}") for line in lines]
         if self._last_tool == item.tool_use_id and body and not item.is_error:
             head = []  # what it belongs to stands right above
         else:
             done = "failed" if item.is_error else "done"
-            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {one_line(name)} {done}")]
+            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {name} {done}")]
         self._last_tool = None
         return head + body
 
@@ -161,10 +196,14 @@ class AgentView:
         return [self._bold(line) if good else self._red(line), *(self._red(each) for each in why)]
 
     def _depth(self, parent: str | None) -> int:
-        return 0 if parent is None else min(self._tools.get(parent, ("", 0))[1] + 1, _MAX_DEPTH)
+        return 0 if parent is None else min(self._tools.get(parent, _NO_TOOL).depth + 1, _MAX_DEPTH)
 
     def _margin(self, parent: str | None) -> str:
         return "│ " * self._depth(parent)
+
+    def _cut(self, line: str, margin: str, used: int = 2) -> str:
+        """What fits behind the margin and so many columns more."""
+        return cut(line, max(self._columns - len(margin) - used, _LEAST_COLUMNS))
 
     def _dim(self, text: str) -> str:
         return self.paint("2", text)
@@ -174,6 +213,9 @@ class AgentView:
 
     def _green(self, text: str) -> str:
         return self.paint("32", text)
+
+    def _yellow(self, text: str) -> str:
+        return self.paint("33", text)
 
     def _red(self, text: str) -> str:
         return self.paint("31", text)
@@ -193,8 +235,19 @@ def telling(given: Any) -> str:
     if isinstance(given, dict):
         for name in _TELLING:
             if isinstance(given.get(name), str):
-                return one_line(given[name])
+                return one_line(_command(given[name]) if name == "command" else given[name])
     return one_line(given if isinstance(given, str) else json_text(given)) if given else ""
+
+
+def _command(line: str) -> str:
+    """Without the shell that it is run by (Codex: `/bin/bash -lc '…'`), which is the same for every one."""
+    if not line.startswith(_SHELLS):
+        return line
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return line
+    return words[2] if len(words) == 3 and words[1] in ("-c", "-lc") else line
 
 
 def _usage(usage: t.Usage) -> str:

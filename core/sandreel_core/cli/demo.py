@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sandreel_core.cli import demo_model, demo_turn
 from sandreel_core.cli.demo_job import COPY, PACKAGE, Job
 from sandreel_core.cli.demo_viewer import Account, Viewer
 from sandreel_core.cli.interrupts import ending_signals
@@ -31,6 +32,7 @@ _SPEED = 10.0
 # After how many lines of output (the tests print some 150) who is killed.
 _VIEWER_AT, _SPAWNER_AT, _PROJECTOR_AT, _NATS_AT, _VIEWER_AGAIN_AT = 20, 20_000, 60_000, 100_000, 160_000
 
+_CAUGHT_UP = "SELECT exec FROM reel.execs WHERE exec = 'job-1' AND phase = 'exited'"
 _QUERIES = (
     ("the session", "SELECT session, phase, profile, backend, ready_at FROM reel.sessions"),
     (
@@ -49,7 +51,8 @@ def add(subparsers: Any) -> None:
         "demo",
         help="the main job from end to end, with everything killed once on the way",
         description="In a data directory of its own: start everything, run a chatty job in a session, kill the viewer,"
-        " the spawner, the projector and the NATS server while it runs, and show that nothing was lost.",
+        " the spawner, the projector and the NATS server while it runs, and show that nothing was lost. Where the image with"
+        " coding agents is built, one of them then mends a test before a stand-in of its model, while the bridge is killed.",
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, without the job's output")
@@ -77,9 +80,12 @@ async def run(args: argparse.Namespace) -> int:
             stage.title("Everything starts: NATS, Postgres and every role")
             stage.part(Status("backend", "ready", None, f"{choice.backend}: {choice.why}"))
             environ = dict(os.environ) | {"SANDREEL_STACK_BACKEND": choice.backend}
-            async with Stack(data, environ=environ, report=stage.part) as stack:
+            async with (
+                demo_model.standing_in(choice.backend, data / "model.log") as model,
+                Stack(data, environ={**environ, **model.settings}, report=stage.part) as stack,
+            ):
                 try:
-                    whole = await _play(stage, stack, contained=choice.backend == "docker")
+                    whole = await _play(stage, stack, contained=choice.backend == "docker", turn=model.lacks is None)
                     stage.title("Everything stops")
                 finally:
                     installation = stack.place.keys().installation
@@ -94,6 +100,8 @@ async def run(args: argparse.Namespace) -> int:
     stage.say("")
     verdict = "Nothing was lost." if whole else "SOMETHING IS WRONG: see above."
     stage.verdict(f"{verdict} {time.monotonic() - began:.0f} s in all.", good=whole)
+    if model.lacks is not None:
+        stage.say(f"No coding agent was shown at work: {model.lacks}")
     stage.say("Keep it running:   sandreel up          (in .venv/bin; data in ~/.local/share/sandreel)")
     stage.say("and from another terminal:  sandreel session create s1;  sandreel exec s1 -- sh -c 'echo hello'")
     return 0 if whole else 1
@@ -124,7 +132,7 @@ def _ended_by_signals() -> asyncio.Event:
     return told
 
 
-async def _play(stage: Stage, stack: Stack, *, contained: bool) -> bool:
+async def _play(stage: Stage, stack: Stack, *, contained: bool, turn: bool) -> bool:
     from sandreel_core.client import Client, ClientSettings
     from sandreel_core.settings import load
 
@@ -151,7 +159,9 @@ async def _play(stage: Stage, stack: Stack, *, contained: bool) -> bool:
             stage.compare("exit code", 0, account.exit_code),
         ]
         good.append(await _replay(stage, client, account))
-    good.append(await _queries(stage, stack))
+        if turn:
+            good.append(await demo_turn.play(stage, stack, client, ORG))
+    await _queries(stage, stack, turn=turn)
     return all(good)
 
 
@@ -218,18 +228,16 @@ async def _replay(stage: Stage, client: Client, seen: Account) -> bool:
     return stage.compare("sha256", seen.digest.hexdigest(), digest.hexdigest())
 
 
-async def _queries(stage: Stage, stack: Stack) -> bool:
+async def _queries(stage: Stage, stack: Stack, *, turn: bool) -> None:
     stage.title("The views, with SQL")
     deadline = time.monotonic() + _VIEWS_WITHIN_S
-    caught_up = "SELECT exec FROM reel.execs WHERE exec = 'job-1' AND phase = 'exited'"
-    while EXEC not in await _sql(stack, caught_up):
+    while EXEC not in await _sql(stack, demo_turn.CAUGHT_UP if turn else _CAUGHT_UP):
         if time.monotonic() > deadline:
             raise Unavailable(f"the views have not caught up after {_VIEWS_WITHIN_S:g} s")
         await asyncio.sleep(0.2)
-    for what, statement in _QUERIES:
+    for what, statement in (*_QUERIES, *((demo_turn.QUERY,) if turn else ())):
         stage.say(f"  {what}: {statement}")
         stage.block(await _sql(stack, statement))
-    return True
 
 
 async def _sql(stack: Stack, statement: str) -> str:

@@ -167,9 +167,14 @@ def judge(
             return orphan(f"session {each.key} is destroyed", "would be deleted")
         would = "would be ended, its files are kept" if each.kind == "session" else "kept: an empty log proves nothing"
         return orphan(f"the log knows no session {each.key}", would)
+    if each.spare and each.kind == "session" and each.state != "running":
+        return orphan("is left of a warm pool", "would be removed")
+    if each.spare and each.kind == "workspace":
+        held = any(other is not each and (other.files == each.name or other.spare == each.spare) for other in found)
+        return None if held else orphan("is of a spare or a session that is gone", "kept: nobody knows whose it is")
     if each.kind == "hand":
         return orphan("is left of a create that was cut short", "would be removed")
-    sessions = any(other.org == each.org and other.key is not None for other in found)
+    sessions = any(other.org == each.org and (other.key is not None or other.spare) for other in found)
     if each.kind == "org" and not sessions:
         return orphan(f"org {each.org} has no session", "would be removed")
     if each.kind == "cache" and not sessions and each.org not in busy:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 _PARTS = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _SECONDS = (86_400, 3600, 60, 1)
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 
 
@@ -50,5 +51,14 @@ def variable_name(text: str) -> str:
     if not _VARIABLE_NAME.match(text):
         raise argparse.ArgumentTypeError(
             f"{text[:80]!r} is no name of a variable: 1 to 128 letters, digits and _, the first of them no digit"
+        )
+    return text
+
+
+def slug(text: str) -> str:
+    """As the contract's `Slug`, a credential's name; for argparse's `type`."""
+    if not _SLUG.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!r} is no name of a credential: 1 to 64 characters of a-z 0-9 _ -, the first no _ or -"
         )
     return text

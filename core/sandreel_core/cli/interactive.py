@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sandreel_core.cli import detach
 from sandreel_core.errors import Malformed
@@ -43,6 +43,11 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[Tty, bytes]]:
         yield tty, keys
     finally:
         tty.close()
+
+
+def has_colours(out: TextIO) -> bool:
+    """Whether a person wants to see colours there (https://no-color.org)."""
+    return out.isatty() and not os.environ.get("NO_COLOR")
 
 
 def window_size() -> tuple[int, int]:

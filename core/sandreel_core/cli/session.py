@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options
-from sandreel_core.cli.duration import seconds, size, variable
+from sandreel_core.cli.duration import seconds, size, slug, variable
 from sandreel_core.cli.state import add_at, show
 
 if TYPE_CHECKING:
@@ -63,12 +63,16 @@ def _add_create(verbs: Any) -> None:
     parser.add_argument("--image", metavar="IMAGE", help="for backends that have images")
     parser.add_argument("-e", "--env", type=variable, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
+        "--grant", type=slug, action="append", default=[], metavar="SLUG", help="a credential of the org; repeatable"
+    )
+    parser.add_argument(
         "--ttl", type=seconds, metavar="TIME", help="stop it after so long (the installation's maximum)"
     )
     parser.add_argument("--idle-timeout", type=seconds, metavar="TIME", help="stop it after so long without work")
     parser.add_argument("--cpus", type=float, metavar="N")
     parser.add_argument("--memory", type=size, metavar="SIZE")
     parser.add_argument("--pids", type=int, metavar="N")
+    parser.add_argument("--disk", type=size, metavar="SIZE", help="of the workspace, where the storage keeps limits")
     parser.add_argument("--execs", type=int, metavar="N", help="how many may run at once")
     parser.add_argument("--no-wait", action="store_true", help="return when it is requested, not when it is ready")
     parser.add_argument("--timeout", type=seconds, default=200.0, metavar="TIME", help="how long to wait (200s)")
@@ -87,9 +91,12 @@ async def _create(args: argparse.Namespace) -> int:
             profile=args.profile,
             image=args.image,
             env=dict(args.env),
+            grants=args.grant,
             ttl_s=args.ttl,
             idle_timeout_s=args.idle_timeout,
-            limits=Limits(cpus=args.cpus, memory_bytes=args.memory, pids=args.pids, execs=args.execs),
+            limits=Limits(
+                cpus=args.cpus, memory_bytes=args.memory, pids=args.pids, disk_bytes=args.disk, execs=args.execs
+            ),
             wait="requested" if args.no_wait else "ready",
             timeout_s=args.timeout,
         )

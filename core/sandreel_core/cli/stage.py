@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from sandreel_core.cli.interactive import has_colours
 from sandreel_core.json_line import json_text
 
 if TYPE_CHECKING:
@@ -20,14 +22,26 @@ _PROGRESS_EVERY_S = 0.1
 class Stage:
     """Writes to a terminal or a file. A progress line is written over itself on a terminal and is rare in a file."""
 
+    json = False
+
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._terminal = out.isatty()
-        self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._colour = has_colours(out)
         self._rest = b""
         self._lines = 0
         self._drawn = False
         self._drawn_at = 0.0
+        self._make_room: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def beside(self, make_room: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile somebody else writes to the same terminal, and is asked for room before each line."""
+        before, self._make_room = self._make_room, make_room
+        try:
+            yield
+        finally:
+            self._make_room = before
 
     def title(self, text: str) -> None:
         self.say("")
@@ -94,6 +108,7 @@ class Stage:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
 
     def _clear(self) -> None:
+        self._make_room()
         if self._drawn:
             print("\r\x1b[K", end="", file=self._out)
             self._drawn = False
@@ -101,6 +116,8 @@ class Stage:
 
 class JsonStage(Stage):
     """The same as one JSON object a line, without the job's output."""
+
+    json = True
 
     def title(self, text: str) -> None:
         self._line({"title": text})

@@ -69,8 +69,8 @@ async def _steer(args: argparse.Namespace) -> int:
     text = args.text[0]
     if not text.strip():
         raise Malformed("there is nothing in the text")
-    if len(text) > MAX_PROMPT_BYTES:
-        raise Malformed(f"the text has {len(text)} characters; the limit is {MAX_PROMPT_BYTES}")
+    if (size := len(text.encode(errors="replace"))) > MAX_PROMPT_BYTES:
+        raise Malformed(f"the text has {size} bytes; the limit is {MAX_PROMPT_BYTES}")
     async with _opened(args) as turn:
         outcome = await turn.steer(text)
     _print(args, outcome, f"queued; sandreel queue {args.turn}{options_of(args)} says when it is read")

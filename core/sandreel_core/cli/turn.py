@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, login, options, options_of
+from sandreel_core.cli.duration import slug
 from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.pipes import STDOUT
 from sandreel_core.cli.turn_prompt import Upload, budget, prompt_of, uploads_of
@@ -109,6 +110,14 @@ def _add_start(verbs: Any) -> None:
     )
     how.add_argument("--append-system-prompt", metavar="TEXT", help="behind the agent's own")
     how.add_argument("--max-turns", type=int, default=40, metavar="N", help="replies of the model (40)")
+    how.add_argument(
+        "--grant",
+        type=slug,
+        action="append",
+        default=[],
+        metavar="SLUG",
+        help="a credential of the org, until the turn ends; repeatable",
+    )
     how.add_argument("--budget", type=budget, metavar="USD", help="what it may spend, like 2.50")
     parser.add_argument("--id", metavar="TURN", help="the turn's id, used once per session (made up unless given)")
     parser.add_argument("-d", "--detach", action="store_true", help="print the turn's id and leave it running")
@@ -153,6 +162,7 @@ async def _started(
             workdir=args.workdir,
             attachments=files,
             budget_micro_usd=args.budget,
+            grants=args.grant,
             turn=name,
             # Nobody should be surprised later by a turn that was given up here.
             deadline=clock.now() + timedelta(seconds=client.answer_timeout_s),

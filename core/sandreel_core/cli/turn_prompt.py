@@ -26,7 +26,7 @@ _MAX_USD = Decimal(1_000_000_000)
 
 def prompt_of(args: argparse.Namespace) -> str:
     """Raises Malformed, in one line, for none, too many and one that is too long."""
-    from sandreel_core.contract.turn import MAX_PROMPT_BYTES
+    from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
 
     words = [*args.prompt, *(args.rest or [])]
     if len(words) > 1:
@@ -44,8 +44,8 @@ def prompt_of(args: argparse.Namespace) -> str:
         raise Malformed('say what to do: sandreel turn "Fix the failing test", or --file FILE, or - for stdin')
     if not text.strip():
         raise Malformed(f"{where}: there is nothing in it to work on")
-    if len(text) > MAX_PROMPT_BYTES:
-        raise Malformed(f"{where} has {len(text)} characters; the limit is {MAX_PROMPT_BYTES}: use --attach")
+    if (size := len(text.encode(errors="replace"))) > MAX_LONG_PROMPT_BYTES:
+        raise Malformed(f"{where} has {size} bytes; the limit is {MAX_LONG_PROMPT_BYTES}: use --attach")
     return text
 
 
@@ -133,12 +133,11 @@ def _read(where: str, path: str) -> str:
 
 
 def _decoded(where: str, file: BinaryIO) -> str:
-    from sandreel_core.contract.turn import MAX_PROMPT_BYTES
+    from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
 
-    limit = 4 * MAX_PROMPT_BYTES  # of UTF-8
-    data = file.read(limit + 1)
-    if len(data) > limit:
-        raise Malformed(f"{where} has more than {MAX_PROMPT_BYTES} characters, which is the limit: use --attach")
+    data = file.read(MAX_LONG_PROMPT_BYTES + 1)
+    if len(data) > MAX_LONG_PROMPT_BYTES:
+        raise Malformed(f"{where} has more than {MAX_LONG_PROMPT_BYTES} bytes, which is the limit: use --attach")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

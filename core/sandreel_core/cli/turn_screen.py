@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from sandreel_core.agent import Typed
+from sandreel_core.cli.agent_view import COLUMNS
+from sandreel_core.cli.interactive import has_colours, window_size
 from sandreel_core.cli.pipes import STDERR, STDOUT, write_all
 from sandreel_core.cli.spinner import EVERY_S, Spinner
 from sandreel_core.cli.turn_view import TurnView, duration
@@ -39,7 +41,8 @@ class TurnScreen:
         self._json = json
         self._after = after
         terminal = sys.stdout.isatty()
-        self._view = TurnView(turn.id, turn.session, colours=terminal, typed=terminal)
+        columns = window_size()[0] if terminal else COLUMNS
+        self._view = TurnView(turn.id, turn.session, colours=has_colours(sys.stdout), typed=terminal, columns=columns)
         self._spinner = Spinner(shown=not json)
         self._fold = TurnFold(turn.id, turn.session)
         self._heard_s = time.monotonic()
@@ -73,6 +76,13 @@ class TurnScreen:
                 since_s = time.monotonic() - self._heard_s
                 silent = f" · silent for {duration(since_s)}" if since_s > _SILENT_S else ""
                 self._spinner.draw(f"{duration(self._view.known_s + since_s)} · {self._view.doing()}{silent}")
+
+    def make_room(self) -> None:
+        """Somebody else is about to write a line to this terminal."""
+        self._spinner.clear()
+        if not self._json and (rest := self._view.closed()):
+            sys.stdout.write(rest)
+            sys.stdout.flush()
 
     async def say(self, sentence: str) -> None:
         """One line of sandreel's own on stderr."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandreel_core.agent import Typed
-from sandreel_core.cli.agent_view import AgentView, one_line, telling
+from sandreel_core.cli.agent_view import COLUMNS, AgentView, one_line, telling
 from sandreel_core.cli.text import clean, cut
 from sandreel_core.cli.usage_table import dollars, tokens
 from sandreel_core.client.items import CaughtUp, Gap
@@ -11,19 +11,19 @@ from sandreel_core.client.turn_items import TurnEntry, TurnItem
 from sandreel_core.contract import turn as t
 
 _PROMPT_LINES = 6  # of the prompt that is shown again; all of it stands in --json
-_COLUMNS = 120
 # Tools that are under way and shown as such; more are counted alone.
 _REMEMBERED = 256
 _NS = 1_000_000_000
 
 
 class TurnView:
-    """A turn's items as text for a terminal, piece by piece; none of it steers the terminal."""
+    """A turn's items as text for a terminal, piece by piece; none of it steers the terminal. See AgentView."""
 
-    def __init__(self, turn: str, session: str, *, colours: bool, typed: bool) -> None:
+    def __init__(self, turn: str, session: str, *, colours: bool, typed: bool, columns: int = COLUMNS) -> None:
         self._turn = turn
         self._session = session
-        self._agent = AgentView(colours=colours, typed=typed)
+        self._agent = AgentView(colours=colours, typed=typed, columns=columns)
+        self._columns = min(columns, COLUMNS)
         self._paint = self._agent.paint
         self._phase = "waiting for the session"
         self._began_ns = 0
@@ -90,7 +90,7 @@ class TurnView:
                 # Said again for every answer; the agent's name stands in the turn's first line.
                 again, self._model = model in (None, self._model), model or self._model
                 return "" if again else self.closed() + self._dim(f"· {one_line(model or '')}") + "\n"
-            case t.AgentError():
+            case t.AgentError(goes_on=False):
                 self._wrong = event.message
             case t.TaskStarted(parent=parent) | t.TaskSettled(parent=parent) if self._is_command(parent):
                 return ""
@@ -155,7 +155,7 @@ class TurnView:
         return [(self._bold if end.status in ("success", "plan") else self._red)(line), *why]
 
     def _few(self, text: str) -> list[str]:
-        lines = [cut(clean(line.replace("\t", "    ")), _COLUMNS) for line in text.strip().split("\n")]
+        lines = [cut(clean(line.replace("\t", "    ")), self._columns - 2) for line in text.strip().split("\n")]
         more = len(lines) - _PROMPT_LINES
         return lines if more <= 0 else [*lines[:_PROMPT_LINES], f"… {more} more lines"]
 

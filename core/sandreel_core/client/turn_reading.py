@@ -21,7 +21,7 @@ from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.session import CommandRefused, CommandSettled
-from sandreel_core.contract.subjects import SessionSubjects
+from sandreel_core.contract.subjects import SessionSubjects, stream_of
 from sandreel_core.errors import Malformed, SandreelError
 
 # A fresh reader of an agent's output, by the agent's name; None where there is none.
@@ -211,6 +211,21 @@ async def first_of(bus: Bus, stream: str, subject: str) -> Stored | None:
     while found is not None and isinstance(data_of(found), CommandRefused | CommandSettled):
         found = await bus.next(stream, subject, after=found.sequence)
     return found
+
+
+async def stage_of(bus: Bus, first: Stored) -> object:
+    """How far the turn has come, by the newest of the events that lead to its program, of which there are few: a message may be said to it
+    before it runs. Raises Unavailable, NotFound."""
+    stage, found = data_of(first), await _behind(bus, first)
+    while found is not None and not isinstance(stage, t.TurnStarted):
+        data = data_of(found)
+        stage = data if isinstance(data, t.TurnPreparing | t.TurnStarted | t.TurnInterrupting) else stage
+        found = await _behind(bus, found)
+    return stage
+
+
+async def _behind(bus: Bus, stored: Stored) -> Stored | None:
+    return await bus.next(stream_of(stored.subject), stored.subject, after=stored.sequence)
 
 
 def data_of(stored: Stored) -> object:

@@ -13,9 +13,10 @@ from sandreel_core.bus.port import Stored
 from sandreel_core.client.files import Files
 from sandreel_core.client.history import History
 from sandreel_core.client.owners import session_of
+from sandreel_core.client.prompt import beginning, hand_in
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
-from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of
+from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of, stage_of
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
@@ -90,17 +91,24 @@ class Turns(History):
         """Let an agent work on a prompt; returns when that is recorded, which is before its sandbox is there.
 
         session    which one; else the owner's own (`owners.session_of`). It is made, resumed or made again as needed
+        prompt     up to 4 MiB of UTF-8; one of more than 64 KiB is handed to a bridge first
         owner      whose the session is where it has to be made
         turn       its id, used once per session; made up unless given
         The others are those of `contract.turn.StartTurn`. Sent again with the same `command_id` and `turn` it starts once.
-        Raises Malformed when neither a session nor an owner is given; Refused: BAD_REQUEST, DUPLICATE_TURN, …
+        Raises Malformed when neither a session nor an owner is given, and for a longer prompt; Refused: BAD_REQUEST, DUPLICATE_TURN, …
         """
         name = turn or clock.new_token("t-")
         where = session if session is not None else _own_session(org, owner)
+        digest = None
+        if len(whole := prompt.encode(errors="replace")) > t.MAX_PROMPT_BYTES:
+            within_s = answer_timeout_s or self.answer_timeout_s
+            digest = await hand_in(self.bus, self.subjects(org, where), whole, within_s=within_s)
+            prompt = beginning(whole)
         command = t.StartTurn(
             turn=name,
             agent=agent,
             prompt=prompt,
+            prompt_object=digest,
             model=model,
             conversation_id=conversation_id,
             permission_mode=permission_mode,
@@ -240,13 +248,14 @@ class Turns(History):
             ended = data if isinstance(data, t.TurnFinished) else None
             decided = data if isinstance(data, t.PlanApproved | t.PlanRejected) else None
             requested = data_of(first)
+            stage = await stage_of(self.bus, first) if isinstance(data, t.SteerQueued) else data
             cursor = await self._reels.cursor(where.partition, last.sequence)
         return TurnInfo(
             org=where.org,
             session=where.session,
             turn=where.key,
             requested=requested if isinstance(requested, t.TurnRequested) else None,
-            state=_state(data),
+            state=_state(stage),
             ended=ended,
             decided=decided,
             asked_ns=first.time_ns,

@@ -20,6 +20,10 @@ PROGRAMS_PYTHON = "SANDREEL_PYTHON"
 # How a runnerd ends that cannot begin in its workspace (sysexits.h: EX_CANTCREAT, EX_IOERR), for whoever started it.
 UNWRITABLE = 73
 NO_ROOM = 74
+# And one whose standard input ended without a word: nobody has told it who it is (EX_TEMPFAIL).
+UNTOLD = 75
+
+SPOOL_BYTES = 64 * 1024 * 1024
 
 
 class BootSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -37,7 +41,7 @@ class BootSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     nats_user: str | None = None
     nats_password: str | None = None
     workspace: str = "/workspace"
-    spool_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    spool_bytes: Annotated[int, Meta(ge=1024 * 1024)] = SPOOL_BYTES
     max_live_execs: Annotated[int, Meta(ge=1, le=10_000)] = 4
     heartbeat_s: Annotated[float, Meta(gt=0)] = 5.0
     # How long CMD keeps a command; an hour before that runnerd refuses it as STALE (design §3).

@@ -31,7 +31,7 @@ EVENTS: dict[str, type[Event]] = {
         *(x.Accepted, x.Started, x.Output, x.Progress, x.StdinWritten, x.Signalled, x.Resized, x.Truncated, x.Gap),
         *(x.Throttled, x.Exited, x.Lost),
         *(w.EnvPatched, w.FileWritten, w.FileDeleted),
-        *(c.Granted, c.Leased, c.LeaseRefused, c.Revoked),
+        *(c.Granted, c.Leased, c.LeaseRefused, c.Revoked, c.Outlived),
         *(t.TurnRequested, t.TurnPreparing, t.TurnStarted, t.TurnInterrupting, t.TurnFinished, t.Checkpoint),
         *(t.SteerQueued, t.SteerDelivered, t.SteerConsumed, t.SteerRequeued),
         *(

@@ -98,10 +98,21 @@ class LeaseRefused(CredentialEvent, frozen=True, kw_only=True):
 
 class Revoked(CredentialEvent, frozen=True, kw_only=True):
     """These leases have ended, and so have grants of the credential: `all` of them, the `one` of `turn` (None: the
-    session's), or `none`."""
+    session's), or `none`. `incarnation`: the session's, where it was created with this grant and is not to get it again in that
+    life, whether it held it just then or not."""
 
     type: ClassVar[str] = "credential.revoked"
     lease_ids: list[str] = []
     reason: Literal["asked", "ungranted", "stopped", "destroyed", "turn_ended", "expired"] = "asked"
     ends: Literal["all", "one", "none"] = "all"
     turn: str | None = None
+    incarnation: Ordinal | None = None
+
+
+class Outlived(CredentialEvent, frozen=True, kw_only=True):
+    """A minted token whose lease has ended, and which its issuer has not ended in several tries: it may work until
+    `expires_at`. The tries go on; that one of them came through is in the vault's audit."""
+
+    type: ClassVar[str] = "credential.outlived"
+    lease_id: str
+    expires_at: Instant

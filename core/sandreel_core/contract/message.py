@@ -17,6 +17,7 @@ Ordinal = Annotated[int, Meta(ge=1)]
 MAX_INTEGER = 2**63 - 1  # what Postgres' bigint and most programs hold
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$(?!\n)")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Sentence = Annotated[str, Meta(max_length=4096)]
 
 MAX_ENV_NAMES = 128  # behaviour §1, constants

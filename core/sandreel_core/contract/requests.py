@@ -1,6 +1,6 @@
 """What travels over `req.` and `hb.`: asked and answered, stored nowhere.
 
-To the spawner: bootstrap, renew, feed, log. To the broker and the bridge: secret. To runnerd: health, drain, lift, hold, keys, and the file verbs.
+To the spawner: bootstrap, renew, feed, log. To the broker and the bridge: secret. To the bridge: prompt. To runnerd: health, drain, lift, hold, keys, and the file verbs.
 What is asked about leases is in lease.py.
 An answer is either the reply type or `Failure`; the bus turns the latter into an exception.
 """
@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from sandreel_core.contract.message import Count, Id, Instant
+from sandreel_core.contract.message import Count, Id, Instant, Sha256
 from sandreel_core.contract.session import Limits, WorkspacePath
 
 MAX_KEYS_BYTES = 64 * 1024
 FILE_CHUNK_BYTES = 256 * 1024
 MAX_SECRET_BYTES = 32 * 1024  # as a variable's value, design §5
 MAX_SEALED_CHARS = (MAX_SECRET_BYTES + 48 + 2) // 3 * 4  # base64 of the box, which adds 48 bytes
+MAX_LONG_PROMPT_BYTES = 4 * 1024 * 1024  # about as many tokens as a model reads
 MAX_READ_BYTES = 20 * 1024 * 1024  # behaviour §1: file read
 MAX_FETCH_BYTES = 100 * 1024 * 1024  # behaviour §1: URL fetch
 # What is copied piece by piece: its digest, taken at the end, still answers within a request's time (see `client.files`).
@@ -44,6 +45,23 @@ class Failure(Reply, frozen=True, kw_only=True, tag_field="failure", tag=True):
     kind: str
     message: str
     code: str = ""
+
+
+# client → bridge
+
+
+class StorePrompt(Request, frozen=True, kw_only=True):
+    """A piece of a prompt that is too long for a command, for `turn.start`'s `prompt_object`: `FILE_CHUNK_BYTES` of its UTF-8, less only
+    in the last one. Pieces may come again, and in any order.
+
+    sha256, size  of the whole
+    number        of the piece, from 0
+    """
+
+    sha256: Sha256
+    size: Annotated[int, Meta(ge=1, le=MAX_LONG_PROMPT_BYTES)]
+    number: Count
+    base64: str
 
 
 # runnerd → spawner

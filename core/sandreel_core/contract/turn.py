@@ -16,6 +16,7 @@ from sandreel_core.contract.message import (
     Owner,
     Part,
     Sentence,
+    Sha256,
     not_too_deep,
 )
 from sandreel_core.contract.session import Profile, Slug
@@ -38,13 +39,15 @@ class Attachment(Part, frozen=True, kw_only=True, omit_defaults=True):
     `uploads/` before (then `sha256` is checked), or is fetched from `url`. Each path once."""
 
     path: Annotated[str, Meta(min_length=1, max_length=4096)]
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
+    sha256: Sha256 | None = None
     url: Annotated[str, Meta(min_length=8, max_length=4096)] | None = None
 
 
 class StartTurn(TurnCommand, frozen=True, kw_only=True):
     """Let an agent work on a prompt in the session; its sandbox is created, resumed or made again as that needs.
 
+    prompt_object     SHA-256 of a prompt of more than 64 KiB, which a bridge has been handed before (`requests.StorePrompt`); `prompt` is
+                      its beginning then, for whoever reads the log
     owner             whose session it is, where it has to be created; required then
     model             one of the org's models; absent = the org's default
     conversation_id   turns of one conversation go on from one another, within one life of the session, and run one after the other in
@@ -58,6 +61,7 @@ class StartTurn(TurnCommand, frozen=True, kw_only=True):
     type: ClassVar[str] = "turn.start"
     agent: AgentName
     prompt: Prompt
+    prompt_object: Sha256 | None = None
     model: Annotated[str, Meta(max_length=256)] | None = None
     conversation_id: Id | None = None
     permission_mode: Literal["plan", "execute"] = "execute"
@@ -127,9 +131,9 @@ class TurnRequested(TurnEvent, frozen=True, kw_only=True):
 
 
 class TurnPreparing(TurnEvent, frozen=True, kw_only=True):
-    """The intent to run it, before anything outside the log is made: the exec and the gateway's key are named after the
-    session, the turn and `attempt` (2: the first one ended without a word). It may happen again with the same attempt,
-    when another life of the session or another model has to be taken.
+    """The intent to run it, before anything outside the log is made. The exec is named after the session, the turn and `attempt` (2: the
+    first one ended without a word), the gateway's key after how often this was said. It may happen again with the same attempt, when
+    another life of the session or another model has to be taken, or another bridge has taken the turn up.
 
     incarnation       of the session; a conversation is gone on with only within it
     workspace         the path by which the session's programs find it, where that is not `session.WORKSPACE`
@@ -293,10 +297,12 @@ class AgentResult(AgentEvent, frozen=True, kw_only=True):
 
 
 class AgentError(AgentEvent, frozen=True, kw_only=True):
-    """Something went wrong, a retry that is under way among it; whether it ended the answer is said by `agent.result`."""
+    """Something went wrong; whether it ended the answer is said by `agent.result`. `goes_on`: the program itself says that it did not, as
+    of a call of the model's API that it tries again, or of what it only warns of."""
 
     type: ClassVar[str] = "agent.error"
     message: Sentence
+    goes_on: bool = False
 
 
 class TaskStarted(AgentEvent, frozen=True, kw_only=True):

@@ -167,7 +167,8 @@ def closed(data: Path, *, within_s: float) -> bool:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Replace the file in one step; it is 0600 from its first moment on. Raises Misconfigured."""
+    """Replace the file in one step, for good when this returns: what a new key seals is stored elsewhere, and must not outlive
+    it. It is 0600 from its first moment on. Raises Misconfigured."""
     whole = path.with_name(path.name + ".new")
     try:
         whole.unlink(missing_ok=True)
@@ -177,6 +178,11 @@ def write_secret(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         whole.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as error:
         raise Misconfigured(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from error
 

@@ -68,7 +68,10 @@ async def serve(role: Role[Settings]) -> None:
     settings = role.settings
     key = await asyncio.to_thread(installation_key, settings)
     plan = plan_of(settings, role.installation, key)
-    async with AsyncExitStack() as stack, open_backend(settings, plan.rules.installation) as backend:
+    async with (
+        AsyncExitStack() as stack,
+        open_backend(settings, plan.rules.installation, metrics=role.metrics) as backend,
+    ):
         if plan.terms.issuer is not None and isinstance(role.bus, JetStreamBus):
             # Where users are confined to their organisation, this is how they read.
             await stack.enter_async_context(Door(role.bus).open())

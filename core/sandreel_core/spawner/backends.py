@@ -10,6 +10,7 @@ from pathlib import Path
 from sandreel_core.contract.session import Profile
 from sandreel_core.errors import Misconfigured
 from sandreel_core.images import Kind, image
+from sandreel_core.metrics import Metrics
 from sandreel_core.spawner.backend import Backend
 from sandreel_core.spawner.docker_settings import DockerSettings
 from sandreel_core.spawner.process import ProcessBackend
@@ -19,13 +20,18 @@ _WITH_AGENTS: tuple[Kind, ...] = ("session", "session-agents")
 
 
 @asynccontextmanager
-async def open_backend(settings: Settings, installation: str) -> AsyncGenerator[Backend, None]:
+async def open_backend(
+    settings: Settings, installation: str, *, metrics: Metrics | None = None
+) -> AsyncGenerator[Backend, None]:
     """Raises Misconfigured."""
     users: Mapping[Profile, tuple[int, int]] = {
         "default": user(settings.default_user),
         "agent": user(settings.agent_user),
     }
-    opened = _docker(settings, installation, users) if settings.backend == "docker" else _process(settings, users)
+    if settings.backend != "docker":
+        opened = _process(settings, users)
+    else:
+        opened = _docker(settings, installation, users, metrics)
     async with opened as backend:
         yield backend
 
@@ -44,13 +50,14 @@ async def _process(settings: Settings, users: Mapping[Profile, tuple[int, int]])
 
 @asynccontextmanager
 async def _docker(
-    settings: Settings, installation: str, users: Mapping[Profile, tuple[int, int]]
+    settings: Settings, installation: str, users: Mapping[Profile, tuple[int, int]], metrics: Metrics | None
 ) -> AsyncGenerator[Backend, None]:
     try:
         # Here, and not above: whoever has no container engine need not have its SDK.
         from sandreel_core.spawner.docker_backend import DockerBackend  # noqa: PLC0415
         from sandreel_core.spawner.docker_network import Service  # noqa: PLC0415
         from sandreel_core.spawner.docker_plan import Terms  # noqa: PLC0415
+        from sandreel_core.spawner.docker_spare import Warm  # noqa: PLC0415
     except ImportError as error:
         raise Misconfigured("the docker backend needs its SDK: pip install 'sandreel[docker]'") from error
     docker = settings.docker
@@ -74,6 +81,9 @@ async def _docker(
             services=services,
             fence_image=None if docker.unfenced else docker.fence_image or str(await asyncio.to_thread(image, "fence")),
             disk_bytes=docker.disk_bytes,
+            warm=[Warm.read(text) for text in docker.warm],
+            spool_bytes=settings.runnerd_spool_bytes,
+            metrics=metrics,
         ) as backend:
             yield backend
     except OSError as error:

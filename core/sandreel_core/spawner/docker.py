@@ -29,7 +29,27 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
 _UNIX = "unix://"
 _SOCKET = f"{_UNIX}/var/run/docker.sock"
+_EVENTS = 4096  # that wait to be listened to
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
+
+
+class Line:
+    """The one writer of a container's standard input, which ends when this is closed. Blocking."""
+
+    def __init__(self, attached: Any, timeout_s: float) -> None:
+        self._attached = attached
+        # The SDK's object reads only; a second descriptor of the same connection writes.
+        self._socket = socket.socket(fileno=os.dup(attached.fileno()))
+        self._socket.settimeout(timeout_s)
+
+    def write(self, stdin: bytes) -> None:
+        """All of it, and its end. Raises OSError."""
+        self._socket.sendall(stdin)
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._attached._response.close()  # the connection is its, and the SDK offers no other way to it
 
 
 class Engine:
@@ -110,26 +130,49 @@ class Engine:
             if stdin is None:
                 api.start(id)
                 return
-            attached = api.attach_socket(id, {"stdin": 1, "stream": 1})
-            try:
-                # The SDK's object reads only; a second descriptor of the same connection writes.
-                with socket.socket(fileno=os.dup(attached.fileno())) as line:
-                    line.settimeout(self._timeout_s)
-                    line.sendall(stdin)
-                    line.shutdown(socket.SHUT_WR)
-                    api.start(id)
-            finally:
-                attached._response.close()  # the connection is its, and the SDK offers no other way to it
+            with closing(Line(api.attach_socket(id, {"stdin": 1, "stream": 1}), self._timeout_s)) as line:
+                line.write(stdin)
+                api.start(id)
 
         await self._ask(start)
+
+    async def start_held(self, id: str) -> Line:
+        """Started, and its standard input held open. It ends with whoever holds it, also when that is killed."""
+
+        def start(api: docker.APIClient) -> Line:
+            line = Line(api.attach_socket(id, {"stdin": 1, "stream": 1}), self._timeout_s)
+            try:
+                api.start(id)
+            except BaseException:
+                line.close()
+                raise
+            return line
+
+        return await self._ask(start)
+
+    async def tell(self, line: Line, stdin: bytes) -> None:
+        """All that the main process ever reads of it."""
+
+        def tell(_: docker.APIClient) -> None:
+            try:
+                line.write(stdin)
+            finally:
+                line.close()
+
+        await self._ask(tell)
 
     async def container(self, id: str) -> dict[str, Any]:
         """By id or name. Raises NotFound."""
         return await self._ask(lambda api: dict(api.inspect_container(id)))
 
-    async def containers(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        """In any state, with all of these labels."""
-        return await self._ask(lambda api: list(api.containers(all=True, filters={"label": label_pairs(labels)})))
+    async def containers(self, labels: Mapping[str, str], name: str | None = None) -> list[dict[str, Any]]:
+        """In any state, with all of these labels and, if given, a name in which this expression is found."""
+        filters = {"label": label_pairs(labels)} | ({"name": [name]} if name is not None else {})
+        return await self._ask(lambda api: list(api.containers(all=True, filters=filters)))
+
+    async def rename(self, id: str, name: str) -> None:
+        """Raises AlreadyExists when the name is taken, NotFound."""
+        await self._ask(lambda api: api.rename(id, name))
 
     async def kill(self, id: str, signal: str) -> None:
         """Raises Conflict when it does not run."""
@@ -242,26 +285,33 @@ class Engine:
     async def events(
         self, about: Mapping[str, Sequence[str]], *, since: float
     ) -> AsyncGenerator[AsyncIterator[dict[str, Any]], None]:
-        """What happens to containers, from `since` (seconds since 1970) on. It ends with Unavailable, when the engine goes.
+        """What happens to containers, from `since` (seconds since 1970) on. It ends with Unavailable, when the engine goes or
+        nobody listens.
 
         about  the API's filters: `event`, `container` (names), `label` (name=value)
         """
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue()
+        queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue(_EVENTS + 1)
         stream = await self._ask(
             lambda api: api.events(since=f"{since:.6f}", filters={"type": ["container"], **about}, decode=True)
         )
+
+        def take(found: dict[str, Any] | SandreelError) -> None:
+            if queue.qsize() < _EVENTS:
+                queue.put_nowait(found)
+            elif not queue.full():  # whoever listens asks again, from where it has heard
+                queue.put_nowait(Unavailable("more has happened than was listened to"))
 
         def read() -> None:
             ended: SandreelError = Unavailable("the engine's events have ended")
             try:
                 for event in stream:
-                    loop.call_soon_threadsafe(queue.put_nowait, event)
+                    loop.call_soon_threadsafe(take, event)
             except (*FAILURES, ValueError) as error:  # ValueError: it was closed between two reads
                 ended = ours(error)
             finally:
                 with suppress(RuntimeError):  # the loop is closed: nobody waits
-                    loop.call_soon_threadsafe(queue.put_nowait, ended)
+                    loop.call_soon_threadsafe(take, ended)
 
         async def heard() -> AsyncIterator[dict[str, Any]]:
             while True:

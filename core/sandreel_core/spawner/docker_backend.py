@@ -9,27 +9,40 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
 from sandreel_core.bus.crew import Crew
-from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.contract.boot import SPOOL_BYTES
+from sandreel_core.errors import (
+    AlreadyExists,
+    Conflict,
+    Denied,
+    Misconfigured,
+    NotFound,
+    Refused,
+    SandreelError,
+    Unavailable,
+)
+from sandreel_core.metrics import Metrics
 from sandreel_core.spawner import docker_plan as plan
-from sandreel_core.spawner import fence_docker
+from sandreel_core.spawner import docker_spare, fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
 from sandreel_core.spawner.docker_images import chosen
-from sandreel_core.spawner.docker_joining import Joining
-from sandreel_core.spawner.docker_network import Networks, Service
-from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces, ensure_cache
-from sandreel_core.spawner.fence_docker import Tools, prove, raise_fence
-from sandreel_core.spawner.fencing import NOT_PROVEN, Fencing
+from sandreel_core.spawner.docker_lent import Lent
+from sandreel_core.spawner.docker_network import Service
+from sandreel_core.spawner.docker_orgs import Orgs
+from sandreel_core.spawner.docker_spare import Warm
+from sandreel_core.spawner.docker_spares import Making, Spares
+from sandreel_core.spawner.docker_taking import Taking
+from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces
+from sandreel_core.spawner.fencing import NOT_PROVEN
 from sandreel_core.spawner.lock import Locks
 from sandreel_core.spawner.to_the_end import each_to_its_end
 
@@ -50,23 +63,21 @@ class DockerBackend:
         engine: Engine,
         terms: plan.Terms,
         *,
-        locks: Path,
-        orgs: Locks,
+        locks: Locks,
+        orgs: Orgs,
         workspaces: Workspaces,
-        networks: Networks,
-        fencing: Fencing | None,
         disk_bytes: int | None,
     ) -> None:
         self.node = terms.node
         self._engine = engine
         self._terms = terms
         self._workspaces = workspaces
-        self._networks = networks
-        self._fencing = fencing
         self._disk_bytes = disk_bytes
-        self._sessions = Locks(locks / "session")
+        self._sessions = locks
         self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
+        self._lent = Lent(terms.installation, self._boots, workspaces, locks)
+        self._taking: Taking | None = None
 
     @classmethod
     @asynccontextmanager
@@ -82,6 +93,9 @@ class DockerBackend:
         services: Sequence[Service] = (),
         fence_image: str | None = None,
         disk_bytes: int | None = None,
+        warm: Sequence[Warm] = (),
+        spool_bytes: int = SPOOL_BYTES,
+        metrics: Metrics | None = None,
     ) -> AsyncGenerator[DockerBackend, None]:
         """The engine need not answer yet.
 
@@ -90,86 +104,103 @@ class DockerBackend:
         pool        from which every org's network gets a range of its own
         services    what every org's network has in it
         fence_image raises and proves the fence; None: sessions start without one
+        warm        pools of spares, which need volumes
+        spool_bytes of every session's recorder
         Raises Misconfigured, OSError.
         """
         for profile in terms.users:
             terms.user(profile)
+        if warm and workspaces is not None:
+            raise Misconfigured("[docker] warm needs workspaces that are volumes, not directories of the host")
+        docker_spare.check(warm)
         async with Engine.open(url, timeout_s=timeout_s) as engine:
-            networks = Networks(engine, terms.installation, pool, services)
             files: Workspaces = Volumes(engine, terms.installation)
             if workspaces is not None:
                 files = Directories(workspaces, terms.installation)
-            fencing = None
-            async with Crew() as crew:
-                if fence_image is not None:
-                    terms = dataclasses.replace(terms, fence="proven")
-                    tools = Tools(engine, fence_image, terms.installation)
-                    fencing = Fencing(networks.fenced, partial(raise_fence, tools), partial(prove, tools))
-                    crew.start(fencing.keep())
-                orgs = Locks(locks / "org")
-                if services:
-                    look = fencing.look if fencing is not None else _nothing
-                    names = [service.container for service in services]
-                    crew.start(Joining(engine, networks, orgs, names, look).keep())
-                try:
-                    yield cls(
-                        engine,
-                        terms,
-                        locks=locks,
-                        orgs=orgs,
-                        workspaces=files,
-                        networks=networks,
-                        fencing=fencing,
-                        disk_bytes=disk_bytes,
-                    )
-                finally:
-                    if fencing is not None:
-                        await fencing.close()
+            if fence_image is not None:
+                terms = dataclasses.replace(terms, fence="proven")
+            async with (
+                Orgs.open(
+                    *(engine, terms.installation),
+                    locks=locks / "org",
+                    pool=pool,
+                    services=services,
+                    fence_image=fence_image,
+                ) as orgs,
+                Crew() as crew,
+            ):
+                sessions = Locks(locks / "session")
+                backend = cls(engine, terms, locks=sessions, orgs=orgs, workspaces=files, disk_bytes=disk_bytes)
+                if warm:
+                    crew.start(backend._keep_warm(warm, spool_bytes, metrics or Metrics()))
+                yield backend
+
+    def _keep_warm(self, warm: Sequence[Warm], spool_bytes: int, metrics: Metrics) -> Coroutine[None, None, None]:
+        """From now on boots come from spares, where there are any, for as long as what this returns runs."""
+        making = Making(self._terms, self._orgs, spool_bytes=spool_bytes, disk_bytes=self._disk_bytes)
+        spares = Spares(self._engine, warm, making, metrics)
+        installation = self._terms.installation
+        self._taking = Taking(self._engine, installation, spares, self._boots, self._workspaces, self._orgs.admit)
+        return spares.keep()
 
     # -- create
 
     async def create(self, spec: BootSpec) -> Sandbox:
         async with self._sessions.held(str(spec.key)):
-            before = await self._boots.settled(spec.key)
+            before, found = await asyncio.gather(self._boots.settled(spec.key), self._workspaces.find(spec.key))
             for boot in before:
                 # We hold the lock: whoever made one that was never started has died, and it knows nothing yet.
                 if boot.status == "starting":
-                    await self._engine.remove(boot.id, force=True)
+                    await self._clear(boot)
                 elif boot.status != "dead":
                     raise AlreadyExists(f"boot {boot.boot_id} of the session is there")
             dead = [boot for boot in before if boot.status == "dead"]
             life = Life(spec.settings.installation, spec.incarnation)
-            found = await self._workspaces.find(spec.key)
-            if spec.fresh and found is not None and found != life:
+            if spec.fresh and found is not None and not found.same(life):
                 raise AlreadyExists("there is a workspace that is not this session's")
-            if not spec.fresh and found is None:
-                raise NotFound("the workspace is not there")
+            if not spec.fresh:
+                found = found or await self._lent.say(spec.key, dead)
+                if found is None:
+                    raise NotFound("the workspace is not there")
             try:
-                image = await self._prepare(spec, life, make=found is None)
-                return await self._start(spec, dead, image)
+                image = await chosen(self._engine, self._terms.images(spec))
+                if spec.fresh:
+                    if found is None and not dead and self._taking is not None:
+                        sandbox = await self._taking.boot(spec, life, image)
+                        if sandbox is not None:
+                            return sandbox
+                    await self._make(spec, life, found, image.name)
+                else:
+                    await self._orgs.prepare(spec.key.org, image.name)
+                return await self._start(spec, dead, image.name, "" if spec.fresh or found is None else found.files)
             except BaseException:
                 if spec.fresh:
                     await asyncio.shield(self._undo(spec, dead))
                 raise
 
-    async def _prepare(self, spec: BootSpec, life: Life, *, make: bool) -> str:
-        """What the container needs: its org's network and caches, its workspace, and its image, which it returns."""
-        image = await chosen(self._engine, self._terms.images(spec))
-        works = [self._prepare_org(spec.key.org, image)]
-        if make:
-            user = self._terms.user(spec.profile)
-            limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
-            works.append(self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit))
-        await each_to_its_end(*works)
-        return image
+    async def _make(self, spec: BootSpec, life: Life, found: Life | None, image: str) -> None:
+        """What a fresh container needs: its org's network and caches, and its workspace, also where there is one: whoever made
+        that may have died before it was filled."""
+        user = self._terms.user(spec.profile)
+        limit = plan.wants_disk_limit(spec.limits, self._disk_bytes)
+        if found is not None and found.files:  # lent to a boot of a spare that never was one
+            await self._workspaces.remove(spec.key, (found.files,))
+        await each_to_its_end(
+            self._orgs.prepare(spec.key.org, image),
+            self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit),
+        )
 
-    async def _prepare_org(self, org: str, image: str) -> None:
-        async with self._orgs.held(org):
-            await self._networks.ensure(org)
-            await ensure_cache(self._engine, self._terms.installation, org, image=image)
+    async def _clear(self, boot: Found) -> None:
+        """Away with a boot that never began, and with what it brought."""
+        await self._engine.remove(boot.id, force=True)
+        if boot.untold and boot.spare is not None:
+            await self._engine.remove_volume(docker_spare.volume_name(self._terms.installation, boot.spare))
 
-    async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str) -> Sandbox:
-        body = plan.session_container(self._terms, spec, image=image, workspace=self._workspaces.mount(spec.key))
+    async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str, files: str) -> Sandbox:
+        mount = self._workspaces.mount(spec.key, files)
+        body = plan.session_container(self._terms, spec, image=image, workspace=mount)
+        if files:
+            body["Labels"] |= {docker_spare.FILES: files}
         name = plan.container_name(self._terms.installation, spec.key, spec.boot_id)
         for boot in dead:
             if boot.boot_id == spec.boot_id:
@@ -179,12 +210,15 @@ class DockerBackend:
         settings = replace(spec.settings, workspace=plan.WORKSPACE)
         try:
             # Only now: what is there keeps its network from being removed while the proof is taken.
-            await self._admit(spec.key.org)
+            await self._orgs.admit(spec.key.org)
             await self._engine.start(id, msgspec.json.encode(settings))
         except (Refused, NotFound) as error:
             await self._engine.remove(id, force=True)
             if isinstance(error, Refused) and error.code == NOT_PROVEN:
                 raise
+            if isinstance(error, NotFound) and "network" in str(error):
+                # The org's last session went between our look at it and our container.
+                raise Unavailable(f"the org's network has gone: {error}", retry_after_s=0.5) from error
             # What cannot be started now can never be: the image has no such program, or the engine no such shape.
             raise Refused("BAD_IMAGE", f"image {image} cannot be started: {error}") from error
         except BaseException:
@@ -195,17 +229,14 @@ class DockerBackend:
                 await self._engine.remove(boot.id, force=True)
         return await self._boots.sandbox(id)
 
-    async def _admit(self, org: str) -> None:
-        if self._fencing is not None:
-            await self._fencing.admit(plan.network_name(self._terms.installation, org))
-
     async def _undo(self, spec: BootSpec, dead: Iterable[Found]) -> None:
         """Nothing of a fresh boot is left. What cannot be undone now is `destroy`'s."""
         with suppress(SandreelError):
             for boot in dead:
                 await self._engine.remove(boot.id, force=True)
-            await self._workspaces.remove(spec.key)
-            await self._drop_org(spec.key.org)
+            found = await self._workspaces.find(spec.key)
+            await self._workspaces.remove(spec.key, (found.files,) if found is not None and found.files else ())
+            await self._orgs.release(spec.key.org)
 
     # -- stop and destroy
 
@@ -252,7 +283,7 @@ class DockerBackend:
             boot = await self._boots.one(key, boot_id)
             if boot.status != "starting":
                 raise Unavailable("the boot was being started", retry_after_s=0.2)
-            await self._engine.remove(boot.id, force=True)
+            await self._clear(boot)
         return Death("exited")
 
     async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:
@@ -269,11 +300,8 @@ class DockerBackend:
                 raise Conflict("the workspace is a later incarnation's")
             for boot in boots:
                 await self._engine.remove(boot.id)
-            await each_to_its_end(self._workspaces.remove(key), self._drop_org(key.org))
-
-    async def _drop_org(self, org: str) -> None:
-        async with self._orgs.held(org):
-            await self._networks.drop(org)
+            files = {boot.files for boot in boots} | {life.files if life is not None else ""}
+            await each_to_its_end(self._workspaces.remove(key, files - {""}), self._orgs.release(key.org))
 
     # -- inspect, list, watch
 
@@ -286,20 +314,14 @@ class DockerBackend:
         return await self._boots.all()
 
     async def _tidy(self) -> None:
-        """What a spawner that died has left half done: services outside their networks, networks without sessions, hands."""
-        for org in await self._networks.orgs():
-            async with self._orgs.held(org):
-                if not await self._networks.drop(org):
-                    with suppress(Unavailable):  # it is joined when it starts
-                        await self._networks.rejoin(org)
+        """What a spawner that died has left half done: services outside their networks, networks without sessions, hands.
+        And what a clean-up of the engine took that we miss."""
+        await self._orgs.tidy()
         for kind in ("hand", fence_docker.KIND):
             for body in await self._engine.containers({plan.INSTALLATION: self._terms.installation, plan.KIND: kind}):
                 if time.time() - float(body["Created"]) > _HAND_S:
                     await self._engine.remove(str(body["Id"]), force=True)
+        await self._lent.tidy()
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()
-
-
-def _nothing() -> None:
-    """Nobody keeps rules that follow addresses."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sandreel_core.contract.boot import UNTOLD
 from sandreel_core.errors import NotFound, Unavailable
 from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_spare
 from sandreel_core.spawner.backend import Death, Fence, Key, Sandbox, Status, boot_order
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_death import MEMORY_EVENTS, death_of, happened, instant
@@ -22,6 +25,7 @@ _TOLD_WITHIN_S = 0.2  # the engine's event comes behind the time that it writes 
 _REF = 12  # as `docker ps` shows it
 _ENDED = ("exited", "dead", "removing")
 _FENCES: dict[str, Fence] = {"proven": "proven"}
+_EXITED = re.compile(r"Exited \((\d+)\)")  # of a listing, which has it nowhere else
 _STATUS: dict[str, Status] = {"created": "starting", **dict.fromkeys(_ENDED, "dead")}
 
 
@@ -32,6 +36,25 @@ class Found:
     id: str
     state: str
     labels: Mapping[str, str]
+    exit_code: int | None = None
+
+    @property
+    def spare(self) -> str | None:
+        """The token of the spare that became it, or is one."""
+        return self.labels.get(docker_spare.SPARE)
+
+    @property
+    def files(self) -> str:
+        """The volume with its session's files, where that is not the session's own; "" where it is, or has none yet."""
+        lent = self.labels.get(docker_spare.FILES)
+        if lent is None and self.spare is not None and not self.untold:
+            lent = docker_spare.volume_name(self.labels.get(plan.INSTALLATION, ""), self.spare)
+        return lent or ""
+
+    @property
+    def untold(self) -> bool:
+        """It was a spare, and whoever took it died before it had said who it is."""
+        return self.spare is not None and self.state in _ENDED and self.exit_code == UNTOLD
 
     @property
     def boot_id(self) -> str:
@@ -43,8 +66,8 @@ class Found:
 
     @property
     def status(self) -> Status:
-        # Paused and restarting ones run: they have not ended.
-        return _STATUS.get(self.state, "running")
+        # Paused and restarting ones run: they have not ended. What has never known who it is can begin anew.
+        return "starting" if self.untold else _STATUS.get(self.state, "running")
 
 
 class Boots:
@@ -59,7 +82,9 @@ class Boots:
 
     async def of(self, key: Key) -> Sequence[Found]:
         """A session's, the latest first."""
-        boots = await self._listed({plan.ORG: key.org, plan.SESSION: key.session})
+        # By name, which those have as well that were spares.
+        name = plan.container_name(self._installation, key, "")
+        boots = await self._listed({plan.ORG: key.org}, f"^/?{name}[0-9]+-[0-9]+$")
         return sorted(boots, key=lambda boot: boot_order(boot.boot_id), reverse=True)
 
     async def settled(self, key: Key) -> Sequence[Found]:
@@ -74,6 +99,10 @@ class Boots:
 
     async def keys(self) -> Iterable[Key]:
         return {boot.key for boot in await self._listed({})}
+
+    async def lent(self) -> Iterable[Key]:
+        """Sessions whose files are in a volume that is not their own."""
+        return {boot.key for boot in await self._listed({}) if boot.files}
 
     async def one(self, key: Key, boot_id: str) -> Found:
         """Raises NotFound."""
@@ -158,10 +187,11 @@ class Boots:
             events = told + events
         return death_of(state, events, restarted=restarted)
 
-    async def _listed(self, labels: Mapping[str, str]) -> Sequence[Found]:
+    async def _listed(self, labels: Mapping[str, str], name: str | None = None) -> Sequence[Found]:
+        """Of sessions: a spare is none until it is taken."""
         asked = {plan.INSTALLATION: self._installation, plan.KIND: "session", **labels}
-        bodies = await self._engine.containers(asked)
-        return [Found(str(body["Id"]), str(body["State"]), body["Labels"] or {}) for body in bodies]
+        found = [_listing(body) for body in await self._engine.containers(asked, name)]
+        return [boot for boot in found if plan.SESSION in boot.labels]
 
     async def _still_there(self, id: str) -> Sandbox | None:
         with suppress(NotFound):
@@ -174,5 +204,12 @@ def _address(body: Mapping[str, Any], network: str) -> str | None:
     return str(joined.get(network, {}).get("IPAddress") or "") or None
 
 
+def _listing(body: Mapping[str, Any]) -> Found:
+    code = _EXITED.match(str(body.get("Status", "")))
+    labels = docker_spare.named(body["Labels"] or {}, str(body["Names"][0]).lstrip("/"))
+    return Found(str(body["Id"]), str(body["State"]), labels, int(code[1]) if code else None)
+
+
 def _inspected(body: Mapping[str, Any]) -> Found:
-    return Found(str(body["Id"]), str(body["State"]["Status"]), body["Config"]["Labels"] or {})
+    state, labels = body["State"], docker_spare.named(body["Config"]["Labels"] or {}, str(body["Name"]).lstrip("/"))
+    return Found(str(body["Id"]), str(state["Status"]), labels, int(state.get("ExitCode", 0)))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sandreel_core.errors import Conflict, Misconfigured
 from sandreel_core.images import image
 from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_spare
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_death import instant
@@ -23,7 +24,8 @@ Sort = Literal["container", "volume", "network"]
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One of them. `kind` as in `docker_plan`; `key` is the session's, where it is a session's."""
+    """One of them. `kind` as in `docker_plan`; `key` is the session's, where it is a session's. `spare` is the token of a
+    spare, or of what it became; `files` names the volume with the files of a session that took one."""
 
     sort: Sort
     name: str
@@ -33,6 +35,8 @@ class Object:
     key: Key | None
     state: str
     created_at: datetime | None
+    spare: str = ""
+    files: str = ""
 
 
 async def objects(engine: Engine, installation: str | None = None) -> Sequence[Object]:
@@ -65,7 +69,7 @@ async def erase(engine: Engine, installation: str) -> None:
 
 
 def _object(sort: Sort, body: dict[str, Any], name: str) -> Object:
-    labels: dict[str, str] = body.get("Labels") or {}
+    labels = docker_spare.named(body.get("Labels") or {}, name)
     org, session = labels.get(plan.ORG, ""), labels.get(plan.SESSION)
     return Object(
         sort=sort,
@@ -76,6 +80,8 @@ def _object(sort: Sort, body: dict[str, Any], name: str) -> Object:
         key=Key(org, session) if session is not None else None,
         state=str(body.get("State", "")),
         created_at=_created(body),
+        spare=labels.get(docker_spare.SPARE, ""),
+        files=labels.get(docker_spare.FILES, ""),
     )
 
 

@@ -37,7 +37,7 @@ _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
 # room for runnerd, or the kernel kills that (seen with 96 MiB). So of a small session each has a part at most.
 _TMP_PART, _SHM_PART = 4, 8
 # The engine's own grammar (distribution/reference), short of what nobody needs; never a leading dash.
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
+IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,15 @@ class Terms:
             raise Misconfigured(f"profile {profile} runs as {user[0]}:{user[1]}: uid and gid are at least 1")
         return user
 
+    def defaults(self, profile: Profile) -> tuple[str, ...]:
+        """As `images`, of a session that names none."""
+        return (*(self.agent_images if profile == "agent" else ()), self.image)
+
     def images(self, spec: BootSpec) -> tuple[str, ...]:
         """Of which the session takes the first that is there. Raises Refused (BAD_IMAGE)."""
-        if spec.image:
-            found: tuple[str, ...] = (spec.image,)
-        else:
-            found = (*(self.agent_images if spec.profile == "agent" else ()), self.image)
+        found = (spec.image,) if spec.image else self.defaults(spec.profile)
         for image in found:
-            if not _IMAGE.fullmatch(image):
+            if not IMAGE.fullmatch(image):
                 raise Refused("BAD_IMAGE", f"{image[:100]!r} is no name of an image")
         return found
 
@@ -160,21 +161,46 @@ def bind_mount(path: str, target: str) -> dict[str, Any]:
 
 def session_container(terms: Terms, spec: BootSpec, *, image: str, workspace: dict[str, Any]) -> dict[str, Any]:
     """The body of `POST /containers/create` for one boot. `workspace` is its mount. Raises Misconfigured."""
-    shape = SHAPES[spec.profile]
-    uid, gid = terms.user(spec.profile)
-    limits = spec.limits
+    key = spec.key
+    return sandbox_container(
+        terms,
+        key.org,
+        spec.profile,
+        spec.limits,
+        image=image,
+        workspace=workspace,
+        labels=session_labels(terms, spec),
+        environment={BOOT_MARKER: f"{spec.settings.installation}/{key.org}/{key.session}/{spec.boot_id}"},
+        spool_bytes=spec.settings.spool_bytes,
+    )
+
+
+def sandbox_container(
+    terms: Terms,
+    org: str,
+    profile: Profile,
+    limits: Limits,
+    *,
+    image: str,
+    workspace: dict[str, Any],
+    labels: dict[str, str],
+    environment: dict[str, str],
+    spool_bytes: int,
+) -> dict[str, Any]:
+    """What every sandbox of an org is like. Raises Misconfigured."""
+    shape = SHAPES[profile]
+    uid, gid = terms.user(profile)
     memory = limits.memory_bytes or shape.memory_bytes
-    spool = spec.settings.spool_bytes
     tmp = f"rw,exec,nosuid,nodev,mode=1777,size={min(shape.tmp_bytes, memory // _TMP_PART)}"
-    network = network_name(terms.installation, spec.key.org)
+    network = network_name(terms.installation, org)
     return {
         "Image": image,
         "Cmd": ["--settings-stdin"],
         "User": f"{uid}:{gid}",
         "WorkingDir": WORKSPACE,
         "Hostname": "sandbox",
-        "Env": [f"{name}={value}" for name, value in environment(terms, spec).items()],
-        "Labels": session_labels(terms, spec),
+        "Env": [f"{name}={value}" for name, value in variables(terms, environment).items()],
+        "Labels": labels,
         # The settings come this way, once; whoever attaches later finds it closed.
         "OpenStdin": True,
         "StdinOnce": True,
@@ -189,7 +215,7 @@ def session_container(terms: Terms, spec: BootSpec, *, image: str, workspace: di
             # The engine's own names only (`nats`): whatever else it asked would be asked for it by the host, outside.
             "Dns": [SANDBOX_DNS],
             "DnsOptions": list(SANDBOX_DNS_OPTIONS),
-            "Mounts": [workspace, volume_mount(cache_name(terms.installation, spec.key.org), CACHE)],
+            "Mounts": [workspace, volume_mount(cache_name(terms.installation, org), CACHE)],
             "ReadonlyRootfs": True,
             "Tmpfs": {_TMP: tmp},
             "ShmSize": min(shape.shm_bytes, memory // _SHM_PART),
@@ -205,7 +231,7 @@ def session_container(terms: Terms, spec: BootSpec, *, image: str, workspace: di
             "OomScoreAdj": 500,
             "Ulimits": [
                 {"Name": "nofile", "Soft": shape.nofile[0], "Hard": shape.nofile[1]},
-                ulimit("fsize", max(shape.fsize_bytes, spool)),
+                ulimit("fsize", max(shape.fsize_bytes, spool_bytes)),
                 ulimit("core", 0),
             ],
             # What runnerd itself complains of; `compress` must be off where one file is kept.
@@ -218,9 +244,8 @@ def session_container(terms: Terms, spec: BootSpec, *, image: str, workspace: di
     }
 
 
-def environment(terms: Terms, spec: BootSpec) -> dict[str, str]:
+def variables(terms: Terms, own: dict[str, str]) -> dict[str, str]:
     """What `docker inspect` shows of it: nothing that is not known anyway."""
-    key = spec.key
     found = {
         "LANG": "C.UTF-8",
         "HOME": HOME,
@@ -229,7 +254,7 @@ def environment(terms: Terms, spec: BootSpec) -> dict[str, str]:
         "UV_CACHE_DIR": f"{CACHE}/pip",
         "NPM_CONFIG_CACHE": f"{CACHE}/npm",
         "BUN_INSTALL_CACHE_DIR": f"{CACHE}/bun",
-        BOOT_MARKER: f"{spec.settings.installation}/{key.org}/{key.session}/{spec.boot_id}",
+        **own,
     }
     if terms.proxy is not None:
         direct = ",".join(terms.direct)

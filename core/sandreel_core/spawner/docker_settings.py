@@ -26,6 +26,9 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     workspaces  `volumes`, or a directory of the host that engine and spawner see at the same place
     disk_bytes  how much a workspace may hold, where a session sets no limit of its own
     pool        every org's network gets a /26 of this range
+    warm        pools of containers that were started before anybody asked: `org/profile[/image]=count`, e.g. `acme/default=2`; each
+                waits with the memory of an idle session (some 40 MB), and a session's first boot that asks for no limits of
+                its own takes one. Needs workspaces that are volumes
     services    containers that every org reaches, as `container[=alias][:port]`, at this port alone (4222)
     unfenced    sessions start without a proof that nothing gets out of their network
     fence_image of what raises and proves the fence; absent: what `make image` builds
@@ -41,6 +44,7 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     workspaces: Annotated[str, Meta(pattern=r"^(volumes|/.+)$")] = "volumes"
     disk_bytes: Annotated[int, Meta(ge=1 << 20)] | None = None
     pool: Annotated[str, Meta(pattern=r"^[0-9.]+/[0-9]+$")] = "10.231.0.0/16"
+    warm: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=16)] = ()
     services: Annotated[tuple[Service, ...], Meta(max_length=16)] = ()
     unfenced: bool = False
     fence_image: Image | None = None

@@ -11,6 +11,7 @@ from typing import Any
 from sandreel_core.errors import Unavailable
 from sandreel_core.log import Log
 from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_spare
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker import Engine, label_pairs
 from sandreel_core.spawner.docker_death import Happened, happened
@@ -74,7 +75,8 @@ class Watch:
         found = happened(event)
         self._since = max(self._since, found.at)
         actor = event.get("Actor", {})
-        container, labels = str(actor.get("ID", "")), actor.get("Attributes", {})
+        container, told = str(actor.get("ID", "")), actor.get("Attributes", {})
+        labels = docker_spare.named(told, str(told.get("name", "")))
         events = self._seen.setdefault(container, [])
         events.append(found)
         del events[:-_MAX_EVENTS]

@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ from msgspec import Struct
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Conflict, NotFound, Refused, Unavailable
 from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner import docker_spare
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.workspace import UNWRITABLE, delete
@@ -28,11 +29,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _HAND_PREFIX = "sandreel-hand-"
 
 
-class Life(Struct, frozen=True):
-    """Whose a workspace is."""
+class Life(Struct, frozen=True, omit_defaults=True):
+    """Whose a workspace is. `files`: the volume that has them, where that is not the session's own."""
 
     installation: str
     incarnation: int
+    files: str = ""
+
+    def same(self, other: Life) -> bool:
+        return (self.installation, self.incarnation) == (other.installation, other.incarnation)
 
 
 class Entry(NamedTuple):
@@ -49,12 +54,18 @@ class Workspaces(Protocol):
     async def find(self, key: Key) -> Life | None: ...
 
     async def make(self, key: Key, life: Life, user: tuple[int, int], *, image: str, limit_bytes: int | None) -> None:
-        """Raises Refused when the storage does not take it."""
+        """What is half made is finished, and what fails is the caller's to remove. Raises Refused when the storage does not
+        take it."""
 
-    def mount(self, key: Key) -> dict[str, Any]: ...
+    def mount(self, key: Key, files: str = "") -> dict[str, Any]:
+        """`files`: where they are, if not in its own."""
 
-    async def remove(self, key: Key) -> None:
-        """What is not there is removed already. Raises Conflict when a container has it."""
+    async def lend(self, key: Key, life: Life) -> None:
+        """Its files are in `life.files` from now on. Only of volumes."""
+
+    async def remove(self, key: Key, files: Collection[str] = ()) -> None:
+        """With what its files are known to be in. What is not there is removed already. Raises Conflict when a container
+        has it."""
 
 
 class Volumes:
@@ -69,32 +80,37 @@ class Volumes:
             labels = (await self._engine.volume(self._name(key)))["Labels"] or {}
         except NotFound:
             return None
-        return Life(labels.get(plan.INSTALLATION, ""), int(labels.get(plan.INCARNATION, "0")))
+        incarnation = int(labels.get(plan.INCARNATION, "0"))
+        return Life(labels.get(plan.INSTALLATION, ""), incarnation, labels.get(docker_spare.FILES, ""))
 
     async def make(self, key: Key, life: Life, user: tuple[int, int], *, image: str, limit_bytes: int | None) -> None:
         name = self._name(key)
-        labels = plan.key_labels(self._installation, key, "workspace") | {plan.INCARNATION: str(life.incarnation)}
         options = {"size": str(limit_bytes)} if limit_bytes is not None else {}
         try:
-            await self._engine.make_volume(name, labels, options)
+            await self._engine.make_volume(name, self._labels(key, life), options)
         except (Refused, Unavailable) as error:
             if limit_bytes is not None and "quota" in str(error):
                 raise Refused(
                     "NO_DISK_LIMIT", "the engine's storage keeps no disk limits: see `sandreel doctor`"
                 ) from error
             raise
-        try:
-            entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
-            await fill(self._engine, self._installation, image, name, plan.WORKSPACE, entries)
-        except BaseException:
-            await asyncio.shield(self._engine.remove_volume(name))
-            raise
+        await fill_workspace(self._engine, self._installation, image, name, user)
 
-    def mount(self, key: Key) -> dict[str, Any]:
-        return plan.volume_mount(self._name(key), plan.WORKSPACE)
+    def mount(self, key: Key, files: str = "") -> dict[str, Any]:
+        return plan.volume_mount(files or self._name(key), plan.WORKSPACE)
 
-    async def remove(self, key: Key) -> None:
+    async def lend(self, key: Key, life: Life) -> None:
+        # Empty, and no session's files: it says where they are, since what a volume is called cannot be changed.
+        await self._engine.make_volume(self._name(key), self._labels(key, life) | {docker_spare.FILES: life.files})
+
+    async def remove(self, key: Key, files: Collection[str] = ()) -> None:
+        for name in files:  # the last to go is what says where they are
+            await self._engine.remove_volume(name)
         await self._engine.remove_volume(self._name(key))
+
+    def _labels(self, key: Key, life: Life) -> dict[str, str]:
+        labels = plan.key_labels(self._installation, key, "workspace")
+        return labels | {plan.INCARNATION: str(life.incarnation)}
 
     def _name(self, key: Key) -> str:
         return plan.volume_name(self._installation, key)
@@ -132,8 +148,8 @@ class Directories:
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
             (path / "life.json").write_bytes(msgspec.json.encode(life))
             for directory in (path / "workspace", path / "workspace" / ".home"):
-                directory.mkdir(mode=0o700)
-                os.chown(directory, *user)
+                directory.mkdir(mode=0o700, exist_ok=True)
+                os.chown(directory, *user, follow_symlinks=False)
         except OSError as error:
             with suppress(OSError, Unavailable):
                 self._remove(key)
@@ -145,10 +161,13 @@ class Directories:
                 raise Refused("NO_SPACE", why) from error
             raise Unavailable(f"the workspace cannot be made: {error.strerror}", retry_after_s=30) from error
 
-    def mount(self, key: Key) -> dict[str, Any]:
+    def mount(self, key: Key, files: str = "") -> dict[str, Any]:
         return plan.bind_mount(str(self._path(key) / "workspace"), plan.WORKSPACE)
 
-    async def remove(self, key: Key) -> None:
+    async def lend(self, key: Key, life: Life) -> None:
+        raise Refused("BAD_REQUEST", "workspaces that are host directories are nobody else's")
+
+    async def remove(self, key: Key, files: Collection[str] = ()) -> None:
         await asyncio.to_thread(self._remove, key)
 
     def _remove(self, key: Key) -> None:
@@ -163,21 +182,34 @@ class Directories:
         return self._root / self._installation / key.org / key.session
 
 
-async def ensure_cache(engine: Engine, installation: str, org: str, *, image: str) -> None:
-    """The org's package caches, which all of its sessions may write, whatever user they are. Under the org's lock."""
-    name = plan.cache_name(installation, org)
-    try:
-        await engine.volume(name)
-        return
-    except NotFound:
-        await engine.make_volume(name, plan.org_labels(installation, org, "cache"))
-    root = plan.CACHE.strip("/")
-    entries = [Entry(path, 0o1777, (0, 0)) for path in (root, *(f"{root}/{kind}" for kind in plan.CACHES))]
-    try:
-        await fill(engine, installation, image, name, plan.CACHE, entries)
-    except BaseException:
-        await asyncio.shield(engine.remove_volume(name))
-        raise
+class Caches:
+    """The package caches of an org, which all of its sessions may write, whatever user they are."""
+
+    def __init__(self, engine: Engine, installation: str) -> None:
+        self._engine = engine
+        self._installation = installation
+        # Of which orgs they are known to be whole: whoever has made one may have died before it was filled.
+        self._filled: set[str] = set()
+
+    async def ensure(self, org: str, *, image: str) -> None:
+        """Under the org's lock."""
+        name = plan.cache_name(self._installation, org)
+        try:
+            await self._engine.volume(name)
+            if org in self._filled:
+                return
+        except NotFound:
+            await self._engine.make_volume(name, plan.org_labels(self._installation, org, "cache"))
+        root = plan.CACHE.strip("/")
+        entries = [Entry(path, 0o1777, (0, 0)) for path in (root, *(f"{root}/{kind}" for kind in plan.CACHES))]
+        await fill(self._engine, self._installation, image, name, plan.CACHE, entries)
+        self._filled.add(org)
+
+
+async def fill_workspace(engine: Engine, installation: str, image: str, volume: str, user: tuple[int, int]) -> None:
+    """A session's files, as they are before it has any."""
+    entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
+    await fill(engine, installation, image, volume, plan.WORKSPACE, entries)
 
 
 async def fill(

@@ -178,7 +178,7 @@ class Effects:
         if death is None:
             return
         boot_id = boot_id_of(session.incarnation, session.boot)
-        code, message = r.why_failed(action, death.exit_code, self._waiting.get(action.key))
+        code, message = r.why_failed(action, session, death, self._waiting.get(action.key))
         await self._failed(action.key, boot_id, code, message, stage=action.stage)
         if action.boot_id is not None and r.never_ready(session):
             await self._discard(action.key)

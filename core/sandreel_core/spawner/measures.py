@@ -61,9 +61,19 @@ GAPS = Family(
 STREAM_BYTES = Family("sandreel_stream_bytes", "gauge", "Bytes in a stream.", ("stream",))
 STREAM_MAX = Family("sandreel_stream_max_bytes", "gauge", "Limit of a stream's bytes.", ("stream",))
 STREAM_MESSAGES = Family("sandreel_stream_messages", "gauge", "Messages in a stream.", ("stream",))
+SPARES = Family(
+    "sandreel_spares", "gauge", "Containers of the warm pools ([docker] warm) that wait to become a session."
+)
+SPARES_MADE = Family("sandreel_spares_made_total", "counter", "Spares that were made.")
+SPARES_TAKEN = Family("sandreel_spares_taken_total", "counter", "Spares that a session was to become.")
+SPARES_MISSED = Family(
+    "sandreel_spares_missed_total", "counter", "Sessions for which there is a pool, and it was empty."
+)
+SPARES_REMOVED = Family("sandreel_spares_removed_total", "counter", "Spares that were removed without having served.")
 SPAWNER = (
     *(SESSIONS, BEAT_AGE, BEATS_LATE, EXECS_OPEN, HELD, SPOOL, SPOOL_GREATEST, WINDOW, WINDOW_GREATEST),
     *(SENT, RESENDS, GAPS, STREAM_BYTES, STREAM_MAX, STREAM_MESSAGES),
+    *(SPARES, SPARES_MADE, SPARES_TAKEN, SPARES_MISSED, SPARES_REMOVED),
 )
 
 

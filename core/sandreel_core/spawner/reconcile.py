@@ -215,14 +215,15 @@ _BEGINNINGS = {
 }  # fmt: skip
 
 
-def why_failed(action: Fail, exit_code: int | None, waited_for: str | None) -> tuple[str, str]:
-    """(code, message) of a boot that was never ready.
-
-    exit_code   of its runnerd, where it is known
-    waited_for  what the last attempt to start it met
-    """
-    if action.code == RUNNERD_EXITED and exit_code in _BEGINNINGS:
-        return _BEGINNINGS[exit_code]
+def why_failed(action: Fail, session: Session, death: Death, waited_for: str | None) -> tuple[str, str]:
+    """(code, message) of a boot that was never ready. `waited_for`: what the last attempt to start it met."""
+    if action.code == RUNNERD_EXITED and death.exit_code in _BEGINNINGS:
+        return _BEGINNINGS[death.exit_code]
+    if action.code == RUNNERD_EXITED and death.exit_code is not None:
+        how = "out of memory" if death.cause == "oom" else f"exit code {death.exit_code}"
+        own = session.image is not None and never_ready(session)
+        hint = f"; is runnerd the entrypoint of image {session.image}?" if own else ""
+        return action.code, f"{action.message}: {how}{hint}"
     if action.code == BOOT_TIMEOUT and waited_for is not None:
         return action.code, f"{action.message}: {waited_for}"
     return action.code, action.message

@@ -1,10 +1,20 @@
-"""Several works at once, each to its end."""
+"""Works that are not left half done: one, or several at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
+
+
+async def to_its_end(work: Coroutine[Any, Any, object]) -> None:
+    """Also when the caller is cancelled, who is told only then: what somebody else was asked for is done, and known."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def each_to_its_end(*works: Coroutine[Any, Any, object]) -> None:

@@ -39,7 +39,7 @@ COMMENT ON COLUMN credential_log.org IS 'organisation';
 COMMENT ON COLUMN credential_log.session IS 'session';
 COMMENT ON COLUMN credential_log.partition IS 'partition of the log';
 COMMENT ON COLUMN credential_log.sequence IS 'place in that partition: the order of a session''s events';
-COMMENT ON COLUMN credential_log.kind IS 'granted, leased, refused or revoked';
+COMMENT ON COLUMN credential_log.kind IS 'granted, leased, refused, revoked, or outlived: the issuer does not end a token whose lease has ended';
 COMMENT ON COLUMN credential_log.slug IS 'name of the credential within the organisation';
 COMMENT ON COLUMN credential_log.turn IS 'turn whose grant it is about; null: the session''s own';
 COMMENT ON COLUMN credential_log.lease_id IS 'id of the lease';

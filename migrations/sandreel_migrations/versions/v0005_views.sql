@@ -71,7 +71,7 @@ COMMENT ON VIEW credential_audit IS
 COMMENT ON COLUMN credential_audit.at IS 'when the stream server stored it';
 COMMENT ON COLUMN credential_audit.org IS 'organisation';
 COMMENT ON COLUMN credential_audit.session IS 'session';
-COMMENT ON COLUMN credential_audit.kind IS 'leased, or granted, refused, revoked';
+COMMENT ON COLUMN credential_audit.kind IS 'leased, or granted, refused, revoked, outlived (a token of an ended lease works still, until expires_at)';
 COMMENT ON COLUMN credential_audit.slug IS 'name of the credential within the organisation';
 COMMENT ON COLUMN credential_audit.fingerprint IS 'keyed fingerprint of the value that was leased: the same value has the same one';
 COMMENT ON COLUMN credential_audit.version IS 'version of the stored value';

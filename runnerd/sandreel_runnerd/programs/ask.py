@@ -119,9 +119,21 @@ def start(command: list[str], given: dict[str, Any] | None) -> int:
 
 
 def with_file(command: list[str], given: dict[str, Any]) -> int:
+    """However it ends, the file goes first: also when a signal comes before the command runs."""
     import signal
     import tempfile
+    from contextlib import suppress
 
+    children: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        if not children:
+            sys.exit(128 + number)
+        with suppress(ProcessLookupError):
+            os.kill(children[0], number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="sandreel-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as place:
         path = os.path.join(place, os.path.basename(given["file_name"]) or "credential")  # noqa: PTH118, PTH119
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -129,13 +141,11 @@ def with_file(command: list[str], given: dict[str, Any]) -> int:
             file.write(given["value"])
         os.environ[given["file_variable"]] = path
         try:
-            child = os.posix_spawnp(command[0], command, os.environ, setsigdef=[signal.SIGPIPE])
+            children.append(os.posix_spawnp(command[0], command, os.environ, setsigdef=[signal.SIGPIPE]))
         except OSError as error:
             return not_started(command, error)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda number, frame: os.kill(child, number))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal has sent it to both
-        _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(children[0], 0)
         code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 

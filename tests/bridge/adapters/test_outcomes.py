@@ -19,56 +19,107 @@ _ENDED: dict[str, list[tuple[str, int | None, int | None]]] = {
     # The first result's delta holds the sub-agent's three calls too; nothing was called for the second.
     "claude-code/agent": [("completed", 2100, 95), ("completed", 0, 0)],
     "claude-code/agent_partial": [("completed", 2100, 95), ("completed", 0, 0)],
+    "claude-code/api_key_env": [_TEXT],
     "claude-code/bad_json_line": [_TEXT],  # exit code 1, after an answer that was whole
     "claude-code/bash": [_BASH],
     "claude-code/bash_fail": [_BASH],
+    "claude-code/bash_partial": [_BASH],
+    "claude-code/big_output": [_BASH],
+    "claude-code/config_dir": [_TEXT],
+    "claude-code/duplicate_user_uuid": [_TEXT],
+    "claude-code/error_400": [_FAILED],
+    "claude-code/error_401": [_FAILED],
     "claude-code/error_402": [_FAILED],  # its subtype is "success"
+    "claude-code/error_403": [_FAILED],
+    "claude-code/error_404": [_FAILED],
+    "claude-code/error_429_retries1": [_FAILED],
+    "claude-code/error_500_retries1": [_FAILED],
+    "claude-code/error_529_retries1": [_FAILED],
     "claude-code/error_connrefused": [_FAILED],
     "claude-code/max_turns": [("max_turns", 840, 30)],
     "claude-code/maxtok": [("error", 1680, 60)],
+    "claude-code/model_set": [_TEXT],
     "claude-code/multi": [("completed", 840, 60)],
+    "claude-code/no_credentials": [_FAILED],
+    "claude-code/permission_denied_print": [("completed", 840, 30)],
     "claude-code/plan": [("completed", 840, 30)],
+    "claude-code/resume_1": [_TEXT],
+    "claude-code/resume_2": [_BASH],
+    "claude-code/resume_fork": [_TEXT],
     "claude-code/resume_missing": [_FAILED],
+    "claude-code/resume_other_cwd": [_TEXT],
     "claude-code/session_id_reuse": [("interrupted", None, None)],  # nothing on stdout
+    "claude-code/sigint_stdin": [("cancelled", 420, 6)],
     "claude-code/sigint_text": [("cancelled", 420, 6)],  # exit code 0
     "claude-code/sigint_tool": [("cancelled", 420, 25)],
     "claude-code/sigterm_text": [("interrupted", None, None)],
     "claude-code/sigterm_tool": [("interrupted", None, None)],
+    "claude-code/stdin_eof_early": [_BASH],
     "claude-code/stdin_interrupt_control": [("cancelled", 420, 5), _TEXT],
+    "claude-code/stdin_steer_slow": [_TEXT, _TEXT],
+    "claude-code/stdin_steer_tool": [_BASH],
     "claude-code/stdin_two_turns": [_TEXT, _BASH],
+    "claude-code/text": [_TEXT],
+    "claude-code/text_partial": [_TEXT],
+    "claude-code/uuid_cancel_queued": [_TEXT],
+    "claude-code/uuid_resume_1": [_TEXT],
     "claude-code/uuid_resume_2_dup": [_TEXT],
+    "claude-code/write": [("completed", 840, 30)],
     "codex/bash": [("completed", 800, 50)],
+    "codex/bash_fail": [("completed", 800, 50)],
     "codex/error_401": [("error", None, None)],
+    "codex/error_402": [("error", None, None)],
+    "codex/error_500": [("error", None, None)],
     "codex/maxtok": [("error", None, None)],
     "codex/resume_missing": [("interrupted", None, None)],
     "codex/sigint_text": [("interrupted", None, None)],
+    "codex/sigint_tool": [("interrupted", None, None)],
     "codex/sigterm_tool": [("interrupted", None, None)],
     "codex/text": [("completed", 400, 25)],
+    "codex/thread_1": [("completed", 800, 50)],
+    "codex/thread_2": [("completed", 1200, 75)],
     "gemini-cli/bash": [("completed", 800, 50)],  # 40 of output, 10 of thoughts
+    "gemini-cli/error_401": [_FAILED],
     "gemini-cli/error_402": [_FAILED],
     "gemini-cli/max_turns": [("max_turns", 800, 50)],
     "gemini-cli/maxtok": [("completed", 400, 25)],  # it does not tell
     "gemini-cli/norelaunch_sigint_text": [("interrupted", None, None)],  # exit code 0
+    "gemini-cli/norelaunch_sigterm_tool": [("interrupted", None, None)],
+    "gemini-cli/norelaunch_text": [("completed", 400, 25)],
     "gemini-cli/plan": [("completed", 800, 50)],
+    "gemini-cli/resume_1": [("completed", 400, 25)],
+    "gemini-cli/resume_missing": [("interrupted", None, None)],
+    "gemini-cli/sigint_text": [("completed", 400, 25)],
+    "gemini-cli/sigterm_tool": [("completed", 800, 50)],
+    "gemini-cli/text": [("completed", 400, 25)],
+    "gemini-cli/write": [("completed", 800, 50)],
     "opencode/agent": [("completed", 1600, 100)],  # with its sub-agent's two calls
     "opencode/bash": [("completed", 800, 50)],
     "opencode/bash_fail": [("completed", 800, 50)],
+    "opencode/error_401": [("error", None, None)],
     "opencode/error_402": [("error", None, None)],
     "opencode/interrupt_text": [("cancelled", None, None)],  # what was cut off is not counted
     "opencode/interrupt_tool": [("cancelled", None, None)],
     "opencode/maxtok": [("error", 400, 25)],
     "opencode/plan": [("completed", 800, 50)],
+    "opencode/resume_2": [("completed", 400, 25)],
     "opencode/resume_missing": [("interrupted", None, None)],  # nothing on stdout
     "opencode/sigkill_text": [("interrupted", None, None)],
     "opencode/sigterm_tool": [("interrupted", None, None)],
     "opencode/steer_text": [("completed", 800, 50)],
     "opencode/steer_tool": [("completed", 800, 50)],
+    "opencode/text": [("completed", 400, 25)],
     "opencode/two": [("completed", 400, 25), ("completed", 400, 25)],
+    "opencode/write": [("completed", 800, 50)],
 }
 
 
 def results(recording: Recording) -> list[t.AgentResult]:
     return [item for item in recording.items() if isinstance(item, t.AgentResult)]
+
+
+def test_every_recording_is_judged() -> None:
+    assert _ENDED.keys() == {"/".join(recording) for recording in RECORDINGS}
 
 
 @pytest.mark.parametrize("name", _ENDED)
@@ -85,6 +136,34 @@ def test_an_error_says_what_it_was_and_an_answer_is_none(recording: Recording) -
         assert (result.error is not None) == (result.status in ("error", "max_turns"))
         assert result.final_text is None or result.status == "completed"
         assert result.status != "completed" or result.usage is not None
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids="/".join)
+def test_what_goes_on_is_no_failure(recording: Recording) -> None:
+    """A retry or a warning ends no answer; what does stands before a result that has failed."""
+    failed = any(isinstance(item, t.AgentError) and not item.goes_on for item in recording.items())
+    assert failed <= any(result.status == "error" for result in results(recording))
+
+
+@pytest.mark.parametrize(
+    ("name", "goes_on"),
+    [
+        ("claude-code/error_529_retries1", [True, False]),
+        ("claude-code/error_402", [False]),
+        ("codex/text", [True]),  # it knows nothing of the model
+        ("codex/error_500", [True, True, False]),
+    ],
+)
+def test_a_retry_and_a_warning_are_told_apart_from_the_failure(name: str, goes_on: list[bool]) -> None:
+    items = Recording(*name.split("/")).items()
+    assert [item.goes_on for item in items if isinstance(item, t.AgentError)] == goes_on
+
+
+def test_a_retry_of_opencode_goes_on() -> None:
+    status = b'{"type":"retry","attempt":2,"message":"Overloaded","next":1790000000000}'
+    line = b'{"type":"session.status","properties":{"sessionID":"s1","status":' + status + b"}}\n"
+    [error] = ADAPTERS["opencode"].reader().feed(line, 1)
+    assert error == t.AgentError(source_n=1, message="Overloaded: attempt 2, again soon", goes_on=True)
 
 
 @pytest.mark.parametrize(

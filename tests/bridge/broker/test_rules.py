@@ -117,6 +117,8 @@ def test_a_recipe_says_what_a_sandbox_is_told() -> None:
         ("generic", {"variable": "1X"}, "is not a name that may be set"),
         ("git", {"host": "h", "scheme": "ssh"}, "is neither https nor http"),
         ("github-app", {"app_id": "1"}, "needs the option installation_id"),
+        ("github-app", {"app_id": "1", "installation_id": "2", "api": "file:///etc"}, "is no address"),
+        ("git", {"host": "h", "username": "x\npassword=y"}, "cannot be printed"),
     ],
 )
 def test_a_recipe_s_options_are_checked(kind: str, options: dict[str, str], says: str) -> None:

@@ -151,6 +151,21 @@ async def test_rows_that_are_exchanged_or_changed_do_not_open_and_the_rest_do(
         assert [note.action for note in await vault.notes("acme", "npm")] == ["put", "read", "unreadable"]
 
 
+@pytest.mark.parametrize("change", ['options = \'{"host": "evil.example"}\'', "options = '{}'", "recipe = 'generic'"])
+async def test_what_a_value_is_for_cannot_be_changed_in_the_database(
+    empty_database: str, key_file: Path, change: str
+) -> None:
+    """Else its own host would be told to git, and an app's private key be handed out as a value."""
+    async with opened(empty_database, key_file) as vault:
+        await put(vault)
+        await execute(empty_database, f"UPDATE vault.credentials SET {change}")
+        with pytest.raises(Unreadable):
+            await vault.read(GITHUB, READER)
+        assert (await rewrap(vault, by="ann", new_key=True)).rows == 1  # of its key alone
+        await execute(empty_database, """UPDATE vault.credentials SET recipe = 'github', options = '{"host": "h"}'""")
+        assert (await vault.read(GITHUB, READER)).value == VALUE
+
+
 async def test_another_key_is_refused_at_the_start_and_named(
     empty_database: str, key_file: Path, tmp_path: Path
 ) -> None:
@@ -212,11 +227,11 @@ async def test_a_rotation_seals_everything_anew_under_living_readers(empty_datab
             assert (await rewrap(vault, by="ann")).rows == 0
 
 
-@pytest.mark.parametrize("dies_after", range(5))
+@pytest.mark.parametrize("dies_after", range(6))
 async def test_a_rotation_that_was_killed_loses_nothing_and_goes_on(
     empty_database: str, key_file: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int
 ) -> None:
-    """Killed after the n-th of its steps: the key, the installation, a batch, another, the old key's end."""
+    """Killed after the n-th of its steps: the key, the installation, a batch, another, the last, that of tokens, the old key's end."""
     monkeypatch.setattr(rewrapping, "BATCH", 2)
     async with opened(empty_database, key_file) as vault:
         for number in range(4):
@@ -250,6 +265,50 @@ async def test_a_rotation_that_was_killed_loses_nothing_and_goes_on(
     async with opened(empty_database, key_file) as vault:
         for number in range(4):
             assert (await vault.read(Name("acme", f"c{number}"), READER)).value == b"value %d" % number
+
+
+async def test_two_rotations_of_one_file_at_once_lose_no_key(
+    empty_database: str, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second would put its own new key over the first's, with which rows are sealed already."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    seal = rewrapping._seal_installation
+
+    async def slowly(vault: PostgresVault) -> None:
+        begun.set()
+        await go_on.wait()
+        await seal(vault)
+
+    monkeypatch.setattr(rewrapping, "_seal_installation", slowly)
+    async with opened(empty_database, key_file) as one, opened(empty_database, key_file) as two:
+        await put(one)
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(rewrap(one, by="ann", new_key=True))
+            await begun.wait()
+            for new_key in (True, False):
+                with pytest.raises(Misconfigured, match=r"another rotation of .* is under way"):
+                    await rewrap(two, by="bob", new_key=new_key)
+            go_on.set()
+        assert (first.result().rows, first.result().retired) == (1, 1)
+        assert (await two.read(GITHUB, READER)).value == VALUE
+    async with opened(empty_database, key_file) as vault:
+        assert (await vault.read(GITHUB, READER)).value == VALUE
+
+
+async def test_keys_that_somebody_else_has_changed_meanwhile_are_left_alone(
+    empty_database: str, key_file: Path, tmp_path: Path
+) -> None:
+    other = write(tmp_path / "other.key", *(base64.b64decode(line) for line in key_file.read_text().splitlines()))
+    async with opened(empty_database, key_file) as one, opened(empty_database, other) as two:
+        await put(one)
+        await rewrap(one, by="ann", new_key=True)
+        with pytest.raises(Misconfigured, match="somebody has rotated with another file"):
+            await rewrap(two, by="bob", new_key=True)
+    source = KeySource(file=str(key_file))
+    text = key_file.read_text()
+    with pytest.raises(Misconfigured, match="somebody has changed"):
+        source.retire("0123456789abcdef")
+    assert key_file.read_text() == text
 
 
 async def test_what_no_key_opens_stays_and_keeps_the_old_keys(empty_database: str, key_file: Path) -> None:

@@ -130,7 +130,6 @@ def test_a_conversation_that_is_not_there_is_said_in_a_line(tmp_path: Path) -> N
 
 def test_a_server_that_dies_ends_it(driven: Driven) -> None:
     driven.say("u1", "die")
-    driven.line("started")
     assert driven.process.stdout is not None
     driven.process.stdout.read()
     assert driven.process.wait(10) == 1

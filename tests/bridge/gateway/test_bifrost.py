@@ -75,6 +75,18 @@ async def test_keys_of_others_are_not_ours_and_pages_are_turned(port: Bifrost, d
     assert len(await port.live()) == 130
 
 
+async def test_two_installations_at_one_bifrost_end_no_key_of_each_other(
+    port: Bifrost, double: doubles.Bifrost
+) -> None:
+    await port.mint(NAME, key_terms(models=MODELS[:1]))
+    async with Bifrost(double.url, doubles.USERNAME, doubles.PASSWORD, MODELS, owner="staging") as other:
+        assert await other.live() == []
+        assert await other.revoke(NAME) is None
+        await other.mint(NAME, key_terms(models=MODELS[:1]))
+        assert await other.revoke(NAME) is not None
+    assert [key.name for key in await port.live()] == [NAME]
+
+
 async def test_what_it_says_of_an_error_and_the_password_are_not_passed_on(double: doubles.Bifrost) -> None:
     async with Bifrost(double.url, "admin", "wrong-password", MODELS) as port:
         with pytest.raises(Unavailable) as said:

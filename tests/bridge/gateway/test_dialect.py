@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandreel_bridge.gateway.call import DEFAULT_MAX_OUTPUT, read_call
 from sandreel_bridge.gateway.dialect import Route, route
@@ -130,3 +132,45 @@ def test_what_programs_send_passes(way: Route, more: dict[str, Any]) -> None:
 )
 def test_what_is_reserved_is_what_the_provider_reads_as_the_limit(way: Route, more: dict[str, Any], most: int) -> None:
     assert read_call(way, json.dumps({"model": "m"} | more).encode()).most_output == most
+
+
+@pytest.mark.parametrize(
+    ("way", "said", "count"),
+    [
+        (MESSAGES, '{"type": "image", "source": {"type" : "url", "url": "https://x/i.png"}}', 1),
+        (MESSAGES, '{"type": "document", "source": {"type": "file", "file_id":\n"file_1"}}', 1),
+        (CHAT, '{"type": "image_url", "image_url": {"url": "https://x/i.png"}}', 1),
+        (CHAT, '{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}', 0),
+        (RESPONSES, '{"type": "input_image", "image_url": "https://x/i.png"}, {"type": "input_file", "file_url": "u"}', 2),
+        (GEMINI, '{"fileData": {"fileUri": "gs://x"}}, {"file_data": {"file_uri": "gs://y"}}', 2),
+        (MESSAGES, '{"type": "text", "text": "say \\"type\\": \\"url\\" and \\"file_id\\": \\"x\\""}', 0),
+        (MESSAGES, '{"type": "tool_use", "input": {"url": "https://x"}}', 0),
+    ],
+)  # fmt: skip
+def test_what_the_provider_gets_by_itself_is_reserved_too(way: Route, said: str, count: int) -> None:
+    """Its address is short: many such calls at once would hold next to nothing, and cost a budget many times over."""
+    body = f'{{"model": "m", "messages": [{{"role": "user", "content": [{said}]}}]}}'.encode()
+    assert read_call(way, body).most_input == pytest.approx(count * 150_000, abs=len(body))
+
+
+_NAMES = st.sampled_from(
+    ["model", "Model", "stream", "stream_options", "tools", "generationConfig", "service_tier", "n", "x"]
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(_NAMES | st.text(max_size=4), each, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    way=st.sampled_from([MESSAGES, CHAT, RESPONSES, GEMINI]),
+    body=st.binary(max_size=60) | st.dictionaries(_NAMES, _JSON).map(lambda said: json.dumps(said).encode()),
+)
+def test_any_body_is_read_or_refused(way: Route, body: bytes) -> None:
+    try:
+        call = read_call(way, body)
+    except Malformed:
+        return
+    assert call.most_output > 0
+    assert read_call(way, call.body) == call  # what the provider reads is judged the same

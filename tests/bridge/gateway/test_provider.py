@@ -120,3 +120,14 @@ async def test_what_costs_more_than_its_tokens_is_recorded_as_of_unknown_cost() 
             [event] = await served.recorded(1)
     assert (event.complete, event.usage.input_tokens, event.usage.cost_micro_usd) == (True, 1000, None)
     assert event.charged_micro_usd == 1000 * 3 + 10 * 15
+
+
+async def test_a_models_name_that_is_too_long_for_an_event_loses_no_call() -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 10}
+    said = json.dumps({"type": "message", "model": "m" * (2 << 20), "usage": usage}).encode()
+    async with provider("200 OK\r\ncontent-type: application/json", said) as url, ModelApi() as api:
+        async with gateway(api, anthropic_url=url) as served:
+            key = await served.mint()
+            await call(f"{served.url}/anthropic/v1/messages", headers={"x-api-key": key.value}, body=BODY)
+            [event] = await served.recorded(1)
+    assert (event.model, event.usage.input_tokens) == ("m" * 256, 1000)

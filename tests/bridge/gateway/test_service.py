@@ -55,6 +55,21 @@ def test_an_org_has_its_own_and_what_is_absent_is_as_for_all(tmp_path: Path) -> 
     assert orgs.models("acme") == ("claude-haiku-5-5",)
 
 
+def test_an_agent_s_models_are_those_that_its_dialect_reaches() -> None:
+    several = Orgs(Settings(anthropic_api_key="k", openai_api_key="k"))
+    assert several.models("acme")[0] == several.models("acme", "anthropic")[0] == "claude-sonnet-5-5"
+    assert several.models("acme", "openai")[0] == "gpt-5.3-codex"
+    assert set(several.models("acme")) == {*several.models("acme", "anthropic"), *several.models("acme", "openai")}
+    with pytest.raises(
+        Refused, match="NO_PROVIDER: the agent speaks to models of gemini, and of those the org acme has none"
+    ):
+        several.models("acme", "gemini")
+    # Nobody knows whose a model without a price is.
+    own = Orgs(Settings(anthropic_api_key="k", openai_api_key="k", models=("gpt-5.2", "own"), unpriced="allow"))
+    assert own.models("acme", "anthropic") == ("own",)
+    assert own.models("acme", "openai") == ("gpt-5.2", "own")
+
+
 def test_an_orgs_file_that_is_none_is_said_to_be_so() -> None:
     for text, problem in (
         ("[", "is not TOML"),
@@ -184,6 +199,9 @@ async def test_a_value_is_sealed_to_the_asker_and_a_key_is_of_where_it_is_asked_
         for org, session in (("umbrella", "s1"), ("acme", "s2")):
             with pytest.raises(Malformed, match="is not of"):
                 await served.bus.request(wire.subject(org, session, "mint"), msgspec.json.encode(asked))
+        for budget in (0, -5):  # it would give back to the org what its turns hold
+            with pytest.raises(Refused, match="BAD_REQUEST"):
+                await served.mint("t2", budget_micro_usd=budget)
         for verb, body in (("mint", b"{}"), ("standing", b"["), ("nothing", b"{}")):
             with pytest.raises(Malformed):
                 await served.bus.request(wire.subject("acme", "s1", verb), body)

@@ -12,8 +12,8 @@ from sandreel_core.contract import turn as t
 from tests.support.recordings import RECORDINGS, Recording
 
 
-def shown(*items: AgentItem, typed: bool = False, colours: bool = False) -> str:
-    view = AgentView(colours=colours, typed=typed)
+def shown(*items: AgentItem, typed: bool = False, colours: bool = False, columns: int = 120) -> str:
+    view = AgentView(colours=colours, typed=typed, columns=columns)
     return "".join(view.text(item) for item in items) + view.closed()
 
 
@@ -39,6 +39,42 @@ def test_a_sub_agent_stands_to_the_right_of_what_began_it() -> None:
     ).splitlines() == ["▸ Agent look around", "│ Looking.", "│ ▸ Bash ls", "│   x", "│   y", "Found."]
 
 
+def test_a_sub_agent_that_goes_on_beside_is_said_once_and_its_receipt_is_cut() -> None:
+    task = t.TaskStarted(source_n=1, parent="a", task_id="k", description="look around")
+    settled = t.TaskSettled(source_n=1, parent="a", task_id="k", status="completed")
+    receipt, report = result("a", "Launched.\n1\n2"), result("b", "1\n2")
+    items = [use("a", "Agent", description="look around"), task, receipt, text("Mine."), text("Its.", "a"), settled]
+    assert shown(*items).splitlines() == [
+        *("▸ Agent look around", "  Launched.", "  … 2 more lines", "Mine.", "│ Its.", "│ · task completed"),
+    ]
+    # One that was waited for has its report in full, and a task of another name is told.
+    waited = [use("b", "Agent"), t.TaskStarted(source_n=1, parent="b", task_id="k2"), t.TaskSettled(source_n=1, parent="b", task_id="k2")]  # fmt: skip
+    assert shown(*waited, report).splitlines()[1:] == [
+        *("│ · task began: k2", "│ · task ended", "  1", "  2"),
+    ]
+
+
+def test_lines_of_tools_fit_a_narrow_terminal() -> None:
+    long = "x" * 200
+    items = [
+        use("a", command=long),
+        result("a", long),
+        use("b", "Edit", "a", file_path=long, old_string=long, new_string="y"),
+    ]
+    for columns in (40, 80, 120, 300):
+        lines = shown(*items, columns=columns).splitlines()
+        assert max(map(len, lines)) == min(columns, 120)
+    assert max(map(len, shown(*items, columns=3).splitlines())) < 32  # what is left of them can still be read
+
+
+def test_a_command_is_shown_without_the_shell_that_runs_it() -> None:
+    assert shown(use("a", "command_execution", command="/bin/bash -lc 'echo \"a b\" | wc'")) == (
+        '▸ command_execution echo "a b" | wc\n'
+    )
+    for command in ("bash run.sh", "/bin/bash -lc 'not closed", "bash -x -c ls"):
+        assert shown(use("a", command=command)) == f"▸ Bash {command}\n"
+
+
 def test_tools_that_run_at_once_are_named_at_their_end() -> None:
     assert shown(use("a", command="one"), use("b", command="two"), result("a", "1"), result("b", "")).splitlines() == [
         "▸ Bash one",
@@ -60,6 +96,13 @@ def test_what_was_just_said_is_not_said_again() -> None:
     assert shown(run, nothing, run) == "· claude-code, m\n■ completed\n"
     failed = t.AgentResult(source_n=1, status="error", error="API Error: 402")
     assert shown(t.AgentError(source_n=1, message="API Error: 402"), failed) == "! API Error: 402\n■ error\n"
+
+
+def test_what_goes_on_is_not_shown_as_a_failure() -> None:
+    retry = t.AgentError(source_n=1, message="the model's API answered 529: attempt 1 of 10", goes_on=True)
+    assert shown(retry, colours=True) == "\x1b[33m· the model's API answered 529: attempt 1 of 10\x1b[0m\n"
+    failed = t.AgentResult(source_n=1, status="error", error=retry.message)
+    assert shown(retry, failed).splitlines()[1:] == ["■ error", f"  {retry.message}"]
 
 
 def test_what_changes_in_a_file_is_a_diff() -> None:
@@ -109,8 +152,13 @@ def test_typed_text_is_gone_on_with_and_not_written_twice() -> None:
     pieces = [Typed("Hel"), Typed("lo\nthe"), Typed("re")]
     assert shown(*pieces, text("Hello\nthere."), text("Next."), typed=True) == "Hello\nthere.\nNext.\n"
     assert shown(*pieces, text("Hello\nthere."), typed=False) == "Hello\nthere.\n"
-    # Something else in the middle, and the end of all output: the whole text is written again, on lines of its own.
+    # OpenCode tells the whole text behind the tool that came after it: it was read already.
     assert shown(*pieces, use("a", command="ls"), typed=True) == "Hello\nthere\n▸ Bash ls\n"
+    assert shown(*pieces, use("a", command="ls"), text("Hello\nthere"), typed=True) == "Hello\nthere\n▸ Bash ls\n"
+    assert shown(*pieces, use("a", command="ls"), text("Hello\nthere"), text("Hello\nthere"), typed=True) == (
+        "Hello\nthere\n▸ Bash ls\nHello\nthere\n"
+    )
+    # Something else in the middle, and the end of all output: the whole text is written again, on lines of its own.
     assert shown(Typed("Hel"), text("Sub.", "a"), Typed("lo"), text("Hello"), typed=True) == "Hel\n│ Sub.\nlo\nHello\n"
 
 

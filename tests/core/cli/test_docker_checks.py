@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -55,6 +56,25 @@ SESSION, WORKSPACE = made("session", key=ONE), made("workspace", "volume", key=O
 def test_what_becomes_of_it(each: Object, known: Session | None, would: str | None) -> None:
     found = judge(each, [each], {ONE: known} if known is not None else {}, "ours", NOW)
     assert (found.would if found is not None else None) == would
+
+
+def test_a_pool_is_no_orphan_and_what_is_left_of_one_is() -> None:
+    waiting = replace(made("session"), spare="t", state="running")
+    files = replace(made("workspace", "volume"), spare="t")
+    network, now = made("org", "network"), NOW
+    for each in (waiting, files, network):
+        assert judge(each, [waiting, files, network], {}, "ours", now) is None
+    ended = replace(waiting, state="exited")
+    assert (found := judge(ended, [ended], {}, "ours", now)) is not None
+    assert found.would == "would be removed"
+    # Taken: by its name the container has a session, and the session's own volume says where the files are.
+    taken = replace(SESSION, spare="t")
+    says = replace(WORKSPACE, files=files.name)
+    known = {ONE: Session(phase="stopped", incarnation=1)}
+    for found_now in ([taken, files], [says, files]):
+        assert all(judge(each, found_now, known, "ours", now) is None for each in found_now)
+    assert (found := judge(files, [files], known, "ours", now)) is not None
+    assert found.would.startswith("kept")
 
 
 def test_the_network_of_an_org_with_a_session_is_in_use() -> None:

@@ -154,10 +154,15 @@ async def test_the_prompt_comes_from_where_it_is(shell: Shell, bridge: Bridge, t
     assert (verb.code, "> list\n" in verb.out.decode()) == (0, True)
 
 
+async def test_it_may_have_credentials_until_it_ends(shell: Shell, bridge: Bridge) -> None:
+    done = await shell("turn", "--session", "s1", "--grant", "github", "--grant", "npm-1", "--json", "say hello")
+    assert done.objects[0]["data"]["grants"] == ["github", "npm-1"]
+
+
 MISTAKES = [
     (("turn", ""), "there is nothing in it"),
     (("turn", "two", "words"), "put the prompt in quotes: it came as 2 words, 'two'"),
-    (("turn", "x" * 65537), "65537 characters; the limit is 65536"),
+    (("turn", "x" * (4 * 1024 * 1024 + 1)), "the prompt has 4194305 bytes; the limit is 4194304: use --attach"),
     (("turn", "x", "--file", "y"), "the prompt or --file, not both"),
     (("turn", "--file", "/nowhere"), "--file '/nowhere' cannot be read: No such file"),
     (("turn", "x", "--attach", "/nowhere"), "--attach '/nowhere' is not a file"),
@@ -165,6 +170,7 @@ MISTAKES = [
     (("turn", "x", "--attach", "/etc/hostname", "--attach", "/../etc/hostname"), "two files are called 'hostname'"),
     (("turn", "x", "--budget", "much"), "'much' is no amount of US dollars like 5 or 0.25"),
     (("turn", "x", "--budget", "-1"), "--budget"),
+    (("turn", "x", "--grant", "GitHub"), "'GitHub' is no name of a credential: 1 to 64 characters"),
     (("turn", "x", "--owner", "ada"), "--owner 'ada' is not TYPE:ID"),
     (("turn", "x", "--session", "a.b"), "session 'a.b' is not 1 to 64 characters"),
     (("turn", "x", "--max-turns", "0"), "BAD_REQUEST"),

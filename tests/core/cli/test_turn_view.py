@@ -62,6 +62,13 @@ def test_a_failure_is_told_once() -> None:
     assert shown(said(failed)).count("402") == 1
 
 
+def test_a_retry_is_no_failure_and_does_not_stand_for_one() -> None:
+    retry = said(t.AgentError(source_n=1, message="the model's API answered 402", goes_on=True))
+    assert "\x1b[31m" not in shown(retry, colours=True)
+    failed = t.TurnFinished(status="failed", error="the model's API answered 402")
+    assert shown(retry, said(failed)).count("402") == 2
+
+
 def test_answers_and_counts_are_no_lines_of_their_own() -> None:
     usage = t.AgentUsage(source_n=1, usage=t.Usage(input_tokens=12_345, output_tokens=5))
     result = t.AgentResult(source_n=1, status="completed", final_text="x", usage=t.Usage(input_tokens=1))

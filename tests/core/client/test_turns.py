@@ -17,6 +17,7 @@ from sandreel_core.client.items import CaughtUp
 from sandreel_core.client.owners import session_of
 from sandreel_core.client.turn_items import by_model
 from sandreel_core.contract import turn as t
+from sandreel_core.contract.codec import encode
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
 from sandreel_core.embedded.nats import NatsServer
@@ -26,6 +27,7 @@ from tests.core.client.conftest import ORG, SESSION, STREAMS
 from tests.support.fake_bridge import MODEL, USAGE, Bridge, fake_bridge
 from tests.support.nats import Connect
 from tests.support.recordings import Recording
+from tests.support.turns import SUBJECTS, preparing, requested, said, started
 
 AGENT = "claude-code"
 TYPED = Recording(AGENT, "text_partial")
@@ -232,6 +234,17 @@ async def test_turns_are_listed_by_when_they_were_heard_of(client: Client) -> No
     assert await client.turns("nobody") == []
     with pytest.raises(Malformed, match="limit 0"):
         await client.turns(ORG, limit=0)
+
+
+async def test_a_message_to_a_turn_that_does_not_run_yet_is_no_sign_that_it_does(bus: MemoryBus) -> None:
+    events = (requested(), preparing(), t.SteerQueued(message_id="m1", text="x"), started())
+    states = []
+    for event in events:
+        await bus.append(SUBJECTS.event("turn", "t1"), encode(said(event, command="c1")))
+        states += [info.state for info in await Client(bus).turns("acme")]
+    await bus.append(SUBJECTS.event("turn", "t1"), encode(said(events[2], command="c2")))
+    states += [info.state for info in await Client(bus).turns("acme")]
+    assert states == ["requested", "preparing", "preparing", "running", "running"]
 
 
 async def test_text_is_given_as_it_is_typed_and_in_its_place(client: Client, bridge: Bridge) -> None:

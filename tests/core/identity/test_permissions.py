@@ -41,6 +41,20 @@ def test_no_session_signs_what_others_decide() -> None:
     assert {subject.split(".")[4] for subject in events} == {"exec", "workspace", "command"}
 
 
+def test_only_the_broker_decides_about_credentials() -> None:
+    """Nobody else writes what was granted, leased and revoked, or hears what sessions ask it for."""
+    decides, answers = "evt.0.acme.s1.credential", "req.broker.acme.s1.lease"
+    users = [*p.USERS, *p.TEMPLATES]
+    assert [user.name for user in users if any(covers(each, decides) for each in user.publish)] == [
+        "broker",
+        "administrator",
+    ]
+    assert [user.name for user in users if any(covers(each, answers) for each in user.subscribe)] == [
+        "broker",
+        "administrator",
+    ]
+
+
 def test_what_is_imported_is_exported() -> None:
     exports = {account.name: [each.subject for each in account.exports] for account in p.ACCOUNTS}
     for account in p.ACCOUNTS:

@@ -73,6 +73,7 @@ async def test_a_session_publishes_nothing_else(town: Town) -> None:
         # What others are asked, in its name or in another's; and what it might answer with.
         *("req.runnerd.acme.s2.health", "req.runnerd.acme.s1.health", "req.spawner.acme.s2.feed"),
         *("req.spawner.umbra.s9.log", "req.broker.acme.s2.secret", "req.spawner.acme.s1.bootstrap"),
+        *("req.bridge.acme.s2.secret", "req.bridge.acme.s1.prompt"),
         *("_R_.x", "_INBOX.x", "$SYS.REQ.CLAIMS.UPDATE"),
         # JetStream: none of it, under any name.
         *("$JS.API.INFO", "$JS.API.STREAM.INFO.REEL-0", "$JS.API.STREAM.MSG.GET.REEL-0", "$JS.API.STREAM.DELETE.CMD"),
@@ -224,11 +225,14 @@ async def test_a_service_of_an_organisation_commands_its_own_sessions_alone(town
         *(
             "req.runnerd.acme.s1.drain",
             "req.runnerd.acme.s1.hold",
+            "req.bridge.umbra.s9.prompt",
+            "req.bridge.acme.s1.secret",
             "$JS.API.STREAM.INFO.CMD",
             "$JS.API.STREAM.DELETE.CMD",
         ),
     ):
         assert not await service.publish(subject, b"forged", f"{service.inbox}.x"), subject
+    assert await service.publish("req.bridge.acme.s1.prompt", b"{}")
     await service.publish(
         f"cmd.spawner.acme.s1.{new_id()}", b"acknowledge me there", f"cmd.spawner.umbra.s9.{new_id()}"
     )

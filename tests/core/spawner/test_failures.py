@@ -36,14 +36,14 @@ async def test_a_backend_that_fails_to_create_is_asked_again_and_then_the_sessio
     [
         (UNWRITABLE, "WORKSPACE_UNWRITABLE", "cannot write its workspace"),
         (NO_ROOM, "NO_SPACE", "no room"),
-        (1, "RUNNERD_EXITED", "before it was ready"),
+        (1, "RUNNERD_EXITED", "before it was ready: exit code 1; is runnerd the entrypoint of image mine:1?"),
         (None, "RUNNERD_EXITED", "before it was ready"),
     ],
 )
 async def test_a_runnerd_that_could_not_begin_says_why_by_its_exit_code(
     hand: Hand, backend: FakeBackend, spawner: None, exit_code: int | None, code: str, says: str
 ) -> None:
-    await hand.create()
+    await hand.create(image="mine:1")
     await hand.until(s.Provisioned)
     backend.die(ONE, "exited", exit_code)
     failed = await hand.until(s.Failed)

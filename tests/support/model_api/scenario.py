@@ -33,6 +33,11 @@ MEND: tuple[Reply, ...] = (
 
 def scenario(every_s: float = 0) -> Script:
     """The repair for a prompt that says "fix" or "test"; a word of greeting for any other."""
-    paced = [Reply(*reply.blocks, tokens=reply.tokens, every_s=every_s) for reply in MEND]
+    first, *others = MEND
+    there = Reply(*first.blocks[:-1], Shell(TEST), tokens=first.tokens)  # whoever names the test has it
+    paced, shorter = (
+        [Reply(*reply.blocks, tokens=reply.tokens, every_s=every_s) for reply in (beginning, *others)]
+        for beginning in (first, there)
+    )
     greeting = "Hello! I am a stand-in of a model: ask me to fix the failing test."
-    return by_prompt({"Fix": paced, "fix": paced, "test": paced}, steps(greeting))
+    return by_prompt({"test_prices.py": shorter, "Fix": paced, "fix": paced, "test": paced}, steps(greeting))

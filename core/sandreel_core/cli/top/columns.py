@@ -74,8 +74,9 @@ def size(value: int | None) -> str:
 
 
 def state(row: Row) -> str:
-    """With how it ended: `exited 3`, `exited SIGKILL`, `lost node_gone`, `stopped idle`."""
-    return f"{row.state} {row.ending}" if row.ending else row.state
+    """With how it ended: `exited 3`, `exited SIGKILL`, `lost node_gone`, `stopped idle`; or `ready unfenced`."""
+    more = row.ending or (row.fence if row.fence == "unfenced" else "")
+    return f"{row.state} {more}" if more else row.state
 
 
 def _execs(row: Row) -> str:
@@ -98,7 +99,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("name", "NAME", 0, 0, lambda row: row.name, lambda row: row.name, right=False, descending=False),
     Column("org", "ORG", 10, 7, lambda row: row.org, lambda row: row.org, right=False, descending=False),
     Column(
-        *("state", "STATE", 12, 0, state),
+        *("state", "STATE", 14, 0, state),
         lambda row: (_STATE_PLACE.get(row.state, 99), row.ending),
         right=False,
         descending=False,

@@ -132,6 +132,7 @@ class FollowedSession:
             session=name,
             state=state.phase,
             ending=(state.stop_reason or "") if state.phase == "stopped" else "",
+            fence=state.fence if state.phase in sessions.RUNNING else "",
             reason=failure or state.degraded_reason,
             lines=sum(row.lines for row in execs_rows),
             lines_per_s=sum(row.lines_per_s for row in execs_rows),

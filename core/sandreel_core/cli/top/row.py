@@ -21,6 +21,7 @@ class Row(Struct, frozen=True, kw_only=True):
     age_s           since it was requested or accepted; None where that was before the reading began
     quiet_s         since its last event
     live_execs, spool_bytes, held, beat_age_s   of a session's last heartbeat
+    fence           of a session that runs: none, proven or unfenced
     cursor          of its newest event that was taken
     """
 
@@ -39,6 +40,7 @@ class Row(Struct, frozen=True, kw_only=True):
     spool_bytes: int | None = None
     held: bool = False
     beat_age_s: float | None = None
+    fence: str = ""
     reason: str = ""
     cursor: str = ""
 

@@ -10,6 +10,7 @@ import pytest
 from sandreel_core.bus.execs import Recorded
 from sandreel_core.cli.top.behind import Behind
 from sandreel_core.cli.top.board import Board
+from sandreel_core.cli.top.columns import state
 from sandreel_core.cli.top.rate import Rate
 from sandreel_core.cli.top.row import MAX_LINE, Row
 from sandreel_core.contract import exec as x
@@ -82,6 +83,20 @@ def test_a_session_and_its_exec_from_beginning_to_end() -> None:
     board.take(log.event(exited(3), at_s=5))
     ended = rows(board, 100)["x1"]
     assert (ended.state, ended.ending, ended.lines, ended.lines_per_s, ended.is_live) == ("exited", "3", 4, 0, False)
+
+
+def test_a_session_that_runs_without_a_fence_is_shown_so() -> None:
+    log, board = Log(), Board(max_sessions=10, max_execs=10)
+    provisioned = s.Provisioned(
+        boot=1, boot_id="1-1", backend="docker", ref="r", node="n", fence="unfenced", commands_after=0
+    )
+    for event in (requested(), provisioned):
+        board.take(log.event(event))
+    assert state(rows(board)["s1"]) == "provisioning"
+    board.take(log.event(s.Ready(boot_id="1-1", runnerd_version="0", contract_version=1)))
+    assert state(rows(board)["s1"]) == "ready unfenced"
+    board.take(log.event(s.Stopped(reason="killed", commands_until=1)))
+    assert state(rows(board)["s1"]) == "stopped killed"
 
 
 def test_a_line_that_comes_in_pieces_is_the_last_line_as_a_whole() -> None:
