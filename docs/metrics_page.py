@@ -128,6 +128,12 @@ ALERTS = (
         "Model calls wait to be recorded: NATS does not take them, and at [gateway] max_unrecorded none passes.",
     ),
     Alert(
+        "SandreelCallsNotWritten",
+        "increase(sandreel_gateway_daybook_failures_total[5m]) > 0",
+        "0m",
+        "The gateway's disk takes nothing, so that no model call is let through: make room in its state_directory.",
+    ),
+    Alert(
         "SandreelCallsUnpriced",
         "increase(sandreel_gateway_unpriced_total[10m]) > 0",
         "0m",

@@ -17,6 +17,11 @@ sh COMMAND        runs it, says what it printed and how it ended
 env NAME          says the value's length, and whether it is the resumed conversation
 count TEXT        says how many characters the text has, and its digest
 fail STATUS       the model's API refused
+ask COUNT         so many calls of the model by the gateway, a tool for each; tries again for as long as it takes, as the real one does
+                  some times, unless it is told that it may not (401, 402, 403)
+garbage           lines and bytes that are none of its format, between a text and a tool
+huge MEGABYTES    a line of that size
+killed            by SIGKILL
 """
 
 from __future__ import annotations
@@ -24,10 +29,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import uuid
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +54,10 @@ class Agent:
         self.resumed = "--resume" in words
         self.mode = words[words.index("--permission-mode") + 1]
         self.messages = 0
+        self.model = words[words.index("--model") + 1] if "--model" in words else "fake-model"
         self.taken: set[str | None] = set()
+        # Calls of the model that were answered, and what they used by its own word.
+        self.calls, self.used = 0, {"inputTokens": 0, "outputTokens": 0}
 
     def text(self, text: str, parent: str | None = None) -> None:
         self._assistant({"type": "text", "text": text}, parent)
@@ -73,7 +85,11 @@ class Agent:
         out(type="assistant", message=message, parent_tool_use_id=parent, session_id=self.session)
 
     def result(self, text: str | None, **more: Any) -> None:
-        used = {"fake-model": {"inputTokens": 100, "outputTokens": 10, "costUSD": 0.00045}}
+        used: dict[str, Any] = {"fake-model": {"inputTokens": 100, "outputTokens": 10, "costUSD": 0.00045}}
+        if self.calls:
+            # claude-sonnet-4-5 at 3 and 15 USD a million.
+            cost = (self.used["inputTokens"] * 3 + self.used["outputTokens"] * 15) / 1e6
+            used = {self.model: {**self.used, "costUSD": cost}}
         line = {"subtype": "success", "is_error": False, "terminal_reason": "completed", "result": text} | more
         out(type="result", session_id=self.session, duration_ms=5, model_usage_since_last_result=used, **line)
 
@@ -156,9 +172,85 @@ class Agent:
                 self.result(
                     f"API Error: {rest}", is_error=True, terminal_reason="api_error", api_error_status=int(rest)
                 )
+            case "ask":
+                for number in range(1, int(rest) + 1):
+                    if not self.ask(number):
+                        return
+                self.result("all done")
+            case "garbage":
+                self.text("before")
+                for line in (
+                    b"Segmentation fault",
+                    b"{",
+                    b"[1, 2]",
+                    b"\xff\xfe\x00\x1b[31m",
+                    b'{"type": "new"}',
+                    b"null",
+                    b"",
+                ):
+                    sys.stdout.buffer.write(line + b"\n")
+                sys.stdout.flush()
+                self.tool("t1", "Bash", {"command": "true"})
+                self.result("after")
+            case "huge":
+                self.text("before")
+                self.text("x" * (int(rest) << 20))
+                self.tool("t1", "Bash", {"command": "true"})
+                self.result("after")
+            case "killed":
+                self.text("before")
+                os.kill(os.getpid(), signal.SIGKILL)
             case _:
                 self.text(rest or prompt)
                 self.result(rest or prompt)
+
+    def ask(self, number: int) -> bool:
+        """Whether the model has answered; else the turn is over."""
+        for attempt in range(1, 1000):
+            status: int | None = None
+            try:
+                text = self.answer(f"{os.environ['SANDREEL_EXEC_ID']} asks {number}")
+            except urllib.error.HTTPError as error:
+                status = error.code
+                if status in (401, 402, 403):
+                    words = {"is_error": True, "terminal_reason": "api_error", "api_error_status": status}
+                    self.result(f"API Error: {status}", **words)
+                    return False
+            except (OSError, HTTPException, ValueError):
+                pass  # it is not there, or the reply was cut
+            else:
+                self.tool(f"c{number}", "Bash", {"command": f"echo {number}"}, text)
+                return True
+            wait = {"attempt": attempt, "max_retries": 1000, "retry_delay_ms": 50, "error_status": status}
+            out(type="system", subtype="api_retry", session_id=self.session, **wait)
+            time.sleep(0.05)
+        raise SystemExit("the model has not answered a thousand times")
+
+    def answer(self, prompt: str) -> str:
+        """The model's, of a stream that came to its end. Raises ValueError for one that did not."""
+        body = {
+            "model": self.model,
+            "max_tokens": 100,
+            "stream": True,
+            "messages": [{"role": "user", "content": prompt}],
+        }
+        headers = {"Authorization": f"Bearer {os.environ['ANTHROPIC_AUTH_TOKEN']}", "Content-Type": "application/json"}
+        url = f"{os.environ['ANTHROPIC_BASE_URL']}/v1/messages"
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        text, told, whole = "", {"input_tokens": 0, "output_tokens": 0}, False
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            for line in reply:
+                if line.startswith(b"data:"):
+                    event = json.loads(line[5:])
+                    told |= event.get("message", {}).get("usage", {}) | event.get("usage", {})
+                    text += event.get("delta", {}).get("text", "")
+                    whole = whole or event["type"] == "message_stop"
+        if not whole:
+            raise ValueError("the reply was cut")
+        self.calls += 1
+        self.used["inputTokens"] += told["input_tokens"]
+        self.used["outputTokens"] += told["output_tokens"]
+        return text
 
     def takes(self, uuid: str | None) -> bool:
         """Each message once, and says so."""

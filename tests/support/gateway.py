@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -96,6 +97,11 @@ async def gateway(api: ModelApi, *, bus: Bus | None = None, asker: Bus | None = 
         bus = MemoryBus()
         await bus.ensure(streams())
     port = own.pop("port", None) or free_port()
+    if "state_directory" not in own:
+        with tempfile.TemporaryDirectory(prefix="sandreel-gateway-") as directory:
+            async with gateway(api, bus=bus, asker=asker, port=port, state_directory=directory, **own) as served:
+                yield served
+        return
     health = Health("gateway", version="test", pid=1, monotonic=asyncio.get_running_loop().time)
     metrics = Metrics()
     serving = asyncio.Event()

@@ -157,6 +157,34 @@ async def test_with_nats_away_calls_go_on_up_to_the_bound_and_are_recorded_after
     assert (await call(stack.url, headers={"x-api-key": key.value}, body=MESSAGES)).status == 200
 
 
+async def test_a_gateway_that_is_killed_while_nats_is_away_forgets_no_call(stack: Gated) -> None:
+    """One that had ended and one under way, of which NATS has never heard; and nothing of it twice after one more kill."""
+    key = await stack.mint("t5", budget_micro_usd=100_000)
+    headers = {"x-api-key": key.value}
+    stack.api.script = steps(Reply("hello", tokens=Tokens(10, 0, 0, 20)))
+    await stack.site.kill_and_hold(NATS)
+    assert (await call(stack.url, headers=headers, body=MESSAGES)).status == 200
+    stack.api.script = steps(Reply("one two three", hang_after=4))
+    async with opened(stack.url, headers=headers, body=MESSAGES) as cut:
+        await anext(cut.pieces())
+        await stack.site.kill_and_hold(GATEWAY)
+        await cut.read()
+    await stack.site.release(NATS)
+    await stack.site.release(GATEWAY)
+    await until(lambda: _settled_again(stack, key, 2), "both are recorded")
+    await stack.site.kill(GATEWAY)
+    after = await stack.standing(key)
+    whole, cut_off = await stack.events(key)
+    assert (whole.complete, whole.usage.cost_micro_usd, whole.call_id != cut_off.call_id) == (True, 330, True)
+    assert (cut_off.complete, cut_off.usage.cost_micro_usd, cut_off.usage.output_tokens) == (False, None, 0)
+    held = cut_off.charged_micro_usd
+    assert held
+    assert (after.calls, after.charged_micro_usd) == (2, 330 + held)
+    last = await stack.client.revoke(key.name)
+    assert last is not None
+    assert (last.calls, last.charged_micro_usd, last.live) == (2, 330 + held, False)
+
+
 async def _settled_again(stack: Gated, key: VirtualKey, calls: int) -> bool:
     try:
         return await _settled(stack, key, calls)

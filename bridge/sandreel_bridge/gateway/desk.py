@@ -16,7 +16,7 @@ from sandreel_bridge.gateway.orgs import Orgs
 from sandreel_bridge.gateway.port import Dialect
 from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_core.contract.requests import Reply
-from sandreel_core.errors import Malformed, Unavailable
+from sandreel_core.errors import Malformed
 from sandreel_core.ids import check_org
 from sandreel_core.keys import seal
 from sandreel_core.log import Log
@@ -61,8 +61,7 @@ class Desk:
         return msgspec.json.encode(reply)
 
     async def _enforce(self, org: str, dialect: Dialect | None) -> tuple[str, ...]:
-        if self._recorder.full:
-            raise Unavailable("the gateway cannot record what calls use: NATS has not taken it for too long")
+        self._recorder.check()
         models = self._orgs.models(org, dialect)
         await self._works()
         return models

@@ -10,17 +10,19 @@ import asyncio
 import hashlib
 import hmac
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from sandreel_bridge.gateway import account as accounts
 from sandreel_bridge.gateway.account import Account, Key, Tally
+from sandreel_bridge.gateway.daybook import Began, Ended, Entry, Sent, Step
 from sandreel_bridge.gateway.meter import METER
 from sandreel_bridge.gateway.orgs import Orgs
 from sandreel_bridge.gateway.port import KeyStanding, KeyTerms
 from sandreel_bridge.gateway.purse import Progress, Purse
 from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_bridge.gateway.store import Store
+from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.turn import Usage
 from sandreel_core.contract.usage import UsageRecorded
 from sandreel_core.errors import Conflict, Misconfigured, Refused, Unavailable
@@ -31,7 +33,7 @@ PREFIX = "srvk_"
 
 
 class Keyring:
-    """`open` first. Its methods raise Unavailable when NATS does not answer; then nothing has changed that counts."""
+    """Of the gateway that has taken the keys (`Store.take`) as `boot_id`; `open` first. Its methods raise Unavailable when NATS does not answer; then nothing has changed that counts."""
 
     def __init__(
         self, store: Store, recorder: Recorder, orgs: Orgs, *, now: Callable[[], datetime], boot_id: str
@@ -50,21 +52,33 @@ class Keyring:
     def __len__(self) -> int:
         return len(self._purses)
 
-    async def open(self) -> None:
-        """Become the one that writes, and go on from what the last one left: its live keys, and the calls that were under way
-        when it was killed. How those ended nobody knows: they are recorded as cut, and charged what they held."""
-        await self._store.take(self._boot_id)
+    async def open(self, entries: Sequence[Entry] = ()) -> None:
+        """Go on from what the last one left: its live keys, what it had written down of them (`entries`, see `daybook`), and the calls
+        that were under way when it was killed. How those ended nobody knows: they are recorded as cut, and charged what they held."""
+        written: defaultdict[tuple[str, datetime], list[Step]] = defaultdict(list)
+        for entry in entries:
+            if not isinstance(entry, Sent):
+                written[entry.key, entry.since].append(entry)
+        sent = {entry.call_id for entry in entries if isinstance(entry, Sent)}
+        for entry in entries:
+            if isinstance(entry, Ended) and entry.call_id not in sent:
+                self._recorder.resume(entry)
         self._accounts, progress = await self._store.load()
         for account in self._accounts.values():
             for key in account.live():
-                self._take_up(key, progress.pop(key.name, Progress(name=key.name, tally=Tally())))
+                found = progress.pop(key.name, None)
+                if found is None or found.since not in (None, key.created_at):
+                    found = Progress(name=key.name, tally=Tally())
+                self._take_up(at_last(key, found, written[key.name, key.created_at]), found)
         for name in progress:  # of keys that have ended: the account has their tally
             self._recorder.forget(name)
 
-    def _take_up(self, key: Key, progress: Progress) -> None:
-        purse = Purse(key, progress.tally)
+    def _take_up(self, purse: Purse, before: Progress) -> None:
+        key = purse.key
         self._put(purse)
-        for call in progress.calls:
+        if purse.step > before.step:
+            self._recorder.note(purse)
+        for call in list(purse.calls.values()):
             event = UsageRecorded(
                 call_id=call.call_id,
                 provider=call.provider,
@@ -173,6 +187,28 @@ class Keyring:
         except Conflict as error:
             raise Unavailable(f"another gateway has changed the account of {org}: run one an installation") from error
         self._accounts[org] = account
+
+
+def at_last(key: Key, progress: Progress, entries: Sequence[Step]) -> Purse:
+    """The key's purse as `progress` has it, and with every step that the entries of it have beyond that. Pure."""
+    purse = Purse(key, progress.tally)
+    for call in progress.calls:
+        purse.take(call)
+    purse.step = progress.step
+    for entry in entries:
+        if entry.step <= purse.step:
+            continue
+        if isinstance(entry, Began):
+            purse.take(entry.call)
+        else:
+            purse.settle(entry.call_id, _usage(entry) if isinstance(entry, Ended) else None)
+        purse.step = entry.step
+    return purse
+
+
+def _usage(ended: Ended) -> UsageRecorded | None:
+    data = decode_event(ended.subject, bytes(ended.event)).data
+    return data if isinstance(data, UsageRecorded) else None
 
 
 def digest(value: str) -> str:

@@ -25,7 +25,27 @@ COST = Family("sandreel_gateway_cost_usd_total", "counter", "What calls cost by 
 UNPRICED = Family("sandreel_gateway_unpriced_total", "counter", "Calls that ended and have no known price.")
 UNRECORDED = Family("sandreel_gateway_usage_unrecorded", "gauge", "Calls that ended and are not in the log yet.")
 UNRECORDABLE = Family("sandreel_gateway_usage_refused_total", "counter", "Calls that the log refused for good.")
-GATEWAY = (CALLS, REFUSED, OPEN, KEYS, FIRST_BYTE_S, COST, UNPRICED, UNRECORDED, UNRECORDABLE)
+DAYBOOK_BYTES = Family(
+    "sandreel_gateway_daybook_bytes", "gauge", "Of the file where calls stand that NATS may not have yet."
+)
+DAYBOOK_FAILURES = Family(
+    "sandreel_gateway_daybook_failures_total",
+    "counter",
+    "How often that file could not be written; no call begins then.",
+)
+GATEWAY = (
+    CALLS,
+    REFUSED,
+    OPEN,
+    KEYS,
+    FIRST_BYTE_S,
+    COST,
+    UNPRICED,
+    UNRECORDED,
+    UNRECORDABLE,
+    DAYBOOK_BYTES,
+    DAYBOOK_FAILURES,
+)
 
 
 class GatewayMeasures:
@@ -41,3 +61,5 @@ class GatewayMeasures:
         self.unpriced = metrics.counter(UNPRICED)
         self.unrecorded = metrics.gauge(UNRECORDED)
         self.unrecordable = metrics.counter(UNRECORDABLE)
+        self.daybook_bytes = metrics.gauge(DAYBOOK_BYTES)
+        self.daybook_failures = metrics.counter(DAYBOOK_FAILURES)

@@ -141,8 +141,7 @@ class Proxy:
             raise _No(408, f"the request has not come within {_BODY_WITHIN_S:g} s") from None
 
     async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.StreamResponse:
-        if self._recorder.full:
-            raise _No(503, "the gateway cannot record what calls use: NATS is away", 5)
+        self._recorder.check()
         estimate = estimate_micro_usd(self._orgs.prices, way.provider, call)
         if estimate is None and self._settings.unpriced == "refuse":
             raise _No(403, f"the model {call.model} has no known price, so no budget holds it")
@@ -154,8 +153,16 @@ class Proxy:
             await purse.hold(key, opened, wait_s=self._settings.budget_wait_s, cut=task.cancel)
         except Unavailable as error:
             raise _No(429, str(error), error.retry_after_s) from None
-        self._recorder.note(purse)
+        self._begin(purse, id)
         return await _Passage(self, request, way, call, purse, id).run()
+
+    def _begin(self, purse: Purse, id: str) -> None:
+        """Raises Unavailable."""
+        try:
+            self._recorder.begin(purse, id)
+        except Unavailable:
+            purse.settle(id, None)
+            raise
 
     async def _pass_free(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.Response:
         """What costs nothing: tokens that are counted before a call."""
@@ -190,7 +197,7 @@ class Proxy:
         if outcome.status is None and not outcome.sent:
             purse.settle(id, None)
             self._measures.calls.add(way.provider, "unreachable")
-            self._recorder.note(purse)
+            self._recorder.drop(purse, id)
             return
         event = recorded(id, purse.key.name, purse.key.terms, way.provider, call, outcome, self._orgs.prices)
         purse.settle(id, event)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sandreel_bridge.gateway.account import Key, Tally
 from sandreel_core.contract.message import Count
@@ -26,11 +27,17 @@ class OpenCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is written down of a live key as its calls begin and end."""
+    """What is written down of a live key as its calls begin and end.
+
+    since   when the key was made, which tells it from one that had its name before; None in what earlier versions have written
+    step    how many calls have begun and ended until then: of two, the one with more steps is the later one
+    """
 
     name: str
     tally: Tally
     calls: list[OpenCall] = []
+    since: datetime | None = None
+    step: Count = 0
 
 
 class KeyOver(Refused):
@@ -46,6 +53,7 @@ class Purse:
     def __init__(self, key: Key, tally: Tally) -> None:
         self.key = key
         self.tally = tally
+        self.step = 0
         self._over = False
         self.calls: dict[str, OpenCall] = {}
         self._cuts: dict[str, Callable[[], object]] = {}
@@ -58,7 +66,13 @@ class Purse:
 
     @property
     def progress(self) -> Progress:
-        return Progress(name=self.key.name, tally=self.tally, calls=list(self.calls.values()))
+        return Progress(
+            name=self.key.name,
+            tally=self.tally,
+            calls=list(self.calls.values()),
+            since=self.key.created_at,
+            step=self.step,
+        )
 
     def expired(self, now: datetime) -> bool:
         return now >= self.key.terms.expires_at
@@ -103,15 +117,19 @@ class Purse:
         wanted = min(max(1, call.held_micro_usd), left)
         if wanted > left - sum(each.held_micro_usd for each in self.calls.values()):
             return False
-        self.calls[call.call_id] = OpenCall(
-            call_id=call.call_id, provider=call.provider, model=call.model, held_micro_usd=wanted
-        )
+        self.take(replace(call, held_micro_usd=wanted))
         return True
+
+    def take(self, call: OpenCall) -> None:
+        """The call has begun, and holds what it says."""
+        self.calls[call.call_id] = call
+        self.step += 1
 
     def settle(self, call_id: str, event: UsageRecorded | None) -> None:
         """The call has ended, and this is what it used; None: it was none."""
         self.calls.pop(call_id, None)
         self._cuts.pop(call_id, None)
+        self.step += 1
         if event is not None:
             self.tally = self.tally.plus(event)
         self._changed.set()

@@ -1,6 +1,7 @@
-"""Writes down what calls use: `usage.recorded` in the log, and behind it the keys' progress, without a call waiting for it.
+"""Writes down what calls use: in the gateway's own file first (`daybook`), and then, without a call waiting for it, `usage.recorded` in
+the log, and behind it the keys' progress.
 
-While NATS is away it keeps what it has to say, up to a bound; beyond it `full` is true and no call is let through (law 8).
+While NATS is away it keeps what it has to say, up to a bound; beyond it `check` raises and no call is let through (law 8).
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
+from msgspec import Raw
+
+from sandreel_bridge.gateway.daybook import Began, Daybook, Dropped, Ended, Sent
 from sandreel_bridge.gateway.measures import GatewayMeasures
 from sandreel_bridge.gateway.purse import Purse
 from sandreel_bridge.gateway.store import Store
@@ -36,6 +40,7 @@ class Recorder:
         self,
         bus: Bus,
         store: Store,
+        daybook: Daybook,
         *,
         partitions: int,
         max_unrecorded: int,
@@ -44,6 +49,7 @@ class Recorder:
     ) -> None:
         self._bus = bus
         self._store = store
+        self._daybook = daybook
         self._partitions = partitions
         self._max = max_unrecorded
         self._health = health
@@ -60,18 +66,42 @@ class Recorder:
         """Calls that ended and are not in the log yet."""
         return len(self._events)
 
-    @property
-    def full(self) -> bool:
-        return len(self._events) + len(self._changed) >= self._max
+    def check(self) -> None:
+        """Raises Unavailable when no call may begin: what it used could not be recorded."""
+        if len(self._events) + len(self._changed) >= self._max:
+            raise Unavailable("the gateway cannot record what calls use: NATS is away", retry_after_s=5)
+        self._daybook.check()
+
+    def retry(self) -> None:
+        """To be called now and then: whether a disk that took nothing does again."""
+        self._daybook.retry()
+
+    def begin(self, purse: Purse, call_id: str) -> None:
+        """A call has taken its hold of the purse, and is not on its way yet. Raises Unavailable when it cannot be written down:
+        then it does not begin."""
+        call = purse.calls[call_id]
+        self._daybook.begin(Began(key=purse.key.name, since=purse.key.created_at, step=purse.step, call=call))
+        self.note(purse)
 
     def note(self, purse: Purse) -> None:
-        """The key's progress has changed: a call has begun. The newest counts, however often it changed meanwhile."""
+        """The key's progress has changed. The newest counts, however often it changed meanwhile."""
         self._changed[purse.key.name] = purse
         self._ended.pop(purse.key.name, None)  # of a key that had this name before
         self._tell()
 
+    def drop(self, purse: Purse, call_id: str) -> None:
+        """A call has ended that never reached its provider."""
+        key = purse.key
+        self._daybook.add(Dropped(key=key.name, since=key.created_at, step=purse.step, call_id=call_id))
+        self.note(purse)
+
+    def resume(self, ended: Ended) -> None:
+        """A call that a gateway before us has written down, and whose event may not be in the log."""
+        self._events.append(_Event(ended.key, ended.subject, bytes(ended.event), ended.call_id))
+        self._tell()
+
     def record(self, purse: Purse, event: UsageRecorded) -> None:
-        """A call has ended."""
+        """A call has ended, and the purse is settled."""
         terms = purse.key.terms
         subject = SessionSubjects(terms.org, terms.session, self._partitions).event("usage")
         envelope = seal(
@@ -82,7 +112,18 @@ class Recorder:
             time=now(),
             correlationid=terms.correlation_id,
         )
-        self._events.append(_Event(purse.key.name, subject, encode(envelope), event.call_id))
+        body = encode(envelope)
+        self._daybook.add(
+            Ended(
+                key=purse.key.name,
+                since=purse.key.created_at,
+                step=purse.step,
+                call_id=event.call_id,
+                subject=subject,
+                event=Raw(body),
+            )
+        )
+        self._events.append(_Event(purse.key.name, subject, body, event.call_id))
         self.note(purse)
 
     def forget(self, name: str) -> None:
@@ -111,6 +152,7 @@ class Recorder:
                 await self.send()
             except Unavailable as error:
                 self._health.trouble("usage", "what calls used cannot be recorded: NATS does not take it")
+                await self._daybook.sync()
                 await asyncio.sleep(error.retry_after_s)
                 self._news.set()
 
@@ -120,7 +162,8 @@ class Recorder:
         while self._events or self._changed or self._ended:
             if self._events:
                 await self._send_event(self._events[0])
-                self._events.popleft()
+                # Before any progress is saved that counts it.
+                self._daybook.add(Sent(call_id=self._events.popleft().call_id))
                 self._sent.set()
             elif self._changed:
                 name, purse = next(iter(self._changed.items()))
@@ -137,6 +180,7 @@ class Recorder:
                 await self._store.drop_progress(name)
                 del self._ended[name]
             self._measures.unrecorded.set(len(self._events))
+        self._daybook.settled()
         self._health.well("usage")
 
     async def _send_event(self, event: _Event) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sandreel_bridge.gateway.daybook import open_daybook
 from sandreel_bridge.gateway.desk import QUIET_S, SUBJECT, Desk
 from sandreel_bridge.gateway.doors import Doors
 from sandreel_bridge.gateway.keyring import Keyring
@@ -60,23 +61,36 @@ class Service:
     async def run(self, ready: Callable[[tuple[str, int] | None], None] = lambda where: None) -> None:
         """Serve for ever; `ready` is told (host, port), None where it listens on networks. Raises Misconfigured, also
         once another gateway has taken the keys over."""
-        settings, ranges = self._settings, self._settings.ranges
-        where = None if ranges else settings.address
+        settings = self._settings
+        _ = settings.ranges, settings.address, settings.state  # a mistake in them is said before anything is changed
         orgs = await asyncio.to_thread(Orgs, settings)
         if not settings.keys:
             self._health.trouble("providers", settings.missing_key, fails_after_s=None)
         await self._bus.ensure([documents(replicas=self._replicas)])
-        store = Store(self._bus)
-        recorder = Recorder(
-            self._bus,
-            store,
-            partitions=self._partitions,
-            max_unrecorded=settings.max_unrecorded,
-            health=self._health,
-            measures=self._measures,
+        store, boot_id = Store(self._bus), new_token()
+        await store.take(boot_id)  # a gateway before us sees it and leaves, and with it the file that it has open
+        opened = open_daybook(
+            settings.state, max_bytes=settings.max_daybook_bytes, health=self._health, measures=self._measures
         )
-        keyring = Keyring(store, recorder, orgs, now=now, boot_id=new_token())
-        await keyring.open()
+        async with opened as daybook:
+            recorder = Recorder(
+                self._bus,
+                store,
+                daybook,
+                partitions=self._partitions,
+                max_unrecorded=settings.max_unrecorded,
+                health=self._health,
+                measures=self._measures,
+            )
+            keyring = Keyring(store, recorder, orgs, now=now, boot_id=boot_id)
+            await keyring.open(daybook.found)
+            await self._serve(keyring, orgs, recorder, ready)
+
+    async def _serve(
+        self, keyring: Keyring, orgs: Orgs, recorder: Recorder, ready: Callable[[tuple[str, int] | None], None]
+    ) -> None:
+        settings, ranges = self._settings, self._settings.ranges
+        where = None if ranges else settings.address
         desk = Desk(keyring, orgs, recorder, self._works)
         async with Providers(settings) as providers:
             proxy = Proxy(settings, orgs, keyring, recorder, providers, self._measures, new_id=new_id, now=now)
@@ -90,7 +104,7 @@ class Service:
             try:
                 async with Crew() as crew, self._bus.serve(SUBJECT, desk.handle, group="gateway"):
                     crew.start(recorder.run())
-                    crew.start(self._look(keyring, orgs))
+                    crew.start(self._look(keyring, orgs, recorder))
                     if where is not None:
                         await self._listen(runner, *where)
                     else:
@@ -114,9 +128,10 @@ class Service:
         if not self._listening:
             raise Unavailable("the gateway does not listen yet")
 
-    async def _look(self, keyring: Keyring, orgs: Orgs) -> None:
+    async def _look(self, keyring: Keyring, orgs: Orgs, recorder: Recorder) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
+            recorder.retry()
             self._measures.keys.set(len(keyring))
             try:
                 if await asyncio.to_thread(orgs.reload):

@@ -36,6 +36,8 @@ class Settings(Section, frozen=True, kw_only=True):
     *_per_month        what an org, or each of its users, may spend in a month; absent: without a limit
     prices_file        prices of one's own, which count for more than those that come with sandreel
     unpriced           whether models without a known price pass: no budget holds them
+    state_directory    its own, where calls stand that NATS may not have yet (`daybook`); no other gateway's, and kept over restarts
+    max_daybook_bytes  of that file; beyond it no call is let through. A call is some 2 KiB in it
     max_unrecorded     calls that ended and cannot be recorded because NATS is away; beyond it none is let through
     max_calls          requests under way, of all keys; max_calls_per_key: of one, so that no turn takes all of them
     max_body_bytes     of a request; Anthropic takes 32 MB
@@ -61,6 +63,8 @@ class Settings(Section, frozen=True, kw_only=True):
     user_budget_micro_usd_per_month: MicroUsd | None = None
     prices_file: str | None = None
     unpriced: Annotated[str, Meta(pattern=r"^(refuse|allow)$")] = "refuse"
+    state_directory: str | None = None
+    max_daybook_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 16 << 20
     max_calls: Annotated[int, Meta(ge=1, le=100_000)] = 512
     max_unrecorded: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     max_calls_per_key: Annotated[int, Meta(ge=1, le=100_000)] = 128
@@ -108,6 +112,15 @@ class Settings(Section, frozen=True, kw_only=True):
                 f"[gateway] listen is {self.listen}: it serves sandboxes alone, so give one address, or the sandboxes' [gateway] networks"
             )
         return host, int(port)
+
+    @property
+    def state(self) -> Path:
+        """`state_directory`. Raises Misconfigured where there is none."""
+        if self.state_directory is None:
+            raise Misconfigured(
+                "[gateway] state_directory is not set: a directory of its own, in which it writes down what calls use while NATS is away"
+            )
+        return Path(self.state_directory)
 
     @property
     def ranges(self) -> tuple[IPv4Network, ...]:

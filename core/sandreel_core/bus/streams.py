@@ -23,12 +23,13 @@ MIN_PAYLOAD_BYTES = 1 << 20
 
 # What every role reads. All other commands are the spawner's too: it refuses what no boot owns, and what is for a role
 # that is not installed ([spawner] roles), and buries what names nobody.
-# What a killed spawner had taken comes again after `ack_wait_s`: well before whoever asked gives up (30 s), also when the
+# What a killed role had taken comes again after `ack_wait_s`: well before whoever asked gives up (30 s), also when the
 # next one is killed too. A repeat that comes while the first is under way finds it answered.
-SPAWNER_COMMANDS = Work(CMD, "spawner", ("cmd.spawner.>",), ack_wait_s=10)
-SPAWNER_REFUSALS = Work(CMD, "spawner-refusals", ("cmd.>",), ack_wait_s=10)
-BROKER_COMMANDS = Work(CMD, "broker", ("cmd.broker.>",))
-BRIDGE_COMMANDS = Work(CMD, "bridge", ("cmd.bridge.>",))
+_AGAIN_S = 10.0
+SPAWNER_COMMANDS = Work(CMD, "spawner", ("cmd.spawner.>",), ack_wait_s=_AGAIN_S)
+SPAWNER_REFUSALS = Work(CMD, "spawner-refusals", ("cmd.>",), ack_wait_s=_AGAIN_S)
+BROKER_COMMANDS = Work(CMD, "broker", ("cmd.broker.>",), ack_wait_s=_AGAIN_S)
+BRIDGE_COMMANDS = Work(CMD, "bridge", ("cmd.bridge.>",), ack_wait_s=_AGAIN_S)
 # Made at once; those of a role that is not installed are made by it when it starts.
 WORKS = (SPAWNER_COMMANDS, SPAWNER_REFUSALS)
 

@@ -21,8 +21,8 @@ PROVIDER_KEYS: Mapping[str, str] = {
     "GEMINI_API_KEY": "gemini_api_key",
 }
 
-# Where sessions find it is the stack's to say.
-_OURS = ("listen", "networks", "port")
+# Where sessions find it, and where its own files lie, is the stack's to say.
+_OURS = ("listen", "networks", "port", "state_directory")
 
 
 def is_gateways(variable: str) -> bool:
@@ -43,7 +43,7 @@ class GatewayWiring:
         for key in _OURS:
             if table.get(key) or environ.get(PREFIX + key.upper(), "").strip():
                 raise Misconfigured(
-                    f"[gateway] {key} is for a gateway that is run by itself: `sandreel up` says where its own listens; leave it out"
+                    f"[gateway] {key} is for a gateway that is run by itself: `sandreel up` says it to its own; leave it out"
                 )
         own = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value.strip()}
         for name, key in PROVIDER_KEYS.items():

@@ -7,6 +7,7 @@ vault.key        in identity/: opens the vault of credentials; the broker's, and
 client.toml      where the stack is, for clients and the command line              0600
 roles.toml       the same for the roles                                            0600
 gateway.toml     the same for the gateway, with the providers' keys in it if the operator's own file had them   0600
+gateway-state/   the gateway's: calls that NATS may not have yet                   0700
 nats/ postgres/  the servers' own; as root they belong to users that no session uses
 state/           the spawner's: sessions and their workspaces
 logs/ run/       of the roles: log files, pid files; run/parts.json is every part's state (embedded/roster.py)
@@ -63,6 +64,7 @@ class Place:
         self.client = data / CLIENT_FILE
         self.roles = data / "roles.toml"
         self.gateway = data / "gateway.toml"
+        self.gateway_state = data / "gateway-state"
         self.identity = data / "identity"
         self.vault_key = self.identity / "vault.key"
         self.nats = data / "nats"

@@ -34,7 +34,8 @@ _CREDS, _SETTINGS = "bus.creds", "sandreel.toml"
 @dataclass(frozen=True, slots=True)
 class ContainedRole:
     """What is run: `name` is the part's and the NATS user's, `table` its section of the settings. `files` lie beside its
-    settings and may be secret; `variables` are not. `without`: what does not work without it."""
+    settings and may be secret; `variables` are not. `without`: what does not work without it. `keeps`: whether it has a directory
+    of its own, at `docker_services.STATE`."""
 
     name: str
     module: str
@@ -42,6 +43,7 @@ class ContainedRole:
     without: str
     files: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    keeps: bool = False
 
 
 def egress(wiring: Wiring) -> ContainedRole:
@@ -52,8 +54,9 @@ def egress(wiring: Wiring) -> ContainedRole:
 def gateway(wiring: Wiring) -> ContainedRole:
     """It listens in the orgs' networks and in no other that it is in. Raises Misconfigured."""
     table, variables, files = wiring.gateway.contained()
-    table |= {"networks": [wiring.docker.pool], "port": services.GATEWAY_PORT}
-    return ContainedRole("gateway", "sandreel_bridge.gateway", table, "agents do not reach a model", files, variables)
+    table |= {"networks": [wiring.docker.pool], "port": services.GATEWAY_PORT, "state_directory": services.STATE}
+    without = "agents do not reach a model"
+    return ContainedRole("gateway", "sandreel_bridge.gateway", table, without, files, variables, keeps=True)
 
 
 class RoleContainer:
@@ -72,6 +75,7 @@ class RoleContainer:
     ) -> None:
         self._role = role
         self._directory = place.data / role.name
+        self._state = place.data / f"{role.name}-state" if role.keeps else None
         self._place = place
         self._wiring = wiring
         self._keys = keys
@@ -94,6 +98,7 @@ class RoleContainer:
             self._role.module,
             user=(user.uid, user.gid) if user else (os.getuid(), os.getgid()),
             settings=str(self._directory),
+            state=None if self._state is None else str(self._state),
             health_port=self._health_port,
             variables=self._role.variables,
         )
@@ -119,6 +124,11 @@ class RoleContainer:
                     user.own(self._directory / file)
             if user is not None:
                 user.own(self._directory)
+            if self._state is not None:
+                self._state.mkdir(mode=0o700, exist_ok=True)
+            if self._state is not None and user is not None:
+                for path in (self._state, *self._state.iterdir()):
+                    user.own(path)  # also what the role wrote when it was a process of this machine
         except OSError as error:
             raise Misconfigured(
                 f"{self._directory} cannot be written: {(error.strerror or 'error').lower()}"

@@ -196,8 +196,8 @@ class Stack:
             keys = moved(keys, GATEWAY)
             self.place.keep(keys)
         gateway, (bus, _) = wiring.gateway, wiring.connection(self.place, keys)
-        listen = {"listen": f"{LOOPBACK}:{keys.gateway_port}"}
-        write_secret(self.place.gateway, toml({"bus": bus, "gateway": {**gateway.table, **listen}}))
+        ours = {"listen": f"{LOOPBACK}:{keys.gateway_port}", "state_directory": str(self.place.gateway_state)}
+        write_secret(self.place.gateway, toml({"bus": bus, "gateway": {**gateway.table, **ours}}))
         environ = wiring.role_environment(self.place, GATEWAY) | dict(gateway.environ)
         self._add(
             GATEWAY, self._process(GATEWAY, "sandreel_bridge.gateway", environ | {CONFIG: str(self.place.gateway)})

@@ -12,9 +12,9 @@ from sandreel_core.spawner import docker_plan as plan
 CONFIG = "sandreel.config"
 # Of the bus, in the networks of sandboxes: the same always, also when its port on the host has to move.
 BUS_PORT = 4222
-# Of the egress proxy and of the gateway, likewise; and where such a role has its settings in its container.
+# Of the egress proxy and of the gateway, likewise; and where such a role has its settings in its container, and what it keeps.
 EGRESS_PORT, GATEWAY_PORT = 3128, 8600
-SETTINGS = "/run/sandreel"
+SETTINGS, STATE = "/run/sandreel", "/var/lib/sandreel"
 HEALTH_PORT = 9400
 _MIB = 1024 * 1024
 _TMP = "/tmp"  # noqa: S108 - the container's own, in memory
@@ -47,7 +47,7 @@ def nats_container(
         user=user,
         command=["-c", config],
         env=[f"GOMEMLIMIT={memory}"],
-        mount=plan.bind_mount(data, data),
+        mounts=[plan.bind_mount(data, data)],
         published={BUS_PORT: port},
         limits={"Memory": 2048 * _MIB, "PidsLimit": 512, "Ulimits": [plan.ulimit("core", 0)]},
     )
@@ -60,11 +60,12 @@ def role_container(
     *,
     user: tuple[int, int],
     settings: str,
+    state: str | None,
     health_port: int,
     variables: Mapping[str, str],
 ) -> dict[str, Any]:
-    """A role that sandboxes reach: `settings` is a directory of the host; its health is the host's own on loopback.
-    `variables` are seen by whoever may inspect it: no secrets."""
+    """A role that sandboxes reach: `settings` is a directory of the host, and `state` one that it may write; its health is the
+    host's own on loopback. `variables` are seen by whoever may inspect it: no secrets."""
     files = 8192  # two a connection of which `[egress] max_connections` has 1024, and room for more
     own = {"SANDREEL_CONFIG": f"{SETTINGS}/sandreel.toml", "SANDREEL_HEALTH_LISTEN": f"0.0.0.0:{HEALTH_PORT}"}
     return _service(
@@ -73,7 +74,10 @@ def role_container(
         user=user,
         command=[module],
         env=[f"{name}={value}" for name, value in (own | dict(variables)).items()],
-        mount=plan.bind_mount(settings, SETTINGS) | {"ReadOnly": True},
+        mounts=[
+            plan.bind_mount(settings, SETTINGS) | {"ReadOnly": True},
+            *([plan.bind_mount(state, STATE)] if state is not None else []),
+        ],
         published={HEALTH_PORT: health_port},
         limits={
             "Memory": 256 * _MIB,
@@ -90,7 +94,7 @@ def _service(
     user: tuple[int, int],
     command: list[str],
     env: list[str],
-    mount: dict[str, Any],
+    mounts: list[dict[str, Any]],
     published: dict[int, int],
     limits: dict[str, Any],
 ) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def _service(
         "Healthcheck": {"Test": ["NONE"]},  # whoever starts it asks it itself
         "HostConfig": {
             "NetworkMode": front_name(installation),
-            "Mounts": [mount],
+            "Mounts": mounts,
             "PortBindings": {
                 f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(at)}] for port, at in published.items()
             },

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sandreel_core.bus.streams import WORKS, ensure_installation
+from sandreel_core.bus.streams import BRIDGE_COMMANDS, BROKER_COMMANDS, WORKS, ensure_installation
 from sandreel_core.client import ClientSettings
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
@@ -263,5 +263,6 @@ async def test_the_spawner_outlives_its_server(house: House, nats_server: NatsSe
     assert await hand.refusal(await hand.send(x.Start(exec="two", argv=["true"]))) == "SESSION_NOT_READY"
 
 
-def test_what_two_killed_spawners_had_taken_is_answered_before_who_asked_gives_up() -> None:
-    assert all(2 * work.ack_wait_s < ClientSettings().answer_timeout_s for work in WORKS)
+def test_what_two_killed_roles_had_taken_is_answered_before_who_asked_gives_up() -> None:
+    works = (*WORKS, BROKER_COMMANDS, BRIDGE_COMMANDS)
+    assert all(2 * work.ack_wait_s < ClientSettings().answer_timeout_s for work in works)
