@@ -62,12 +62,12 @@ async def silent(loop: VirtualLoop, hours: int) -> list[Event]:
         await append(bus, subject, event, source=ME, cause="c1" if isinstance(event, c.TurnRequested) else None)
     await append(bus, exec, x.Accepted(boot_id="1-1"), source="/runnerd/1", n=1)
     await printed(bus, 2, INIT)
-    index = Index(bus)
+    known = Index(bus)
     tools = Tools(
         bus=bus,
         client=Client(bus, actor="bridge"),
-        index=index,
-        line=Line(bus, index, 1),
+        index=known,
+        line=Line(bus, known, 1),
         keys=Keys(bus),
         prompts=Prompts(bus),
         gateway=MemoryGateway(),

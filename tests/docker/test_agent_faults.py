@@ -1,4 +1,5 @@
-"""The real Claude Code before a model that refuses, fails and cuts its replies: what it makes of it is told as it was, and counted."""
+"""The real Claude Code before a model that refuses, fails and cuts its replies: what it makes of it is told as it was, and counted. And an
+agent that the kernel ends for want of memory."""
 
 from __future__ import annotations
 
@@ -8,10 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from sandreel_bridge.gateway.client import GatewayClient
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.session import Limits
+from tests.support.bridges import texts
 from tests.support.model_api import Failure, Reply
 from tests.support.model_api.asked import Asked
 from tests.support.real_agents import RealAgents, missing, open_agents, status
+from tests.support.system import ORG, bus_of
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -30,6 +35,16 @@ TROUBLES: dict[str, tuple[list[Reply | Failure], str]] = {
     "meet a cut": ([CUT, ANSWER], "success"),
 }
 
+# In the place of Codex: it says a word, and then takes more memory than its session has.
+HUNGRY, HUNGRY_SCRIPT = (
+    "/workspace/hungry",
+    b"""#!/bin/sh
+echo '{"type":"thread.started","thread_id":"a1"}'
+echo '{"type":"item.completed","item":{"id":"i1","type":"agent_message","text":"before"}}'
+exec python3 -c "kept = [b'x' * (8 << 20) for _ in range(1000)]"
+""",
+)
+
 
 class Troubled:
     """A script; `met`: what was answered, by what the program was told."""
@@ -46,21 +61,19 @@ class Troubled:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def agents() -> AsyncIterator[RealAgents]:
-    async with open_agents(Troubled()) as agents:
+    async with open_agents(Troubled(), SANDREEL_BRIDGE_PROGRAMS=f"codex={HUNGRY}") as agents:
         yield agents
 
 
 async def test_what_claude_makes_of_a_model_that_fails_is_told_and_counted(agents: RealAgents) -> None:
-    """Some at once, in one session: each of them waits longer than it works."""
-    session = await agents.site.session("troubled", profile="agent", env={"CLAUDE_CODE_MAX_RETRIES": "3"})
+    """All at once, in one session: each of them waits longer than it works."""
+    limits = Limits(execs=len(TROUBLES))
+    env = {"CLAUDE_CODE_MAX_RETRIES": "3"}
+    session = await agents.site.session("troubled", profile="agent", limits=limits, env=env)
     agents.api.script = script = Troubled()
-    turns, found, names = {}, {}, list(TROUBLES)
-    for some in (names[:3], names[3:]):  # a session has no more than four execs at once
-        for name in some:
-            _, turns[name] = await agents.start(name, session, model=MODEL)
-        for name in some:
-            found[name] = await agents.until(session, turns[name])
-    await agents.ended(session, turns[names[-1]])  # with all the others
+    turns = {name: (await agents.start(name, session, model=MODEL))[1] for name in TROUBLES}
+    found = {name: await agents.until(session, turn) for name, turn in turns.items()}
+    await agents.ended(session, turns["meet 401"])  # with all the others
     for name, (_, expected) in TROUBLES.items():
         assert status(found[name]) == expected, (name, found[name].finished)
         events = [event.data for event in await agents.events(session, turns[name])]
@@ -79,3 +92,20 @@ async def test_what_claude_makes_of_a_model_that_fails_is_told_and_counted(agent
             assert [each.text for each in events if isinstance(each, c.AgentText)][-1:] == ["It works after all."]
             # Of a reply that was cut the program may know less than the gateway, and never more.
             assert finished.usage.output_tokens <= output
+
+
+async def test_an_agent_that_is_out_of_memory_says_so_and_its_session_goes_on(agents: RealAgents) -> None:
+    session = await agents.site.session("hungry", limits=Limits(memory_bytes=256 << 20))
+    await agents.client.files(ORG, session).write("hungry", HUNGRY_SCRIPT)
+    assert (await agents.client.run(ORG, session, ["chmod", "+x", HUNGRY])).exit_code == 0
+    _, turn = await agents.start("eat", session, agent="codex", model="gpt-5-mini")
+    found = await agents.ended(session, turn)
+    assert found.finished is not None
+    assert (found.finished.status, found.finished.error) == (
+        "failed",
+        "the agent's program was killed because the sandbox ran out of memory",
+    )
+    assert texts(await agents.events(session, turn)) == ["before"]
+    async with bus_of(agents.site.stack) as bus:
+        assert [key for key in await GatewayClient(bus).live() if key.turn == turn] == []
+    assert (await agents.client.session(ORG, session)).ready

@@ -92,8 +92,9 @@ class RealAgents(Turns):
 
 
 @asynccontextmanager
-async def open_agents(script: Script) -> AsyncGenerator[RealAgents, None]:
-    async with ModelApi(script, host=address()) as api, open_contained_site(**settings_of(api)) as site:
+async def open_agents(script: Script, **settings: str) -> AsyncGenerator[RealAgents, None]:
+    """`settings`: more of them."""
+    async with ModelApi(script, host=address()) as api, open_contained_site(**(settings_of(api) | settings)) as site:
         yield RealAgents(site, api)
 
 
