@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -89,7 +87,12 @@ class Driver:
                 try:
                     await self._towards_a_start(step)
                 except Hopeless as error:
-                    await self._fail(str(error))
+                    # A start that somebody has sent may have been carried out by now: then there is something to drive.
+                    sent = self._facts.exec == "sent"
+                    if sent and (place := await self._starting.where_is_exec()) == "there":
+                        self._learn(exec=place)
+                    else:
+                        await self._fail(str(error))
                 except Refused as refused:
                     await self._not_started(refused)
         return False
@@ -105,17 +108,17 @@ class Driver:
                 self._learn(first=await self._tools.line.wait(self.journal))
             case process.MakeHome():
                 self._learn(home=None)
-                await self._unless_stopped(starting.make_home())
+                await starting.make_home()
             case process.Prepare():
                 await starting.prepare(step.attempt, home)
                 self._learn(exec="absent", pending=step.pending, end=None, complaint="", refused_id="")
             case process.Start() | process.AwaitStart():
                 # Should its answer not come: it may have been sent all the same.
                 self._learn(exec="unknown")
-                if isinstance(step, process.AwaitStart):
+                if isinstance(step, process.Start):
+                    await starting.start(home, pending=self._facts.pending)
+                else:
                     await starting.await_start()
-                elif not await self._unless_stopped(starting.start(home, pending=self._facts.pending)):
-                    return
                 self._learn(exec="there")
             case process.Began():
                 attempt = starting.attempt
@@ -124,25 +127,6 @@ class Driver:
                 await write(c.TurnStarted(exec=attempt.exec, key=attempt.key))
                 self._tools.keys.drop(self._name.org, self._name.session, attempt.exec)
                 self._tools.measures.began(self.journal.turn)
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Until it is done, or somebody wants the turn to end, who is not to wait for a session that does not come up or a file that
-        does not come. Whether it is done."""
-        doing, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopped())
-        try:
-            await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if doing.done():
-                doing.result()
-            return doing.done()
-        finally:
-            for task in (doing, stopped):
-                task.cancel()
-            await asyncio.gather(doing, stopped, return_exceptions=True)
-
-    async def _stopped(self) -> None:
-        while not self.journal.turn.interrupting:
-            self.journal.changed.clear()
-            await self.journal.changed.wait()
 
     async def _not_started(self, refused: Refused) -> None:
         """Whether another try can do better is for `process` to say."""
@@ -158,8 +142,9 @@ class Driver:
         attempt = self._starting.attempt
         if not self.journal.mine:
             await claim(self.journal)
-            await self._starting.conversation(attempt.preparing.incarnation)
             self._tools.measures.took_over()
+        if self._starting.thread_usage is None:  # it was prepared by another, or by us before something failed
+            await self._starting.conversation(attempt.preparing.incarnation)
         found = adapter(attempt.request.agent)
         mailbox = Mailbox(self._tools.client, self.journal, found)
         backlog = Backlog(self.journal, heard=mailbox.heard, progressed=self._tools.measures.events)
@@ -179,12 +164,14 @@ class Driver:
     async def _finish(self, status: c.TurnStatus, error: str | None) -> None:
         turn = self.journal.turn
         run, preparing, request = turn.run, turn.preparing, turn.request
+        # A program that does not find the conversation fails before it begins, and would do so in every turn to come.
+        lost = not run.began and run.result is not None and run.result.status == "error"
         if run.agent_session_id is not None and preparing is not None and request is not None:
             conversation = Conversation(
                 turn=self._name.turn,
                 agent=request.agent,
                 incarnation=preparing.incarnation,
-                agent_session_id=run.agent_session_id,
+                agent_session_id=None if lost else run.agent_session_id,
                 thread_usage=run.thread_usage,
             )
             id = request.conversation_id or self._name.turn

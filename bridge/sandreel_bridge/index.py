@@ -40,13 +40,13 @@ def streams(*, replicas: int = 1) -> list[Stream]:
 
 
 class Conversation(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where a conversation stands after its newest turn: what the program calls it, in which life of the session, and what it says
-    to have used of it so far."""
+    """Where a conversation stands after its newest turn: what the program calls it (None: it has none of that name any more, and begins
+    anew), in which life of the session, and what it says to have used of it so far."""
 
     turn: str
     agent: str
     incarnation: int
-    agent_session_id: str
+    agent_session_id: str | None = None
     thread_usage: Usage | None = None
 
 

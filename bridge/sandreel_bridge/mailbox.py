@@ -36,6 +36,8 @@ from sandreel_core.turn import Turn
 
 # While something lies where the hook looks: so often it is seen whether it was taken, and at once when a tool has ended (behaviour §4.4).
 LOOK_S = 2.0
+# A program that does not read its input takes none; it is tried again, and who presses stop meanwhile is heard in between.
+WRITTEN_WITHIN_S = 5.0
 _CLOSED = ("STDIN_CLOSED", "EXEC_NOT_FOUND", "WRITE_FAILED")
 
 
@@ -63,8 +65,8 @@ class Mailbox:
         self._input_open = True
         # Taken by the hook, and not said yet.
         self._taken: list[str] = []
-        # What a driver before us wrote down, and may not have done.
-        self._inherited = [each for each in deliveries(journal.turn) if each.channel == "stdin"]
+        # What is written down as delivered, and may not be done: by a driver before us, or by us while the server was away.
+        self._unwritten = [each for each in deliveries(journal.turn) if each.channel == "stdin"]
         self._log = Log("bridge.mailbox")
 
     def heard(self, turn: Turn, item: AgentItem) -> list[TurnEvent]:
@@ -87,9 +89,7 @@ class Mailbox:
 
     async def attend(self) -> float | None:
         """Raises Conflict when the turn is not ours any more, Unavailable."""
-        while self._inherited:
-            await self._write(self._inherited[0])
-            del self._inherited[0]
+        await self._write_all()
         while True:
             await self._confirm()
             due = step(
@@ -165,16 +165,25 @@ class Mailbox:
             delivery = Delivery(left, delivery.channel)
         await self._journal.insist(SteerDelivered(message_ids=delivery.ids, channel=delivery.channel))
         if delivery.channel == "stdin":
-            await self._write(delivery)
+            self._unwritten.append(delivery)
+            await self._write_all()
         else:
             for message in delivery.messages:
                 await self._lay(message)
+
+    async def _write_all(self) -> None:
+        while self._unwritten:
+            await self._write(self._unwritten[0])
+            del self._unwritten[0]
 
     async def _write(self, delivery: Delivery) -> None:
         """Under one UUID and under command ids that whoever does it again finds again: of the time when it was written down that it is
         done, for a turn may run for weeks, and an old id is stale."""
         say, name, first = self._adapter.say, self._journal.name, self._journal.turn.messages[delivery.ids[0]]
-        if say is None or not self._input_open or first.handed_at is None:
+        if say is None or first.handed_at is None:
+            return
+        if not self._input_open:
+            await self._fall_back(delivery)
             return
         uuid = message_uuid(name.turn, delivery.ids)
         line = say(joined(delivery.messages), uuid)
@@ -183,7 +192,9 @@ class Mailbox:
             command = WriteStdin(exec=self._attempt.exec, text=text, base64=encoded)
             id = command_id(first.handed_at, "steer", str(name), self._attempt.exec, uuid, str(offset))
             try:
-                await self._client.send(name.org, name.session, command, command_id=id)
+                await self._client.send(
+                    name.org, name.session, command, command_id=id, answer_timeout_s=WRITTEN_WITHIN_S
+                )
             except Refused as refused:
                 self._log.info("a message was not taken", turn=str(name), code=refused.code)
                 # Of any other reason (STALE: it was written down weeks ago, and never seen to be read) it goes back into the queue: to

@@ -54,12 +54,15 @@ class Running:
         self._attempt = Attempt.of(journal.name, journal.turn)
         self._exec = self._attempt.exec
         self._told = Told()
+        # All of its first input is written; what is said later comes behind that.
+        self._is_begun = False
         self._log = Log("bridge.running")
 
     async def run(self) -> None:
         """Until all is folded. Raises Conflict when the turn is not ours any more, Unavailable."""
         try:
             async with Crew() as crew:
+                crew.start(self._begin())
                 crew.start(self._control())
                 crew.start(self._say_alive())
                 crew.start(self._backlog.run())
@@ -70,11 +73,16 @@ class Running:
                 raise
             raise Conflict(f"{self._journal.subject} is somebody else's") from group
 
-    async def _control(self) -> None:
+    async def _begin(self) -> None:
+        """Beside the control: a program that does not read its input can be stopped all the same."""
         await self._patiently(write_rest, self._client, self._attempt, self._launch)
+        self._is_begun = True
+        self._journal.changed.set()
+
+    async def _control(self) -> None:
         while True:
             self._journal.changed.clear()
-            again_s = await self._attend()
+            again_s = await self._attend() if self._is_begun else None
             if self._journal.turn.run.result is None:
                 self._told.worked_at = monotonic()
             action, wait_s = due(
@@ -82,7 +90,7 @@ class Running:
                 self._told,
                 at_s=monotonic(),
                 holds_stdin=self._launch.hold_stdin,
-                has_protocol=self._adapter.stop_line is not None,
+                has_protocol=self._adapter.stop_line is not None and self._is_begun,
             )
             if action is not None:
                 await self._patiently(self._tell, action)

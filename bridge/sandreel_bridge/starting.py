@@ -138,7 +138,7 @@ class Starting:
         request, name = self.request, self._name
         found = await self._tools.index.conversation(name.org, name.session, request.conversation_id or name.turn)
         goes_on = found is not None and (found.agent, found.incarnation) == (request.agent, incarnation)
-        if found is None or not goes_on or found.turn == name.turn:
+        if found is None or not goes_on or found.agent_session_id is None or found.turn == name.turn:
             self.thread_usage = c.Usage()
             return None
         self.thread_usage = found.thread_usage

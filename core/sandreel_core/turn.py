@@ -43,6 +43,7 @@ def evolve(phase: Phase, event_type: str) -> Phase:
 class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the agent said in the attempt that is under way.
 
+    began     it has said that it begins, with the conversation that it was to go on with, if there was one
     said      it has said or done something: its turn is not empty
     result    the newest one, None once it goes on behind it
     plan      what it proposed last, if it has done nothing since
@@ -52,6 +53,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     source_n  ordinal of the exec's event from which the newest agent event was read; `at_source` events came from that one
     """
 
+    began: bool = False
     said: bool = False
     result: c.AgentResult | None = None
     agent_session_id: str | None = None
@@ -182,7 +184,7 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
     match data:
         case c.RunStarted():
             id = data.agent_session_id or run.agent_session_id
-            run = replace(run, agent_session_id=id, result=None if data.parent is None else run.result)
+            run = replace(run, began=True, agent_session_id=id, result=None if data.parent is None else run.result)
         case c.AgentRaw() if (state := message_state(data)) is not None:
             # It has begun to answer a message: what it said before is no end any more.
             run = replace(run, tells=True, result=None if state[1] == "started" else run.result)

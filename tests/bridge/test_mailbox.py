@@ -21,8 +21,8 @@ from sandreel_core.client.commands import Outcome
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.message import Event
-from sandreel_core.errors import Refused
-from tests.support.turns import ME, RUNNING, SUBJECTS, said
+from sandreel_core.errors import Refused, Unavailable
+from tests.support.turns import ME, RUNNING, SUBJECTS, result, said
 
 SUBJECT = SUBJECTS.event("turn", "t1")
 pytestmark = pytest.mark.timeout(30)
@@ -104,3 +104,24 @@ async def test_what_a_driver_before_us_delivered_long_ago_keeps_nothing_back(
         assert await mailbox.attend() is None
         assert len(sent) == 1, "once is enough"
         assert (journal.turn.waiting, list(journal.turn.requeued)) == ([], ["m1"]), "it opens the next turn"
+
+
+async def test_a_message_that_found_no_server_is_written_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written down as delivered by then: without a second try the agent would wait for it, and we for the agent."""
+    sent: list[str | None] = []
+
+    async def send(self: Client, org: str, session: str, command: Any, *, command_id: str, **_: Any) -> None:
+        sent.append(command_id)
+        if len(sent) == 1:
+            raise Unavailable("no answer within 5 s")
+
+    monkeypatch.setattr(Client, "send", send)
+    async with opened(*RUNNING, result(), SENT[0]) as (bus, journal, mailbox, _backlog):
+        with pytest.raises(Unavailable):
+            await mailbox.attend()
+        assert journal.turn.messages["m1"].channel == "stdin"
+        assert await mailbox.attend() is None
+        assert await mailbox.attend() is None
+        assert len(sent) == 2
+        assert len(set(sent)) == 1, "under one id, for the first may have come"
+        assert (await types(bus)).count(c.SteerDelivered.type) == 1

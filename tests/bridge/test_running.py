@@ -18,6 +18,8 @@ from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.client import Client
 from sandreel_core.contract.codec import encode
+from sandreel_core.contract.exec import MAX_STDIN_BYTES, Signal, WriteStdin
+from sandreel_core.contract.turn import TurnInterrupting
 from sandreel_core.errors import Conflict
 from tests.support.turns import ME, RUNNING, SUBJECTS, said
 
@@ -39,15 +41,24 @@ class Overtaken:
         raise Conflict("another bridge has said something")
 
 
-async def running(mailbox: object) -> tuple[MemoryBus, Running]:
+class Idle:
+    """A mailbox without messages."""
+
+    async def attend(self) -> float | None:
+        return None
+
+
+async def running(mailbox: object, *, stdin: bytes = b"", stopped: bool = False) -> tuple[MemoryBus, Running]:
     bus = MemoryBus()
     await ensure_installation(bus)
     for event in RUNNING:
         await bus.append(SUBJECT, encode(said(event)))
+    if stopped:
+        await bus.append(SUBJECT, encode(said(TurnInterrupting(), command="c1")))
     journal = Journal(bus, NAME, 1, source=ME)
     await journal.catch_up()
     found: Any = adapter("claude-code")
-    launch = Launch(argv=["x"], cwd="/workspace", env={}, secret_env={}, stdin=b"", hold_stdin=True, files={})
+    launch = Launch(argv=["x"], cwd="/workspace", env={}, secret_env={}, stdin=stdin, hold_stdin=True, files={})
     reading, backlog = cast("Reading", Silent()), Backlog(journal)
     return bus, Running(Client(bus), journal, found, launch, reading, backlog, cast("Mailbox", mailbox))
 
@@ -58,3 +69,20 @@ async def test_whoever_meets_it_that_the_turn_is_not_ours_any_more_it_is_left() 
     _, ours = await running(Overtaken())
     with pytest.raises(Conflict):
         await ours.run()
+
+
+@pytest.mark.timeout(20)
+async def test_a_program_that_does_not_read_its_long_input_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: asyncio.Queue[object] = asyncio.Queue()
+
+    async def send(self: Client, org: str, session: str, command: object, **_: Any) -> None:
+        told.put_nowait(command)
+        if isinstance(command, WriteStdin):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Client, "send", send)
+    _, ours = await running(Idle(), stdin=b"x" * (MAX_STDIN_BYTES + 1), stopped=True)
+    task = asyncio.create_task(ours.run())
+    assert {type(await told.get()), type(await told.get())} == {WriteStdin, Signal}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

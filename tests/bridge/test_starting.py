@@ -13,7 +13,7 @@ from sandreel_bridge import launching, sandbox
 from sandreel_bridge.attempt import Attempt
 from sandreel_bridge.drive import Driver
 from sandreel_bridge.gateway.port import key_name
-from sandreel_bridge.index import Index, streams
+from sandreel_bridge.index import Conversation, Index, streams
 from sandreel_bridge.journal import Journal, Name
 from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
@@ -31,12 +31,13 @@ from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.requests import AskSecret, Secret
-from sandreel_core.errors import Denied, NotFound, Unavailable
+from sandreel_core.errors import Denied, NotFound, Refused, Unavailable
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics
 from sandreel_core.session import Session
 from tests.support.execlog import END, Writer
 from tests.support.memory_gateway import MemoryGateway
+from tests.support.recordings import Recording
 from tests.support.turns import EXEC, ME, OTHER, OWNER, SUBJECTS, preparing, requested, said
 
 NAME = Name("acme", "s1", "t1")
@@ -226,3 +227,69 @@ async def test_a_gateway_that_is_away_now_and_then_is_waited_for_each_time(place
             await starting.prepare(1, home)
         place.gateway.trouble = None
         await starting.prepare(1, home)
+
+
+async def test_whoever_takes_a_turn_up_as_it_starts_knows_what_its_conversation_has_used_before(place: Place) -> None:
+    """Codex counts by conversation: without that nobody can say what this turn has used."""
+    await place.say(requested(agent="codex", conversation_id="talk"), preparing(), source=OTHER)
+    tools, writer = place.tools(), Writer(EXEC)
+    before = c.Usage(input_tokens=100, output_tokens=10)
+    await tools.index.remember(
+        "acme",
+        "s1",
+        "talk",
+        Conversation(turn="t0", agent="codex", incarnation=1, agent_session_id="a1", thread_usage=before),
+    )
+    lines = (
+        {"type": "thread.started", "thread_id": "a1"},
+        {"type": "item.completed", "item": {"id": "i", "type": "agent_message", "text": "hello"}},
+        {"type": "turn.completed", "usage": {"input_tokens": 150, "cached_input_tokens": 0, "output_tokens": 15}},
+    )
+    output = "".join(f"{msgspec.json.encode(line).decode()}\n" for line in lines)
+    block = x.Output(stream="stdout", line=1, count=3, text=output, eol=True)
+    for n, event in enumerate((x.Accepted(boot_id="b1"), block, END), 1):
+        await place.bus.append(writer.subject, writer.body(event, n))
+    journal = await place.journal()
+    await Driver(tools, journal).run()
+    assert journal.turn.finished is not None
+    assert journal.turn.finished.usage == c.Usage(input_tokens=50, output_tokens=5)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("resume_missing", False), ("resume_2", True), ("error_401", True)])
+async def test_a_conversation_that_its_program_has_lost_begins_anew_in_the_next_turn(
+    place: Place, name: str, kept: bool
+) -> None:
+    await place.say(requested(conversation_id="talk"), preparing(agent_session_id="a1"))
+    writer, output = Writer(EXEC), Recording("claude-code", name).stdout.decode()
+    block = x.Output(stream="stdout", line=1, count=output.count("\n"), text=output, eol=True)
+    for n, event in enumerate((x.Accepted(boot_id="b1"), block, replace(END, exit_code=1)), 1):
+        await place.bus.append(writer.subject, writer.body(event, n))
+    tools = place.tools()
+    await Driver(tools, await place.journal()).run()
+    found = await tools.index.conversation("acme", "s1", "talk")
+    assert found is not None
+    assert (found.agent_session_id is not None) is kept
+    following = Journal(place.bus, Name("acme", "s1", "t2"), 1, source=ME)
+    following.begin(said(requested(conversation_id="talk")), 1)
+    goes_on = await Starting(tools, following).conversation(1)
+    assert (goes_on is not None) is kept
+
+
+async def test_a_program_that_began_while_a_successor_found_no_way_to_start_it_is_driven(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.say(requested(), preparing(), source=OTHER)
+    journal, tools, writer = await place.journal(), place.tools(), Writer(EXEC)
+    start_id = Attempt.of(NAME, journal.turn).start_id
+    await place.bus.append(SUBJECTS.command("runnerd", start_id), b"{}")
+
+    async def refuse(*_: object) -> tuple[str, ...]:
+        for n, event in enumerate((x.Accepted(boot_id="b1"), END), 1):
+            await place.bus.append(writer.subject, writer.body(event, n))
+        raise Refused("NO_PROVIDER", "the org has none any more")
+
+    monkeypatch.setattr(MemoryGateway, "enforce", refuse)
+    await Driver(tools, journal).run()
+    assert c.TurnStarted.type in await place.types()
+    assert journal.turn.finished is not None
+    assert journal.turn.finished.status == "interrupted"

@@ -75,15 +75,6 @@ async def test_law_2_a_container_that_ends_is_told_at_once(rig: Rig, words: tupl
         assert took_s < BUSY_S, f"promised is {PROMISED_S:g} s"
 
 
-async def test_one_that_somebody_has_paused_is_stopped_all_the_same(rig: Rig) -> None:
-    sandbox = await rig.backend.create(spec())
-    await seen(rig)
-    await asyncio.to_thread(docker, "pause", sandbox.ref)
-    assert (await rig.backend.stop(KEY, "1-1", grace_s=5)).exit_code in (0, 137)
-    await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
-    assert rig.left() == []
-
-
 async def test_what_ended_while_the_engine_was_away_is_known_when_it_answers(tmp_path: Path) -> None:
     async with proxied(tmp_path / "engine.sock") as proxy, rigs.docker(tmp_path, url=proxy.url) as rig:
         sandbox = await rig.backend.create(spec())

@@ -11,7 +11,7 @@ import string
 import urllib.parse
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandreel_core.contract.exec import Output, Truncated
@@ -111,6 +111,7 @@ def stream(needles: list[bytes]) -> StreamMask:
     return StreamMask(mask)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), needles, st.lists(st.integers(1, 50), min_size=1, max_size=5), st.sets(st.integers(0, 60)))
 def test_masking_is_a_plain_search_over_the_whole_output(
     data: st.DataObject, needles: list[bytes], sizes: list[int], expire_after: set[int]

@@ -135,7 +135,7 @@ async def test_two_who_type_at_once_lose_no_key(data: Path, session: str) -> Non
 
             await until(all_typed, "all ten keys have arrived")
             await second.press(b"b")
-            await second.shows("another terminal typed here within the last minute")
+            await second.shows("others typed here within the last minute")
             await second.shows("a program")
             await second.press(DETACH)
             assert await second.wait() == 130

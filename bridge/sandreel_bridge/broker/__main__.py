@@ -26,6 +26,8 @@ async def serve(role: Role[Settings]) -> None:
     settings = role.settings
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         vault = await _open(role, stack)
+        if await asyncio.to_thread(lambda: vault.source.is_open_to_others):
+            role.log.warning("every user of this machine can read the vault's keys", file=str(vault.source))
         plan = Plan(
             node=socket.gethostname() or "unknown",
             partitions=role.installation.partitions,

@@ -9,6 +9,7 @@ import base64
 import binascii
 import fcntl
 import os
+import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -65,6 +66,11 @@ class KeySource:
     def load(self) -> Keyring:
         """Raises Misconfigured, with nothing of what was read."""
         return Keyring(self._parse(self._read()))
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether any user of this machine can read the keys: whoever can, and has the database, has every value."""
+        return self._file is not None and bool(self._file.stat().st_mode & stat.S_IROTH)
 
     def renew(self) -> Keyring:
         """Put a fresh key in front of those that are there. Raises Misconfigured: a command's keys are made elsewhere."""

@@ -178,8 +178,8 @@ class AgentView:
         if self._last_tool == item.tool_use_id and body and not item.is_error:
             head = []  # what it belongs to stands right above
         else:
-            done = "failed" if item.is_error else "done"
-            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {name} {done}")]
+            how = " failed" if item.is_error else "" if item.tool_use_id in self._under_way else " done"
+            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {name}{how}")]
         self._last_tool = None
         return head + body
 

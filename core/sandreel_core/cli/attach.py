@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from sandreel_core.cli.agents import agent_option, reader_of
-from sandreel_core.cli.connection import connect, options
+from sandreel_core.cli.connection import connect, options, options_of
 from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.interactive import opened, terminal_options
 from sandreel_core.cli.pipes import STDOUT
@@ -56,7 +56,9 @@ async def run(args: argparse.Namespace) -> int:
     async with connect(args) as client:
         await client.require_exec(args.org, args.session, args.exec)
         handle = client.handle(args.org, args.session, args.exec)
-        return await Job(handle, args.session, json=args.json, after=after, agent=agent).watch(interruptible=False)
+        return await Job(
+            handle, args.session, json=args.json, after=after, agent=agent, options=options_of(args)
+        ).watch(interruptible=False)
 
 
 async def _in_terminal(args: argparse.Namespace) -> int:
@@ -71,4 +73,4 @@ async def _in_terminal(args: argparse.Namespace) -> int:
 
         await client.exec_info(args.org, args.session, args.exec)
         handle = client.handle(args.org, args.session, args.exec)
-        return await Console(handle, tty, args.session, detach=detach).run()
+        return await Console(handle, tty, args.session, detach=detach, options=options_of(args)).run()

@@ -46,9 +46,11 @@ class Left(IntEnum):
 
 
 class Console:
-    """`session` as the user named it, for the sentence that tells how to come back. `run` once."""
+    """`session` as the user named it and `options` (see `options_of`) are for the sentence that tells how to come back.
+    `run` once."""
 
-    def __init__(self, handle: ExecHandle, tty: Tty, session: str, *, detach: bytes) -> None:
+    def __init__(self, handle: ExecHandle, tty: Tty, session: str, *, detach: bytes, options: str = "") -> None:
+        self._options = options
         self._handle = handle
         self._tty = tty
         self._session = session
@@ -88,7 +90,8 @@ class Console:
 
     def _way_back(self) -> str:
         dropped = f"; {self._keyboard.waiting} typed bytes were not taken" if self._keyboard.waiting else ""
-        return f"detached; the job goes on{dropped}: sandreel attach -it {self._session} {self._handle.id}"
+        back = f"sandreel attach -it {self._session} {self._handle.id}{self._options}"
+        return f"detached; the job goes on{dropped}: {back}"
 
     async def _together(self, *, redraw: bool) -> None:
         async with asyncio.TaskGroup() as group:
@@ -273,7 +276,7 @@ class Console:
             elif heard is not None:
                 await self._say(heard)
             elif self._keyboard.others and not shared:
-                await self._say("another terminal typed here within the last minute: keys of both go in")
+                await self._say("others typed here within the last minute: all keys go in")
             elif self._notice is not None and now > self._notice_until:
                 self._notice = None
                 self._again.set()

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.agents import agent_option, reader_of
-from sandreel_core.cli.connection import connect, options
+from sandreel_core.cli.connection import connect, options, options_of
 from sandreel_core.cli.duration import seconds, size, variable
 from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.interactive import opened, terminal_options, terminal_type, window_size
@@ -82,7 +82,7 @@ async def run(args: argparse.Namespace) -> int:
         from sandreel_core.cli.job import Job
 
         handle = await _start(client, args, initial, hold=piped, size=window_size() if args.tty else None)
-        job = Job(handle, args.session, json=args.json, agent=agent)
+        job = Job(handle, args.session, json=args.json, agent=agent, options=options_of(args))
         if args.detach:
             await job.announce()
             return 0
@@ -95,7 +95,7 @@ async def _in_terminal(args: argparse.Namespace) -> int:
 
         size = tty.size
         handle = await _start(client, args, b"", hold=True, size=size)
-        return await Console(handle, tty, args.session, detach=detach).run(size=size)
+        return await Console(handle, tty, args.session, detach=detach, options=options_of(args)).run(size=size)
 
 
 async def _start(
@@ -127,10 +127,12 @@ async def _start(
             deadline=clock.now() + timedelta(seconds=client.answer_timeout_s),
         )
     except asyncio.CancelledError:
-        print(f"sandreel: interrupted; if it did start: sandreel cancel {args.session} {exec_id}", file=sys.stderr)
+        cancel = f"sandreel cancel {args.session} {exec_id}{options_of(args)}"
+        print(f"sandreel: interrupted; if it did start: {cancel}", file=sys.stderr)
         raise
     except Unavailable as error:
-        raise Unavailable(f"{error}; `sandreel attach {args.session} {exec_id}` shows it if it did start") from error
+        attach = f"sandreel attach {args.session} {exec_id}{options_of(args)}"
+        raise Unavailable(f"{error}; `{attach}` shows it if it did start") from error
 
 
 def piped_in(*, terminal: bool) -> tuple[bytes, bool]:

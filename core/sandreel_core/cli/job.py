@@ -29,9 +29,12 @@ class Job:
         after: Cursor | None = None,
         lasting: bool = True,
         agent: AgentReader | None = None,
+        options: str = "",
     ) -> None:
         """lasting: its session is there afterwards, so that somebody may come back to it. agent: what reads its stdout,
-        from its beginning also when only what follows `after` is shown."""
+        from its beginning also when only what follows `after` is shown. options: that lead back to it, as `options_of`
+        gives them."""
+        self._options = options
         self._lasting = lasting
         self._handle = handle
         self._session = session
@@ -103,7 +106,7 @@ class Job:
     async def _say_how_to_return(self, what: str) -> None:
         after = f" --after {self._screen.cursor}" if self._screen.cursor else ""
         agent = f" --agent {self._agent.agent}" if self._agent is not None else ""
-        goes_on = f"the job goes on: sandreel attach {self._session} {self._handle.id}{agent}{after}"
+        goes_on = f"the job goes on: sandreel attach {self._session} {self._handle.id}{agent}{after}{self._options}"
         try:
             await self._screen.say(f"{what}; {goes_on if self._lasting else 'the job ends with its session'}")
         except OSError:

@@ -126,6 +126,7 @@ async def _show(
 
 def _say_how_to_go_on(args: argparse.Namespace, cursors: Cursors) -> None:
     words = [*(["--all"] if args.all else ["--org", args.org]), "--since", str(cursors)]
+    words += ["--data", str(args.data)] if args.data is not None else []
     words += ["--grep", args.grep] if args.grep is not None else []
     words += ["-i"] if args.ignore_case else []
     words += ["--stream", args.stream] if args.stream else []

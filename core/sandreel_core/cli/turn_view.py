@@ -151,7 +151,7 @@ class TurnView:
         self._phase = "ended"
         cost = f" · {dollars(end.usage.cost_micro_usd)}" if end.usage.cost_micro_usd is not None else ""
         line = f"■ {end.status.replace('_', ' ')} in {duration(self.known_s)}{cost}"
-        why = [self._red(f"  {one_line(end.error)}")] if end.error and end.error != self._wrong else []
+        why = [self._red(f"  {one_line(end.error)}")] if end.error and not _told(end.error, self._wrong) else []
         return [(self._bold if end.status in ("success", "plan") else self._red)(line), *why]
 
     def _few(self, text: str) -> list[str]:
@@ -167,6 +167,11 @@ class TurnView:
 
     def _red(self, text: str) -> str:
         return self._paint("31", text)
+
+
+def _told(error: str, before: str | None) -> bool:
+    """Whether what was shown before says it: the bridge adds the status of the model's API."""
+    return before is not None and error.startswith(before)
 
 
 def duration(seconds: float) -> str:

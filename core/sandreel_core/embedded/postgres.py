@@ -29,6 +29,7 @@ USER = DATABASE = "sandreel"
 # sun_path has 108 bytes on Linux, with the NUL and `/.s.PGSQL.65535`.
 _MAX_SOCKET_DIR = 108 - len("/.s.PGSQL.65535") - 1
 _START_S = 120.0  # a crash recovery of `max_wal_size` on a slow disk
+_WORST = ("PANIC:", "FATAL:", "ERROR:", "error:")
 _MAX_LOG_BYTES = 16 << 20
 
 # One machine's worth: the views are small or are scanned once, and the projector writes with COPY.
@@ -278,8 +279,18 @@ def _run(command: list[str | Path], user: Account | None, stdin: bytes = b"") ->
         extra_groups=[] if user else None,
     )
     if done.returncode:
-        said = " ".join(done.stdout.decode(errors="replace").split())[-500:]
+        said = reason(done.stdout.decode(errors="replace"))
         raise Unavailable(f"{Path(command[0]).name} failed with {done.returncode}: {said}")
+
+
+def reason(printed: str) -> str:
+    """The line, of all that one of Postgres' programs has printed, that says why it failed; of at most 300 characters."""
+    lines = [line for line in printed.splitlines() if line.strip()]
+    found = next((line for line in lines if any(word in line for word in _WORST)), lines[-1] if lines else "")
+    for word in _WORST:
+        found = found[found.index(word) :] if word in found else found
+    said = " ".join(found.split())[:300]
+    return f"{said}: make room, or give another --data" if "No space left" in said else said or "it said nothing"
 
 
 def _free_port() -> int:

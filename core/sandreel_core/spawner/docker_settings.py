@@ -27,7 +27,7 @@ class DockerSettings(Section, frozen=True, kw_only=True):
     disk_bytes  how much a workspace may hold, where a session sets no limit of its own
     pool        every org's network gets a /26 of this range
     warm        pools of containers that were started before anybody asked: `org/profile[/image]=count`, e.g. `acme/default=2`; each
-                waits with the memory of an idle session (some 40 MB), and a session's first boot that asks for no limits of
+                waits with the memory of an idle session, and a session's first boot that asks for no limits of
                 its own takes one. Needs workspaces that are volumes
     services    containers that every org reaches, as `container[=alias][:port]`, at this port alone (4222)
     unfenced    sessions start without a proof that nothing gets out of their network

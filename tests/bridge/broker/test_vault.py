@@ -194,6 +194,15 @@ def test_a_key_file_that_is_none_is_said_and_not_repeated(tmp_path: Path, text: 
     assert "c2hvcnQ" not in str(error.value)
 
 
+def test_keys_that_everybody_can_read_are_known_as_such(key_file: Path) -> None:
+    source = KeySource(file=str(key_file))
+    key_file.chmod(0o644)
+    assert source.is_open_to_others
+    key_file.chmod(0o640)
+    assert not source.is_open_to_others
+    assert not KeySource(command=("true",)).is_open_to_others
+
+
 def test_keys_may_come_from_a_command(tmp_path: Path, key_file: Path) -> None:
     from_file, from_command = KeySource(file=str(key_file)), KeySource(command=["cat", str(key_file)])
     assert from_command.load().ids == from_file.load().ids

@@ -47,6 +47,9 @@ def test_a_sub_agent_that_goes_on_beside_is_said_once_and_its_receipt_is_cut() -
     assert shown(*items).splitlines() == [
         *("▸ Agent look around", "  Launched.", "  … 2 more lines", "Mine.", "│ Its.", "│ · task completed"),
     ]
+    # Its own tools have begun before the receipt comes: it is not done.
+    began = [items[0], task, use("c", parent="a", command="ls"), receipt]
+    assert shown(*began).splitlines()[2:] == ["◂ Agent", "  Launched.", "  … 2 more lines"]
     # One that was waited for has its report in full, and a task of another name is told.
     waited = [use("b", "Agent"), t.TaskStarted(source_n=1, parent="b", task_id="k2"), t.TaskSettled(source_n=1, parent="b", task_id="k2")]  # fmt: skip
     assert shown(*waited, report).splitlines()[1:] == [

@@ -112,8 +112,9 @@ async def test_ctrl_c_twice_detaches_and_says_how_to_come_back(shell: Shell) -> 
         await terminal.until("still here")
         await terminal.press_ctrl_c()
         assert await terminal.wait() == 130
-    command = re.search(r"sandreel attach s1 x1 --after (\S+)", terminal.text)
+    command = re.search(r"sandreel attach s1 x1 --after (\S+) --data (\S+)", terminal.text)
     assert command is not None
+    assert command[2] == str(shell.data)
     await shell("cancel", "s1", "x1")
 
     rest = await shell("attach", "s1", "x1", "--after", command[1])

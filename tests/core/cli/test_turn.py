@@ -220,7 +220,7 @@ async def test_ctrl_c_once_interrupts_and_twice_leaves(shell: Shell, bridge: Bri
 
 
 async def test_text_is_shown_on_a_terminal_as_it_is_typed_with_what_goes_on(shell: Shell, bridge: Bridge) -> None:
-    bridge.pace_s = 0.02
+    bridge.pace_s = 0.05
     argv = shell.argv("turn", "--session", "s1", "--id", "t1", "run claude-code text_partial")
     async with Terminal(argv, shell.environ, cols=100) as terminal:
         assert await terminal.wait() == 0

@@ -59,6 +59,8 @@ def test_a_failure_is_told_once() -> None:
     result = t.AgentResult(source_n=1, status="error", error="the model's API answered 402")
     assert shown(said(said_before), said(result), said(failed)).count("402") == 1
     assert shown(said(result), said(failed)).count("402") == 1
+    with_status = t.TurnFinished(status="failed", error=f"{failed.error} (the model's API answered 402)")
+    assert shown(said(said_before), said(result), said(with_status)).splitlines()[1:] == ["■ failed in 0.0 s"]
     assert shown(said(failed)).count("402") == 1
 
 

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from sandreel_core.embedded.account import SESSION_UIDS, account
-from sandreel_core.embedded.postgres import PostgresServer
+from sandreel_core.embedded.postgres import PostgresServer, reason
 
 
 @pytest.fixture
@@ -92,3 +92,25 @@ async def test_half_a_cluster_is_made_again(server: PostgresServer) -> None:
     server.cluster.rename(server.data / "unfinished")
     await server.start()
     assert await ask(server, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (
+            (
+                "creating directory d ... ok\nrunning bootstrap script ... 2026-01-31 12:00:00.000 UTC [7] FATAL:  could not write"
+                ' to file "pg_wal/x": No space left on device\nchild process exited with exit code 1\n'
+            ),
+            'FATAL: could not write to file "pg_wal/x": No space left on device: make room, or give another --data',
+        ),
+        (
+            "The files belong to you.\n\ninitdb: error: directory exists but is not empty\ninitdb: hint: remove it\n",
+            "error: directory exists but is not empty",
+        ),
+        ("waiting for server to start....\nstopped waiting\n", "stopped waiting"),
+        ("", "it said nothing"),
+    ],
+)
+def test_of_all_that_a_program_prints_the_line_is_told_that_says_why(printed: str, said: str) -> None:
+    assert reason(printed) == said
