@@ -13,7 +13,11 @@ credential_log = Table(
     text("session", "session", null=False),
     number("partition", "partition of the log"),
     count("sequence", "place in that partition: the order of a session's events"),
-    text("kind", "granted, leased, refused or revoked", null=False),
+    text(
+        "kind",
+        "granted, leased, refused, revoked, or outlived: the issuer does not end a token whose lease has ended",
+        null=False,
+    ),
     text("slug", "name of the credential within the organisation", null=False),
     text("turn", "turn whose grant it is about; null: the session's own"),
     text("lease_id", "id of the lease"),

@@ -89,7 +89,7 @@ async def test_detach_and_come_back_to_the_same_screen(data: Path, session: str,
         await first.press(DETACH)
         assert await first.wait() == 130
         assert first.as_before
-        assert re.search(rf"sandreel attach -it {session} x1\n", first.text)
+        assert re.search(rf"sandreel attach -it {session} x1 --data {re.escape(str(data))}\n", first.text)
         assert "\x1b[?1049l" in first.text
         assert "\x1b[?2004l" in first.text
 

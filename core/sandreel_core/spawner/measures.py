@@ -108,6 +108,9 @@ class SpawnerMeasures:
             for family in (BEAT_AGE, BEATS_LATE, EXECS_OPEN, HELD, SPOOL, SPOOL_GREATEST, WINDOW, WINDOW_GREATEST)
         }
         self._counters = {family: metrics.counter(family) for family in (SENT, RESENDS, GAPS)}
+        metrics.gauge(SPARES)  # also where there is no pool: what is shown is the same everywhere
+        for family in (SPARES_MADE, SPARES_TAKEN, SPARES_MISSED, SPARES_REMOVED):
+            metrics.counter(family)
         self._of_streams = {f: metrics.gauge(f) for f in (STREAM_BYTES, STREAM_MAX, STREAM_MESSAGES)}
         metrics.before(self._look)
 

@@ -267,7 +267,7 @@ async def test_a_full_target_of_a_jobs_output_says_how_to_go_on(shell: Shell) ->
     assert process.returncode == 2
     command = re.fullmatch(
         r"sandreel: the output cannot be written \(No space left on device\); the job goes on: "
-        r"sandreel attach s1 x1 --after (\S+)\n",
+        rf"sandreel attach s1 x1 --after (\S+) --data {re.escape(str(shell.data))}\n",
         said.decode(),
     )
     assert command is not None, said
