@@ -147,9 +147,10 @@ class Fencing:
             if proven_at is not None and self._monotonic() - proven_at < lasts_s:
                 return
             proof = await self._try(network)
-            if not proof.proven and proven_at is not None:
-                # It was proven once, so somebody has taken our rules away.
-                self._log.warning("a fence does not hold any more, and is raised again", network=network.name)
+            if not proof.proven:
+                # Somebody has taken our rules away, or the engine was about to: whenever it makes a network it takes the jump to
+                # DOCKER-USER out and puts it in front again (20.10), and for that moment neighbours reach each other.
+                self._log.warning("a fence does not hold and is raised again", network=network.name, holes=list(proof.holes))
                 self._raised = frozenset()
                 await self._up_to_date()
                 proof = await self._try(network)

@@ -29,6 +29,7 @@ class Firewall:
         self.works = True
         self.problem: Exception | None = None
         self.slow: asyncio.Event | None = None
+        self.moment = False
 
     async def survey(self) -> Sequence[OrgNetwork]:
         found = tuple(self.there)
@@ -47,7 +48,8 @@ class Firewall:
     async def prove(self, network: OrgNetwork) -> FenceProof:
         await asyncio.sleep(0)
         self.proofs.append(network.name)
-        proven = network in self.fenced
+        proven = network in self.fenced and not self.moment
+        self.moment = False
         holes = () if proven else tuple(f"hole {number}" for number in range(1, 6))
         return FenceProof(network=network.name, proven=proven, holes=holes, tried=5, took_s=0.1)
 
@@ -114,6 +116,14 @@ async def test_a_door_that_has_moved_is_a_new_fence() -> None:
     await fencing.admit(ONE.name)
     assert wall.fenced == {moved}
     assert wall.proofs == [ONE.name, ONE.name]
+
+
+async def test_a_hole_of_a_moment_is_no_hole() -> None:
+    """As the engine makes one whenever it makes a network."""
+    wall = Firewall(ONE)
+    wall.moment = True
+    await wall.fencing().admit(ONE.name)
+    assert (wall.raised, len(wall.proofs)) == (2, 2)
 
 
 async def test_without_a_proof_no_session_and_the_holes_are_named() -> None:
