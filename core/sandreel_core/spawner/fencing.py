@@ -150,7 +150,9 @@ class Fencing:
             if not proof.proven:
                 # Somebody has taken our rules away, or the engine was about to: whenever it makes a network it takes the jump to
                 # DOCKER-USER out and puts it in front again (20.10), and for that moment neighbours reach each other.
-                self._log.warning("a fence does not hold and is raised again", network=network.name, holes=list(proof.holes))
+                self._log.warning(
+                    "a fence does not hold and is raised again", network=network.name, holes=list(proof.holes)
+                )
                 self._raised = frozenset()
                 await self._up_to_date()
                 proof = await self._try(network)
