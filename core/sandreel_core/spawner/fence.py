@@ -143,7 +143,8 @@ def _rules_6(named: Chains, networks: Sequence[OrgNetwork]) -> list[str]:
 
 
 # DOCKER-USER is the engine's promise: it comes before the engine's own rules, also after the engine has restarted. The
-# variant (nft or legacy) in which it stands is the one that the engine uses; both at once would be two firewalls.
+# variant (nft or legacy) in which it stands is the one that the engine uses; both at once would be two firewalls. Whenever the
+# engine makes a network it takes its jump there out and puts it in front again (20.10, seen each time): so ours stands in FORWARD too.
 _SCRIPT = """\
 set -eu
 W={wait}
@@ -162,7 +163,7 @@ commit() {{
     echo '*filter'
     {begin}
     jump "$1" INPUT {host}
-    jump "$1" "$2" {through}
+    for c in $2; do jump "$1" "$c" {through}; done
     cat
     echo COMMIT
   }} | "$1-restore" -w $W --noflush
@@ -178,7 +179,7 @@ rules() {{
 }}
 N=$1; shift
 T=$(pick iptables DOCKER-USER) || {{ echo 'no chain DOCKER-USER: is this the host of the engine, and is iptables here?' >&2; exit 3; }}
-V=4; rules "$@" | commit "$T" DOCKER-USER
+V=4; rules "$@" | commit "$T" 'DOCKER-USER FORWARD'
 if [ -e /proc/net/if_inet6 ]; then
   T=$(pick ip6tables INPUT) || {{ echo 'this host has IPv6, and ip6tables does not work' >&2; exit 4; }}
   V=6; rules "$@" | commit "$T" FORWARD

@@ -148,8 +148,7 @@ class Fencing:
                 return
             proof = await self._try(network)
             if not proof.proven:
-                # Somebody has taken our rules away, or the engine was about to: whenever it makes a network it takes the jump to
-                # DOCKER-USER out and puts it in front again (20.10), and for that moment neighbours reach each other.
+                # Somebody has taken our rules away, for ever or for the moment in which a firewall is loaded again.
                 self._log.warning(
                     "a fence does not hold and is raised again", network=network.name, holes=list(proof.holes)
                 )

@@ -119,7 +119,7 @@ async def test_a_door_that_has_moved_is_a_new_fence() -> None:
 
 
 async def test_a_hole_of_a_moment_is_no_hole() -> None:
-    """As the engine makes one whenever it makes a network."""
+    """As of a firewall that is loaded again just then."""
     wall = Firewall(ONE)
     wall.moment = True
     await wall.fencing().admit(ONE.name)
