@@ -203,6 +203,7 @@ async def _gateway(rig: Rig, provider: str) -> AsyncIterator[tuple[str, str, int
         "SANDREEL_BUS_NATS_URLS": f"nats://127.0.0.1:{place.keys().nats_port}",
         "SANDREEL_BUS_CREDS_FILE": str(Authority(place.identity).creds_file("gateway")),
         "SANDREEL_GATEWAY_LISTEN": f"127.0.0.1:{port}",
+        "SANDREEL_GATEWAY_STATE_DIRECTORY": str(place.data / "bench-gateway"),
         "SANDREEL_GATEWAY_ANTHROPIC_API_KEY": "sk-bench",
         "SANDREEL_GATEWAY_ANTHROPIC_URL": provider,
     }
