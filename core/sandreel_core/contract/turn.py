@@ -49,7 +49,7 @@ class Attachment(Part, frozen=True, kw_only=True, omit_defaults=True):
 class StartTurn(TurnCommand, frozen=True, kw_only=True):
     """Let an agent work on a prompt in the session; its sandbox is created, resumed or made again as that needs.
 
-    prompt_object     SHA-256 of a prompt of more than 64 KiB, which a bridge has been handed before (`requests.StorePrompt`); `prompt` is
+    prompt_object     SHA-256 of a prompt of more than 64 KiB, which a bridge has been handed before (`prompt.StorePrompt`); `prompt` is
                       its beginning then, for whoever reads the log
     owner             whose session it is, where it has to be created; required then
     model             one of the org's models; absent = the org's default

@@ -12,7 +12,8 @@ from sandreel_core.clock import now
 from sandreel_core.contract.agent import AgentEvent
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope, Event
-from sandreel_core.contract.requests import Done, Drain, Drained
+from sandreel_core.contract.requests import Done
+from sandreel_core.contract.runnerd import Drain, Drained
 from sandreel_core.contract.session import Stopping
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.contract.turn import TurnFinished
