@@ -91,7 +91,7 @@ def test_a_clock_that_was_ahead_hides_nothing_and_counts_until_then() -> None:
     assert (account.spent(NOW), account.spent(december), account.spent(ahead)) == (825, 25, 20)
 
 
-@given(st.lists(st.tuples(st.integers(2000, 2040), st.integers(1, 12), st.integers(0, 99)), max_size=40))
+@given(st.lists(st.tuples(st.integers(2000, 2040), st.integers(1, 12), st.integers(0, 99)), max_size=16))
 def test_no_clock_makes_an_account_grow_nor_the_present_forgotten(steps: list[tuple[int, int, int]]) -> None:
     account, users = Account(), Users()
     for number, (year, month, micro_usd) in enumerate(steps):
