@@ -116,10 +116,13 @@ class Driver:
                 # Should its answer not come: it may have been sent all the same.
                 self._learn(exec="unknown")
                 if isinstance(step, process.Start):
-                    await starting.start(home, pending=self._facts.pending)
+                    place = await starting.start(home, pending=self._facts.pending)
                 else:
-                    await starting.await_start()
-                self._learn(exec="there")
+                    place = await starting.await_start()
+                self._learn(exec=place)
+                if place == "lost":  # with the boot that it was for
+                    self._learn(home=None)
+                    self._tools.keys.drop(self._name.org, self._name.session, starting.attempt.exec)
             case process.Began():
                 attempt = starting.attempt
                 # The start of a dead bridge is nobody's yet: of two that find it, one writes it down.

@@ -20,8 +20,10 @@ from sandreel_bridge.journal import Journal
 from sandreel_bridge.process import ExecPlace, Home
 from sandreel_bridge.tools import Tools
 from sandreel_core.client import Files
+from sandreel_core.client.turn_reading import data_of
 from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.exec import Lost
 from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
@@ -66,8 +68,9 @@ class Starting:
 
     async def where_is_exec(self) -> ExecPlace:
         subjects, bus, attempt = self._journal.subjects, self._tools.bus, self.attempt
-        if await bus.next(subjects.stream, subjects.exec(attempt.exec)) is not None:
-            return "there"
+        first = await bus.next(subjects.stream, subjects.exec(attempt.exec))
+        if first is not None:
+            return _place_by(data_of(first))
         start = subjects.command("runnerd", attempt.start_id)
         return "absent" if await bus.last(CMD, start) is None else "sent"
 
@@ -167,8 +170,9 @@ class Starting:
         """Whether the attempt's key is at hand."""
         return self._tools.keys.holds(self._name.org, self._name.session, self.attempt.exec)
 
-    async def start(self, home: Home | None, *, pending: bool) -> None:
-        """Until runnerd has accepted its exec. `pending`: as in `process.Facts`. Raises Refused when it is not started, Hopeless."""
+    async def start(self, home: Home | None, *, pending: bool) -> ExecPlace:
+        """Until runnerd has accepted its exec ("there"), or its boot was closed without ("lost"). `pending`: as in `process.Facts`. Raises
+        Refused when it is not started, Hopeless."""
         launch, name = await self.launch(), self._name
         files = self._tools.client.files(name.org, name.session)
         making = (
@@ -181,11 +185,11 @@ class Starting:
             if isinstance(failed, BaseException):
                 raise self._not_started(failed) from failed
         self._waiting_since.pop("start", None)
-        await self._ask(launch)
+        return await self._ask(launch)
 
-    async def await_start(self) -> None:
-        """The command is in the log already, so that sending it only asks for its answer. Raises as `start`."""
-        await self._ask(await self.launch())
+    async def await_start(self) -> ExecPlace:
+        """The command is in the log already, so that sending it only asks for its answer. As `start`."""
+        return await self._ask(await self.launch())
 
     def _not_started(self, error: BaseException) -> BaseException:
         if isinstance(error, Unavailable) and self._waited("start") > GATEWAY_WITHIN_S:
@@ -260,15 +264,20 @@ class Starting:
         home = await sandbox.look(self._tools.client, self._name)
         return home.session.public_keys.get("seal")
 
-    async def _ask(self, launch: Launch) -> None:
-        attempt = self.attempt
+    async def _ask(self, launch: Launch) -> ExecPlace:
         try:
-            await launching.start(self._tools.client, attempt, launch)
+            return _place_by((await launching.start(self._tools.client, self.attempt, launch)).data)
         except Refused as refused:
-            # A start of the same exec that was sent under another id has been accepted: it runs.
-            if refused.code != "DUPLICATE_EXEC" or await self.where_is_exec() != "there":
+            # A start of the same exec that was sent under another id has been answered: it runs, or never will.
+            if refused.code != "DUPLICATE_EXEC" or (place := await self.where_is_exec()) not in ("there", "lost"):
                 raise
+            return place
 
     def _waited(self, what: str) -> float:
         """Seconds since we first waited for it, after it was there last."""
         return self._monotonic() - self._waiting_since.setdefault(what, self._monotonic())
+
+
+def _place_by(first: object) -> ExecPlace:
+    """By what an exec's log begins with: a start that the spawner closed with the boot that should have read it ran nowhere (design §3)."""
+    return "lost" if isinstance(first, Lost) and first.last_n == 0 else "there"

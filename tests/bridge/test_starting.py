@@ -25,10 +25,11 @@ from sandreel_bridge.starting import Starting
 from sandreel_bridge.tools import Tools
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
-from sandreel_core.client import Client
+from sandreel_core.client import Client, Outcome
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
+from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.requests import AskSecret, Secret
 from sandreel_core.errors import Denied, NotFound, Refused, Unavailable
@@ -88,6 +89,12 @@ class Place:
         return self.sealing.open(msgspec.json.decode(answer, type=Secret).sealed).decode()
 
 
+def outcome(event: x.ExecEvent) -> Outcome:
+    """What a start is answered by."""
+    writer = Writer(EXEC)
+    return Outcome("c1", Cursor("e", 0, 1), decode_event(writer.subject, writer.body(event, 1)))
+
+
 @pytest.fixture
 async def place(monkeypatch: pytest.MonkeyPatch) -> Place:
     """A session that is ready, whose runnerd takes every file and every start."""
@@ -105,8 +112,13 @@ async def place(monkeypatch: pytest.MonkeyPatch) -> Place:
         return None
 
     monkeypatch.setattr(sandbox, "look", look)
-    for name in ("prepare_files", "place", "start"):
+
+    async def accepted(*_: object) -> Outcome:
+        return outcome(x.Accepted(boot_id="b1"))
+
+    for name in ("prepare_files", "place"):
         monkeypatch.setattr(launching, name, nothing)
+    monkeypatch.setattr(launching, "start", accepted)
     monkeypatch.setattr(keys_module, "_PATIENCE_S", 0.01)
     return Place(bus, MemoryGateway(), sealing)
 
@@ -184,6 +196,35 @@ async def test_a_start_whose_answer_did_not_come_is_looked_for_before_the_turn_m
     later = [type for type in await place.types() if type.startswith("turn.")][2:]
     assert later == ["turn.interrupting", "turn.started", "turn.finished"]
     assert not tools.keys.holds("acme", "s1", EXEC)
+
+
+async def test_a_start_that_its_boot_did_not_live_to_take_up_ran_nowhere_and_is_made_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spawner closes it with `exec.lost` as its exec's first event: to take that for a run would end the turn, and no exec of that
+    id ever starts."""
+    await place.say(requested())
+    tools, journal = place.tools(), await place.journal()
+    started: list[str] = []
+
+    async def start(client: Client, attempt: Attempt, launch: object) -> Outcome:
+        started.append(attempt.exec)
+        lost = x.Lost(boot_id="b1", last_n=0, cause="container_exit")
+        events = [lost] if len(started) < 3 else [x.Accepted(boot_id="b2"), END]
+        writer = Writer(attempt.exec)
+        bodies = [writer.body(event, n) for n, event in enumerate(events, 1)]
+        for body in bodies:
+            await place.bus.append(writer.subject, body)
+        if len(started) == 2:
+            raise Unavailable("its answer did not come")
+        return outcome(events[0])
+
+    monkeypatch.setattr(launching, "start", start)
+    await Driver(tools, journal).run()
+    assert started == ["t1-1", "t1-2", "t1-3"]
+    types = [type for type in await place.types() if type.startswith("turn.")]
+    assert types == ["turn.requested", *["turn.preparing"] * 3, "turn.started", "turn.finished"]
+    assert not any(key.live for key in place.gateway.keys.values())
 
 
 @pytest.mark.parametrize("where", ["make", "place"])
