@@ -41,7 +41,8 @@ class _Mark(Struct, frozen=True, kw_only=True):
 
 
 class Reading:
-    """One attempt's output. `run` until the exec has ended; then `end` says how, and all of it stands in the turn's log.
+    """One attempt's output. `run` until the exec has ended; then `end` says how, and all of it stands in the turn's log. `read_n`: the
+    ordinal of the exec's event that was read last.
 
     backlog  takes its events; somebody else runs it meanwhile
     fresh    a reader of a run that begins
@@ -72,7 +73,7 @@ class Reading:
         self._known_n, self._known_at = journal.turn.run.source_n, journal.turn.run.at_source
         self._met_at = 0
         self._since, self._marked_at = 0, now()
-        self._read_n = 0
+        self.read_n = 0
         self._cursor = ""
         self._between = asyncio.Lock()  # no checkpoint in the middle of an event
         self.complaint = ""
@@ -105,7 +106,7 @@ class Reading:
             self._log.warning("a checkpoint cannot be read", turn=str(self._journal.name), problem=str(error))
             self._reader = self._fresh()
             return None
-        self._read_n, self._cursor = checkpoint.exec_n, mark.cursor
+        self.read_n, self._cursor = checkpoint.exec_n, mark.cursor
         return cursor
 
     async def _follow(self, after: Cursor | None) -> None:
@@ -124,7 +125,7 @@ class Reading:
                     await self._say([AgentError(source_n=max(1, item.to_n), message=what)])
 
     async def _take(self, event: Envelope, n: int) -> None:
-        self._read_n = n
+        self.read_n = n
         data = event.data
         match data:
             case Output(stream="stdout"):
@@ -167,7 +168,7 @@ class Reading:
         state = _Mark(reader=self._reader.state(), cursor=self._cursor)
         if len(msgspec.json.encode(state)) > MAX_STATE_BYTES or not self._cursor:
             return
-        await self._backlog.put(Checkpoint(exec_n=self._read_n, parser=msgspec.to_builtins(state)))
+        await self._backlog.put(Checkpoint(exec_n=self.read_n, parser=msgspec.to_builtins(state)))
         self._since, self._marked_at = 0, self._now()
 
 

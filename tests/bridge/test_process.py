@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from sandreel_bridge import process as p
-from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, Told, due
+from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, LINGER_S, Told, due
 from sandreel_bridge.outcome import Outcome, outcome
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import Exited, Lost
@@ -150,7 +150,6 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     assert act(done, Told(), 0) == ("eof", None)
     assert act(folded(*SAID, c.TaskStarted(source_n=4, task_id="a"), result()), Told(), 0) == (None, None)
     assert act(replace(done, messages=folded(*RUNNING, QUEUED).messages), Told(), 0) == (None, None)
-    assert act(done, Told(), 0, protocol=False) == (None, None), "its input has ended already"
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S - 1) == (None, 1.0)
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S) == ("cancel", None)
     assert act(done, Told(eof_at=1.0, cancelled_at=40.0), 41.0) == (None, CANCEL_AGAIN_S - 1)
@@ -162,6 +161,24 @@ def test_an_agent_that_works_on_behind_the_end_of_its_input_is_not_ended() -> No
     done = folded(result(n=7), turn=on)
     assert act(done, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, EOF_GRACE_S - 1)
     assert act(done, Told(eof_at=1.0, worked_at=999.0), 999.0 + EOF_GRACE_S) == ("cancel", None)
+
+
+def test_a_program_whose_input_ended_at_the_start_is_ended_when_it_hangs_behind_its_answer() -> None:
+    """Codex and Gemini CLI: nothing else would ever end them, or their turn."""
+
+    def at(turn: Turn, at_s: float, **told: float) -> tuple[str | None, float | None]:
+        return act(turn, Told(worked_at=100.0, **told), at_s, protocol=False)
+
+    done = folded(*SAID, result())
+    assert at(folded(*SAID), 1e6) == (None, None), "it has not answered"
+    assert at(folded(*SAID, c.TaskStarted(source_n=4, task_id="a"), result()), 1e6) == (None, None), (
+        "it waits for its task"
+    )
+    assert at(folded(*SAID, result(), text("more", n=6)), 1e6) == (None, None), "it goes on"
+    assert at(done, 100.0) == (None, LINGER_S)
+    assert at(done, 100.0 + LINGER_S) == ("cancel", None)
+    assert at(folded(*SAID, result("error"), QUEUED), 100.0 + LINGER_S) == ("cancel", None), "it never reads a message"
+    assert at(done, 200.0, cancelled_at=195.0) == (None, CANCEL_AGAIN_S - 5)
 
 
 def test_an_interrupt_asks_then_signals_then_kills() -> None:
