@@ -75,6 +75,7 @@ class Reading:
         self._since, self._marked_at = 0, now()
         self.read_n = 0
         self._cursor = ""
+        self._said = journal.turn.checkpoint or Checkpoint(exec_n=1)
         self._between = asyncio.Lock()  # no checkpoint in the middle of an event
         self.complaint = ""
         self.end: Exited | Lost | None = None
@@ -157,19 +158,23 @@ class Reading:
         self._met_at += 1
         return self._met_at <= self._known_at
 
-    async def mark(self) -> None:
+    async def mark(self, *, anyhow: bool = False) -> None:
         """A checkpoint of what is mapped, behind it, unless it would be large. None once the exec has ended: whoever went on from there
-        would wait for an end for ever."""
+        would wait for an end for ever. `anyhow`: where it would be large the last one is said again, as a sign that somebody reads."""
         async with self._between:
-            if self.end is None:
-                await self._mark()
+            if self.end is not None:
+                return
+            if (checkpoint := self._checkpoint()) is not None:
+                self._since, self._marked_at = 0, self._now()
+                self._said = checkpoint
+            if checkpoint is not None or anyhow:
+                await self._backlog.put(self._said)
 
-    async def _mark(self) -> None:
+    def _checkpoint(self) -> Checkpoint | None:
         state = _Mark(reader=self._reader.state(), cursor=self._cursor)
         if len(msgspec.json.encode(state)) > MAX_STATE_BYTES or not self._cursor:
-            return
-        await self._backlog.put(Checkpoint(exec_n=self.read_n, parser=msgspec.to_builtins(state)))
-        self._since, self._marked_at = 0, self._now()
+            return None
+        return Checkpoint(exec_n=self.read_n, parser=msgspec.to_builtins(state))
 
 
 def _bytes(data: Output) -> bytes:

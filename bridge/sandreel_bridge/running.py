@@ -153,7 +153,7 @@ class Running:
             before = self._journal.revision
             await asyncio.sleep(IDLE_MARK_S)
             if self._journal.revision == before:
-                await self._reading.mark()
+                await self._reading.mark(anyhow=True)
                 await self._backlog.emptied()  # else our own mark would be taken for a word of the program
 
     async def _patiently(self, work: Callable[P, Awaitable[None]], *args: P.args, **named: P.kwargs) -> None:

@@ -16,6 +16,7 @@ from sandreel_bridge.keys import Keys
 from sandreel_bridge.line import Line
 from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.prompts import Prompts
+from sandreel_bridge.reading import MAX_STATE_BYTES
 from sandreel_bridge.running import IDLE_MARK_S
 from sandreel_bridge.settings import Settings
 from sandreel_bridge.tools import Tools
@@ -80,15 +81,15 @@ async def driven(agent: str) -> tuple[MemoryBus, Journal, Driver]:
     return bus, journal, Driver(tools, journal)
 
 
-async def silent(hours: int) -> list[Event]:
-    """What stands of the turn, of which nothing came for so long in the middle."""
+async def silent(hours: int, begun: bytes) -> list[Event]:
+    """What stands of the turn, of which nothing came for so long in the middle, or behind the beginning of a line."""
     bus, journal, drive = await driven("claude-code")
-    await printed(bus, 2, INIT)
+    await printed(bus, 2, INIT + begun)
     driver = asyncio.create_task(drive.run())
     await asyncio.sleep(hours * HOUR_S)
     assert not driver.done()
     assert await bus.last(CMD, "cmd.>") is None, "something was said to the program"
-    await printed(bus, 3, SAID + DONE)
+    await printed(bus, 3, (b"\n" if begun else b"") + SAID + DONE)
     await asyncio.sleep(1)
     assert await bus.last(CMD, "cmd.>") is not None, "now its input ends"
     await append(bus, EXEC, x.Exited(exit_code=0, reason="exited", duration_ms=1), source="/runnerd/1", n=4)
@@ -109,11 +110,13 @@ async def said(bus: Bus, subject: str) -> list[Event]:
     return found
 
 
-@pytest.mark.parametrize("hours", [1, 24])
-def test_an_agent_may_be_silent_for_as_long_as_it_likes(hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("hours", "begun_bytes"), [(1, 0), (24, 0), (1, 2 * MAX_STATE_BYTES)])
+def test_an_agent_may_be_silent_for_as_long_as_it_likes(
+    hours: int, begun_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(loop: VirtualLoop) -> list[Event]:
         monkeypatch.setattr("sandreel_bridge.running.monotonic", loop.time)
-        return await silent(hours)
+        return await silent(hours, b"{" * begun_bytes)
 
     found = run(work)
     kinds = [event.type for event in found]
