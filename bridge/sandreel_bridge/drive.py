@@ -193,6 +193,10 @@ class Driver:
 
     async def _settle(self) -> None:
         turn, gateway = self.journal.turn, self._tools.gateway
+        if gateway is None and turn.keys:
+            if not await self._tools.index.is_open(self._name):
+                return  # one that has a gateway was here
+            raise Unavailable("its keys can only be ended by a bridge that has a gateway, which this one has not")
         if gateway is not None and turn.keys:
             counted = await settling.revoke(gateway, self._name, turn)
             if counted is not None:

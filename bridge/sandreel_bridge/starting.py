@@ -26,7 +26,7 @@ from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import Lost
 from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import CMD
-from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Conflict, Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.turn import exec_of, summed
 
@@ -172,7 +172,7 @@ class Starting:
 
     async def start(self, home: Home | None, *, pending: bool) -> ExecPlace:
         """Until runnerd has accepted its exec ("there"), or its boot was closed without ("lost"). `pending`: as in `process.Facts`. Raises
-        Refused when it is not started, Hopeless."""
+        Refused when it is not started, Hopeless, Conflict when it is not ours any more."""
         launch, name = await self.launch(), self._name
         files = self._tools.client.files(name.org, name.session)
         making = (
@@ -194,7 +194,7 @@ class Starting:
     def _not_started(self, error: BaseException) -> BaseException:
         if isinstance(error, Unavailable) and self._waited("start") > GATEWAY_WITHIN_S:
             return Hopeless(f"it could not be started: {error}")
-        if isinstance(error, SandreelError) and not isinstance(error, Refused | Unavailable | Hopeless):
+        if isinstance(error, SandreelError) and not isinstance(error, Refused | Unavailable | Hopeless | Conflict):
             return Refused("SESSION_NOT_READY", str(error))  # nobody serves its files: it is going away
         return error
 
@@ -249,7 +249,17 @@ class Starting:
             correlation_id=attempt.correlation_id,
         )
         key = await gateway.mint(attempt.key, terms)
+        await self._end_if_late(gateway, attempt)
         self._tools.keys.hold(name.org, name.session, attempt.exec, key.value, lambda: self._gate(attempt.exec))
+
+    async def _end_if_late(self, gateway: Gateway, attempt: Attempt) -> None:
+        """A bridge that was halted before it made the key may go on when its turn is another's, or over and settled: nobody else would end
+        the key then before the scan for orphans. Raises Conflict."""
+        await self._journal.catch_up()
+        turn = self._journal.turn
+        if not self._journal.mine or turn.phase == "finished" or turn.prepared_id != attempt.id:
+            await gateway.revoke(attempt.key)
+            raise Conflict(f"turn {self._name} went on without us")
 
     async def _gate(self, exec: str) -> str | None:
         """An interrupt that is in the log before the key is given out wins: then no exec starts. Raises NotFound for a turn that another

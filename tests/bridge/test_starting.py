@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
@@ -32,7 +33,7 @@ from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.requests import AskSecret, Secret
-from sandreel_core.errors import Denied, NotFound, Refused, Unavailable
+from sandreel_core.errors import Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics
 from sandreel_core.session import Session
@@ -137,12 +138,42 @@ async def test_a_bridge_that_lost_the_turn_as_it_started_it_spoils_no_key_and_gi
     async with successor.keys.open():
         value = await place.key()
         assert value == place.gateway.values[in_use]
-    await lost.start(home, pending=False)
+    late = lost.attempt.key
+    with pytest.raises(Conflict):
+        await lost.start(home, pending=False)
+    assert [place.gateway.keys[each].live for each in (late, in_use)] == [False, True]
     assert place.gateway.values[in_use] == value
-    assert place.gateway.keys[in_use].live
     async with halted.keys.open():
         with pytest.raises(NotFound):
             await place.key()
+
+
+async def test_a_bridge_that_makes_its_key_when_the_turn_is_over_and_settled_ends_it_at_once(place: Place) -> None:
+    await place.say(requested(), preparing())
+    tools, journal = place.tools(), await place.journal()
+    lost = Starting(tools, journal)
+    await place.say(c.TurnFinished(status="cancelled"), source=OTHER)
+    with pytest.raises(Conflict):
+        await lost.start(await sandbox.look(tools.client, NAME), pending=False)
+    assert [key.live for key in place.gateway.keys.values()] == [False]
+    assert not tools.keys.holds("acme", "s1", EXEC)
+
+
+async def test_a_bridge_without_a_gateway_leaves_keys_to_one_that_can_end_them(place: Place) -> None:
+    """A turn that it settled would leave them to the scan for orphans."""
+    await place.say(requested(), preparing())
+    tools, journal = place.tools(), await place.journal()
+    await tools.index.open(NAME, "t1")
+    await Starting(tools, journal).start(await sandbox.look(tools.client, NAME), pending=False)
+    await place.say(c.TurnFinished(status="cancelled"))
+    poor = asyncio.create_task(Driver(dataclasses.replace(tools, gateway=None), await place.journal(OTHER)).run())
+    await asyncio.sleep(0.1)
+    assert not poor.done()
+    assert await tools.index.is_open(NAME)
+    await journal.catch_up()
+    await Driver(tools, journal).run()
+    assert [key.live for key in place.gateway.keys.values()] == [False]
+    await asyncio.wait_for(poor, 20)
 
 
 async def test_a_key_that_is_needed_no_more_is_ended_before_the_next_is_made_since_each_holds_a_budget(
