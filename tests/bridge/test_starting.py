@@ -85,9 +85,11 @@ class Place:
 
     async def key(self) -> str:
         """The key that the exec's runnerd is given."""
-        ask = AskSecret(lease=EXEC, exec=EXEC)
-        answer = await self.bus.request("req.bridge.acme.s1.secret", msgspec.json.encode(ask))
-        return self.sealing.open(msgspec.json.decode(answer, type=Secret).sealed).decode()
+        return self.sealing.open(msgspec.json.decode(await self.ask(EXEC), type=Secret).sealed).decode()
+
+    async def ask(self, exec: str) -> bytes:
+        body = msgspec.json.encode(AskSecret(lease=exec, exec=exec))
+        return await self.bus.request("req.bridge.acme.s1.secret", body)
 
 
 def outcome(event: x.ExecEvent) -> Outcome:
@@ -174,6 +176,24 @@ async def test_a_bridge_without_a_gateway_leaves_keys_to_one_that_can_end_them(p
     await Driver(tools, journal).run()
     assert [key.live for key in place.gateway.keys.values()] == [False]
     await asyncio.wait_for(poor, 20)
+
+
+async def test_a_burst_of_starts_of_another_bridge_keeps_no_key_from_its_program(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bridge is asked for every key, and waits with each that it has not: it had 64 places to wait in."""
+    monkeypatch.setattr(keys_module, "_PATIENCE_S", 30.0)
+    await place.say(requested(), preparing())
+    tools = place.tools()
+    await Starting(tools, await place.journal()).start(await sandbox.look(tools.client, NAME), pending=False)
+    async with tools.keys.open():
+        asked = [asyncio.create_task(place.ask(f"other-{number}")) for number in range(200)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert await place.key()
+        for each in asked:
+            each.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_a_key_that_is_needed_no_more_is_ended_before_the_next_is_made_since_each_holds_a_budget(

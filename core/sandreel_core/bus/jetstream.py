@@ -23,6 +23,7 @@ from sandreel_core.bus.jetstream_link import Link, OnMessage
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.measures import BusMeasures
 from sandreel_core.bus.port import (
+    MAX_HANDLERS,
     Channel,
     Delivery,
     Handler,
@@ -43,7 +44,6 @@ from sandreel_core.metrics import Metrics
 
 # How long a call waits for the connection and the server together.
 TIMEOUT_S = 5.0
-MAX_HANDLERS = 64
 # Requests that wait for a free handler; beyond it they are dropped and time out at whoever asked.
 _MAX_WAITING = 1024
 _CANCEL_S = 0.1
@@ -236,8 +236,10 @@ class JetStreamBus:
         return (await link.request(subject, body, timeout_s=timeout_s)).data
 
     @asynccontextmanager
-    async def serve(self, subject: str, handler: Handler, *, group: str = "") -> AsyncIterator[None]:
-        slots = asyncio.Semaphore(MAX_HANDLERS)
+    async def serve(
+        self, subject: str, handler: Handler, *, group: str = "", at_once: int = MAX_HANDLERS
+    ) -> AsyncIterator[None]:
+        slots = asyncio.Semaphore(at_once)
         async with Crew() as crew:
 
             async def on_message(message: Msg) -> None:

@@ -15,8 +15,6 @@ from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import SandreelError, TooLarge, Unavailable, Unserved
 from sandreel_core.log import Log
 
-MAX_HANDLERS = 64
-
 
 class Peer(Protocol):
     """The connection that serves."""
@@ -79,9 +77,11 @@ class MemoryServices:
             answer.set_result(said)
 
     @asynccontextmanager
-    async def serve(self, peer: Peer, subject: str, handler: Handler, *, group: str) -> AsyncIterator[None]:
+    async def serve(
+        self, peer: Peer, subject: str, handler: Handler, *, group: str, at_once: int
+    ) -> AsyncIterator[None]:
         async with Crew() as crew:
-            service = _Service(subject, group, handler, crew, asyncio.Semaphore(MAX_HANDLERS), peer)
+            service = _Service(subject, group, handler, crew, asyncio.Semaphore(at_once), peer)
             self._services.append(service)
             try:
                 yield
