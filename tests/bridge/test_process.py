@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from sandreel_bridge import process as p
 from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, LINGER_S, Told, due
 from sandreel_bridge.outcome import Outcome, outcome
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import Exited, Lost
 from sandreel_core.session import Session
@@ -31,7 +32,7 @@ def facts(**known: Any) -> p.Facts:
 
 STOP = c.TurnInterrupting()
 QUEUED = c.SteerQueued(message_id="m1", text="and this")
-PLAN = c.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
+PLAN = a.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
 DESTROYED = "the session was destroyed"
 OVER = c.TurnFinished(status="success")
 STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
@@ -148,7 +149,7 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     done = folded(*SAID, result())
     assert act(folded(*SAID), Told(), 0) == (None, None)
     assert act(done, Told(), 0) == ("eof", None)
-    assert act(folded(*SAID, c.TaskStarted(source_n=4, task_id="a"), result()), Told(), 0) == (None, None)
+    assert act(folded(*SAID, a.TaskStarted(source_n=4, task_id="a"), result()), Told(), 0) == (None, None)
     assert act(replace(done, messages=folded(*RUNNING, QUEUED).messages), Told(), 0) == (None, None)
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S - 1) == (None, 1.0)
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S) == ("cancel", None)
@@ -171,7 +172,7 @@ def test_a_program_whose_input_ended_at_the_start_is_ended_when_it_hangs_behind_
 
     done = folded(*SAID, result())
     assert at(folded(*SAID), 1e6) == (None, None), "it has not answered"
-    assert at(folded(*SAID, c.TaskStarted(source_n=4, task_id="a"), result()), 1e6) == (None, None), (
+    assert at(folded(*SAID, a.TaskStarted(source_n=4, task_id="a"), result()), 1e6) == (None, None), (
         "it waits for its task"
     )
     assert at(folded(*SAID, result(), text("more", n=6)), 1e6) == (None, None), "it goes on"

@@ -32,7 +32,7 @@ from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Event
-from sandreel_core.contract.requests import AskSecret, Secret
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.errors import Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics

@@ -12,6 +12,8 @@ from sandreel_core.errors import SandreelError, TooLarge
 
 # nats-server's own limit of an atomic batch.
 MAX_BATCH = 1000
+# Of one `serve`, at a time; who asks while they are all busy waits.
+MAX_HANDLERS = 64
 
 
 class Stored(Struct, frozen=True):
@@ -148,8 +150,6 @@ class Channel(Protocol):
 # No call at all may come: the caller keeps its own time-out.
 OnAck = Callable[[int, int | SandreelError], None]
 Handler = Callable[[str, bytes], Awaitable[bytes]]
-# Of one subject at a time, unless it is said otherwise.
-MAX_HANDLERS = 64
 Listener = Callable[[str, bytes], None]
 
 
