@@ -19,6 +19,7 @@ from sandreel_bridge.orphans import revoke_orphans
 from sandreel_bridge.prompts import Prompts, prompts
 from sandreel_bridge.settings import Settings
 from sandreel_bridge.tools import Tools
+from sandreel_core.bus import installed
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S
@@ -87,8 +88,10 @@ class Bridge:
         await self._bus.ensure(documents, [BRIDGE_COMMANDS])
         if self._gateway is None:  # as it was set up, and so no trouble: who asks for a turn is told
             self._log.warning("no gateway is configured: turns are refused")
+        await installed.check(self._bus, "bridge")
         watched = asyncio.Event()
         async with self._prompts.open(), asyncio.TaskGroup() as group:
+            group.create_task(installed.watch(self._bus, "bridge"), name="installed")
             group.create_task(self._orchestrator.run(watched), name="turns")
             await watched.wait()
             group.create_task(self._reactor.run(), name="commands")

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
+from sandreel_core.bus import installed
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS
@@ -109,6 +110,7 @@ class Spawner:
         """Serve for ever; `ready` is called when the log has been read and the first sweep is done."""
         plan = self._plan
         await self._bus.ensure([slots(replicas=plan.replicas), documents(replicas=plan.replicas)])
+        await installed.declare(self._bus, plan.roles)
         if self._backend.single_node:
             await settle_at(self._bus, plan.rules.node)
         desk = Desk(
