@@ -18,7 +18,8 @@ from typing import Any
 
 from sandreel_core import permissions as p
 from sandreel_core.embedded.authority import Authority
-from sandreel_core.embedded.place import toml, write_secret
+from sandreel_core.embedded.place import toml
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured
 
 CONFIG = "sandreel.toml"

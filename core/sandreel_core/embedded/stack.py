@@ -27,11 +27,11 @@ from sandreel_core.embedded.place import (
     moved_health,
     open_place,
     toml,
-    write_secret,
 )
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import PYTHON, Process, cut
 from sandreel_core.embedded.roster import Roster
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
 from sandreel_core.embedded.together import to_the_end, together
 from sandreel_core.embedded.wiring import LOOPBACK, Wiring, health_variable
