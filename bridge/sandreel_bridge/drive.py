@@ -101,7 +101,7 @@ class Driver:
         starting, home = self._starting, self._facts.home
         match step:
             case process.Look(what="home"):
-                self._learn(home=await sandbox.look(self._tools.client, self._name))
+                self._learn(home=await self._look_home())
             case process.Look():
                 self._learn(exec=await starting.where_is_exec(), has_key=starting.has_key)
             case process.StandInLine():
@@ -130,6 +130,14 @@ class Driver:
                 await write(c.TurnStarted(exec=attempt.exec, key=attempt.key))
                 self._tools.keys.drop(self._name.org, self._name.session, attempt.exec)
                 self._tools.measures.began(self.journal.turn)
+
+    async def _look_home(self) -> process.Home:
+        home = await sandbox.look(self._tools.client, self._name)
+        # Once it is prepared its log says in which life of the session it is.
+        if self.journal.turn.preparing is not None or home.session.incarnation < 2:
+            return home
+        ended = await sandbox.ended_since(self._tools.client, self._name, self.journal.requested_at)
+        return replace(home, ended_since=ended)
 
     async def _not_started(self, refused: Refused) -> None:
         """Whether another try can do better is for `process` to say."""

@@ -38,10 +38,12 @@ ExecPlace = Literal["unknown", "absent", "sent", "there", "lost"]
 
 
 class Home(Struct, frozen=True, kw_only=True):
-    """The session as it was when it was looked at. `sequence`: of its newest event, 0 where there is none."""
+    """The session as it was when it was looked at. `sequence`: of its newest event, 0 where there is none; `ended_since`: it was destroyed
+    after the turn was asked for, whatever has become of it then."""
 
     session: Session
     sequence: int
+    ended_since: bool = False
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -201,6 +203,8 @@ def _starting(turn: Turn, facts: Facts) -> Step:
 def _destroyed_since(turn: Turn, facts: Facts, home: Home) -> bool:
     """Somebody has ended the session behind the turn's back: it is not made again for that turn."""
     session = home.session
+    if home.ended_since:
+        return True
     if turn.preparing is not None and session.incarnation != turn.preparing.incarnation:
         return True
     ending = session.phase == "destroying" or (session.phase in ABSENT and session.incarnation > 0)

@@ -45,6 +45,7 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "it sleeps": ((requested(),), facts(home=home("stopped", 20)), p.MakeHome()),
     "it was destroyed before": ((requested(),), facts(home=home("destroyed", 5)), p.MakeHome()),
     "it was destroyed since": ((requested(),), facts(home=home("destroyed", 11)), p.Finish(status="cancelled", error=DESTROYED)),
+    "it was destroyed since, and somebody has made it again": ((requested(),), facts(home=replace(home(incarnation=2, sequence=30), ended_since=True)), p.Finish(status="cancelled", error=DESTROYED)),
     "it is being destroyed": ((requested(),), facts(home=home("destroying", 11)), p.Finish(status="cancelled", error=DESTROYED)),
     "ready": ((requested(),), facts(home=home()), p.Prepare(1)),
     "prepared, by whom we are": ((requested(), preparing()), facts(home=home(), exec="absent"), p.Start()),

@@ -29,10 +29,11 @@ from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.client import Client, Outcome
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import turn as c
-from sandreel_core.contract.codec import decode_event, encode
+from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.secret import AskSecret, Secret
+from sandreel_core.contract.session import Destroying
 from sandreel_core.errors import Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics
@@ -40,7 +41,7 @@ from sandreel_core.session import Session
 from tests.support.execlog import END, Writer
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.recordings import Recording
-from tests.support.turns import EXEC, ME, OTHER, OWNER, SUBJECTS, preparing, requested, said
+from tests.support.turns import AT, EXEC, ME, OTHER, OWNER, SUBJECTS, preparing, requested, said
 
 NAME = Name("acme", "s1", "t1")
 SUBJECT = SUBJECTS.event("turn", "t1")
@@ -302,6 +303,35 @@ async def test_whoever_presses_stop_does_not_wait_for_a_boot_or_a_download(
     await asyncio.wait_for(driving, 20)
     assert journal.turn.finished == c.TurnFinished(status="cancelled", usage=c.Usage(cost_micro_usd=0))
     assert not any(key.live for key in place.gateway.keys.values())
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_turn_does_not_run_in_the_next_life_of_a_session_that_was_destroyed_while_it_waited(
+    place: Place, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Whoever has made it again meanwhile did not do so for that turn. One that was asked for behind the destroy may have it."""
+
+    async def destroyed() -> None:
+        subject = SUBJECTS.event("session")
+        said = seal(Destroying(until=AT), id="d", source="/spawner", subject=subject, time=AT)
+        await place.bus.append(subject, encode(said))
+
+    async def again(*_: object) -> Home:
+        return Home(session=Session(phase="ready", incarnation=2, owner=OWNER), sequence=99)
+
+    monkeypatch.setattr(sandbox, "look", again)
+    if before:
+        await destroyed()
+    await place.say(requested())
+    if not before:
+        await destroyed()
+    tools, journal = place.tools(), await place.journal()
+    place.gateway.trouble = Refused("NO_PROVIDER", "it would have begun")
+    await Driver(tools, journal).run()
+    assert journal.turn.finished is not None
+    assert (journal.turn.finished.status, journal.turn.finished.error) == (
+        ("failed", "NO_PROVIDER: it would have begun") if before else ("cancelled", "the session was destroyed")
+    )
 
 
 async def asleep(*_: object) -> Home:
