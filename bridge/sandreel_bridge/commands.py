@@ -97,10 +97,10 @@ def commands(
         session = SessionSubjects(where.org, where.session, partitions).event("session")
         return where.command_id in (await load(bus, session, None, lambda state, event: state)).answers
 
-    def terms(command: Stored) -> Terms:
+    async def context(command: Stored) -> Terms:
         return Terms(agents=names, mark=mark_of(parse_command_subject(command.subject).command_id))
 
-    aggregate = Aggregate(initial=Turn(), evolve=fold, decide=decide, subject=subject, context=terms, keyed=keyed)
+    aggregate = Aggregate(initial=Turn(), evolve=fold, decide=decide, subject=subject, context=context, keyed=keyed)
     return Reactor(
         bus,
         BRIDGE_COMMANDS,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
-from enum import Enum
+from enum import StrEnum
 from types import ModuleType
 from typing import Any, cast
 
@@ -45,7 +45,7 @@ class _Later(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-class _Header(str, Enum):
+class _Header(StrEnum):
     """Those that nats-py looks for in every message with headers, as it has them: importing all of them in a session's first
     seconds kept an exec's lines for 50 ms."""
 

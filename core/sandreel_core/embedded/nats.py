@@ -28,6 +28,9 @@ _START_S = 60.0  # reading some 10 GiB of streams after a crash, on a slow disk
 _STOP_S = 10.0
 _POLL_S = 0.01
 _LOG_BYTES = 16 << 20
+# The soft limit of the server's heap. For ten seconds it keeps what was written and is read; where that is more than this, it collects
+# garbage all the time instead (decision 0048).
+HEAP = "1GiB"
 
 
 class NatsServer:
@@ -37,7 +40,7 @@ class NatsServer:
     authority  whose users it knows, by their JWTs (operator mode); None: `users` with passwords
     passwords  by the name of the user; those who have none get one, kept in `data/passwords.json` (0600)
     listen     address and port where others reach it at another one (a container's own), which is `port`
-    memory     the soft limit of its heap (GOMEMLIMIT), e.g. "512MiB": a replay over a cold stream took 3.8 GB without
+    memory     the soft limit of its heap (GOMEMLIMIT): a replay over a cold stream took 3.8 GB without
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class NatsServer:
         authority: Authority | None = None,
         users: Sequence[NatsUser] = USERS,
         passwords: dict[str, str] | None = None,
-        memory: str = "512MiB",
+        memory: str = HEAP,
         max_payload_bytes: int = 1024 * 1024,
         listen: tuple[str, int | None] = ("127.0.0.1", None),
         sync_interval: str = "always",
