@@ -33,8 +33,6 @@ from tests.support.memory_gateway import MemoryGateway
 from tests.support.turns import EXEC, ME, OWNER, SUBJECTS, said
 
 NAME = Name("acme", "s1", "t1")
-
-NAME = Name("acme", "s1", "t1")
 SUBJECT = SUBJECTS.event("turn", "t1")
 
 
