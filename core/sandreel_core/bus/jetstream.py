@@ -21,6 +21,7 @@ from sandreel_core.bus.jetstream_services import JetStreamServices
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.measures import BusMeasures
 from sandreel_core.bus.port import (
+    MAX_HANDLERS,
     Channel,
     Delivery,
     Handler,
@@ -202,8 +203,10 @@ class JetStreamBus:
         link = await self._connection.linked_within(timeout_s)
         return (await link.request(subject, body, timeout_s=timeout_s)).data
 
-    def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
-        return self._services.serve(subject, handler, group)
+    def serve(
+        self, subject: str, handler: Handler, *, group: str = "", at_once: int = MAX_HANDLERS
+    ) -> AbstractAsyncContextManager[None]:
+        return self._services.serve(subject, handler, group, at_once)
 
     def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
         return self._services.listen(subject, listener)

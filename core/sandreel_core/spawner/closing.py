@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Literal
 
+from sandreel_core.bus.installed import SLOTS
 from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.codec import decode_command, decode_event
@@ -20,7 +21,6 @@ from sandreel_core.spawner.backend import Cause, Key, boot_order
 from sandreel_core.spawner.bootstrap import feed_of
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.journal import Journal
-from sandreel_core.spawner.quota import SLOTS
 from sandreel_core.spawner.sessions import PastBoot, Record
 
 MAX_CONFLICTS = 16

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from sandreel_core.bus.installed import ROLES, SLOTS
 from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stream
 from sandreel_core.contract.message import Owner
@@ -24,7 +25,6 @@ from sandreel_core.errors import Conflict, Refused, Unavailable
 from sandreel_core.session import Session
 from sandreel_core.spawner.backend import Key
 
-SLOTS = "SLOTS"
 MAX_RETRIES = 32
 # A slot without an active session is spared so long: its event may be on its way.
 IN_FLIGHT_S = 60.0
@@ -32,7 +32,8 @@ IN_FLIGHT_S = 60.0
 
 def slots(*, replicas: int = 1) -> Stream:
     """The stream of the documents: the newest body of each subject counts."""
-    subjects = ("slot.>", "closed.>", "home")  # `closed`: which boots are closed (closing.py); `home`: home.py
+    # `closed`: which boots are closed (closing.py); `home`: home.py; `roles`: who answers for himself (bus/installed.py)
+    subjects = ("slot.>", "closed.>", "home", ROLES)
     return Stream(name=SLOTS, subjects=subjects, max_bytes=256 * 1024 * 1024, per_subject=1, replicas=replicas)
 
 
