@@ -97,8 +97,9 @@ class Turn:
         self._interrupted = asyncio.Semaphore(0)
         self.plan = False
         self.ended = False
+        self._approved = False
 
-    async def say(self, event: t.TurnEvent, cause: Envelope | None = None) -> None:
+    async def say(self, event: t.TurnEvent | s.CommandSettled, cause: Envelope | None = None) -> None:
         await self._bridge.append(self._subject, event, cause)
 
     async def request(self, command: Envelope) -> None:
@@ -193,7 +194,10 @@ class Turn:
             case t.Interrupt():
                 await self.say(t.TurnInterrupting(), command)
                 self._interrupted.release()
+            case t.Approve() if self._approved:
+                await self.say(s.CommandSettled(command_id=command.id), command)
             case t.Approve():
+                self._approved = True
                 await self.say(t.PlanApproved(next_turn=f"{self._start.turn}-next"), command)
             case t.Reject():
                 await self.say(t.PlanRejected(reason=data.reason), command)
