@@ -6,7 +6,6 @@ twice cannot differ.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
+from sandreel_bridge.gateway.attached import Attached, attached
 from sandreel_bridge.gateway.dialect import Api, Route
 from sandreel_core.errors import Malformed
 
@@ -23,19 +23,13 @@ DEFAULT_MAX_OUTPUT = 32_000
 # denser (digits, Chinese, the newer models' own counting), which is reserved. What it is by the provider's count is settled afterwards.
 BYTES_A_TOKEN = 4
 _DENSE_BYTES_A_TOKEN = 2
+# Of a picture, whatever its bytes: the newest models see it in up to 2576 x 2576 pixels, of which Anthropic counts 4,784 tokens.
+_TOKENS_A_PICTURE = 5000
 # What the provider gets by itself, from an address or its own files, is not in the request's length: a document of a hundred
 # pages, of which Anthropic counts 1,500 to 3,000 tokens each.
 _TOKENS_ELSEWHERE = 150_000
-# Where it is named. Quotes in what a person or a program said are escaped, so that these are the request's own.
-_ELSEWHERE = re.compile(
-    rb"""
-    "(?:file_id|file_url|file_uri|fileUri)"\s*:\s*"
-    | "type"\s*:\s*"url"
-    | "image_url"\s*:\s*(?:\{[^{}"]*"url"\s*:\s*)?"http
-    """,
-    re.VERBOSE,
-)
-_HINTS = (b'"url"', b'"file_', b'"fileUri"', b'"image_url"')
+# Its names, for a request that is in none of the forms that are known: more than there are, and never fewer.
+_NAMED = (b'"file_id"', b'"file_url"', b'"file_uri"', b'"fileUri"', b'"url"', b'"image_url"')
 
 _ONLY_STANDARD = "costs another price than the one that is known"
 _NOT_YOURS = "names what the provider has kept, and it may be another's"
@@ -175,5 +169,9 @@ def _of_gemini(route: Route, read: _GeminiBody, body: bytes) -> Call:
 
 def _input(body: bytes) -> tuple[int, int]:
     """(at least, at most), roughly."""
-    elsewhere = len(_ELSEWHERE.findall(body)) * _TOKENS_ELSEWHERE if any(hint in body for hint in _HINTS) else 0
-    return len(body) // BYTES_A_TOKEN + elsewhere, len(body) // _DENSE_BYTES_A_TOKEN + elsewhere
+    found = attached(body)
+    if found is None:
+        found = Attached(elsewhere=sum(body.count(name) for name in _NAMED))
+    text = len(body) - found.picture_bytes
+    more = found.elsewhere * _TOKENS_ELSEWHERE + found.pictures * _TOKENS_A_PICTURE
+    return text // BYTES_A_TOKEN + more, text // _DENSE_BYTES_A_TOKEN + more

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandreel_bridge.gateway.attached import attached
 from sandreel_bridge.gateway.call import DEFAULT_MAX_OUTPUT, read_call
 from sandreel_bridge.gateway.dialect import Route, route
 from sandreel_bridge.gateway.passing import sent
@@ -140,9 +141,17 @@ def test_what_is_reserved_is_what_the_provider_reads_as_the_limit(way: Route, mo
         (MESSAGES, '{"type": "image", "source": {"type" : "url", "url": "https://x/i.png"}}', 1),
         (MESSAGES, '{"type": "document", "source": {"type": "file", "file_id":\n"file_1"}}', 1),
         (CHAT, '{"type": "image_url", "image_url": {"url": "https://x/i.png"}}', 1),
-        (CHAT, '{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}', 0),
         (RESPONSES, '{"type": "input_image", "image_url": "https://x/i.png"}, {"type": "input_file", "file_url": "u"}', 2),
         (GEMINI, '{"fileData": {"fileUri": "gs://x"}}, {"file_data": {"file_uri": "gs://y"}}', 2),
+        (CHAT, '{"type": "file", "file": {"file_id": "file-1"}}', 1),
+        (RESPONSES, '{"type": "input_image", "file_id": "file-1"}', 1),
+        (RESPONSES, '{"type": "input_image", "file\\u005fid": "file-1"}', 1),
+        (MESSAGES, '{"type": "document", "source": {"type": "content", "content": [{"source": {"type": "url"}}]}}', 1),
+        (MESSAGES, '{"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]}', 1),
+        (MESSAGES, '{"type": "search_result", "source": "https://x", "title": "x", "content": [{"text": "x"}]}', 0),
+        (MESSAGES, '{"type": "tool_use", "input": {"source": {"type": "url"}, "file_id": "x"}}', 0),
+        # In no form that is known every such word counts, and the provider refuses it, or not.
+        (MESSAGES, '7, {"type": "image", "source": {"type": "url", "url": "u"}}, {"file_id": "f"}', 3),
         (MESSAGES, '{"type": "text", "text": "say \\"type\\": \\"url\\" and \\"file_id\\": \\"x\\""}', 0),
         (MESSAGES, '{"type": "tool_use", "input": {"url": "https://x"}}', 0),
     ],
@@ -155,6 +164,41 @@ def test_what_the_provider_gets_by_itself_is_reserved_too(way: Route, said: str,
     assert call.most_input == count * 150_000 + len(call.body) // 2
 
 
+DATA = "iVBORw0KGgo" + "A" * 100_000
+SOURCE = {"type": "base64", "media_type": "image/png", "data": DATA}
+IMAGE = {"type": "image", "source": SOURCE}
+URL = f"data:image/png;base64,{DATA}"
+
+
+@pytest.mark.parametrize(
+    ("way", "said", "count"),
+    [
+        (MESSAGES, {"messages": [{"role": "user", "content": [IMAGE, {"type": "text", "text": "x"}]}]}, 1),
+        (MESSAGES, {"messages": [{"content": [{"type": "tool_result", "content": [IMAGE, IMAGE]}]}, {"content": "x"}]}, 2),
+        (MESSAGES, {"messages": [{"content": [IMAGE, {"type": "x_tool_result", "content": {"type": "x_error"}}]}]}, 1),
+        (CHAT, {"messages": [{"content": [{"type": "image_url", "image_url": {"url": URL}}]}]}, 1),
+        (RESPONSES, {"input": [{"type": "message", "content": [{"type": "input_image", "image_url": URL}]}]}, 1),
+        (RESPONSES, {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": URL}]}]}, 1),
+        (GEMINI, {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": DATA}}]}]}, 1),
+        (GEMINI, {"contents": [{"parts": [{"inline_data": {"mime_type": "image/png", "data": DATA}}]}]}, 1),
+        # What is read as text is text, and a document has as many pages as it likes.
+        (MESSAGES, {"messages": [{"content": [{"type": "tool_use", "input": SOURCE}]}]}, 0),
+        (MESSAGES, {"messages": [{"content": [{"type": "tool_use", "input": {"content": [IMAGE]}}]}]}, 0),
+        (MESSAGES, {"messages": [{"content": URL}]}, 0),
+        (MESSAGES, {"messages": [{"content": [{"source": SOURCE | {"media_type": "application/pdf"}}]}]}, 0),
+        (MESSAGES, {"messages": [{"content": [{"source": SOURCE | {"type": "text"}}]}]}, 0),
+        (MESSAGES, {"messages": [{"content": [IMAGE]}, 5]}, 0),
+        (RESPONSES, {"input": URL}, 0),
+    ],
+)  # fmt: skip
+def test_a_picture_is_reserved_by_what_it_costs_and_not_by_its_bytes(way: Route, said: Any, count: int) -> None:
+    call = read_call(way, json.dumps({"model": "m"} | said).encode())
+    if count:
+        assert 5000 * count <= call.least_input <= call.most_input < 5000 * count + 400
+    else:
+        assert call.least_input >= len(DATA) // 4
+
+
 _NAMES = st.sampled_from(
     ["model", "Model", "stream", "stream_options", "tools", "generationConfig", "service_tier", "n", "x"]
 )
@@ -163,6 +207,15 @@ _JSON = st.recursive(
     lambda each: st.lists(each, max_size=3) | st.dictionaries(_NAMES | st.text(max_size=4), each, max_size=4),
     max_leaves=12,
 )
+
+
+@settings(max_examples=40)
+@given(_JSON, _JSON)
+def test_whatever_stands_in_a_request_its_pictures_are_no_more_than_it_is(messages: Any, inner: Any) -> None:
+    for said in (messages, [{"content": inner}], [{"source": inner}], [{"image_url": inner}], [{"inlineData": inner}]):
+        body = json.dumps({"messages": said}).encode()
+        found = attached(body)
+        assert found is None or 0 <= found.picture_bytes < len(body)
 
 
 @given(

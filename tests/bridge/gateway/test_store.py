@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -129,8 +130,10 @@ async def test_a_key_that_was_charged_to_its_user_and_not_yet_to_its_org_is_char
 async def test_more_users_than_one_document_holds_and_a_bound_for_live_keys_that_is_said() -> None:
     bus = MemoryBus(max_payload=16 * 1024)
     found, many = await store(bus, "seed"), 4000
-    for part in {part_of(f"user-{number}@example.org") for number in range(many)}:
-        mine = {each: 1000 for n in range(many) if part_of(each := f"user-{n}@example.org") == part}
+    parts = defaultdict[str, dict[str, int]](dict)
+    for number in range(many):
+        parts[part_of(user := f"user-{number}@example.org")][user] = 1000
+    for part, mine in parts.items():
         await found.save_users("acme", part, Users(spent_micro_usd={f"{now():%Y-%m}": mine}))
     own: dict[str, Any] = {"user_budget_micro_usd_per_month": 1000}
     async with ModelApi() as api, gateway(api, bus=bus, **own) as served:
