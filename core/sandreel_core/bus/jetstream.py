@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequen
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from sandreel_core.bus import jetstream_api as api
 from sandreel_core.bus import jetstream_append as appending
 from sandreel_core.bus import jetstream_snapshot as snapshot
@@ -22,6 +20,7 @@ from sandreel_core.bus.jetstream_follow import Reader, read_feed
 from sandreel_core.bus.jetstream_link import Link, OnMessage
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.measures import BusMeasures
+from sandreel_core.bus.nats_py import Msg
 from sandreel_core.bus.port import (
     Channel,
     Delivery,
