@@ -57,8 +57,7 @@ def outcome(turn: Turn, end: Exited | Lost, complaint: str = "") -> Outcome:
 
 
 def _empty(turn: Turn) -> Outcome:
-    tried = turn.preparing.attempt if turn.preparing is not None else 1
-    often = "" if tried == 1 else f", {tried} times"
+    often = "" if turn.runs <= 1 else f", {turn.runs} times"
     return Outcome(status="failed", error=f"the agent ended without a word{often}", empty=True)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from sandreel_core.contract import exec as c
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_core.errors import Refused
 from sandreel_runnerd import terminal
 from sandreel_runnerd.input import Input
@@ -132,8 +132,9 @@ class Streams:
             self._input.close()
         for output in self.outputs:
             output.close()
-        if self._spawned is not None and not self.outputs:
-            for fd in (self._spawned.stdin, self._spawned.stdout, self._spawned.stderr):
+        spawned, self._spawned = self._spawned, None
+        if spawned is not None and not self.outputs:
+            for fd in (spawned.stdin, spawned.stdout, spawned.stderr):
                 if fd is not None:
                     os.close(fd)
 

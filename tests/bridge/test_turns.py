@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from sandreel_bridge.gateway.port import KeyTerms, VirtualKey, key_name
 from sandreel_core.clock import new_id, new_token
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.usage import UsageReconciled
@@ -57,7 +58,7 @@ async def test_a_turn_makes_its_session_and_says_everything_once(turns: Turns) -
     assert turn.finished == c.TurnFinished(status="success", usage=USAGE)
     events = await turns.events(session, "first")
     # Beside them: where it stood now and then, and lines about the lines of its input.
-    types = [event.type for event in events if not isinstance(event.data, c.Checkpoint | c.AgentRaw)]
+    types = [event.type for event in events if not isinstance(event.data, c.Checkpoint | a.AgentRaw)]
     assert types == [
         *("turn.requested", "turn.preparing", "turn.started"),
         *("agent.run_started", "agent.text", "agent.usage", "agent.result", "turn.finished"),
@@ -201,7 +202,7 @@ async def test_what_an_agent_does_is_there_in_its_order(turns: Turns) -> None:
     said = [
         (event.data.text, event.data.parent)
         for event in await turns.events(session, "subs")
-        if isinstance(event.data, c.AgentText)
+        if isinstance(event.data, a.AgentText)
     ]
     assert said == [("I have started somebody", None), ("looking", "t1"), ("it is found", None)]
     assert turn.usage.cost_micro_usd == 900
@@ -266,7 +267,9 @@ async def test_a_plan_is_approved_once_and_its_conversation_carries_it_out(turns
     assert sorted(outcome.settled for outcome in outcomes) == [False, True, True]
     with pytest.raises(Refused, match="PLAN_DECIDED"):
         await turns.client.send(ORG, session, c.Reject(turn="planned"))
-    done = await turns.until(session, "planned-go")
+    following = next(outcome.data.next_turn for outcome in outcomes if not outcome.settled)
+    assert following.startswith("planned-go-")
+    done = await turns.until(session, following)
     assert done.finished is not None
     assert done.finished.status == "success"
     assert done.request is not None
@@ -277,7 +280,7 @@ async def test_a_plan_is_approved_once_and_its_conversation_carries_it_out(turns
     assert other.proposed == "nothing"
     await turns.client.send(ORG, session, c.Reject(turn="unloved", reason="no"))
     with pytest.raises(Refused, match="NO_PLAN"):
-        await turns.client.send(ORG, session, c.Approve(turn="planned-go"))
+        await turns.client.send(ORG, session, c.Approve(turn=following))
 
 
 async def test_messages_that_were_not_read_open_the_next_turn(turns: Turns) -> None:

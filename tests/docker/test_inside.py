@@ -26,8 +26,8 @@ from sandreel_core.client.handle import ExecHandle
 from sandreel_core.client.items import Output
 from sandreel_core.clock import new_id, now
 from sandreel_core.contract import exec as x
+from sandreel_core.contract.bootstrap import AskLog, Bootstrap, MakeFeed, Renew
 from sandreel_core.contract.codec import decode_event, encode, seal
-from sandreel_core.contract.requests import AskLog, Bootstrap, MakeFeed, Renew
 from sandreel_core.contract.session import Limits
 from sandreel_core.contract.subjects import CMD, FEED, SessionSubjects
 from sandreel_core.errors import Refused
@@ -38,7 +38,8 @@ from sandreel_core.spawner.issuer import Issuer
 from tests.support import engine, inside
 from tests.support.contained import open_contained_site
 from tests.support.hands import BOOT, Hands
-from tests.support.system import ORG, STREAM, Site, bus_of, recorder_of, until
+from tests.support.system import ORG, STREAM, Site, until
+from tests.support.system_users import bus_of, recorder_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from itertools import product
@@ -14,30 +11,21 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.errors import Malformed, NotFound
 from sandreel_core.session import Phase
 from sandreel_core.session_word import word
-from sandreel_projections import drift, usage_command
+from sandreel_projections import drift
 from sandreel_projections.examples import COST
 from sandreel_projections.registry import sources
 from tests.projections.test_projector import fetch
 from tests.projections.test_rebuild import rebuilding
 from tests.projections.test_views import project
 from tests.support.script import message
-from tests.support.story import Story, tell
+from tests.support.story import Story
 from tests.support.turn_story import COUNTED, EVENTS, FIRST, call
-
-Run = Callable[..., list[str]]
-
-
-@pytest.fixture
-async def told(database: str) -> Story:
-    bus, [story] = await tell("default")
-    await project(bus, database)
-    return story
 
 
 async def say(told: Story, dsn: str, *events: Event, turn: str = "t-2", session: str = "demo") -> None:
@@ -125,12 +113,12 @@ async def test_ends_without_a_beginning_and_second_ends_are_rows_of_their_own(to
     await say(
         told,
         database,
-        t.ToolResult(source_n=1, tool_use_id="a", output="alone"),
-        t.ToolUse(source_n=2, tool_use_id="b", tool_name="Bash"),
-        t.ToolResult(source_n=3, tool_use_id="b", output="first"),
-        t.ToolResult(source_n=4, tool_use_id="b", output="second"),
-        t.ToolUse(source_n=5, tool_use_id="c", tool_name="Bash"),
-        t.AgentText(source_n=6, text="of nobody's", parent="unknown"),
+        a.ToolResult(source_n=1, tool_use_id="a", output="alone"),
+        a.ToolUse(source_n=2, tool_use_id="b", tool_name="Bash"),
+        a.ToolResult(source_n=3, tool_use_id="b", output="first"),
+        a.ToolResult(source_n=4, tool_use_id="b", output="second"),
+        a.ToolUse(source_n=5, tool_use_id="c", tool_name="Bash"),
+        a.AgentText(source_n=6, text="of nobody's", parent="unknown"),
     )
     rows = await fetch(database, "SELECT * FROM reel.turn_events WHERE turn = 't-2' ORDER BY position")
     assert [(row["kind"], row["pair"], row["output"], row["depth"]) for row in rows] == [
@@ -144,7 +132,7 @@ async def test_ends_without_a_beginning_and_second_ends_are_rows_of_their_own(to
 
 async def test_depth_is_told_up_to_eight(told: Story, database: str) -> None:
     uses = [
-        t.ToolUse(source_n=n, tool_use_id=f"u{n}", tool_name="Task", parent=f"u{n - 1}" if n > 1 else None)
+        a.ToolUse(source_n=n, tool_use_id=f"u{n}", tool_name="Task", parent=f"u{n - 1}" if n > 1 else None)
         for n in range(1, 13)
     ]
     await say(told, database, *uses)
@@ -246,6 +234,9 @@ async def test_why_a_turn_cost_what_it_cost_is_one_query_from_command_to_call(to
         ("ann", told.commands["turn"], "/client/ann@laptop")
     }
     assert {(row["turn_cost_micro_usd"], row["unpriced_calls"]) for row in rows} == {(Decimal(13_500), 1)}
+    searching = msgspec.structs.replace(call("call-4", FIRST), web_searches=2)
+    await say(told, database, searching)
+    assert [row["web_searches"] for row in await fetch(database, COST)] == [0, 0, 0, 2]
 
 
 async def test_the_doctor_is_alarmed_by_drift_and_by_what_has_no_price(told: Story, database: str) -> None:
@@ -306,94 +297,3 @@ async def test_law_5_rebuilt_from_the_log_the_rows_are_the_same(told: Story, dat
     async with asyncio.timeout(60):
         assert (await rebuilding(told.bus, database, sources=sources(1), views=("ops",)).run()).swapped
     assert await fetch(database, "SELECT * FROM reel.ops ORDER BY 1, 2, 3, 4") == told_before["ops"]
-
-
-# -- the command
-
-
-@pytest.fixture
-def usage(told: Story, database: str, typed: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Of what was told."""
-    monkeypatch.setenv("SANDREEL_POSTGRES_DSN", database)
-    return typed
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("SANDREEL_ORG", "default")
-    parser = argparse.ArgumentParser()
-    usage_command.add(parser.add_subparsers())
-
-    def run(*argv: str) -> list[str]:
-        assert asyncio.run(usage_command.run(parser.parse_args(["usage", *argv]))) == 0
-        return capsys.readouterr().out.splitlines()
-
-    return run
-
-
-def test_usage_by_model_with_a_total_and_what_has_no_price(usage: Run) -> None:
-    lines = usage()
-    assert lines[0].split() == ["model", "turns", "calls", "input", "cached", "output", "cost_usd", "unpriced"]
-    assert [line.split() for line in lines[2:]] == [
-        ["big", "1", "2", "3000", "400", "120", "0.013500"],
-        ["new", "1", "1", "10", "0", "1", "1"],
-        ["total", "1", "3", "3010", "400", "121", "0.013500", "1"],
-    ]
-
-
-def test_usage_by_everything_as_json_adds_up_to_the_same(usage: Run) -> None:
-    for by in ("user", "agent", "model", "org", "day", "week", "month"):
-        rows = [json.loads(line) for line in usage("--by", by, "--json", "--since=-1h")]
-        assert all(by in row for row in rows)
-        assert sum(row["cost_micro_usd"] or 0 for row in rows) == 13_500
-        assert sum(row["calls"] for row in rows) == 3
-
-
-def test_usage_of_one_turn_shows_its_calls_and_what_the_agent_says(usage: Run) -> None:
-    text = "\n".join(usage("--turn", "t-1"))
-    assert "t-1 in demo (claude-code, success)" in text
-    assert "0.009000" in text
-    assert "cut off" in text
-    assert "the agent says 3,000 in, 120 out, $0.050000: they disagree (tokens +11)" in text
-    kinds = [json.loads(line)["kind"] for line in usage("--turn", "t-1", "--session", "demo", "--json")]
-    assert kinds == ["turn", "call", "call", "call"]
-
-
-def test_what_is_not_shown_is_said(
-    usage: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(usage_command, "MAX_ROWS", 1)
-    parser = argparse.ArgumentParser()
-    usage_command.add(parser.add_subparsers())
-    for argv, rows, says in (
-        (["--by", "model", "--json"], 1, "these are the first 1 rows"),
-        (["--turn", "t-1", "--json"], 2, "these are the first 1 calls; the sums are of all 3"),
-    ):
-        asyncio.run(usage_command.run(parser.parse_args(["usage", *argv])))
-        told = capsys.readouterr()
-        assert len(told.out.splitlines()) == rows
-        assert says in told.err
-
-
-@pytest.mark.parametrize(
-    ("argv", "problem"),
-    [
-        (("--turn", "t 1"), r"turn 't 1' is not"),
-        (("--turn", "t-1", "--by", "day"), r"neither with --by nor with --since"),
-        (("--org", "no such", "--by", "day"), r"org 'no such' is not"),
-        (("--session", "a/b"), r"session 'a/b' is not"),
-        (("--all", "--org", "x"), r"not both"),
-        (("--since", "e1:0:5"), r"no cursor"),
-    ],
-)
-def test_mistakes_are_said_in_a_line(typed: Run, argv: tuple[str, ...], problem: str) -> None:
-    with pytest.raises(Malformed, match=problem) as refused:
-        typed(*argv)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_turn_that_is_not_known_is_said_to_be_none_and_no_usage_is_a_total_of_nothing(usage: Run) -> None:
-    with pytest.raises(NotFound, match="no turn t-77 of default"):
-        usage("--turn", "t-77")
-    assert [line.split() for line in usage("--org", "nobody")[2:]] == [["total", "0", "0", "0", "0", "0"]]
-    assert usage("--org", "nobody", "--json") == []

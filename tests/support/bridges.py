@@ -17,6 +17,7 @@ from typing import Any
 from sandreel_bridge.service import Bridge
 from sandreel_bridge.settings import Settings
 from sandreel_core.clock import new_token
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope, Owner
@@ -24,7 +25,8 @@ from sandreel_core.embedded.authority import Authority
 from sandreel_core.turn import Turn, exec_of, fold
 from tests.support import claude
 from tests.support.memory_gateway import MemoryGateway
-from tests.support.system import ORG, Site, bus_of, open_site
+from tests.support.system import ORG, Site, open_site
+from tests.support.system_users import bus_of
 
 WITHIN_S = 100.0
 
@@ -161,11 +163,11 @@ class Turns:
 
 
 def texts(events: list[Envelope]) -> list[str]:
-    return [event.data.text for event in events if isinstance(event.data, c.AgentText)]
+    return [event.data.text for event in events if isinstance(event.data, a.AgentText)]
 
 
 def tools(events: list[Envelope]) -> list[str]:
-    return [event.data.tool_use_id for event in events if isinstance(event.data, c.ToolUse)]
+    return [event.data.tool_use_id for event in events if isinstance(event.data, a.ToolUse)]
 
 
 @asynccontextmanager

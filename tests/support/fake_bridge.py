@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from sandreel_core.agent import Typed
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.clock import new_id
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
 from sandreel_core.contract import turn as t
@@ -96,8 +97,9 @@ class Turn:
         self._interrupted = asyncio.Semaphore(0)
         self.plan = False
         self.ended = False
+        self._approved = False
 
-    async def say(self, event: t.TurnEvent, cause: Envelope | None = None) -> None:
+    async def say(self, event: t.TurnEvent | s.CommandSettled, cause: Envelope | None = None) -> None:
         await self._bridge.append(self._subject, event, cause)
 
     async def request(self, command: Envelope) -> None:
@@ -125,8 +127,8 @@ class Turn:
         await self.say(t.TurnStarted(exec=exec_id))
         match verb:
             case "say":
-                await self.say(t.AgentText(source_n=3, text=rest))
-                result = t.AgentResult(source_n=3, status="completed", final_text=rest, usage=USAGE)
+                await self.say(a.AgentText(source_n=3, text=rest))
+                result = a.AgentResult(source_n=3, status="completed", final_text=rest, usage=USAGE)
                 await self.say(result)
             case "run":
                 await self._recorded(Recording(*rest.split()), exec_id)
@@ -192,7 +194,10 @@ class Turn:
             case t.Interrupt():
                 await self.say(t.TurnInterrupting(), command)
                 self._interrupted.release()
+            case t.Approve() if self._approved:
+                await self.say(s.CommandSettled(command_id=command.id), command)
             case t.Approve():
+                self._approved = True
                 await self.say(t.PlanApproved(next_turn=f"{self._start.turn}-next"), command)
             case t.Reject():
                 await self.say(t.PlanRejected(reason=data.reason), command)

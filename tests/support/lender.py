@@ -10,13 +10,14 @@ import msgspec
 from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.credential import Grant
-from sandreel_core.contract.requests import AskSecret, Secret
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.contract.session import Ready
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Denied
 from sandreel_core.keys import seal
 from tests.support.credentials import sandreel
-from tests.support.system import ORG, Site, bus_of
+from tests.support.system import ORG, Site
+from tests.support.system_users import bus_of
 
 
 async def ready_of(client: Client, org: str, session: str) -> Ready:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from sandreel_bridge.broker.standing import Key, Standing
 from sandreel_bridge.broker.vault import Vault
 from sandreel_core import credential as machine
+from sandreel_core.bus.aggregate import Aggregate, Decision
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Stored
-from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
+from sandreel_core.bus.reactor import Reactor
 from sandreel_core.bus.streams import BROKER_COMMANDS, CMD_MAX_AGE_S
 from sandreel_core.clock import now
 from sandreel_core.contract.credential import Granted
@@ -36,9 +37,14 @@ def commands(
     def mine(state: Credentials, stored: Stored) -> bool:
         return not standing.was_refused(stored.subject.rpartition(".")[2])
 
-    def context(stored: Stored) -> Terms:
+    async def context(stored: Stored) -> Terms:
         where = parse_command_subject(stored.subject)
-        session = standing.get(Key(where.org, where.session)).session
+        key = Key(where.org, where.session)
+        session = standing.get(key).session
+        if session.phase in ABSENT:
+            session = await standing.session(
+                key
+            )  # the table may be some milliseconds old, and it may just have been created
         grants = () if session.phase in ABSENT else session.grants
         return Terms(now=now(), incarnation=session.incarnation, born_with=grants)
 

@@ -28,7 +28,8 @@ from sandreel_core.bus.port import Bus
 from sandreel_core.clock import new_token, now
 from sandreel_core.contract import credential as c
 from sandreel_core.contract.lease import AskGit, AskLease, Lease
-from sandreel_core.contract.requests import AskSecret, Request, Secret
+from sandreel_core.contract.requests import Request
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.contract.subjects import parse_request_subject
 from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.health import Health
@@ -76,6 +77,7 @@ class Desk:
         self._vault = vault
         self._minting = minting
         self._watch = VaultWatch(measures, health)
+        self._turns = turns
         self._choice = Choice(standing, vault, turns, self._watch)
         self._source = source
         self._lease_s = lease_s
@@ -192,6 +194,8 @@ class Desk:
             )
 
         try:
+            # Vault and issuer may have taken seconds, and the end of a turn stands on another subject.
+            await self._turns.check(key, turn)
             event = await self._journal.decide(key, choose, correlation=turn or None)
         except BaseException:
             if minted is not None:

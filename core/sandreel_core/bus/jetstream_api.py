@@ -33,8 +33,6 @@ _STORE_FAILED = 10077
 _EXCEEDS = (10054, 10097)
 # A batch of which the server has not all: it was away in between, or had too many others under way.
 _INCOMPLETE = 10176
-_STREAM_NAME_IN_USE = 10058
-CONSUMER_EXISTS = (10013, 10105, 10148)
 
 # The door to a log of one organisation (bus/jetstream_door.py) says this; JetStream itself never does.
 FORBIDDEN = 403
@@ -126,6 +124,22 @@ def consumer_config(work: Work) -> dict[str, Any]:
         "max_deliver": -1,
         "max_ack_pending": work.max_ack_pending,
         **filters_config(work.filters),
+    }
+
+
+def reader_config(name: str, filters: tuple[str, ...], after: int, inactive_s: float) -> dict[str, Any]:
+    """A consumer in memory that begins behind `after` and asks for no acknowledgements; without a reader it is forgotten after
+    `inactive_s`."""
+    return {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(inactive_s * NS),
+        **filters_config(filters),
     }
 
 

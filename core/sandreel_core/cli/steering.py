@@ -111,7 +111,8 @@ async def _approve(args: argparse.Namespace) -> int:
     """Raises NotFound, Malformed, Refused, Unavailable, Misconfigured."""
     async with _opened(args) as turn:
         outcome = await turn.approve()
-    _print(args, outcome, getattr(outcome.data, "next_turn", "approved already"))
+        following = await turn.goes_on_in() if outcome.settled else outcome.data.next_turn
+    _print(args, outcome, following or "approved", **({"next_turn": following} if following else {}))
     return 0
 
 

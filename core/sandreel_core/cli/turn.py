@@ -251,7 +251,7 @@ def _row(info: TurnInfo) -> tuple[str, ...]:
 
     asked = info.requested
     at = datetime.fromtimestamp(info.asked_ns / 1e9).astimezone()
-    took = duration((info.heard_ns - info.asked_ns) / 1e9) if info.ended is not None else ""
+    took = duration((info.ended_ns - info.asked_ns) / 1e9) if info.ended_ns is not None else ""
     cost = dollars(info.ended.usage.cost_micro_usd) if info.ended is not None else ""
     prompt = clean(" ".join((asked.prompt or "").split())) if asked is not None else ""
     agent = clean(asked.agent) if asked is not None else "?"

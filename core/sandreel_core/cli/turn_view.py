@@ -8,6 +8,7 @@ from sandreel_core.cli.text import clean, cut
 from sandreel_core.cli.usage_table import dollars, tokens
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import TurnEntry, TurnItem
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 
 _PROMPT_LINES = 6  # of the prompt that is shown again; all of it stands in --json
@@ -64,7 +65,7 @@ class TurnView:
         if isinstance(item.data, t.TurnRequested):
             self._began_ns = item.stored_ns
         self._newest_ns = item.stored_ns
-        if isinstance(item.data, t.AgentEvent):
+        if isinstance(item.data, a.AgentEvent):
             return self._said(item.data)
         lines = self._lines(item)
         return self.closed() + "".join(f"{line}\n" for line in lines) if lines else ""
@@ -73,30 +74,30 @@ class TurnView:
         """Ends the line that a piece of text left open."""
         return self._agent.closed()
 
-    def _said(self, event: t.AgentEvent) -> str:
+    def _said(self, event: a.AgentEvent) -> str:
         match event:
-            case t.AgentUsage():
+            case a.AgentUsage():
                 if not event.provisional:
                     self._in += event.usage.input_tokens
                     self._out += event.usage.output_tokens
                 return ""
-            case t.AgentResult():
+            case a.AgentResult():
                 # How the turn ended is said once, at its end, by who decides it; a turn may have several answers.
                 if event.error and event.error != self._wrong:
                     self._wrong = event.error
                     return self.closed() + self._red(f"! {one_line(event.error)}") + "\n"
                 return self.closed()
-            case t.RunStarted(model=model):
+            case a.RunStarted(model=model):
                 # Said again for every answer; the agent's name stands in the turn's first line.
                 again, self._model = model in (None, self._model), model or self._model
                 return "" if again else self.closed() + self._dim(f"· {one_line(model or '')}") + "\n"
-            case t.AgentError(goes_on=False):
+            case a.AgentError(goes_on=False):
                 self._wrong = event.message
-            case t.TaskStarted(parent=parent) | t.TaskSettled(parent=parent) if self._is_command(parent):
+            case a.TaskStarted(parent=parent) | a.TaskSettled(parent=parent) if self._is_command(parent):
                 return ""
-            case t.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:
+            case a.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:
                 self._tools[event.tool_use_id] = cut(f"{one_line(event.tool_name)} {telling(event.input)}".rstrip(), 60)
-            case t.ToolResult():
+            case a.ToolResult():
                 self._tools.pop(event.tool_use_id, None)
         return self._agent.text(event)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from sandreel_core import clock
 from sandreel_core.bus.port import Stored
@@ -16,7 +16,8 @@ from sandreel_core.client.owners import session_of
 from sandreel_core.client.prompt import beginning, hand_in
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
-from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of, stage_of
+from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of
+from sandreel_core.client.turn_standing import TurnState, standing
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
@@ -30,24 +31,12 @@ from sandreel_core.session import RUNNING
 _AT_ONCE = 16
 # Turns whose newest event is looked at to find the newest: 0.3 ms each on a machine with two cores.
 MAX_TURNS = 10_000
-TurnState: TypeAlias = Literal[
-    "requested",
-    "preparing",
-    "running",
-    "interrupting",
-    "success",
-    "failed",
-    "cancelled",
-    "interrupted",
-    "max_turns",
-    "plan",
-]
 
 
 @dataclass(frozen=True, slots=True)
 class TurnInfo:
-    """A turn by its first event and its newest one. `state` of one that has ended is its status; `decided` whether its plan
-    was approved (the turn in which it goes on) or rejected."""
+    """A turn as it stands (`turn_standing.Standing`). `decided`: whether its plan was approved (the turn in which it goes on) or rejected;
+    `ended_ns`: the server's time of its end."""
 
     org: str
     session: str
@@ -57,6 +46,7 @@ class TurnInfo:
     ended: t.TurnFinished | None
     decided: t.PlanApproved | t.PlanRejected | None
     asked_ns: int
+    ended_ns: int | None
     heard_ns: int
     cursor: Cursor
 
@@ -244,21 +234,19 @@ class Turns(History):
         stream = stream_of(last.subject)
         async with limited:
             first = await first_of(self.bus, stream, last.subject) or last
-            data = data_of(last)
-            ended = data if isinstance(data, t.TurnFinished) else None
-            decided = data if isinstance(data, t.PlanApproved | t.PlanRejected) else None
             requested = data_of(first)
-            stage = await stage_of(self.bus, first) if isinstance(data, t.SteerQueued) else data
+            stands = await standing(self.bus, first, last)
             cursor = await self._reels.cursor(where.partition, last.sequence)
         return TurnInfo(
             org=where.org,
             session=where.session,
             turn=where.key,
             requested=requested if isinstance(requested, t.TurnRequested) else None,
-            state=_state(stage),
-            ended=ended,
-            decided=decided,
+            state=stands.state,
+            ended=stands.ended,
+            decided=stands.decided,
             asked_ns=first.time_ns,
+            ended_ns=stands.ended_ns,
             heard_ns=last.time_ns,
             cursor=cursor,
         )
@@ -285,19 +273,3 @@ def _own_session(org: str, owner: Owner | None) -> str:
     if owner is None:
         raise Malformed("a turn needs a session, or the owner whose session it is")
     return session_of(org, owner)
-
-
-def _state(newest: object) -> TurnState:
-    """By the newest event; a plan is decided upon only once its turn has ended."""
-    match newest:
-        case t.TurnFinished(status=status):
-            return status
-        case t.PlanApproved() | t.PlanRejected():
-            return "plan"
-        case t.TurnRequested():
-            return "requested"
-        case t.TurnPreparing():
-            return "preparing"
-        case t.TurnInterrupting():
-            return "interrupting"
-    return "running"

@@ -8,7 +8,6 @@ address is taken), Conflict (not in this state), Refused (the engine does not ta
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -17,39 +16,19 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, TypeVar
 
 import docker
-import docker.errors
 import docker.utils
 import requests
-from docker.types import CancellableStream
 
-from sandreel_core.errors import AlreadyExists, NotFound, SandreelError, Unavailable
+from sandreel_core.errors import AlreadyExists, NotFound
+from sandreel_core.spawner.docker_events import heard
 from sandreel_core.spawner.docker_failure import FAILURES, is_late, ours
+from sandreel_core.spawner.docker_line import Line
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
 _UNIX = "unix://"
 _SOCKET = f"{_UNIX}/var/run/docker.sock"
-_EVENTS = 4096  # that wait to be listened to
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
-
-
-class Line:
-    """The one writer of a container's standard input, which ends when this is closed. Blocking."""
-
-    def __init__(self, attached: Any, timeout_s: float) -> None:
-        self._attached = attached
-        # The SDK's object reads only; a second descriptor of the same connection writes.
-        self._socket = socket.socket(fileno=os.dup(attached.fileno()))
-        self._socket.settimeout(timeout_s)
-
-    def write(self, stdin: bytes) -> None:
-        """All of it, and its end. Raises OSError."""
-        self._socket.sendall(stdin)
-        self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        self._socket.close()
-        self._attached._response.close()  # the connection is its, and the SDK offers no other way to it
 
 
 class Engine:
@@ -205,6 +184,18 @@ class Engine:
         """A tar archive into a container that need not run, or its mounts."""
         await self._ask(lambda api: api.put_archive(id, path, archive))
 
+    async def beginning(self, id: str, path: str, max_bytes: int) -> bytes:
+        """Of a tar archive of what is at a place in a container that need not run, or in its mounts. Raises NotFound."""
+
+        def read(api: docker.APIClient) -> bytes:
+            # The SDK's own call yields pieces, and keeps its socket when the rest is not wanted.
+            url = api._url("/containers/{0}/archive", id)
+            with closing(api._get(url, params={"path": path}, stream=True)) as answer:
+                api._raise_for_status(answer)
+                return bytes(answer.raw.read(max_bytes))
+
+        return await self._ask(read)
+
     async def logs(self, id: str, lines: int = 20) -> str:
         """The end of what its main process printed."""
         raw = await self._ask(lambda api: bytes(api.logs(id, tail=lines)))
@@ -290,48 +281,11 @@ class Engine:
 
         about  the API's filters: `event`, `container` (names), `label` (name=value)
         """
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue(_EVENTS + 1)
         stream = await self._ask(
             lambda api: api.events(since=f"{since:.6f}", filters={"type": ["container"], **about}, decode=True)
         )
-
-        def take(found: dict[str, Any] | SandreelError) -> None:
-            if queue.qsize() < _EVENTS:
-                queue.put_nowait(found)
-            elif not queue.full():  # whoever listens asks again, from where it has heard
-                queue.put_nowait(Unavailable("more has happened than was listened to"))
-
-        def read() -> None:
-            ended: SandreelError = Unavailable("the engine's events have ended")
-            try:
-                for event in stream:
-                    loop.call_soon_threadsafe(take, event)
-            except (*FAILURES, ValueError) as error:  # ValueError: it was closed between two reads
-                ended = ours(error)
-            finally:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits
-                    loop.call_soon_threadsafe(take, ended)
-
-        async def heard() -> AsyncIterator[dict[str, Any]]:
-            while True:
-                found = await queue.get()
-                if isinstance(found, SandreelError):
-                    raise found
-                yield found
-
-        reader = threading.Thread(target=read, name="docker-events", daemon=True)
-        reader.start()
-        try:
-            yield heard()
-        finally:
-            _close(stream)
-            await asyncio.to_thread(reader.join)
-
-
-def _close(stream: CancellableStream) -> None:
-    with suppress(docker.errors.DockerException, requests.RequestException, OSError, ValueError):
-        stream.close()
+        async with heard(stream) as events:
+            yield events
 
 
 def label_pairs(labels: Mapping[str, str]) -> list[str]:
