@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Every test module would be compiled again by every worker, and every `sandreel` by itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test gate format contract metrics permissions views image image-slim image-agents bench growth soak smoke-real clean
 
@@ -22,7 +25,7 @@ demo: $(STAMP) ## the main job, end to end, with everything killed once on the w
 	@$(BIN)/sandreel demo
 
 test: $(STAMP) ## every test; sets up everything and needs no server
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 gate: $(STAMP) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

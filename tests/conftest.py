@@ -10,6 +10,7 @@ import pytest
 pytest_plugins = [
     "tests.support.fenced",
     "tests.support.nats",
+    "tests.support.order",
     "tests.support.postgres",
     "tests.support.shell",
     "tests.support.town",

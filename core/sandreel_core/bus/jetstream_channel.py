@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from nats.aio.subscription import Subscription
-
 from sandreel_core.bus.jetstream_append import parse_ack
 from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_link import Headers, Link, status
+from sandreel_core.bus.nats_py import Subscription
 from sandreel_core.bus.port import OnAck
 from sandreel_core.errors import Denied, TooLarge, Unavailable
 

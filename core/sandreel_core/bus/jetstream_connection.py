@@ -12,11 +12,9 @@ import random
 import re
 from collections.abc import Sequence
 
-import nats.errors
-from nats.aio.client import Client
-
 from sandreel_core.bus.credentials import Identity
 from sandreel_core.bus.jetstream_link import Link
+from sandreel_core.bus.nats_py import Client, errors
 from sandreel_core.bus.wake import Signal
 from sandreel_core.errors import Denied, Unavailable
 from sandreel_core.log import Log
@@ -51,7 +49,7 @@ class Connection:
         while True:
             try:
                 link = await self._connect()
-            except (OSError, nats.errors.Error, TimeoutError, Unavailable) as error:
+            except (OSError, errors.Error, TimeoutError, Unavailable) as error:
                 if repr(error) != repr(self.problem):
                     # The first time, whoever waits for us says so.
                     say = self._log.warning if self.generation else self._log.info
@@ -118,7 +116,7 @@ class Connection:
             if task and task.cancelling():
                 raise asyncio.CancelledError
             await link.open()
-        except nats.errors.NoServersError as error:
+        except errors.NoServersError as error:
             raise Unavailable(_say(cause or error)) from error
         except BaseException:
             await self._close(client)
@@ -129,7 +127,7 @@ class Connection:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await client.close()
-        except (OSError, nats.errors.Error, TimeoutError):
+        except (OSError, errors.Error, TimeoutError):
             self._log.debug("an old connection did not close in order")
 
     def renew(self) -> None:

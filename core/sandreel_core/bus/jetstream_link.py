@@ -6,13 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from sandreel_core.bus.credentials import Login
 from sandreel_core.bus.jetstream_parser import Parser, Tap
+from sandreel_core.bus.nats_py import Client, Msg, Subscription, errors
 from sandreel_core.clock import new_token
 from sandreel_core.errors import Denied, TooLarge, Unavailable, Unserved
 
@@ -99,7 +95,7 @@ class Link:
             raise Unavailable("the connection to NATS is lost")
         try:
             await self._calm(self.client.publish(subject, body, reply, headers))
-        except nats.errors.MaxPayloadError as error:
+        except errors.MaxPayloadError as error:
             raise TooLarge(f"{len(body)} bytes are over the server's limit of {self.client.max_payload}") from error
 
     async def request(self, subject: str, body: bytes, *, timeout_s: float, headers: Headers | None = None) -> Answer:
@@ -156,9 +152,9 @@ class Link:
         before = task.cancelling() if task else 0
         try:
             result = await call
-        except (nats.errors.MaxPayloadError, asyncio.CancelledError):
+        except (errors.MaxPayloadError, asyncio.CancelledError):
             raise
-        except (OSError, nats.errors.Error) as error:
+        except (OSError, errors.Error) as error:
             raise Unavailable(f"the connection to NATS is lost ({type(error).__name__})") from error
         if task and task.cancelling() > before:
             raise asyncio.CancelledError

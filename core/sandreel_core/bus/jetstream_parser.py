@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nats.aio.client import Client
-from nats.protocol import parser
+from sandreel_core.bus.nats_py import Client, parser
 
 # (subject, reply, headers, body)
 Tap = Callable[[str, str, dict[str, str], bytes], None]

@@ -6,10 +6,10 @@ import asyncio
 
 import msgspec
 from msgspec import Struct
-from nats.aio.subscription import Subscription
 
 from sandreel_core.bus.jetstream_api import NS
 from sandreel_core.bus.jetstream_link import Headers, Link, status
+from sandreel_core.bus.nats_py import Subscription
 from sandreel_core.bus.port import Stored
 from sandreel_core.contract.subjects import JETSTREAM
 from sandreel_core.errors import Unavailable

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from nats.aio.msg import Msg
-
 from sandreel_core.bus import failure
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_link import OnMessage
+from sandreel_core.bus.nats_py import Msg
 from sandreel_core.bus.port import Handler, Listener
 from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import TooLarge, Unavailable

@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
 from sandreel_core.bus import jetstream_api as api
 from sandreel_core.bus.jetstream_link import Link
+from sandreel_core.bus.nats_py import Msg
 from sandreel_core.errors import Unavailable
 
 CHUNK_BYTES = 128 * 1024  # the server's own default; a chunk must fit its max_payload (1 MiB at least, `streams.py`)

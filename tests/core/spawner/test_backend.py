@@ -130,7 +130,9 @@ async def test_the_files_of_a_later_boot_are_not_deleted_by_who_does_not_know_it
     if fresh:
         await rig.backend.destroy(KEY, installation=OURS, boot_id="1-1")
     next_ = spec(boot=later, incarnation=2 if fresh else 1)
+    (rig.workspace(KEY) / "seen.json").unlink(missing_ok=True)
     await rig.backend.create(next_)
+    await seen(rig)  # PID 1 of a box does not hear SIGTERM before it listens, and would have its whole grace
     await rig.backend.stop(KEY, next_.boot_id, grace_s=10)
     (rig.workspace(KEY) / "kept").write_text("kept")
     with pytest.raises(Conflict):
