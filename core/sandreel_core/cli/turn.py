@@ -245,8 +245,7 @@ async def _list(args: argparse.Namespace) -> int:
 def _row(info: TurnInfo) -> tuple[str, ...]:
     from datetime import datetime
 
-    from sandreel_core.cli.text import clean, cut
-    from sandreel_core.cli.turn_view import duration
+    from sandreel_core.cli.text import clean, cut, duration
     from sandreel_core.cli.usage_table import dollars
 
     asked = info.requested

@@ -16,7 +16,8 @@ from sandreel_core.cli.agent_view import COLUMNS
 from sandreel_core.cli.interactive import has_colours, window_size
 from sandreel_core.cli.pipes import STDERR, STDOUT, write_all
 from sandreel_core.cli.spinner import EVERY_S, Spinner
-from sandreel_core.cli.turn_view import TurnView, duration
+from sandreel_core.cli.text import duration
+from sandreel_core.cli.turn_view import TurnView
 from sandreel_core.cli.usage_table import usage_table
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_handle import TurnHandle

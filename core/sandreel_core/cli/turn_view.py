@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sandreel_core.agent import Typed
-from sandreel_core.cli.agent_view import COLUMNS, AgentView, one_line, telling
-from sandreel_core.cli.text import clean, cut
+from sandreel_core.cli.agent_view import COLUMNS, AgentView
+from sandreel_core.cli.agent_words import one_line, telling
+from sandreel_core.cli.text import clean, cut, duration
 from sandreel_core.cli.usage_table import dollars, tokens
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import TurnEntry, TurnItem
@@ -31,6 +32,7 @@ class TurnView:
         self._in = self._out = 0
         self._wrong: str | None = None
         self._model: str | None = None
+        self._last_text = ""  # of what the agent itself said
         # Of the main thread, by their ids, in the order in which they began.
         self._tools: dict[str, str] = {}
 
@@ -65,7 +67,7 @@ class TurnView:
             self._began_ns = item.stored_ns
         self._newest_ns = item.stored_ns
         if isinstance(item.data, t.AgentEvent):
-            return self._said(item.data)
+            return self._said(item.data, item.stored_ns / _NS)
         lines = self._lines(item)
         return self.closed() + "".join(f"{line}\n" for line in lines) if lines else ""
 
@@ -73,7 +75,7 @@ class TurnView:
         """Ends the line that a piece of text left open."""
         return self._agent.closed()
 
-    def _said(self, event: t.AgentEvent) -> str:
+    def _said(self, event: t.AgentEvent, at_s: float) -> str:
         match event:
             case t.AgentUsage():
                 if not event.provisional:
@@ -98,7 +100,9 @@ class TurnView:
                 self._tools[event.tool_use_id] = cut(f"{one_line(event.tool_name)} {telling(event.input)}".rstrip(), 60)
             case t.ToolResult():
                 self._tools.pop(event.tool_use_id, None)
-        return self._agent.text(event)
+            case t.AgentText(parent=None, text=text):
+                self._last_text = text
+        return self._agent.text(event, at_s)
 
     def _is_command(self, tool_use_id: str | None) -> bool:
         """Whether that is a command which is waited for: Claude Code calls it a task, and it is the tool that is shown."""
@@ -123,6 +127,8 @@ class TurnView:
                 return [self._dim(f"· the agent has read {'it' if len(ids) == 1 else f'{len(ids)} messages'}")]
             case t.SteerRequeued():
                 return [self._dim("· not read: it opens the next turn")]
+            case t.PlanProposed(plan=plan) if plan.strip() == self._last_text.strip():
+                return [self._bold("▌ that is the plan")]
             case t.PlanProposed(plan=plan):
                 return [self._bold("▌ the plan"), *(f"▌ {clean(line)}".rstrip() for line in plan.strip().split("\n"))]
             case t.PlanApproved(next_turn=next_turn):
@@ -172,17 +178,3 @@ class TurnView:
 def _told(error: str, before: str | None) -> bool:
     """Whether what was shown before says it: the bridge adds the status of the model's API."""
     return before is not None and error.startswith(before)
-
-
-def duration(seconds: float) -> str:
-    """`0.3 s`, `12 s`, `3 min 05 s`, `1 h 02 min`, `3 d 4 h`."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from sandreel_core.agent import Typed
+from sandreel_core.cli.text import duration
 from sandreel_core.cli.turn_prompt import budget
-from sandreel_core.cli.turn_view import TurnView, duration
+from sandreel_core.cli.turn_view import TurnView
 from sandreel_core.cli.usage_table import dollars, tokens, usage_table
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import ModelUse, TurnEntry, TurnItem
@@ -90,6 +91,14 @@ def test_what_is_said_meanwhile_and_what_becomes_of_it() -> None:
         *("» also b.py", "» please", "· the agent has read it", "· not read: it opens the next turn"),
         *("· it ended without a word: attempt 2", "· interrupted by ada"),
     ]
+
+
+def test_a_plan_that_was_just_said_is_not_said_again() -> None:
+    answer = said(t.AgentText(source_n=1, text="1. look\n2. mend"))
+    assert shown(answer, said(t.PlanProposed(plan="1. look\n2. mend\n"))).splitlines() == [
+        *("1. look", "2. mend", "▌ that is the plan"),
+    ]
+    assert shown(answer, said(t.PlanProposed(plan="3. leap"))).splitlines()[2:] == ["▌ the plan", "▌ 3. leap"]
 
 
 def test_what_goes_on_is_told_in_a_few_words() -> None:
