@@ -25,7 +25,7 @@ from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import decode_command, encode, seal
 from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.subjects import CMD, SessionSubjects, parse_command_subject
-from sandreel_core.contract.usage import UsageRecorded
+from sandreel_core.contract.usage import UsageReconciled, UsageRecorded
 from tests.support.recordings import Recording
 
 MODEL = "claude-opus-5-5"
@@ -157,9 +157,11 @@ class Turn:
             meter="test",
             turn=self._start.turn,
         )
-        for _ in range(2):  # a gateway that did not hear that the first one was stored
-            await self._bridge.append(self._subjects.event("usage"), call)
-        await self.say(t.TurnFinished(status=status, error=error, usage=USAGE))
+        usage, end = self._subjects.event("usage"), t.TurnFinished(status=status, error=error, usage=USAGE)
+        await self.say(end)
+        for _ in range(2):  # a gateway that is behind, and did not hear that the first one was stored
+            await self._bridge.append(usage, call)
+        await self._bridge.append(usage, UsageReconciled(turn=self._start.turn, gateway=USAGE, agent=USAGE))
 
     async def _recorded(self, recording: Recording, exec_id: str) -> None:
         """Each block of output is told before the bridge has read it."""

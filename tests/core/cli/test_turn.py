@@ -57,13 +57,17 @@ async def test_a_turn_is_shown_as_text_tools_and_what_it_cost(shell: Shell, brid
 async def test_programs_get_one_event_a_line(shell: Shell, bridge: Bridge) -> None:
     done = await shell("turn", "--session", "s1", "--id", "t1", "--json", "say hello")
     types = [each["type"] for each in done.objects if each["type"] != "caught_up"]
-    assert types == ["turn.requested", "turn.preparing", "turn.started", "agent.text", "agent.result", "turn.finished"]
+    assert types == [
+        *("turn.requested", "turn.preparing", "turn.started", "agent.text", "agent.result", "turn.finished", "usage"),
+    ]
+    [used] = done.objects[-1]["models"]
+    assert (used["model"], used["calls"], used["usage"]["cost_micro_usd"]) == ("claude-opus-5-5", 1, 1900)
     assert all(each["turn"] == "t1" and each["session"] == "s1" for each in done.objects)
     text = next(each for each in done.objects if each["type"] == "agent.text")
     assert text["data"] == {"source_n": 3, "text": "hello"}
 
     rest = (await shell("turn", "show", "t1", "--json", "--after", text["cursor"])).objects
-    assert [each["type"] for each in rest if each["type"] != "caught_up"] == ["agent.result", "turn.finished"]
+    assert [each["type"] for each in rest if each["type"] != "caught_up"] == ["agent.result", "turn.finished", "usage"]
     shown = await shell("turn", "show", "t1", "--after", text["cursor"])
     assert (shown.code, shown.out.decode().splitlines()[-2:]) == (0, TABLE)
     other = await shell("turn", "show", "t1", "--after", "zz:0:1")

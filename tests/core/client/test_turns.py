@@ -195,10 +195,17 @@ async def test_calls_are_those_of_the_turn_each_once(client: Client) -> None:
     one, other = await start(client, "say one"), await start(client, "say two")
     await one.finished()
     await other.finished()
-    [call] = await one.calls()
+    [call] = await one.calls(settled_within_s=10)
     assert (call.turn, call.model) == (one.id, MODEL)
-    [used] = by_model(await other.calls())
+    [used] = by_model(await other.calls(settled_within_s=10))
     assert (used.model, used.calls, used.usage) == (MODEL, 1, USAGE)
+
+
+async def test_of_a_turn_that_is_never_settled_the_calls_so_far_are_told(client: Client) -> None:
+    turn = await start(client, "hold")
+    assert await turn.calls(settled_within_s=0.05) == []
+    await turn.interrupt()
+    assert len(await turn.calls(settled_within_s=10)) == 1
 
 
 async def test_a_price_that_is_not_known_is_no_zero() -> None:
