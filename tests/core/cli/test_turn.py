@@ -144,6 +144,16 @@ async def test_a_turn_goes_on_from_the_newest_one(shell: Shell, bridge: Bridge) 
     assert {each["requested"].get("conversation_id") for each in found} == {None, "t1"}
     both = await shell.here("turn", "--session", "s1", "-d", "-c", "--conversation", "c", "x")
     assert both.code == 2
+    # With the same agent and model, unless another is named.
+    await shell.here("turn", "--session", "s1", "-d", "--agent", "codex", "--model", "gpt", "say x")
+    for more, agent, model in (
+        ((), "codex", "gpt"),
+        (("--model", "m"), "codex", "m"),
+        (("--agent", "opencode"), "opencode", None),
+    ):
+        await shell.here("turn", "--session", "s1", "-d", "-c", *more, "say y")
+        newest = (await shell.here("turn", "list", "--limit", "1", "--json")).objects[-1]["requested"]
+        assert (newest["agent"], newest.get("model")) == (agent, model)
 
 
 async def test_the_prompt_comes_from_where_it_is(shell: Shell, bridge: Bridge, tmp_path: Path) -> None:
