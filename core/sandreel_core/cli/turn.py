@@ -140,7 +140,7 @@ async def _start(args: argparse.Namespace) -> int:
         if args.detach:
             _announce(args, turn)
             return 0
-        return await _watch(args, turn, interruptible=True)
+        return await watch(args, turn, interruptible=True)
 
 
 async def _started(
@@ -222,12 +222,13 @@ async def _show(args: argparse.Namespace) -> int:
     after = Cursor.parse(args.after) if args.after else None
     async with connect(args) as client:
         turn = await client.open_turn(args.org, args.turn, args.session)
-        return await _watch(args, turn, interruptible=False, after=after, live=not args.no_follow)
+        return await watch(args, turn, interruptible=False, after=after, live=not args.no_follow)
 
 
-async def _watch(
+async def watch(
     args: argparse.Namespace, turn: TurnHandle, *, interruptible: bool, after: Any = None, live: bool = True
 ) -> int:
+    """Show a turn until it ends; see `TurnWatch`. Raises what `TurnHandle.follow` does."""
     from sandreel_core.agent import AgentReader
     from sandreel_core.cli.agents import agents
     from sandreel_core.cli.turn_screen import TurnScreen

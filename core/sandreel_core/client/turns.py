@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from sandreel_core import clock
 from sandreel_core.bus.port import Stored
@@ -16,7 +16,8 @@ from sandreel_core.client.owners import session_of
 from sandreel_core.client.prompt import beginning, hand_in
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
-from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of, stage_of
+from sandreel_core.client.turn_info import TurnInfo, state_by
+from sandreel_core.client.turn_reading import Place, begin_of, data_of, first_of, newest_of, stage_of
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
@@ -30,35 +31,6 @@ from sandreel_core.session import RUNNING
 _AT_ONCE = 16
 # Turns whose newest event is looked at to find the newest: 0.3 ms each on a machine with two cores.
 MAX_TURNS = 10_000
-TurnState: TypeAlias = Literal[
-    "requested",
-    "preparing",
-    "running",
-    "interrupting",
-    "success",
-    "failed",
-    "cancelled",
-    "interrupted",
-    "max_turns",
-    "plan",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnInfo:
-    """A turn by its first event and its newest one. `state` of one that has ended is its status; `decided` whether its plan
-    was approved (the turn in which it goes on) or rejected."""
-
-    org: str
-    session: str
-    turn: str
-    requested: t.TurnRequested | None
-    state: TurnState
-    ended: t.TurnFinished | None
-    decided: t.PlanApproved | t.PlanRejected | None
-    asked_ns: int
-    heard_ns: int
-    cursor: Cursor
 
 
 class Turns(History):
@@ -132,12 +104,19 @@ class Turns(History):
         )
         return self._handle(org, where, name, agent, outcome.cursor)
 
-    async def open_turn(self, org: str, turn: str, session: str | None = None) -> TurnHandle:
+    async def open_turn(self, org: str, turn: str, session: str | None = None, *, within_s: float = 0.0) -> TurnHandle:
         """A handle on a turn that is there already, running or ended. Without `session` it is looked for in all of the
-        org's. Raises NotFound when nobody ever asked for such a turn, Malformed when several sessions have one."""
+        org's. Raises NotFound when nobody ever asked for such a turn, Malformed when several sessions have one.
+
+        within_s   with a `session`, wait so long for somebody to ask for it: a bridge does so for what follows from another turn
+        """
         where = session if session is not None else await self._session_with(org, turn)
         subjects = self.subjects(org, where)
         first = await first_of(self.bus, subjects.stream, subjects.event("turn", turn))
+        if first is None and within_s > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    first = await begin_of(self.bus, subjects.stream, subjects.event("turn", turn))
         if first is None:
             raise NotFound(f"session {where} has no turn {turn}")
         requested = data_of(first)
@@ -255,7 +234,7 @@ class Turns(History):
             session=where.session,
             turn=where.key,
             requested=requested if isinstance(requested, t.TurnRequested) else None,
-            state=_state(stage),
+            state=state_by(stage),
             ended=ended,
             decided=decided,
             asked_ns=first.time_ns,
@@ -285,19 +264,3 @@ def _own_session(org: str, owner: Owner | None) -> str:
     if owner is None:
         raise Malformed("a turn needs a session, or the owner whose session it is")
     return session_of(org, owner)
-
-
-def _state(newest: object) -> TurnState:
-    """By the newest event; a plan is decided upon only once its turn has ended."""
-    match newest:
-        case t.TurnFinished(status=status):
-            return status
-        case t.PlanApproved() | t.PlanRejected():
-            return "plan"
-        case t.TurnRequested():
-            return "requested"
-        case t.TurnPreparing():
-            return "preparing"
-        case t.TurnInterrupting():
-            return "interrupting"
-    return "running"

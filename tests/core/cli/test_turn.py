@@ -88,17 +88,20 @@ async def test_the_exit_code_says_how_it_ended(shell: Shell, bridge: Bridge, pro
 async def test_a_plan_is_decided_once_and_seen_afterwards(shell: Shell, bridge: Bridge) -> None:
     done = await shell("turn", "--session", "s1", "--id", "t1", "--plan", "plan 1. look\n2. mend")
     assert "▌ the plan\n▌ 1. look\n▌ 2. mend\n" in done.out.decode()
-    assert done.err.startswith("sandreel: to let it be carried out: sandreel approve t1")
+    assert done.err.startswith("sandreel: to let it be carried out: sandreel approve --watch t1 ")
 
-    assert (await shell.here("approve", "t1")).out == b"t1-next\n"
+    assert (await shell.here("approve", "t1")).out == b"t1-go\n"
     shown = await shell("turn", "show", "t1")
-    assert "it goes on in turn t1-next" in shown.out.decode()
+    assert "it goes on in turn t1-go" in shown.out.decode()
     assert "carried out" not in shown.err
-    [listed] = (await shell.here("turn", "list", "--json")).objects
-    assert (listed["state"], listed["decided"]) == ("plan", {"next_turn": "t1-next"})
+    listed, _ = (await shell.here("turn", "list", "--json")).objects
+    assert (listed["state"], listed["decided"]) == ("plan", {"next_turn": "t1-go"})
     await shell.here("turn", "--session", "s1", "--id", "t2", "--plan", "-d", "plan x")
     assert (await shell.here("reject", "t2", "--reason", "too dear")).out == b"rejected\n"
     assert ": too dear\n" in (await shell("turn", "show", "t2")).out.decode()
+    await shell.here("turn", "--session", "s1", "--id", "t3", "--plan", "-d", "plan x")
+    going_on = await shell("approve", "t3", "--watch")
+    assert (going_on.code, "\n> say done\ndone\n" in going_on.out.decode()) == (0, True), going_on.out
 
 
 async def test_a_turn_is_left_running_steered_queued_and_interrupted(shell: Shell, bridge: Bridge) -> None:

@@ -164,7 +164,11 @@ async def test_a_plan_is_decided_behind_the_end_and_nobody_waits_for_another(cli
     turn = await start(client, "plan first this")
     end = (await turn.finished()).cursor
     outcome = await turn.approve()
-    assert outcome.data.next_turn == f"{turn.id}-next"
+    assert outcome.data.next_turn == f"{turn.id}-go"
+    following = await client.open_turn(ORG, f"{turn.id}-go", SESSION, within_s=10)
+    assert (await following.finished()).text == "done"
+    with pytest.raises(NotFound):
+        await client.open_turn(ORG, "never", SESSION, within_s=0.05)
     assert types(await seen(turn))[-2:] == ["turn.finished", "turn.plan_approved"]
     assert types(await seen(turn, end)) == ["turn.plan_approved"]
     assert types(await seen(turn, outcome.cursor)) == []
