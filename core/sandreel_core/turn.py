@@ -28,7 +28,7 @@ TRANSITIONS: dict[str, dict[Phase, Phase]] = {
 }
 
 _MAX_ID = 64
-_PLAN_TOOL = "ExitPlanMode"
+PLAN_TOOL = "ExitPlanMode"  # to which Claude Code gives its plan
 # Of each kind (tools under way, sub-agents) so many are remembered: a turn may run for weeks.
 _REMEMBERED = 256
 
@@ -217,7 +217,7 @@ def _used(run: Run, data: c.ToolUse, *, plan_mode: bool) -> Run:
         return replace(run, said=True)
     tools = _newest(run.tools | {data.tool_use_id: data.tool_name})
     plan = run.plan if plan_mode else None  # what is carried out is no proposal any more
-    if data.tool_name == _PLAN_TOOL and isinstance(data.input, dict) and isinstance(data.input.get("plan"), str):
+    if data.tool_name == PLAN_TOOL and isinstance(data.input, dict) and isinstance(data.input.get("plan"), str):
         plan = data.input["plan"]
     return replace(run, said=True, tools=tools, plan=plan, result=None)
 

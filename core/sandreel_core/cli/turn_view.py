@@ -10,6 +10,7 @@ from sandreel_core.cli.usage_table import dollars, tokens
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import TurnEntry, TurnItem
 from sandreel_core.contract import turn as t
+from sandreel_core.turn import PLAN_TOOL
 
 _PROMPT_LINES = 6  # of the prompt that is shown again; all of it stands in --json
 # Tools that are under way and shown as such; more are counted alone.
@@ -32,6 +33,7 @@ class TurnView:
         self._in = self._out = 0
         self._wrong: str | None = None
         self._model: str | None = None
+        self._handed_over: str | None = None
         self._last_text = ""  # of what the agent itself said
         # Of the main thread, by their ids, in the order in which they began.
         self._tools: dict[str, str] = {}
@@ -95,6 +97,12 @@ class TurnView:
             case t.AgentError(goes_on=False):
                 self._wrong = event.message
             case t.TaskStarted(parent=parent) | t.TaskSettled(parent=parent) if self._is_command(parent):
+                return ""
+            case t.ToolUse(tool_name=name) if name == PLAN_TOOL and event.parent is None:
+                # What it is given is shown as the plan, and that its call is held back is how it is handed over.
+                self._handed_over = event.tool_use_id
+                return self.closed()
+            case t.ToolResult(tool_use_id=id) if id == self._handed_over:
                 return ""
             case t.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:
                 self._tools[event.tool_use_id] = cut(f"{one_line(event.tool_name)} {telling(event.input)}".rstrip(), 60)

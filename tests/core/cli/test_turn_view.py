@@ -101,6 +101,15 @@ def test_a_plan_that_was_just_said_is_not_said_again() -> None:
     assert shown(answer, said(t.PlanProposed(plan="3. leap"))).splitlines()[2:] == ["▌ the plan", "▌ 3. leap"]
 
 
+def test_handing_a_plan_over_is_no_tool_that_failed() -> None:
+    use = t.ToolUse(source_n=1, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
+    held_back = t.ToolResult(source_n=1, tool_use_id="p", output="It is handed over.", is_error=True)
+    end = said(t.AgentText(source_n=1, text="I wait."))
+    assert shown(said(use), said(held_back), end, said(t.PlanProposed(plan="1. look"))).splitlines() == [
+        *("I wait.", "▌ the plan", "▌ 1. look"),
+    ]
+
+
 def test_what_goes_on_is_told_in_a_few_words() -> None:
     view = TurnView("t1", "s1", colours=False, typed=True)
     told = [view.doing()]
