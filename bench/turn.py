@@ -18,6 +18,7 @@ from bench.figure import Figure, median, percentile
 from bench.rig import ORG, Rig
 from sandreel_core import clock
 from sandreel_core.client import Client, ClientSettings, TurnEntry, TurnHandle
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.exec import Start, Started
@@ -52,7 +53,7 @@ class Turns:
     async def texts(self, turn: TurnHandle) -> AsyncGenerator[str, None]:
         async with aclosing(turn.follow()) as items:
             async for item in items:
-                if isinstance(item, TurnEntry) and isinstance(item.data, t.AgentText):
+                if isinstance(item, TurnEntry) and isinstance(item.data, a.AgentText):
                     yield item.data.text
                 elif isinstance(item, TurnEntry) and isinstance(item.data, t.TurnFinished):
                     assert item.data.status == "success", item.data
@@ -172,7 +173,7 @@ async def _settling(here: Turns, rig: Rig) -> Figure:
             for stored in batch if isinstance(batch, list) else ():
                 data = decode_event(subject, stored.body).data
                 started = stored.time_ns if isinstance(data, t.TurnStarted) else started
-                body = stored.body if isinstance(data, t.AgentText) else body
+                body = stored.body if isinstance(data, a.AgentText) else body
     assert ended is not None
     took_s = (ended.time_ns - started) / 1e9
     publisher = await bare.Publisher(rig.bare).start()

@@ -13,7 +13,8 @@ from time import monotonic
 
 from sandreel_bridge.journal import Journal, Sealed
 from sandreel_core.agent import AgentItem
-from sandreel_core.contract.turn import AgentEvent, TurnEvent
+from sandreel_core.contract.agent import AgentEvent
+from sandreel_core.contract.turn import TurnEvent
 from sandreel_core.turn import Turn, fold
 
 # Together 10 ms of an idle machine's disk, and 100 of a busy one's; a batch of the server holds 1000.

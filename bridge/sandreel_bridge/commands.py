@@ -10,10 +10,11 @@ from sandreel_bridge.journal import Name
 from sandreel_bridge.launching import launch_of, spec_of
 from sandreel_bridge.line import Line, conversation_of
 from sandreel_bridge.prompts import Prompts
+from sandreel_core.bus.aggregate import Aggregate, Decided, Decision
 from sandreel_core.bus.loading import load
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
-from sandreel_core.bus.reactor import Aggregate, Decided, Decision, Reactor
+from sandreel_core.bus.reactor import Reactor
 from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import SecretRef

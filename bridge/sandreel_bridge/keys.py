@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 
 from sandreel_core.bus.port import Bus
-from sandreel_core.contract.requests import AskSecret, Secret
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.contract.subjects import parse_request_subject
 from sandreel_core.errors import Denied, Malformed, NotFound
 from sandreel_core.keys import seal

@@ -11,8 +11,8 @@ from sandreel_bridge.adapters.table import adapter
 from sandreel_bridge.attempt import Attempt, message_uuid
 from sandreel_core.client import Client, Files, Outcome
 from sandreel_core.client.handle import stdin_fields
-from sandreel_core.contract import requests as r
 from sandreel_core.contract.exec import MAX_STDIN_BYTES, SecretRef, Start, WriteStdin
+from sandreel_core.contract.files import FileChunk, ReadFile
 from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.turn import Attachment, TurnRequested
 from sandreel_core.errors import NotFound, Refused
@@ -74,8 +74,8 @@ async def _place(files: Files, attachment: Attachment) -> None:
     if attachment.url is not None:
         await files.fetch(attachment.url, path, sha256=attachment.sha256, timeout_s=FETCH_WITHIN_S)
         return
-    asked = r.ReadFile(path=path, pin="", length=1, sha256=attachment.sha256 is not None)
-    found = await files.ask("read_file", asked, r.FileChunk)
+    asked = ReadFile(path=path, pin="", length=1, sha256=attachment.sha256 is not None)
+    found = await files.ask("read_file", asked, FileChunk)
     if attachment.sha256 is not None and found.sha256 != attachment.sha256:
         raise Refused("CHECKSUM", f"its SHA-256 is {found.sha256}, not {attachment.sha256}")
 

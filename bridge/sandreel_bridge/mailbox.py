@@ -28,8 +28,9 @@ from sandreel_bridge.steering import (
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.client import Client
 from sandreel_core.client.handle import stdin_fields
+from sandreel_core.contract.agent import ToolResult
 from sandreel_core.contract.exec import MAX_STDIN_BYTES, WriteStdin
-from sandreel_core.contract.turn import SteerConsumed, SteerDelivered, SteerRequeued, ToolResult, TurnEvent
+from sandreel_core.contract.turn import SteerConsumed, SteerDelivered, SteerRequeued, TurnEvent
 from sandreel_core.errors import NotFound, Refused, SandreelError
 from sandreel_core.log import Log
 from sandreel_core.turn import Turn

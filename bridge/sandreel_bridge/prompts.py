@@ -13,7 +13,9 @@ from contextlib import AbstractAsyncContextManager, aclosing, suppress
 import msgspec
 
 from sandreel_core.bus.port import Bus, Stream
-from sandreel_core.contract.requests import FILE_CHUNK_BYTES, Done, StorePrompt
+from sandreel_core.contract.files import FILE_CHUNK_BYTES
+from sandreel_core.contract.prompt import StorePrompt
+from sandreel_core.contract.requests import Done
 from sandreel_core.contract.subjects import parse_request_subject
 from sandreel_core.errors import AlreadyExists, Conflict, Malformed, NotFound, Refused
 

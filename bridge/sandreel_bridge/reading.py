@@ -18,10 +18,11 @@ from sandreel_bridge.journal import Journal
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.bus.execs import Gone, Recorded, follow_exec
 from sandreel_core.bus.port import Bus
+from sandreel_core.contract.agent import AgentError
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.exec import Exited, Gap, Lost, Output
 from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.turn import AgentError, Checkpoint
+from sandreel_core.contract.turn import Checkpoint
 from sandreel_core.errors import Malformed
 from sandreel_core.log import Log
 

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from msgspec import Struct
 
 from sandreel_core.agent import AgentItem
-from sandreel_core.contract import turn as t
+from sandreel_core.contract import agent as a
 from sandreel_core.turn import Run, Turn, message_state
 
 QUIET_IDLE_S = 5.0  # behaviour §4.4, `…QUIET_IDLE_MS`
@@ -69,9 +69,9 @@ def posture(run: Run, quiet_s: float) -> Posture:
 
 def breaks_the_silence(item: AgentItem) -> bool:
     """Whether it is a sign of life of the main loop: a task's and a sub-agent's words are none, nor is what becomes of a message."""
-    if isinstance(item, t.TaskStarted | t.TaskSettled) or item.parent is not None:
+    if isinstance(item, a.TaskStarted | a.TaskSettled) or item.parent is not None:
         return False
-    return not isinstance(item, t.AgentRaw) or message_state(item) is None
+    return not isinstance(item, a.AgentRaw) or message_state(item) is None
 
 
 class Deliver(Struct, frozen=True):
@@ -163,11 +163,11 @@ def heard(turn: Turn, name: str, item: AgentItem) -> Heard:
     """What the program shows by saying this. One that tells of its messages is believed; of another, the end of the answer that
     follows is the sign."""
     over_stdin = [each for each in deliveries(turn) if each.channel == "stdin"]
-    if isinstance(item, t.AgentRaw) and (said := message_state(item)) is not None:
+    if isinstance(item, a.AgentRaw) and (said := message_state(item)) is not None:
         uuid, state = said
         ids = tuple(id for each in over_stdin if message_uuid(name, each.ids) == uuid for id in each.ids)
         return Heard(consumed=ids if state in _READ else (), refused=ids if state == "cancelled" else ())
-    if isinstance(item, t.AgentResult) and item.parent is None and not turn.run.tells:
+    if isinstance(item, a.AgentResult) and item.parent is None and not turn.run.tells:
         return Heard(consumed=tuple(id for each in over_stdin for id in each.ids))
     return Heard()
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from sandreel_core.contract.turn import AgentEvent
+from sandreel_core.contract.agent import AgentEvent
 
 
 class Typed(Struct, frozen=True):

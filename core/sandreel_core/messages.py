@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from sandreel_core.contract import turn as t
+from sandreel_core.contract import agent as a
 from sandreel_core.json_line import json_text
 
 # Behaviour §4.4.
@@ -102,15 +102,15 @@ class ChatMessage:
     def add(self, event: object) -> None:
         """Never raises."""
         match event:
-            case t.AgentText(parent=None):
+            case a.AgentText(parent=None):
                 self._say(event.text)
-            case t.AgentText():
+            case a.AgentText():
                 self._step(event.parent, type="text", text=event.text)
-            case t.ToolUse():
+            case a.ToolUse():
                 self._use(event)
-            case t.ToolResult():
+            case a.ToolResult():
                 self._result(event)
-            case t.AgentResult(final_text=str(final)) if (
+            case a.AgentResult(final_text=str(final)) if (
                 final.strip() and final.strip() != (self._last_text or "").strip()
             ):
                 self._say(final)
@@ -137,7 +137,7 @@ class ChatMessage:
         self._parts.append(Text(text=text))
         self._last_text = text
 
-    def _use(self, event: t.ToolUse) -> None:
+    def _use(self, event: a.ToolUse) -> None:
         self._names[event.tool_use_id] = event.tool_name
         if event.parent is None:
             self._within[event.tool_use_id] = (event.tool_use_id, 0)
@@ -149,7 +149,7 @@ class ChatMessage:
             event.parent, type="tool-call", tool_call_id=event.tool_use_id, tool_name=event.tool_name, input=event.input
         )
 
-    def _result(self, event: t.ToolResult) -> None:
+    def _result(self, event: a.ToolResult) -> None:
         output, name = cut(output_text(event.output)), self._names.get(event.tool_use_id, "")
         said: dict[str, Any] = {"tool_call_id": event.tool_use_id, "tool_name": name, "is_error": event.is_error}
         if event.parent is not None:

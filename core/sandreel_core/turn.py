@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.message import Envelope, Unknown
 from sandreel_core.turn_messages import Message, moved
@@ -55,7 +56,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     began: bool = False
     said: bool = False
-    result: c.AgentResult | None = None
+    result: a.AgentResult | None = None
     agent_session_id: str | None = None
     thread_usage: c.Usage | None = None
     plan: str | None = None
@@ -140,7 +141,7 @@ def fold(turn: Turn, event: Envelope) -> Turn:
         return turn
     if event.causationid is None or isinstance(data, c.TurnRequested):
         turn = replace(turn, driver=event.source)
-    if isinstance(data, c.AgentEvent):
+    if isinstance(data, a.AgentEvent):
         return _agent(turn, data)
     phase = evolve(turn.phase, event.type)
     match data:
@@ -175,30 +176,30 @@ def fold(turn: Turn, event: Envelope) -> Turn:
     return replace(turn, messages=moved(turn.messages, data, event.time))
 
 
-def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
+def _agent(turn: Turn, data: a.AgentEvent) -> Turn:
     if not turn.accepted or turn.phase == "finished":
         return turn
     run = turn.run
     at_source = run.at_source + 1 if data.source_n == run.source_n else 1
     run = replace(run, source_n=data.source_n, at_source=at_source)
     match data:
-        case c.RunStarted():
+        case a.RunStarted():
             id = data.agent_session_id or run.agent_session_id
             run = replace(run, began=True, agent_session_id=id, result=None if data.parent is None else run.result)
-        case c.AgentRaw() if (state := message_state(data)) is not None:
+        case a.AgentRaw() if (state := message_state(data)) is not None:
             # It has begun to answer a message: what it said before is no end any more.
             run = replace(run, tells=True, result=None if state[1] == "started" else run.result)
-        case c.AgentText():
+        case a.AgentText():
             run = replace(run, said=True, result=None if data.parent is None else run.result)
-        case c.ToolUse():
+        case a.ToolUse():
             run = _used(run, data, plan_mode=turn.request is not None and turn.request.permission_mode == "plan")
-        case c.ToolResult():
+        case a.ToolResult():
             run = replace(run, tools={id: name for id, name in run.tools.items() if id != data.tool_use_id})
-        case c.TaskStarted():
+        case a.TaskStarted():
             run = replace(run, tasks=(*run.tasks, data.task_id)[-_REMEMBERED:])
-        case c.TaskSettled():
+        case a.TaskSettled():
             run = replace(run, tasks=tuple(id for id in run.tasks if id != data.task_id))
-        case c.AgentResult():
+        case a.AgentResult():
             usage = summed((turn.usage, data.usage)) if data.usage is not None else turn.usage
             run = replace(
                 run,
@@ -212,7 +213,7 @@ def _agent(turn: Turn, data: c.AgentEvent) -> Turn:
     return replace(turn, run=run)
 
 
-def _used(run: Run, data: c.ToolUse, *, plan_mode: bool) -> Run:
+def _used(run: Run, data: a.ToolUse, *, plan_mode: bool) -> Run:
     if data.parent is not None:
         return replace(run, said=True)
     tools = _newest(run.tools | {data.tool_use_id: data.tool_name})
@@ -241,7 +242,7 @@ def summed(usages: Iterable[c.Usage]) -> c.Usage:
     return total
 
 
-def message_state(raw: c.AgentRaw) -> tuple[str, str] | None:
+def message_state(raw: a.AgentRaw) -> tuple[str, str] | None:
     """(UUID, state) of a message to the program, from a line by which it says what has become of it: `queued`, `started`, `completed`,
     `cancelled`. Claude Code has such a line, and what drives OpenCode says the same."""
     payload = raw.payload

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.messages import output_text
 from sandreel_projections.change import Change, text
@@ -18,32 +19,32 @@ def brief(change: Change) -> dict[str, Any] | None:
     """`{"at", "type", "text", "parent"}`, the last two where there is something to say; None for what only machines
     read: checkpoints, usage, and what an adapter did not know. `at` is the stream server's time."""
     data = change.data
-    if isinstance(data, t.Checkpoint | t.AgentUsage | t.AgentRaw):
+    if isinstance(data, t.Checkpoint | a.AgentUsage | a.AgentRaw):
         return None
     said: dict[str, Any] = {"at": change.at.isoformat(), "type": text(change.envelope.type[:MAX_BRIEF_CHARS])}
     if words := _words(data):
         said["text"] = words
-    if isinstance(data, t.AgentEvent) and data.parent is not None:
+    if isinstance(data, a.AgentEvent) and data.parent is not None:
         said["parent"] = text(data.parent[:MAX_BRIEF_CHARS])
     return said
 
 
 def _words(data: Any) -> str:
     match data:
-        case t.AgentText() | t.SteerQueued():
+        case a.AgentText() | t.SteerQueued():
             return _cut(data.text)
-        case t.ToolUse():
+        case a.ToolUse():
             given = data.input
             return _cut(f"{data.tool_name} {given if isinstance(given, str) else _json(given)}")
-        case t.ToolResult():
+        case a.ToolResult():
             return _cut(f"{'error: ' if data.is_error else ''}{output_text(data.output)}")
-        case t.AgentError():
+        case a.AgentError():
             return _cut(data.message)
-        case t.TaskStarted():
+        case a.TaskStarted():
             return _cut(data.description or data.task_id)
-        case t.TaskSettled():
+        case a.TaskSettled():
             return _cut(f"{data.task_id} {data.status or 'ended'}")
-        case t.AgentResult():
+        case a.AgentResult():
             return _cut(f"{data.status} {data.error or ''}".strip())
         case t.TurnFinished():
             return _cut(f"{data.status} {data.error or ''}".strip())

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Unknown
 from sandreel_core.contract.session import CommandRefused, CommandSettled
@@ -44,7 +45,7 @@ def record(change: Change) -> Item | None:
     where, data = change.where, change.data
     if where.aggregate != "turn" or isinstance(data, t.Checkpoint | CommandSettled):
         return None
-    said = _agent(data) if isinstance(data, t.AgentEvent) else _turn(change)
+    said = _agent(data) if isinstance(data, a.AgentEvent) else _turn(change)
     shown, omitted = _shown(said)
     return (
         where.org,
@@ -69,36 +70,36 @@ def record(change: Change) -> Item | None:
     )
 
 
-def _agent(data: t.AgentEvent) -> _Said:
+def _agent(data: a.AgentEvent) -> _Said:
     return replace(_agent_said(data), parent=data.parent, source_n=data.source_n)
 
 
-def _agent_said(data: t.AgentEvent) -> _Said:
+def _agent_said(data: a.AgentEvent) -> _Said:
     of: dict[str, Any]
     match data:
-        case t.AgentText():
+        case a.AgentText():
             return _Said(kind="text", text=data.text)
-        case t.ToolUse():
+        case a.ToolUse():
             return _Said(kind="tool_use", pair=data.tool_use_id, name=data.tool_name, data=data.input)
-        case t.ToolResult():
+        case a.ToolResult():
             output = output_text(data.output)
             return _Said(kind="tool_result", pair=data.tool_use_id, text=output, is_error=data.is_error)
-        case t.RunStarted():
+        case a.RunStarted():
             of = {"agent_session_id": data.agent_session_id, "model": data.model}
             return _Said(kind="run_started", name=data.agent, data=of)
-        case t.AgentUsage():
+        case a.AgentUsage():
             of = {"model": data.model, "provisional": data.provisional, "usage": to_builtins(data.usage)}
             return _Said(kind="usage", data=of)
-        case t.AgentResult():
+        case a.AgentResult():
             of = {"http_status": data.http_status, "duration_ms": data.duration_ms, "usage": to_builtins(data.usage)}
             return _Said(kind="result", status=data.status, text=data.error or data.final_text, data=of)
-        case t.AgentError():
+        case a.AgentError():
             return _Said(kind="error", text=data.message, is_error=not data.goes_on)
-        case t.TaskStarted():
+        case a.TaskStarted():
             return _Said(kind="task_started", pair=data.task_id, text=data.description)
-        case t.TaskSettled():
+        case a.TaskSettled():
             return _Said(kind="task_settled", pair=data.task_id, status=data.status)
-        case t.AgentRaw():
+        case a.AgentRaw():
             return _Said(kind="raw", data=data.payload)
     return _Said(kind=data.type.removeprefix("agent."))
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Unknown
 from sandreel_core.contract.session import CommandRefused, CommandSettled
@@ -97,7 +98,7 @@ def step(before: TurnRow | None, change: Change) -> tuple[TurnRow | None, None, 
     if change.envelope.causationid is None:  # else it answers a command, which any bridge does
         row = replace(row, driver=text(change.envelope.source), heartbeat_at=change.at)
     data = change.data
-    if isinstance(data, t.AgentEvent):
+    if isinstance(data, a.AgentEvent):
         row = _agent(replace(row, last_event_at=change.at), data)
     elif isinstance(data, t.SteerQueued | t.SteerDelivered | t.SteerConsumed):
         row = _steer(row, data)
@@ -163,21 +164,21 @@ def _requested(row: TurnRow, change: Change, data: t.TurnRequested) -> TurnRow:
     )
 
 
-def _agent(row: TurnRow, data: t.AgentEvent) -> TurnRow:
+def _agent(row: TurnRow, data: a.AgentEvent) -> TurnRow:
     match data:
-        case t.RunStarted():
+        case a.RunStarted():
             said = text(data.agent_session_id) or row.agent_session_id
             return replace(row, model=row.model or text(data.model), agent_session_id=said)
-        case t.AgentText(parent=None):
+        case a.AgentText(parent=None):
             said = data.text if row.progress is None else f"{row.progress}\n\n{data.text}"
             return replace(row, progress=text(said[-MAX_PROGRESS_CHARS:]))
-        case t.ToolUse():
+        case a.ToolUse():
             return replace(row, tool_uses=row.tool_uses + 1)
-        case t.ToolResult(is_error=True):
+        case a.ToolResult(is_error=True):
             return replace(row, tool_errors=row.tool_errors + 1)
-        case t.AgentResult():
+        case a.AgentResult():
             return replace(row, agent_session_id=text(data.agent_session_id) or row.agent_session_id)
-        case t.AgentError():
+        case a.AgentError():
             return replace(row, agent_errors=row.agent_errors + 1)
     return row
 

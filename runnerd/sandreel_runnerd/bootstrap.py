@@ -9,8 +9,8 @@ import msgspec
 from sandreel_core import __version__
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.boot import BootSettings
+from sandreel_core.contract.bootstrap import Bootstrap, Bootstrapped
 from sandreel_core.contract.catalog import CONTRACT_VERSION
-from sandreel_core.contract.requests import Bootstrap, Bootstrapped
 from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import NotFound, Over, SandreelError, Unavailable

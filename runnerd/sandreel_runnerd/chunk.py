@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 
-from sandreel_core.contract.requests import FILE_CHUNK_BYTES, MAX_COPY_BYTES, MAX_READ_BYTES, FileChunk, ReadFile
+from sandreel_core.contract.files import FILE_CHUNK_BYTES, MAX_COPY_BYTES, MAX_READ_BYTES, FileChunk, ReadFile
 from sandreel_core.errors import Refused
 
 

@@ -13,8 +13,9 @@ from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import MIN_PAYLOAD_BYTES
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
+from sandreel_core.contract.bootstrap import Bootstrapped, LogHead
 from sandreel_core.contract.codec import prepare_for_commands
-from sandreel_core.contract.requests import Bootstrapped, Health, KeysTaken, LogHead
+from sandreel_core.contract.runnerd import Health, KeysTaken
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, Misconfigured, Over
 from sandreel_core.log import Log
@@ -48,7 +49,7 @@ FLUSH_WITHIN_S = 2.0
 # A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
 DEAD_WITHIN_S = 3.0
 
-HOLD_LAPSES_S = 60.0  # contract/requests.py, Hold
+HOLD_LAPSES_S = 60.0  # contract/runnerd.py, Hold
 
 ENDED = 0
 DECLARED_DEAD = 3

@@ -10,9 +10,9 @@ import msgspec
 from sandreel_core import clock
 from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.contract import exec as c
+from sandreel_core.contract.bootstrap import ExecHead
 from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.requests import ExecHead
 from sandreel_core.errors import Conflict, Denied, Refused, SandreelError, TooLarge, Unavailable
 from sandreel_core.log import Log
 from sandreel_runnerd.spool import Record

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_core.errors import Denied, Over, Refused
 from sandreel_core.log import Log
 from sandreel_runnerd.activity import Activity

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import msgspec
 
 from sandreel_core.bus.port import Bus, Stored
-from sandreel_core.contract.requests import FeedMade, MakeFeed
+from sandreel_core.contract.bootstrap import FeedMade, MakeFeed
 from sandreel_core.contract.subjects import CMD, SessionSubjects
 from sandreel_core.errors import NotFound, Over, SandreelError, Unavailable
 from sandreel_core.log import Log

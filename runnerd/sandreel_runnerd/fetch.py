@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from sandreel_core.contract.requests import MAX_FETCH_BYTES, FetchFile, FileStored
+from sandreel_core.contract.files import MAX_FETCH_BYTES, FetchFile, FileStored
 from sandreel_core.errors import Refused
 from sandreel_runnerd.files import Files
 

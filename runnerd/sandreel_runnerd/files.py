@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from typing import Literal, NamedTuple
 
-from sandreel_core.contract.requests import (
+from sandreel_core.contract.files import (
     FILE_CHUNK_BYTES,
     MAX_COPY_BYTES,
     DeleteFile,

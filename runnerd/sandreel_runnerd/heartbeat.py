@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from sandreel_core.bus.port import Bus
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.errors import Unavailable
 
 Tell = Callable[[], Heartbeat]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sandreel_core.contract.exec import StdinWritten
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_core.errors import Refused
 from sandreel_runnerd.keyboards import Keyboards
 from sandreel_runnerd.pipes import Sink

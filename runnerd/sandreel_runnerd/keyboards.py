@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 # Writers that are remembered; the one that has been silent longest is forgotten first. One a person and attach.
 MAX_WRITERS = 64
-RECENT_S = 60.0  # contract/requests.py, KeysTaken
+RECENT_S = 60.0  # contract/runnerd.py, KeysTaken
 
 
 class _Writer(NamedTuple):

@@ -16,7 +16,7 @@ import msgspec
 from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.bus.pipeline import ACK_TIMEOUT_S, Pipeline
 from sandreel_core.bus.port import Bus
-from sandreel_core.contract.requests import AskLog, ExecHead, LogHead
+from sandreel_core.contract.bootstrap import AskLog, ExecHead, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, NotFound, Over, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log

@@ -17,7 +17,7 @@ from sandreel_core.bus.credentials import Creds
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.boot import BootSettings
-from sandreel_core.contract.requests import Renew, Renewed
+from sandreel_core.contract.bootstrap import Renew, Renewed
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import NotFound, Over, SandreelError, Unavailable
 from sandreel_core.keys import SealingKey, new_key

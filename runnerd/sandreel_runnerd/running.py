@@ -8,7 +8,7 @@ from signal import Signals
 
 from sandreel_core.contract import exec as c
 from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_core.errors import Denied, Refused, TooLarge
 from sandreel_runnerd import process
 from sandreel_runnerd.children import Child
@@ -156,7 +156,7 @@ class RunningExec:
         await self._record(event, command)
 
     async def keys(self, offset: int, data: bytes, writer: str | None = None) -> KeysTaken:
-        """Type into the terminal; how many bytes have been taken (`contract.requests.Keys`). What was taken before is
+        """Type into the terminal; how many bytes have been taken (`contract.runnerd.Keys`). What was taken before is
         skipped, and less than all is taken when the program does not read for a second. Raises Refused: BAD_REQUEST
         without a terminal or when keys before `offset` are missing, WRITE_FAILED when it hung up, EXEC_NOT_FOUND."""
         await self._begun.wait()

@@ -9,7 +9,7 @@ import msgspec
 
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.exec import SecretRef
-from sandreel_core.contract.requests import MAX_SECRET_BYTES, AskSecret, Secret
+from sandreel_core.contract.secret import MAX_SECRET_BYTES, AskSecret, Secret
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.environment import is_admissible, is_denied
 from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable

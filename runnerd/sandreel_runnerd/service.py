@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import msgspec
 
 from sandreel_core.bus.port import Bus, Handler
-from sandreel_core.contract import requests as r
+from sandreel_core.contract import files as f
+from sandreel_core.contract import runnerd as r
 from sandreel_core.contract.lease import Forget
+from sandreel_core.contract.requests import Done, Request
 from sandreel_core.contract.workspace import FileDeleted, FileWritten, WorkspaceEvent
 from sandreel_core.errors import Malformed, Refused, Unavailable
 from sandreel_core.log import Log
@@ -86,16 +88,16 @@ class Service:
 
     async def _lift(self, subject: str, body: bytes) -> bytes:
         self._duties.lift()
-        return msgspec.json.encode(r.Done())
+        return msgspec.json.encode(Done())
 
     async def _forget(self, subject: str, body: bytes) -> bytes:
         self._duties.forget(_decoded(body, Forget).slug)
-        return msgspec.json.encode(r.Done())
+        return msgspec.json.encode(Done())
 
     async def _hold(self, subject: str, body: bytes) -> bytes:
         request = _decoded(body, r.Hold)
         self._duties.hold(request.hold)
-        return msgspec.json.encode(r.Done())
+        return msgspec.json.encode(Done())
 
     async def _keys(self, subject: str, body: bytes) -> bytes:
         request = _decoded(body, r.Keys)
@@ -110,13 +112,13 @@ class Service:
         return msgspec.json.encode(taken)
 
     async def _list(self, subject: str, body: bytes) -> bytes:
-        return msgspec.json.encode(await self._in_thread(self._files.list, _decoded(body, r.ListFiles)))
+        return msgspec.json.encode(await self._in_thread(self._files.list, _decoded(body, f.ListFiles)))
 
     async def _read(self, subject: str, body: bytes) -> bytes:
-        return msgspec.json.encode(await self._in_thread(self._files.read, _decoded(body, r.ReadFile)))
+        return msgspec.json.encode(await self._in_thread(self._files.read, _decoded(body, f.ReadFile)))
 
     async def _write(self, subject: str, body: bytes) -> bytes:
-        request = _decoded(body, r.WriteFile)
+        request = _decoded(body, f.WriteFile)
         with self._activity.lasting():
             stored, path = await self._in_thread(self._files.write, request)
             if path is not None:
@@ -125,14 +127,14 @@ class Service:
         return msgspec.json.encode(stored)
 
     async def _delete(self, subject: str, body: bytes) -> bytes:
-        request = _decoded(body, r.DeleteFile)
+        request = _decoded(body, f.DeleteFile)
         with self._activity.lasting():
             path = await self._in_thread(self._files.delete, request)
             await self._record(FileDeleted(path=path, actor=request.actor), request.actor)
-        return msgspec.json.encode(r.Done())
+        return msgspec.json.encode(Done())
 
     async def _fetch(self, subject: str, body: bytes) -> bytes:
-        request = _decoded(body, r.FetchFile)
+        request = _decoded(body, f.FetchFile)
         if self._fetch_turns.locked():
             raise Refused("FETCH_LIMIT", f"{_FETCH_THREADS} downloads are under way; wait for one")
         with self._activity.lasting():
@@ -141,7 +143,7 @@ class Service:
             await self._record(event, request.actor)
         return msgspec.json.encode(stored)
 
-    async def _download(self, request: r.FetchFile) -> tuple[r.FileStored, str]:
+    async def _download(self, request: f.FetchFile) -> tuple[f.FileStored, str]:
         # Most sessions never download: `http.client` stays out of their memory.
         from sandreel_runnerd.fetch import Fetch  # noqa: PLC0415
 
@@ -165,7 +167,7 @@ class Service:
             work.add_done_callback(_forget)
             raise
 
-    async def _in_thread(self, work: Callable[[Any], Any], request: r.Request) -> Any:
+    async def _in_thread(self, work: Callable[[Any], Any], request: Request) -> Any:
         async with self._file_turns:
             return await asyncio.to_thread(work, request)
 

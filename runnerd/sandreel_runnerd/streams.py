@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from sandreel_core.contract import exec as c
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_core.errors import Refused
 from sandreel_runnerd import terminal
 from sandreel_runnerd.input import Input

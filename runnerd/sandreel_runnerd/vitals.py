@@ -9,7 +9,7 @@ from sandreel_core import __version__
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import now
 from sandreel_core.contract.boot import BootSettings
-from sandreel_core.contract.requests import Health, Heartbeat
+from sandreel_core.contract.runnerd import Health, Heartbeat
 from sandreel_runnerd import init
 from sandreel_runnerd.activity import Activity
 from sandreel_runnerd.execs import Execs

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sandreel_core.client.prompt import BEGINNING_BYTES
 from sandreel_core.contract import turn as c
-from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
+from sandreel_core.contract.prompt import MAX_LONG_PROMPT_BYTES
 from sandreel_core.errors import Malformed
 from tests.support.bridges import Turns, open_turns, texts
 from tests.support.program import sandreel

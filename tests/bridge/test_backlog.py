@@ -14,6 +14,7 @@ from sandreel_core.agent import AgentItem
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.errors import Conflict
@@ -58,7 +59,7 @@ async def texts(bus: MemoryBus) -> list[str]:
     async for item in bus.follow("REEL-0", [SUBJECT], live=False):
         for stored in item if isinstance(item, list) else ():
             event = decode_event(SUBJECT, stored.body).data
-            found += [event.text] if isinstance(event, c.AgentText) else []
+            found += [event.text] if isinstance(event, a.AgentText) else []
     return found
 
 
@@ -128,8 +129,8 @@ async def test_each_is_heard_once_with_the_turn_that_it_meets_though_it_came_in_
         await backlog.put(text("first", n=4))
         await asyncio.sleep(0)
         told = {"type": "command_lifecycle", "command_uuid": "u", "state": "started"}
-        await backlog.put(c.AgentRaw(source_n=5, payload=told))
-        await backlog.put(c.AgentResult(source_n=6, status="completed"))
+        await backlog.put(a.AgentRaw(source_n=5, payload=told))
+        await backlog.put(a.AgentResult(source_n=6, status="completed"))
         # Somebody gets in between, so that the batch is tried twice.
         queued = c.SteerQueued(message_id="m1", text="more")
         await bus.append(SUBJECT, encode(said(queued, command="c2")))

@@ -12,6 +12,7 @@ from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.memory_parts import Fate
 from sandreel_core.bus.port import Stored
 from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.message import Event
@@ -115,7 +116,7 @@ async def known(bus: MemoryBus, journal: Journal) -> None:
 
 def texts_of(bodies: list[Stored]) -> list[str]:
     events = [decode_event(SUBJECT, each.body).data for each in bodies]
-    return [event.text for event in events if isinstance(event, c.AgentText)]
+    return [event.text for event in events if isinstance(event, a.AgentText)]
 
 
 async def all_of(bus: MemoryBus) -> list[Stored]:

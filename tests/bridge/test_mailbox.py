@@ -18,6 +18,7 @@ from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.client import Client
 from sandreel_core.client.commands import Outcome
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.message import Event
@@ -32,10 +33,10 @@ SENT = (
 )
 
 
-def shown(state: str) -> c.AgentRaw:
+def shown(state: str) -> a.AgentRaw:
     """The program's own line about the message."""
     line = {"type": "command_lifecycle", "command_uuid": message_uuid("t1", ["m1"]), "state": state}
-    return c.AgentRaw(source_n=4, payload=line)
+    return a.AgentRaw(source_n=4, payload=line)
 
 
 @asynccontextmanager

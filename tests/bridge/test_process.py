@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from sandreel_bridge import process as p
 from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, Told, due
 from sandreel_bridge.outcome import Outcome, outcome
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import Exited, Lost
 from sandreel_core.session import Session
@@ -31,7 +32,7 @@ def facts(**known: Any) -> p.Facts:
 
 STOP = c.TurnInterrupting()
 QUEUED = c.SteerQueued(message_id="m1", text="and this")
-PLAN = c.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
+PLAN = a.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
 PLANNING = (requested(permission_mode="plan"), *RUNNING[1:])
 DESTROYED = "the session was destroyed"
 OVER = c.TurnFinished(status="success")
@@ -147,7 +148,7 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     done = folded(*SAID, result())
     assert act(folded(*SAID), Told(), 0) == (None, None)
     assert act(done, Told(), 0) == ("eof", None)
-    assert act(folded(*SAID, c.TaskStarted(source_n=4, task_id="a"), result()), Told(), 0) == (None, None)
+    assert act(folded(*SAID, a.TaskStarted(source_n=4, task_id="a"), result()), Told(), 0) == (None, None)
     assert act(replace(done, messages=folded(*RUNNING, QUEUED).messages), Told(), 0) == (None, None)
     assert act(done, Told(), 0, protocol=False) == (None, None), "its input has ended already"
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S - 1) == (None, 1.0)

@@ -15,7 +15,8 @@ from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.client import Client
 from sandreel_core.client.prompt import hand_in
 from sandreel_core.contract import turn as c
-from sandreel_core.contract.requests import FILE_CHUNK_BYTES, MAX_LONG_PROMPT_BYTES, StorePrompt
+from sandreel_core.contract.files import FILE_CHUNK_BYTES
+from sandreel_core.contract.prompt import MAX_LONG_PROMPT_BYTES, StorePrompt
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable
 from tests.bridge.test_commands import bridge

@@ -16,6 +16,7 @@ from sandreel_bridge.running import claim
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
@@ -89,7 +90,7 @@ async def told(bus: MemoryBus) -> list[Envelope]:
 
 
 def agents(events: list[Envelope]) -> list[Any]:
-    return [event.data for event in events if isinstance(event.data, c.AgentEvent)]
+    return [event.data for event in events if isinstance(event.data, a.AgentEvent)]
 
 
 async def test_behind_the_end_of_its_program_no_checkpoint_stands() -> None:

@@ -30,7 +30,7 @@ from sandreel_core.contract import exec as x
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event, encode
 from sandreel_core.contract.message import Event
-from sandreel_core.contract.requests import AskSecret, Secret
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.errors import Denied, NotFound, Refused, Unavailable
 from sandreel_core.keys import SealingKey
 from sandreel_core.metrics import Metrics

@@ -13,6 +13,7 @@ from sandreel_bridge import steering as s
 from sandreel_bridge.control import Told, due
 from sandreel_bridge.steering import Deliver, Delivery, Heard, Message, Posture, Wait
 from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.turn import Turn
 from tests.support.recordings import RECORDINGS, Recording
@@ -22,32 +23,32 @@ NAME = "t1"
 A, B, C = (Message(id, f"say {id}", number) for number, id in enumerate("abc", 1))
 
 
-def tool(id: str, name: str, parent: str | None = None) -> t.ToolUse:
-    return t.ToolUse(source_n=1, tool_use_id=id, tool_name=name, parent=parent)
+def tool(id: str, name: str, parent: str | None = None) -> a.ToolUse:
+    return a.ToolUse(source_n=1, tool_use_id=id, tool_name=name, parent=parent)
 
 
-def ended(id: str, parent: str | None = None) -> t.ToolResult:
-    return t.ToolResult(source_n=1, tool_use_id=id, parent=parent)
+def ended(id: str, parent: str | None = None) -> a.ToolResult:
+    return a.ToolResult(source_n=1, tool_use_id=id, parent=parent)
 
 
-def task(id: str) -> t.TaskStarted:
-    return t.TaskStarted(source_n=1, task_id=id, parent="tool")
+def task(id: str) -> a.TaskStarted:
+    return a.TaskStarted(source_n=1, task_id=id, parent="tool")
 
 
-def settled(id: str) -> t.TaskSettled:
-    return t.TaskSettled(source_n=1, task_id=id, parent="tool")
+def settled(id: str) -> a.TaskSettled:
+    return a.TaskSettled(source_n=1, task_id=id, parent="tool")
 
 
-def text(parent: str | None = None) -> t.AgentText:
-    return t.AgentText(source_n=1, text="x", parent=parent)
+def text(parent: str | None = None) -> a.AgentText:
+    return a.AgentText(source_n=1, text="x", parent=parent)
 
 
-def result() -> t.AgentResult:
-    return t.AgentResult(source_n=1, status="completed")
+def result() -> a.AgentResult:
+    return a.AgentResult(source_n=1, status="completed")
 
 
-def lifecycle(uuid: str, state: str) -> t.AgentRaw:
-    return t.AgentRaw(source_n=1, payload={"type": "command_lifecycle", "command_uuid": uuid, "state": state})
+def lifecycle(uuid: str, state: str) -> a.AgentRaw:
+    return a.AgentRaw(source_n=1, payload={"type": "command_lifecycle", "command_uuid": uuid, "state": state})
 
 
 def queued(*messages: Message) -> list[t.SteerQueued]:
@@ -92,7 +93,7 @@ def test_postures_and_the_five_seconds_before_them(expected: Posture, items: lis
 def test_only_the_main_loop_breaks_the_silence() -> None:
     others: list[AgentItem] = [task("k"), tool("2", "Bash", "1"), ended("2", "1"), text("1"), settled("k")]
     others += [Typed("x", "1"), lifecycle("u", "queued")]
-    signs: list[AgentItem] = [tool("1", "Task"), text(), Typed("x"), result(), t.AgentRaw(source_n=1)]
+    signs: list[AgentItem] = [tool("1", "Task"), text(), Typed("x"), result(), a.AgentRaw(source_n=1)]
     assert not any(s.breaks_the_silence(item) for item in others)
     assert all(s.breaks_the_silence(item) for item in signs)
 
@@ -146,7 +147,7 @@ def test_what_cannot_reach_an_agent_waits(way: s.Way) -> None:
         ([task("k"), result()], False),
         ([task("k"), result(), settled("k")], True),
         ([result(), text()], False),
-        ([result(), t.RunStarted(source_n=1, agent="claude-code")], False),
+        ([result(), a.RunStarted(source_n=1, agent="claude-code")], False),
         ([result(), lifecycle("u", "queued")], True),
         ([result(), lifecycle("u", "started")], False),
         ([result(), lifecycle("u", "completed")], True),
@@ -213,8 +214,8 @@ def test_in_no_recording_would_the_input_have_ended_too_early(recording: Recordi
         if action == "eof" and ends is None:
             ends = index
     if ends is not None and recording.name not in SEVERAL_PROMPTS:
-        assert not any(isinstance(item, t.ToolUse | t.TaskStarted | t.RunStarted) for item in items[ends:])
-    if any(isinstance(item, t.AgentResult) and item.status == "completed" for item in items):
+        assert not any(isinstance(item, a.ToolUse | a.TaskStarted | a.RunStarted) for item in items[ends:])
+    if any(isinstance(item, a.AgentResult) and item.status == "completed" for item in items):
         assert ends is not None
 
 
@@ -247,7 +248,7 @@ def test_every_message_is_read_once_or_is_left_over(happens: list[tuple[str, flo
 
     def say(event: t.TurnEvent) -> None:
         nonlocal found, quiet_s
-        if isinstance(event, t.AgentEvent):
+        if isinstance(event, a.AgentEvent):
             read = s.heard(found, NAME, event).consumed
             told.extend(read)
             quiet_s = 0.0 if s.breaks_the_silence(event) else quiet_s

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from sandreel_bridge.gateway.port import KeyTerms, VirtualKey, key_name
 from sandreel_core.clock import new_id, new_token
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.usage import UsageReconciled
@@ -57,7 +58,7 @@ async def test_a_turn_makes_its_session_and_says_everything_once(turns: Turns) -
     assert turn.finished == c.TurnFinished(status="success", usage=USAGE)
     events = await turns.events(session, "first")
     # Beside them: where it stood now and then, and lines about the lines of its input.
-    types = [event.type for event in events if not isinstance(event.data, c.Checkpoint | c.AgentRaw)]
+    types = [event.type for event in events if not isinstance(event.data, c.Checkpoint | a.AgentRaw)]
     assert types == [
         *("turn.requested", "turn.preparing", "turn.started"),
         *("agent.run_started", "agent.text", "agent.usage", "agent.result", "turn.finished"),
@@ -201,7 +202,7 @@ async def test_what_an_agent_does_is_there_in_its_order(turns: Turns) -> None:
     said = [
         (event.data.text, event.data.parent)
         for event in await turns.events(session, "subs")
-        if isinstance(event.data, c.AgentText)
+        if isinstance(event.data, a.AgentText)
     ]
     assert said == [("I have started somebody", None), ("looking", "t1"), ("it is found", None)]
     assert turn.usage.cost_micro_usd == 900

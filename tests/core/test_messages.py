@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from sandreel_core.agent import Typed
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.messages import MAX_OUTPUT_CHARS, MAX_STEPS_BYTES, ChatMessage
 from tests.support.recordings import RECORDINGS, Recording
@@ -20,20 +21,20 @@ def said(*events: object) -> Any:
     return msgspec.to_builtins(message.content())
 
 
-def text(text: str, parent: str | None = None) -> t.AgentText:
-    return t.AgentText(source_n=1, text=text, parent=parent)
+def text(text: str, parent: str | None = None) -> a.AgentText:
+    return a.AgentText(source_n=1, text=text, parent=parent)
 
 
-def use(id: str, name: str = "Bash", parent: str | None = None, **given: str) -> t.ToolUse:
-    return t.ToolUse(source_n=1, tool_use_id=id, tool_name=name, input=given, parent=parent)
+def use(id: str, name: str = "Bash", parent: str | None = None, **given: str) -> a.ToolUse:
+    return a.ToolUse(source_n=1, tool_use_id=id, tool_name=name, input=given, parent=parent)
 
 
-def result(id: str, output: Any = "", parent: str | None = None, *, is_error: bool = False) -> t.ToolResult:
-    return t.ToolResult(source_n=1, tool_use_id=id, output=output, is_error=is_error, parent=parent)
+def result(id: str, output: Any = "", parent: str | None = None, *, is_error: bool = False) -> a.ToolResult:
+    return a.ToolResult(source_n=1, tool_use_id=id, output=output, is_error=is_error, parent=parent)
 
 
-def end(final: str | None) -> t.AgentResult:
-    return t.AgentResult(source_n=1, status="completed", final_text=final)
+def end(final: str | None) -> a.AgentResult:
+    return a.AgentResult(source_n=1, status="completed", final_text=final)
 
 
 def test_without_tools_it_is_a_plain_string() -> None:
@@ -41,7 +42,7 @@ def test_without_tools_it_is_a_plain_string() -> None:
     assert said(end("Only at the end.")) == "Only at the end."
     assert said(text("One."), end("Two.")) == "One.\n\nTwo."
     assert said() == ""
-    assert said(Typed("par"), t.Checkpoint(exec_n=1), t.AgentError(source_n=1, message="x"), end(" ")) == ""
+    assert said(Typed("par"), t.Checkpoint(exec_n=1), a.AgentError(source_n=1, message="x"), end(" ")) == ""
 
 
 def test_tools_are_parts_in_their_order_and_say_that_they_failed() -> None:
@@ -108,23 +109,23 @@ def test_steps_are_bounded_and_how_many_are_missing_is_told() -> None:
 def test_every_recording_becomes_a_message_with_all_that_was_said_and_done(recording: Recording) -> None:
     items = recording.items()
     content = said(*items)
-    main = [item.text for item in items if isinstance(item, t.AgentText) and item.parent is None]
-    uses = [item for item in items if isinstance(item, t.ToolUse)]
-    if not uses and not any(isinstance(item, t.ToolResult) for item in items):
+    main = [item.text for item in items if isinstance(item, a.AgentText) and item.parent is None]
+    uses = [item for item in items if isinstance(item, a.ToolUse)]
+    if not uses and not any(isinstance(item, a.ToolResult) for item in items):
         assert isinstance(content, str)
         assert all(each in content for each in main)
         return
     texts = [part["text"] for part in content if part["type"] == "text"]
     assert [each for each in texts if each in main] == main
-    assert len(texts) <= len(main) + sum(isinstance(item, t.AgentResult) for item in items)
+    assert len(texts) <= len(main) + sum(isinstance(item, a.AgentResult) for item in items)
     calls = [part["toolCallId"] for part in content if part["type"] == "tool-call"]
     assert [each for each in calls if each in {use.tool_use_id for use in uses}] == [
         use.tool_use_id for use in uses if use.parent is None
     ]
     steps = [step for part in content if isinstance(part.get("output"), dict) for step in part["output"]["steps"]]
-    nested = sum(isinstance(i, t.AgentText | t.ToolUse | t.ToolResult) and i.parent is not None for i in items)
+    nested = sum(isinstance(i, a.AgentText | a.ToolUse | a.ToolResult) and i.parent is not None for i in items)
     assert len(steps) == nested
-    failed = {i.tool_use_id for i in items if isinstance(i, t.ToolResult) and i.is_error and i.parent is None}
+    failed = {i.tool_use_id for i in items if isinstance(i, a.ToolResult) and i.is_error and i.parent is None}
     assert {part["toolCallId"] for part in content if part.get("isError")} == failed
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.message import Command, Envelope, Event, Unknown
 from sandreel_core.contract.session import CommandRefused, Stop
@@ -141,10 +142,10 @@ def test_a_result_counts_until_the_agent_goes_on() -> None:
 
 @pytest.mark.parametrize(("mode", "kept"), [("plan", "1. look"), ("execute", None)])
 def test_a_plan_is_what_was_proposed_last_unless_it_is_carried_out(mode: Any, kept: str | None) -> None:
-    plan = c.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
+    plan = a.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
     turn = folded(requested(permission_mode=mode), preparing(), started(), plan)
     assert turn.run.plan == "1. look"
-    assert folded(c.ToolUse(source_n=4, tool_use_id="w", tool_name="Write", input={}), turn=turn).run.plan == kept
+    assert folded(a.ToolUse(source_n=4, tool_use_id="w", tool_name="Write", input={}), turn=turn).run.plan == kept
 
 
 def test_messages_go_from_queued_to_read_or_back() -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from sandreel_bridge.gateway.client import GatewayClient
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.session import Limits
 from tests.support.bridges import texts
@@ -89,7 +90,7 @@ async def test_what_claude_makes_of_a_model_that_fails_is_told_and_counted(agent
             assert f"(the model's API answered {answered[-1]})" in (finished.error or "")
             assert (finished.usage.output_tokens, output) == (0, 0)
         else:
-            assert [each.text for each in events if isinstance(each, c.AgentText)][-1:] == ["It works after all."]
+            assert [each.text for each in events if isinstance(each, a.AgentText)][-1:] == ["It works after all."]
             # Of a reply that was cut the program may know less than the gateway, and never more.
             assert finished.usage.output_tokens <= output
 

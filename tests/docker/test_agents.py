@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from sandreel_bridge.steering import QUIET_IDLE_S, breaks_the_silence
 from sandreel_core.clock import now
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import encode
 from sandreel_core.contract.message import Envelope
@@ -83,7 +84,7 @@ async def test_a_turn_of_the_real_program(agents: RealAgents, agent: str, model:
     assert status(found) == "success", found.finished
     events = await agents.events(session, turn)
     assert texts(events) == ["I look.", "It is all there."]
-    [result] = [event.data for event in events if isinstance(event.data, c.ToolResult)]
+    [result] = [event.data for event in events if isinstance(event.data, a.ToolResult)]
     assert "from-the-tool" in output_text(result.output)
     assert "git version" in output_text(result.output)
     await agrees(agents, session, turn, found, calls=2)
@@ -103,7 +104,7 @@ async def test_what_is_said_to_a_program_that_takes_one_prompt_opens_the_next_tu
     assert status(first) == "success", first.finished
     events = await agents.events(session, turn)
     assert texts(events) == ["I wait.", "I have it."]
-    [result] = [event.data for event in events if isinstance(event.data, c.ToolResult)]
+    [result] = [event.data for event in events if isinstance(event.data, a.ToolResult)]
     assert ("the word" in output_text(result.output), result.is_error) == (True, False)
     keeps_the_provider_s_key(agents, events)
     assert await agents.story(session, turn) == ["requeued m1"]
@@ -148,7 +149,7 @@ async def test_while_only_a_sub_agent_works_claude_hears_over_stdin_and_an_inter
 
 async def _is_quiet(agents: RealAgents, session: str, turn: str) -> bool:
     events = await agents.events(session, turn)
-    signs = [each.time for each in events if isinstance(each.data, c.AgentEvent) and breaks_the_silence(each.data)]
+    signs = [each.time for each in events if isinstance(each.data, a.AgentEvent) and breaks_the_silence(each.data)]
     return "Somebody looks." in texts(events) and now() - signs[-1] > timedelta(seconds=QUIET_IDLE_S)
 
 
@@ -180,8 +181,8 @@ async def test_a_bridge_that_is_killed_in_mid_turn_is_no_seam(agents: RealAgents
     assert status(found) == "success", found.finished
     events = await agents.events(session, turn)
     assert texts(events) == ["I waited."]
-    assert sum(isinstance(event.data, c.ToolUse | c.ToolResult) for event in events) == 2
-    assert sum(isinstance(event.data, c.AgentResult) for event in events) == 1
+    assert sum(isinstance(event.data, a.ToolUse | a.ToolResult) for event in events) == 2
+    assert sum(isinstance(event.data, a.AgentResult) for event in events) == 1
 
 
 async def test_a_plan_is_proposed_and_carried_out_when_it_is_approved(agents: RealAgents) -> None:

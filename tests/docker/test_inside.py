@@ -26,8 +26,8 @@ from sandreel_core.client.handle import ExecHandle
 from sandreel_core.client.items import Output
 from sandreel_core.clock import new_id, now
 from sandreel_core.contract import exec as x
+from sandreel_core.contract.bootstrap import AskLog, Bootstrap, MakeFeed, Renew
 from sandreel_core.contract.codec import decode_event, encode, seal
-from sandreel_core.contract.requests import AskLog, Bootstrap, MakeFeed, Renew
 from sandreel_core.contract.session import Limits
 from sandreel_core.contract.subjects import CMD, FEED, SessionSubjects
 from sandreel_core.errors import Refused

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from sandreel_core.bus.port import Stored
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract import usage as u
 from sandreel_core.contract.codec import encode, seal
@@ -52,9 +53,9 @@ def test_a_turn_from_its_request_to_its_end() -> None:
     row = folded(
         t.TurnRequested(agent="claude", prompt="p" * 2000, model="m1"),
         t.TurnStarted(exec="x-9"),
-        t.RunStarted(source_n=1, agent="claude", model="m2"),
-        t.ToolUse(source_n=2, tool_use_id="u", tool_name="bash"),
-        t.ToolResult(source_n=3, tool_use_id="u", is_error=True),
+        a.RunStarted(source_n=1, agent="claude", model="m2"),
+        a.ToolUse(source_n=2, tool_use_id="u", tool_name="bash"),
+        a.ToolResult(source_n=3, tool_use_id="u", is_error=True),
         t.SteerQueued(message_id="a", text="x"),
         t.SteerDelivered(message_ids=["a"], channel="stdin"),
         t.Checkpoint(exec_n=12),
@@ -87,7 +88,7 @@ def test_how_far_a_turn_is_and_when_it_was_last_heard_of() -> None:
 
 
 def test_progress_is_the_last_of_what_was_said_and_recent_events_the_last_twenty() -> None:
-    row = folded(*(t.AgentText(source_n=n, text=f"{n} " * 1000) for n in range(1, 31)))
+    row = folded(*(a.AgentText(source_n=n, text=f"{n} " * 1000) for n in range(1, 31)))
     assert row.progress is not None
     assert len(row.progress) == 8000
     assert row.progress.endswith("30 30 ")
@@ -127,11 +128,11 @@ def test_a_turn_that_was_refused_is_none_and_a_refusal_is_told() -> None:
 
 
 def test_an_output_is_cut_and_says_so() -> None:
-    row = item(t.ToolResult(source_n=1, tool_use_id="u", output=LONG))
+    row = item(a.ToolResult(source_n=1, tool_use_id="u", output=LONG))
     assert (row["text"], row["omitted_chars"]) == ("o" * 16_000, 4000)
-    assert item(t.AgentText(source_n=1, text=LONG))["text"] == LONG
-    assert item(t.ToolResult(source_n=1, tool_use_id="u", output={"a": "\0"}))["text"] == '{"a":"\\u0000"}'
-    long_input = item(t.ToolUse(source_n=1, tool_use_id="u", tool_name="Write", input={"text": "x" * 70_000}))
+    assert item(a.AgentText(source_n=1, text=LONG))["text"] == LONG
+    assert item(a.ToolResult(source_n=1, tool_use_id="u", output={"a": "\0"}))["text"] == '{"a":"\\u0000"}'
+    long_input = item(a.ToolUse(source_n=1, tool_use_id="u", tool_name="Write", input={"text": "x" * 70_000}))
     assert long_input["data"] == '{"text":"' + "x" * 1024 + '…[+68976]"}'
 
 

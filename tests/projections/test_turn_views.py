@@ -14,6 +14,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Event
 from sandreel_core.contract.subjects import SessionSubjects
@@ -125,12 +126,12 @@ async def test_ends_without_a_beginning_and_second_ends_are_rows_of_their_own(to
     await say(
         told,
         database,
-        t.ToolResult(source_n=1, tool_use_id="a", output="alone"),
-        t.ToolUse(source_n=2, tool_use_id="b", tool_name="Bash"),
-        t.ToolResult(source_n=3, tool_use_id="b", output="first"),
-        t.ToolResult(source_n=4, tool_use_id="b", output="second"),
-        t.ToolUse(source_n=5, tool_use_id="c", tool_name="Bash"),
-        t.AgentText(source_n=6, text="of nobody's", parent="unknown"),
+        a.ToolResult(source_n=1, tool_use_id="a", output="alone"),
+        a.ToolUse(source_n=2, tool_use_id="b", tool_name="Bash"),
+        a.ToolResult(source_n=3, tool_use_id="b", output="first"),
+        a.ToolResult(source_n=4, tool_use_id="b", output="second"),
+        a.ToolUse(source_n=5, tool_use_id="c", tool_name="Bash"),
+        a.AgentText(source_n=6, text="of nobody's", parent="unknown"),
     )
     rows = await fetch(database, "SELECT * FROM reel.turn_events WHERE turn = 't-2' ORDER BY position")
     assert [(row["kind"], row["pair"], row["output"], row["depth"]) for row in rows] == [
@@ -144,7 +145,7 @@ async def test_ends_without_a_beginning_and_second_ends_are_rows_of_their_own(to
 
 async def test_depth_is_told_up_to_eight(told: Story, database: str) -> None:
     uses = [
-        t.ToolUse(source_n=n, tool_use_id=f"u{n}", tool_name="Task", parent=f"u{n - 1}" if n > 1 else None)
+        a.ToolUse(source_n=n, tool_use_id=f"u{n}", tool_name="Task", parent=f"u{n - 1}" if n > 1 else None)
         for n in range(1, 13)
     ]
     await say(told, database, *uses)

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import requests as r
+from sandreel_core.contract import files as f
+from sandreel_core.contract import runnerd as r
 from sandreel_core.contract import session as s
 from sandreel_core.contract import workspace as w
+from sandreel_core.contract.requests import Done
 from sandreel_core.contract.session import CommandRefused, CommandSettled
 from sandreel_core.errors import NotFound, Refused
 from sandreel_core.ids import uuid7
@@ -138,19 +140,19 @@ async def test_files_are_written_and_every_change_is_an_event(boot: Boot) -> Non
     digest = hashlib.sha256(data).hexdigest()
     stored = await boot.desk.request(
         "write_file",
-        r.WriteFile(path="d/f", upload="u", offset=0, base64=base64.b64encode(data).decode(), eof=True, actor="ann"),
-        r.FileStored,
+        f.WriteFile(path="d/f", upload="u", offset=0, base64=base64.b64encode(data).decode(), eof=True, actor="ann"),
+        f.FileStored,
     )
-    assert stored == r.FileStored(size=10, sha256=digest)
-    read = await boot.desk.request("read_file", r.ReadFile(path="d/f"), r.FileChunk)
+    assert stored == f.FileStored(size=10, sha256=digest)
+    read = await boot.desk.request("read_file", f.ReadFile(path="d/f"), f.FileChunk)
     assert (base64.b64decode(read.base64), read.sha256, read.eof) == (data, digest, True)
-    listing = await boot.desk.request("list_files", r.ListFiles(path="d"), r.FileList)
+    listing = await boot.desk.request("list_files", f.ListFiles(path="d"), f.FileList)
     assert [entry.name for entry in listing.entries] == ["f"]
-    await boot.desk.request("delete_file", r.DeleteFile(path="d/f", actor="bob"), r.Done)
+    await boot.desk.request("delete_file", f.DeleteFile(path="d/f", actor="bob"), Done)
     with pytest.raises(NotFound):
-        await boot.desk.request("read_file", r.ReadFile(path="d/f"), r.FileChunk)
+        await boot.desk.request("read_file", f.ReadFile(path="d/f"), f.FileChunk)
     with pytest.raises(Refused, match="UNSAFE_PATH"):
-        await boot.desk.request("read_file", r.ReadFile(path="../x"), r.FileChunk)
+        await boot.desk.request("read_file", f.ReadFile(path="../x"), f.FileChunk)
     await boot.desk.until(lambda: len(boot.desk.stored) == 2)
     assert [event.data for _, event in boot.desk.stored] == [
         w.FileWritten(path="d/f", size=10, sha256=digest, actor="ann"),
@@ -170,14 +172,14 @@ async def test_heartbeat_and_health_say_what_is(boot: Boot) -> None:
     assert health.spool_capacity_bytes == 1024 * 1024 >= health.spool_bytes >= 100_000
     assert health.window_messages > 0
     boot.bus.come_back()
-    await boot.desk.request("hold", r.Hold(hold=True), r.Done)
+    await boot.desk.request("hold", r.Hold(hold=True), Done)
     await boot.desk.until(lambda: boot.desk.beats[-1].held)
     assert (boot.desk.beats[-1].live_execs, boot.desk.beats[-1].commands_handled) == (1, last)
     # Output is no use that somebody makes of it: it is idle for longer from beat to beat.
     idle_s, beats = boot.desk.beats[-1].idle_s, len(boot.desk.beats)
     await boot.desk.until(lambda: len(boot.desk.beats) > beats + 1)
     assert boot.desk.beats[-1].idle_s > idle_s > 0
-    await boot.desk.request("hold", r.Hold(hold=False), r.Done)
+    await boot.desk.request("hold", r.Hold(hold=False), Done)
     await boot.desk.send(x.Cancel(exec="e"))
     await boot.desk.ended("e")
     await boot.desk.until(lambda: boot.desk.beats[-1].spool_bytes == boot.desk.beats[-1].live_execs == 0)
@@ -209,10 +211,10 @@ async def test_keys_reach_a_terminal(boot: Boot) -> None:
 
 async def test_a_download_is_an_event(boot: Boot) -> None:
     with web_site() as url:
-        stored = await boot.desk.request("fetch_file", r.FetchFile(url=f"{url}/body", path="got"), r.FileStored)
+        stored = await boot.desk.request("fetch_file", f.FetchFile(url=f"{url}/body", path="got"), f.FileStored)
         assert stored.size == len(BODY)
         with pytest.raises(Refused, match="FETCH_FAILED"):
-            await boot.desk.request("fetch_file", r.FetchFile(url=f"{url}/nothing", path="got"), r.FileStored)
+            await boot.desk.request("fetch_file", f.FetchFile(url=f"{url}/nothing", path="got"), f.FileStored)
     await boot.desk.until(lambda: boot.desk.stored)
     assert boot.desk.stored[0][1].data == w.FileWritten(path="got", size=len(BODY), sha256=stored.sha256 or "")
 
@@ -228,7 +230,7 @@ async def test_downloads_that_hang_in_the_resolver_keep_their_turns_and_take_no_
         return resolve(*args, **more)
 
     def fetch(url: str, timeout_s: float) -> Any:
-        return boot.desk.request("fetch_file", r.FetchFile(url=url, path="got", timeout_s=timeout_s), r.FileStored)
+        return boot.desk.request("fetch_file", f.FetchFile(url=url, path="got", timeout_s=timeout_s), f.FileStored)
 
     with web_site() as url:
         monkeypatch.setattr(socket, "getaddrinfo", stuck)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sandreel_core.bus.port import Stored
-from sandreel_core.contract.requests import FeedMade, MakeFeed
+from sandreel_core.contract.bootstrap import FeedMade, MakeFeed
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import NotFound, Unavailable
 from sandreel_core.log import Log

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sandreel_core.contract.requests import FetchFile, FileStored
+from sandreel_core.contract.files import FetchFile, FileStored
 from sandreel_core.errors import Refused
 from sandreel_runnerd.fetch import Fetch, is_public
 from sandreel_runnerd.files import Files

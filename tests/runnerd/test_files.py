@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sandreel_core.contract.requests import DeleteFile, FileStored, ListFiles, ReadFile, WriteFile
+from sandreel_core.contract.files import DeleteFile, FileStored, ListFiles, ReadFile, WriteFile
 from sandreel_core.errors import NotFound, Refused
 from sandreel_runnerd import chunk as chunk_module
 from sandreel_runnerd import files as files_module

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from sandreel_core.contract import exec as c
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_runnerd.keyboards import MAX_WRITERS, RECENT_S, Keyboards
 from tests.support.children import bash, running
 

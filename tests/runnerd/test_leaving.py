@@ -14,8 +14,8 @@ import pytest
 
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import requests as r
 from sandreel_core.contract.boot import BootSettings
+from sandreel_core.contract.runnerd import Health
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Misconfigured, NotFound, Unavailable
 from sandreel_core.log import Log
@@ -129,7 +129,7 @@ async def test_a_connection_that_is_lost_right_after_the_bootstrap_ends_no_boot(
         async with asyncio.timeout(5):
             while True:
                 try:
-                    assert (await boot.desk.request("health", None, r.Health)).boot_id == "1-1"
+                    assert (await boot.desk.request("health", None, Health)).boot_id == "1-1"
                     return
                 except NotFound:
                     await asyncio.sleep(0.02)

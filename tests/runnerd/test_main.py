@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import requests as r
 from sandreel_core.contract import workspace as w
 from sandreel_core.contract.boot import BOOT_MARKER, UNWRITABLE, BootSettings
+from sandreel_core.contract.runnerd import Health
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.nats import NatsServer
 from tests.support.desk import Desk
@@ -146,7 +146,7 @@ async def test_an_exec_from_start_to_exit(runnerd: Runnerd) -> None:
     assert "hush" not in seen
     assert isinstance(await desk.ask(w.PatchEnv(set={"A": "1"})), w.EnvPatched)
     assert isinstance(await desk.ask(w.PatchEnv(set={"A": "2"})), w.EnvPatched)
-    health = await desk.request("health", None, r.Health)
+    health = await desk.request("health", None, Health)
     assert not health.pid1
     assert health.rss_bytes <= 60 * 1024 * 1024
     runnerd.process.send_signal(signal.SIGTERM)
@@ -206,7 +206,7 @@ async def test_as_pid_1_no_exec_can_end_its_recorder(
         # A signal mask that was inherited from PID 1 would make this one live for ever.
         await desk.send(x.Start(exec="mask", shell="kill -TERM $$; sleep 60"))
         assert (await desk.ended("mask")).signal == "SIGTERM"
-        assert (await desk.request("health", None, r.Health)).pid1
+        assert (await desk.request("health", None, Health)).pid1
         await desk.send(x.Start(exec="last", argv=["sleep", "60"]))
         await desk.until(lambda: "exec.started" in desk.kinds("last"))
         os.kill(await asyncio.to_thread(pid_1_of, runnerd.process.pid), signal.SIGTERM)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandreel_core.contract.exec import Output, Truncated
-from sandreel_core.contract.requests import MAX_SECRET_BYTES
+from sandreel_core.contract.secret import MAX_SECRET_BYTES
 from sandreel_core.errors import Refused
 from sandreel_runnerd.finder import MIN_NEEDLE_BYTES, Finder
 from sandreel_runnerd.forms import MAX_WORDS, forms

@@ -12,9 +12,9 @@ import pytest
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.pipeline import SMALL_MESSAGES
 from sandreel_core.contract import exec as c
+from sandreel_core.contract.bootstrap import AskLog, LogHead
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.requests import AskLog, LogHead
 from sandreel_core.errors import Denied, Over, Refused, TooLarge, Unavailable
 from sandreel_runnerd.lines import halves
 from sandreel_runnerd.outbox import Outbox

@@ -11,7 +11,7 @@ import pytest
 
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.contract.boot import BootSettings
-from sandreel_core.contract.requests import Renew, Renewed
+from sandreel_core.contract.bootstrap import Renew, Renewed
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Denied, Malformed, Over, Unavailable
 from sandreel_core.log import Log

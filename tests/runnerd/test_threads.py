@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import requests as r
+from sandreel_core.contract.files import FileList, ListFiles
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Unavailable
 from sandreel_runnerd import threads
@@ -119,8 +119,8 @@ async def test_an_exec_that_takes_every_process_does_not_take_its_recorders(
             await desk.send(x.Start(exec="hog", argv=[sys.executable, "-c", HOG]))
             await desk.until(lambda: desk.output("hog") == b"full\n")
             # Requests that need a thread, a start that needs a process, and the server's restart that needs a look-up.
-            listed = await desk.request("list_files", r.ListFiles(), r.FileList)
-            assert listed == r.FileList(entries=[])
+            listed = await desk.request("list_files", ListFiles(), FileList)
+            assert listed == FileList(entries=[])
             await desk.send(x.Start(exec="late", argv=["true"]))
             late = await desk.ended("late")
             assert (late.reason, late.exit_code) == ("spawn_failed", None)

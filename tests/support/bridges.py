@@ -17,6 +17,7 @@ from typing import Any
 from sandreel_bridge.service import Bridge
 from sandreel_bridge.settings import Settings
 from sandreel_core.clock import new_token
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope, Owner
@@ -161,11 +162,11 @@ class Turns:
 
 
 def texts(events: list[Envelope]) -> list[str]:
-    return [event.data.text for event in events if isinstance(event.data, c.AgentText)]
+    return [event.data.text for event in events if isinstance(event.data, a.AgentText)]
 
 
 def tools(events: list[Envelope]) -> list[str]:
-    return [event.data.tool_use_id for event in events if isinstance(event.data, c.ToolUse)]
+    return [event.data.tool_use_id for event in events if isinstance(event.data, a.ToolUse)]
 
 
 @asynccontextmanager

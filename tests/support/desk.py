@@ -16,10 +16,12 @@ import msgspec
 
 from sandreel_core.bus.port import Bus, Stored, Stream
 from sandreel_core.clock import new_id
+from sandreel_core.contract import bootstrap as b
 from sandreel_core.contract import codec
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import requests as r
+from sandreel_core.contract import runnerd as r
 from sandreel_core.contract.message import Command, Envelope
+from sandreel_core.contract.requests import Request
 from sandreel_core.contract.session import Limits
 from sandreel_core.contract.subjects import CMD, SessionSubjects
 from sandreel_core.errors import Over, Unavailable
@@ -38,7 +40,7 @@ class Desk:
         self.limits = Limits()
         self.hold = False
         self.dead = False
-        self.bootstraps: list[r.Bootstrap] = []
+        self.bootstraps: list[b.Bootstrap] = []
         self.feeds: list[str] = []
         self.logs = 0
         self.beats: list[r.Heartbeat] = []
@@ -67,12 +69,12 @@ class Desk:
     # What runnerd asks.
 
     async def _bootstrap(self, subject: str, body: bytes) -> bytes:
-        request = msgspec.json.decode(body, type=r.Bootstrap)
+        request = msgspec.json.decode(body, type=b.Bootstrap)
         self.bootstraps.append(request)
         if self.dead:
             raise Over("this boot is over")
         workspace = await self.bus.last(self.subjects.stream, self.subjects.event("workspace"))
-        answer = r.Bootstrapped(
+        answer = b.Bootstrapped(
             epoch="e1",
             partitions=1,
             env=self.env,
@@ -85,10 +87,10 @@ class Desk:
         return msgspec.json.encode(answer)
 
     async def _feed(self, subject: str, body: bytes) -> bytes:
-        request = msgspec.json.decode(body, type=r.MakeFeed)
+        request = msgspec.json.decode(body, type=b.MakeFeed)
         if self.dead:
             raise Over("this boot is over")
-        return msgspec.json.encode(r.FeedMade(feed=await self._make_feed(request.after)))
+        return msgspec.json.encode(b.FeedMade(feed=await self._make_feed(request.after)))
 
     async def _make_feed(self, after: int) -> str:
         name = f"feed-{self.subjects.session}-{len(self.feeds)}"
@@ -97,11 +99,11 @@ class Desk:
         return name
 
     async def _log(self, subject: str, body: bytes) -> bytes:
-        request = msgspec.json.decode(body, type=r.AskLog)
+        request = msgspec.json.decode(body, type=b.AskLog)
         if self.dead:
             raise Over("this boot is over")
         self.logs += 1
-        heads: dict[str, r.ExecHead] = {}
+        heads: dict[str, b.ExecHead] = {}
         for exec_id in request.execs:
             ordinals, events = Ordinals(), []
             async with aclosing(
@@ -113,14 +115,14 @@ class Desk:
                         if ordinals.accept(event):
                             events.append(event)
             if events:
-                heads[exec_id] = r.ExecHead(
+                heads[exec_id] = b.ExecHead(
                     boot_id=events[0].data.boot_id,
                     started_by=events[0].causationid,
                     last_n=ordinals.last,
                     ended=ordinals.ended,
                 )
         last = (await self.bus.state(CMD)).last_sequence
-        return msgspec.json.encode(r.LogHead(epoch="e1", commands_last=last, execs=heads))
+        return msgspec.json.encode(b.LogHead(epoch="e1", commands_last=last, execs=heads))
 
     def _beat(self, subject: str, body: bytes) -> None:
         self.beats.append(msgspec.json.decode(body, type=r.Heartbeat))
@@ -207,7 +209,7 @@ class Desk:
 
         return await self.until(find, within_s)
 
-    async def request(self, verb: str, request: r.Request | None, reply: type[T], timeout_s: float = 10) -> T:
+    async def request(self, verb: str, request: Request | None, reply: type[T], timeout_s: float = 10) -> T:
         body = msgspec.json.encode(request) if request is not None else b"{}"
         answer = await self.bus.request(self.subjects.request("runnerd", verb), body, timeout_s=timeout_s)
         return msgspec.json.decode(answer, type=reply)

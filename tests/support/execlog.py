@@ -10,10 +10,10 @@ import msgspec
 from sandreel_core.bus.execs import ExecItem, Recorded, follow_exec
 from sandreel_core.bus.port import Bus, CaughtUp, Stream
 from sandreel_core.contract import exec as c
+from sandreel_core.contract.bootstrap import AskLog, ExecHead, LogHead
 from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.requests import AskLog, ExecHead, LogHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.ordinals import Ordinals
 

@@ -21,6 +21,7 @@ import msgspec
 from sandreel_core.agent import Typed
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.clock import new_id
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
 from sandreel_core.contract import turn as t
@@ -132,8 +133,8 @@ class Turn:
         await self.say(t.TurnStarted(exec=exec_id))
         match verb:
             case "say":
-                await self.say(t.AgentText(source_n=3, text=rest))
-                result = t.AgentResult(source_n=3, status="completed", final_text=rest, usage=USAGE)
+                await self.say(a.AgentText(source_n=3, text=rest))
+                result = a.AgentResult(source_n=3, status="completed", final_text=rest, usage=USAGE)
                 await self.say(result)
             case "run":
                 await self._recorded(Recording(*rest.split()), exec_id)

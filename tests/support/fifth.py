@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sandreel_bridge.adapters.adapter import HOME, KEY_NAME, Adapter, Launch, RunSpec, with_instructions
 from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 
 NAME = "fifth"
@@ -68,23 +69,23 @@ class FifthLines(Struct):
         match said.type:
             case "begun":
                 self.conversation = said.conversation
-                return [t.RunStarted(source_n=n, agent=NAME, agent_session_id=said.conversation)]
+                return [a.RunStarted(source_n=n, agent=NAME, agent_session_id=said.conversation)]
             case "tool" if said.id:
-                return [t.ToolUse(source_n=n, tool_use_id=said.id, tool_name="sh", input={"command": said.command})]
+                return [a.ToolUse(source_n=n, tool_use_id=said.id, tool_name="sh", input={"command": said.command})]
             case "tool_done" if said.id:
-                return [t.ToolResult(source_n=n, tool_use_id=said.id, output=said.output, is_error=said.failed)]
+                return [a.ToolResult(source_n=n, tool_use_id=said.id, output=said.output, is_error=said.failed)]
             case "piece":
                 return [Typed(said.text)]
             case "text":
-                return [t.AgentText(source_n=n, text=said.text)]
+                return [a.AgentText(source_n=n, text=said.text)]
             case "done":
                 self.answered = True
                 where = self.conversation
-                return [t.AgentResult(source_n=n, status="completed", agent_session_id=where, usage=said.used)]
+                return [a.AgentResult(source_n=n, status="completed", agent_session_id=where, usage=said.used)]
         return None
 
     def end(self, n: int, exit_code: int | None) -> list[AgentItem]:
-        return [] if self.answered else [t.AgentResult(source_n=n, status="interrupted")]
+        return [] if self.answered else [a.AgentResult(source_n=n, status="interrupted")]
 
 
 ADAPTER = Adapter(name=NAME, dialect="openai", launch=launch, parser=lambda _: FifthLines())

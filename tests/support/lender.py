@@ -10,7 +10,7 @@ import msgspec
 from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.credential import Grant
-from sandreel_core.contract.requests import AskSecret, Secret
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.contract.session import Ready
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Denied

@@ -9,15 +9,17 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
-from sandreel_core.contract import catalog, requests
+from sandreel_core.contract import bootstrap, catalog
 from sandreel_core.contract.message import Count
+from sandreel_core.contract.requests import Reply
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.contract.session import Limits
 
 OLDER_COMMANDS = ("exec.keepalive",)
 OLDER_VERBS = ("fetch_file",)
 
 
-class Bootstrapped(requests.Reply, frozen=True, kw_only=True):
+class Bootstrapped(Reply, frozen=True, kw_only=True):
     """As it was: what came later is skipped when it is read."""
 
     epoch: str
@@ -31,15 +33,15 @@ class Bootstrapped(requests.Reply, frozen=True, kw_only=True):
     user_jwt: ClassVar[str | None] = None
 
 
-def heartbeat(**fields: Any) -> requests.Heartbeat:
+def heartbeat(**fields: Any) -> Heartbeat:
     """Without the counts."""
-    return requests.Heartbeat(**{name: fields[name] for name in ("boot_id", "live_execs", "idle_s")})
+    return Heartbeat(**{name: fields[name] for name in ("boot_id", "live_execs", "idle_s")})
 
 
 catalog.CONTRACT_VERSION = int(sys.argv.pop(1))
 for name in OLDER_COMMANDS:
     del catalog.COMMANDS[name]
-setattr(requests, "Bootstrapped", Bootstrapped)  # noqa: B010 - mypy knows it as a class
+setattr(bootstrap, "Bootstrapped", Bootstrapped)  # noqa: B010 - mypy knows it as a class
 
 from sandreel_runnerd import __main__ as runnerd
 from sandreel_runnerd import daemon, service, vitals

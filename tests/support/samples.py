@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import credential as c
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
@@ -185,18 +186,18 @@ EVENTS: tuple[Event, ...] = (
     t.PlanApproved(next_turn="t2"),
     t.PlanRejected(reason="too big"),
     t.TurnFinished(status="success", error="none", usage=_USAGE),
-    t.RunStarted(source_n=3, parent="p", agent="claude-code", agent_session_id="a1", model="m"),
-    t.AgentText(source_n=4, text="Looking."),
-    t.ToolUse(source_n=5, tool_use_id="u1", tool_name="Bash", input={"command": "ls"}),
-    t.ToolResult(source_n=6, tool_use_id="u1", output="a", is_error=True),
-    t.AgentUsage(source_n=7, usage=_USAGE, model="m"),
-    t.AgentResult(
+    a.RunStarted(source_n=3, parent="p", agent="claude-code", agent_session_id="a1", model="m"),
+    a.AgentText(source_n=4, text="Looking."),
+    a.ToolUse(source_n=5, tool_use_id="u1", tool_name="Bash", input={"command": "ls"}),
+    a.ToolResult(source_n=6, tool_use_id="u1", output="a", is_error=True),
+    a.AgentUsage(source_n=7, usage=_USAGE, model="m"),
+    a.AgentResult(
         source_n=8, status="completed", agent_session_id="a1", final_text="Done.", duration_ms=700, usage=_USAGE
     ),
-    t.AgentError(source_n=9, message="overloaded"),
-    t.TaskStarted(source_n=10, task_id="k1", description="search"),
-    t.TaskSettled(source_n=11, task_id="k1", status="completed"),
-    t.AgentRaw(source_n=12, payload={"type": "new"}),
+    a.AgentError(source_n=9, message="overloaded"),
+    a.TaskStarted(source_n=10, task_id="k1", description="search"),
+    a.TaskSettled(source_n=11, task_id="k1", status="completed"),
+    a.AgentRaw(source_n=12, payload={"type": "new"}),
     u.UsageRecorded(call_id="call1", provider="anthropic", model="m", usage=_USAGE, meter="gateway", turn="t1"),
     u.UsageReconciled(turn="t1", gateway=_USAGE, agent=_USAGE, drift_micro_usd=-5),
     u.EgressDenied(host="169.254.169.254", port=80, why="not a global address", count=3),

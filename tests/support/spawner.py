@@ -12,9 +12,10 @@ import msgspec
 
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
 from sandreel_core.clock import new_id, now
+from sandreel_core.contract.bootstrap import Bootstrap, Bootstrapped
 from sandreel_core.contract.codec import decode_event, encode, seal
 from sandreel_core.contract.message import Command, Envelope, Event, Owner
-from sandreel_core.contract.requests import Bootstrap, Bootstrapped, Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.contract.session import CommandRefused, Create, Requested
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.spawner.backend import Backend, Key

@@ -27,7 +27,7 @@ from sandreel_core.bus.credentials import Creds
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Stored
 from sandreel_core.client import Client, ClientSettings, SessionInfo
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.stack import Stack

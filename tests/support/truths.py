@@ -22,6 +22,7 @@ from sandreel_bridge.journal import Name
 from sandreel_core.agent import Typed
 from sandreel_core.bus.execs import Recorded, follow_exec
 from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.exec import Exited, Lost, Output, Started
@@ -71,7 +72,7 @@ class Truths(Turns):
         ends = [event for event in events if isinstance(event, c.TurnFinished)]
         assert [end.status for end in ends] == [status], ends
         assert found.finished == ends[0]
-        said = [event for event in events if isinstance(event, c.AgentEvent)]
+        said = [event for event in events if isinstance(event, a.AgentEvent)]
         printed = [await self.printed(session, f"{turn}-{attempt}") for _, attempt in found.keys]
         assert said == [event for each in printed for event in each], (
             "the agent's events are not what its program printed"

@@ -3,6 +3,7 @@ message; one call that was told twice, one without a price, and one that was cut
 
 from __future__ import annotations
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract import usage as u
 from sandreel_core.contract.message import Event, Owner
@@ -48,29 +49,29 @@ EVENTS: tuple[Event, ...] = (
     t.TurnRequested(agent="claude-code", prompt="Fix the failing test", conversation_id="c-1", owner=ANN),
     t.TurnPreparing(attempt=1, exec="t-1-1", incarnation=1, model="best", budget_micro_usd=5_000_000),
     t.TurnStarted(exec="t-1-1", key="acme.demo.1.t-1.1"),
-    t.RunStarted(source_n=3, agent="claude-code", agent_session_id="a-1", model="big"),
-    t.AgentText(source_n=4, text="I look at the test."),
+    a.RunStarted(source_n=3, agent="claude-code", agent_session_id="a-1", model="big"),
+    a.AgentText(source_n=4, text="I look at the test."),
     call("call-1", FIRST),
     call("call-1", FIRST),
-    t.ToolUse(source_n=5, tool_use_id="u-1", tool_name="Bash", input={"command": "pytest -q"}),
-    t.ToolResult(source_n=6, tool_use_id="u-1", output=LONG, is_error=True),
-    t.ToolUse(source_n=7, tool_use_id="u-2", tool_name="Task", input={"prompt": "search"}),
-    t.TaskStarted(source_n=7, task_id="k-1", description="search", parent="u-2"),
-    t.AgentText(source_n=8, text="Searching.", parent="u-2"),
-    t.ToolUse(source_n=9, tool_use_id="u-3", tool_name="Task", input={"prompt": "deeper"}, parent="u-2"),
-    t.AgentText(source_n=10, text="Deeper.", parent="u-3"),
-    t.ToolResult(source_n=11, tool_use_id="u-3", output="nothing", parent="u-2"),
+    a.ToolUse(source_n=5, tool_use_id="u-1", tool_name="Bash", input={"command": "pytest -q"}),
+    a.ToolResult(source_n=6, tool_use_id="u-1", output=LONG, is_error=True),
+    a.ToolUse(source_n=7, tool_use_id="u-2", tool_name="Task", input={"prompt": "search"}),
+    a.TaskStarted(source_n=7, task_id="k-1", description="search", parent="u-2"),
+    a.AgentText(source_n=8, text="Searching.", parent="u-2"),
+    a.ToolUse(source_n=9, tool_use_id="u-3", tool_name="Task", input={"prompt": "deeper"}, parent="u-2"),
+    a.AgentText(source_n=10, text="Deeper.", parent="u-3"),
+    a.ToolResult(source_n=11, tool_use_id="u-3", output="nothing", parent="u-2"),
     call("call-2", SECOND),
-    t.TaskSettled(source_n=12, task_id="k-1", status="completed", parent="u-2"),
-    t.ToolResult(source_n=12, tool_use_id="u-2", output=[{"type": "text", "text": "Found it."}]),
+    a.TaskSettled(source_n=12, task_id="k-1", status="completed", parent="u-2"),
+    a.ToolResult(source_n=12, tool_use_id="u-2", output=[{"type": "text", "text": "Found it."}]),
     t.SteerQueued(message_id="m-1", text="and the docs"),
     t.SteerDelivered(message_ids=["m-1"], channel="stdin"),
     t.SteerConsumed(message_ids=["m-1"]),
     call("call-3", UNPRICED, model="new", complete=False),
-    t.AgentError(source_n=13, message="overloaded, tries again", goes_on=True),
+    a.AgentError(source_n=13, message="overloaded, tries again", goes_on=True),
     t.Checkpoint(exec_n=13),
-    t.AgentText(source_n=14, text="Fixed it."),
-    t.AgentResult(source_n=15, status="completed", agent_session_id="a-1", final_text="Fixed it.", usage=SAID),
+    a.AgentText(source_n=14, text="Fixed it."),
+    a.AgentResult(source_n=15, status="completed", agent_session_id="a-1", final_text="Fixed it.", usage=SAID),
     t.TurnFinished(status="success", usage=COUNTED),
     u.UsageReconciled(turn="t-1", gateway=COUNTED, agent=SAID, drift_micro_usd=-36_500),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.message import Envelope, Event, Owner
@@ -58,13 +59,13 @@ def started(attempt: int = 1) -> c.TurnStarted:
     return c.TurnStarted(exec=f"t1-{attempt}", key="k")
 
 
-def text(words: str = "hello", n: int = 3, **fields: Any) -> c.AgentText:
-    return c.AgentText(source_n=n, text=words, **fields)
+def text(words: str = "hello", n: int = 3, **fields: Any) -> a.AgentText:
+    return a.AgentText(source_n=n, text=words, **fields)
 
 
-def result(status: str = "completed", n: int = 4, **fields: Any) -> c.AgentResult:
+def result(status: str = "completed", n: int = 4, **fields: Any) -> a.AgentResult:
     usage = c.Usage(input_tokens=100, output_tokens=10, cost_micro_usd=450)
-    return c.AgentResult(**_with(fields, source_n=n, status=status, agent_session_id="a1", usage=usage))
+    return a.AgentResult(**_with(fields, source_n=n, status=status, agent_session_id="a1", usage=usage))
 
 
 RUNNING = (requested(), preparing(), started())

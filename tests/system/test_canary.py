@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.boot import EXEC_MARKER
@@ -157,7 +158,7 @@ async def turn(site: Site) -> str:
     async with asyncio.timeout(60), aclosing(site.client.bus.follow(subjects.stream, [subject])) as items:
         async for item in items:
             events = [decode_event(subject, each.body).data for each in (item if isinstance(item, list) else ())]
-            said += "".join(event.text for event in events if isinstance(event, t.AgentText))
+            said += "".join(event.text for event in events if isinstance(event, a.AgentText))
             if any(isinstance(event, t.TurnFinished) for event in events):
                 break
     assert said.startswith(MARKER.decode()), said

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from sandreel_core.contract.exec import Lost
-from sandreel_core.contract.requests import Hold
+from sandreel_core.contract.runnerd import Hold
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Refused
 from tests.support.system import ORG, SETTINGS, Site, client_of, left_of, open_site, site_at

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from sandreel_core.contract.requests import FILE_CHUNK_BYTES, MAX_READ_BYTES
+from sandreel_core.contract.files import FILE_CHUNK_BYTES, MAX_READ_BYTES
 from sandreel_core.contract.workspace import FileWritten
 from sandreel_core.errors import NotFound, Refused
 from tests.support.program import Done, sandreel, started

@@ -15,7 +15,8 @@ import pytest
 
 from sandreel_core.client import Client
 from sandreel_core.contract import exec as x
-from sandreel_core.contract.requests import AskSecret, Bootstrap, Renew, Renewed, Secret
+from sandreel_core.contract.bootstrap import Bootstrap, Renew, Renewed
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.contract.session import Ready
 from sandreel_core.errors import Denied, Over, Refused
 from sandreel_core.keys import seal

@@ -20,8 +20,9 @@ from sandreel_core.bus.port import CaughtUp
 from sandreel_core.client import Client, Ended, Output
 from sandreel_core.clock import new_id
 from sandreel_core.contract import exec as x
+from sandreel_core.contract.bootstrap import Bootstrap, MakeFeed
 from sandreel_core.contract.codec import decode_event, encode, seal
-from sandreel_core.contract.requests import Bootstrap, Hold, MakeFeed
+from sandreel_core.contract.runnerd import Hold
 from sandreel_core.contract.session import Extend, Pin, Provisioned, Unpin
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Conflict, Denied, Refused, SandreelError

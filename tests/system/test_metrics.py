@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from docs.metrics_page import GROUPS
 from sandreel_bridge.gateway.measures import GATEWAY
 from sandreel_core.clock import new_id
-from sandreel_core.contract.requests import Hold
+from sandreel_core.contract.runnerd import Hold
 from sandreel_core.egress.measures import EGRESS
 from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.health_reading import Reading, get, read

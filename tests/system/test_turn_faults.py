@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from sandreel_bridge.gateway.port import key_name
 from sandreel_core.clock import new_id, new_token
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.errors import Refused
 from sandreel_core.turn import Turn, derived_id
@@ -149,9 +150,9 @@ async def test_agents_that_do_as_no_agent_should(truths: Truths) -> None:
         events = await truths.events(session, turn)
         assert texts(events) == ([] if prompt == "die 0" else ["before"])
         assert tools(events) == (["t1"] if status == "success" else [])
-        raw = [event.data.payload for event in events if isinstance(event.data, c.AgentRaw)]
+        raw = [event.data.payload for event in events if isinstance(event.data, a.AgentRaw)]
         assert ({"type": "new"} in raw) == (prompt == "garbage")
-        left_out = [event.data.message for event in events if isinstance(event.data, c.AgentError)]
+        left_out = [event.data.message for event in events if isinstance(event.data, a.AgentError)]
         assert left_out == (["a line of over 8388608 bytes was left out"] if prompt == "huge 30" else [])
 
 

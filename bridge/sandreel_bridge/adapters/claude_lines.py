@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from sandreel_bridge.adapters.adapter import sentence
 from sandreel_bridge.adapters.claude_shapes import Assistant, Block, Line, Result, Streamed, System, Tokens, User
 from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.turn import summed
 
@@ -67,7 +68,7 @@ class ClaudeLines(Struct):
         """See Parser. The exit code says nothing: it is 0 after SIGINT, and 1 after an answer that was whole."""
         if self.ended_once and not self.answering:
             return []
-        unfinished = t.AgentResult(source_n=n, status="interrupted", agent_session_id=self.session_id)
+        unfinished = a.AgentResult(source_n=n, status="interrupted", agent_session_id=self.session_id)
         return [*self._unstreamed(n), unfinished]
 
     def _streamed(self, said: Streamed, n: int) -> list[AgentItem]:
@@ -97,7 +98,7 @@ class ClaudeLines(Struct):
         self.streaming = None
         self._tell(message.id)
         usage = message.tokens.usage()
-        return [t.AgentUsage(source_n=n, usage=usage, model=message.model, provisional=not message.whole)]
+        return [a.AgentUsage(source_n=n, usage=usage, model=message.model, provisional=not message.whole)]
 
     def _tell(self, id: str | None) -> None:
         if id is not None:
@@ -110,10 +111,10 @@ class ClaudeLines(Struct):
         message, parent = said.message, said.parent_tool_use_id
         made_up = message.model == _SYNTHETIC
         if isinstance(message.content, str):
-            items: list[AgentItem] = [t.AgentText(source_n=n, parent=parent, text=message.content)]
+            items: list[AgentItem] = [a.AgentText(source_n=n, parent=parent, text=message.content)]
         elif made_up and said.error is not None:
             texts = " ".join(_block(raw).text for raw in message.content)
-            return [t.AgentError(source_n=n, parent=parent, message=sentence(texts))]
+            return [a.AgentError(source_n=n, parent=parent, message=sentence(texts))]
         else:
             items = [self._said(raw, parent, n) for raw in message.content]
         streamed = self.streaming is not None and self.streaming.id == message.id
@@ -121,16 +122,16 @@ class ClaudeLines(Struct):
             # Its output tokens are a placeholder: each block of a message repeats what was known at its start.
             self._tell(message.id)
             usage = msgspec.structs.replace(message.usage.usage(), output_tokens=0)
-            items.append(t.AgentUsage(source_n=n, parent=parent, usage=usage, model=message.model, provisional=True))
+            items.append(a.AgentUsage(source_n=n, parent=parent, usage=usage, model=message.model, provisional=True))
         return items
 
     def _said(self, raw: Raw, parent: str | None, n: int) -> AgentItem:
         block = _block(raw)
         if block.type == "text":
-            return t.AgentText(source_n=n, parent=parent, text=block.text)
+            return a.AgentText(source_n=n, parent=parent, text=block.text)
         if block.type == "tool_use" and block.id:
-            return t.ToolUse(source_n=n, parent=parent, tool_use_id=block.id, tool_name=block.name, input=block.input)
-        return t.AgentRaw(source_n=n, parent=parent, payload=_any(raw))
+            return a.ToolUse(source_n=n, parent=parent, tool_use_id=block.id, tool_name=block.name, input=block.input)
+        return a.AgentRaw(source_n=n, parent=parent, payload=_any(raw))
 
     def _user(self, said: User, n: int) -> list[AgentItem] | None:
         if said.isReplay:
@@ -143,8 +144,8 @@ class ClaudeLines(Struct):
     def _heard(self, raw: Raw, parent: str | None, n: int) -> AgentItem:
         block = _block(raw)
         if block.type != "tool_result" or not block.tool_use_id:
-            return t.AgentRaw(source_n=n, parent=parent, payload=_any(raw))
-        return t.ToolResult(
+            return a.AgentRaw(source_n=n, parent=parent, payload=_any(raw))
+        return a.ToolResult(
             source_n=n,
             parent=parent,
             tool_use_id=block.tool_use_id,
@@ -157,15 +158,15 @@ class ClaudeLines(Struct):
             case "init":
                 self.answering = True
                 self.session_id = said.session_id
-                return [t.RunStarted(source_n=n, agent=NAME, agent_session_id=said.session_id, model=said.model)]
+                return [a.RunStarted(source_n=n, agent=NAME, agent_session_id=said.session_id, model=said.model)]
             case "task_started" if said.task_id:
                 what = said.description
-                return [t.TaskStarted(source_n=n, parent=said.tool_use_id, task_id=said.task_id, description=what)]
+                return [a.TaskStarted(source_n=n, parent=said.tool_use_id, task_id=said.task_id, description=what)]
             case "task_notification" if said.task_id:
                 how = said.status
-                return [t.TaskSettled(source_n=n, parent=said.tool_use_id, task_id=said.task_id, status=how)]
+                return [a.TaskSettled(source_n=n, parent=said.tool_use_id, task_id=said.task_id, status=how)]
             case "api_retry":
-                return [t.AgentError(source_n=n, message=sentence(_retry(said)), goes_on=True)]
+                return [a.AgentError(source_n=n, message=sentence(_retry(said)), goes_on=True)]
         return [] if said.subtype in _SILENT else None
 
     def _result(self, said: Result, n: int) -> list[AgentItem]:
@@ -176,7 +177,7 @@ class ClaudeLines(Struct):
         errors = [str(each) for each in said.errors] or ([said.result] if said.result else [])
         return [
             *self._unstreamed(n),
-            t.AgentResult(
+            a.AgentResult(
                 source_n=n,
                 status=status,
                 agent_session_id=self.session_id,

@@ -22,6 +22,7 @@ from sandreel_bridge.adapters.adapter import (
     with_instructions,
 )
 from sandreel_core.agent import AgentItem
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
 
@@ -117,7 +118,7 @@ class CodexLines(Struct):
         match said.type:
             case "thread.started":
                 self.thread_id = said.thread_id
-                return [t.RunStarted(source_n=n, agent=NAME, agent_session_id=said.thread_id)]
+                return [a.RunStarted(source_n=n, agent=NAME, agent_session_id=said.thread_id)]
             case "turn.started":
                 self.answered = False
                 return []
@@ -125,7 +126,7 @@ class CodexLines(Struct):
                 return self._item(said.item, done=said.type == "item.completed", n=n)
             case "error":  # one that it tries again after, or the one that turn.failed repeats
                 again = said.message.startswith(_AGAIN)
-                return [t.AgentError(source_n=n, message=sentence(said.message), goes_on=again)]
+                return [a.AgentError(source_n=n, message=sentence(said.message), goes_on=again)]
             case "turn.completed":
                 return [self._completed(said.usage, n)]
             case "turn.failed":
@@ -144,9 +145,9 @@ class CodexLines(Struct):
             return None
         if item.type == "agent_message":
             self.last_text = item.text
-            return [t.AgentText(source_n=n, text=item.text)]
+            return [a.AgentText(source_n=n, text=item.text)]
         if item.type == "error":  # a warning: an error that ends its answer is no item
-            return [t.AgentError(source_n=n, message=sentence(item.message), goes_on=True)]
+            return [a.AgentError(source_n=n, message=sentence(item.message), goes_on=True)]
         return None
 
     def _tool(self, item: _Item, fields: dict[str, Any], *, done: bool, n: int) -> list[AgentItem]:
@@ -154,16 +155,16 @@ class CodexLines(Struct):
         items: list[AgentItem] = []
         if item.id not in self.running:
             put = {name: fields[name] for name in given if name in fields}
-            items.append(t.ToolUse(source_n=n, tool_use_id=item.id, tool_name=item.type, input=put))
+            items.append(a.ToolUse(source_n=n, tool_use_id=item.id, tool_name=item.type, input=put))
             self.running = [*self.running[1 - _REMEMBERED :], item.id]
         if done:
             self.running = [each for each in self.running if each != item.id]
             output = {name: value for name, value in fields.items() if name not in given and name not in _ABOUT}
             is_error = item.status not in (None, "completed")
-            items.append(t.ToolResult(source_n=n, tool_use_id=item.id, output=output, is_error=is_error))
+            items.append(a.ToolResult(source_n=n, tool_use_id=item.id, output=output, is_error=is_error))
         return items
 
-    def _completed(self, tokens: _Tokens | None, n: int) -> t.AgentResult:
+    def _completed(self, tokens: _Tokens | None, n: int) -> a.AgentResult:
         if tokens is None:
             return self._result(n, "completed", final_text=self.last_text)
         total = t.Usage(
@@ -176,9 +177,9 @@ class CodexLines(Struct):
         self.before = total
         return self._result(n, "completed", final_text=self.last_text, usage=usage, thread_usage=total)
 
-    def _result(self, n: int, status: Any, **more: Any) -> t.AgentResult:
+    def _result(self, n: int, status: Any, **more: Any) -> a.AgentResult:
         self.answered = True
-        return t.AgentResult(source_n=n, status=status, agent_session_id=self.thread_id, **more)
+        return a.AgentResult(source_n=n, status=status, agent_session_id=self.thread_id, **more)
 
 
 def _difference(after: t.Usage, before: t.Usage) -> t.Usage | None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from sandreel_bridge.adapters.adapter import BROWSER, Adapter, Launch, RunSpec, sentence, with_instructions
 from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
 
@@ -103,53 +104,53 @@ class GeminiLines(Struct):
             self.characters += len(said.content)
             return [Typed(said.content), *(self._text(n) if self.characters > _MAX_TEXT_CHARACTERS else ())]
         text, items = self._text(n), self._other(said, n)
-        return [*text, *([t.AgentRaw(source_n=n, payload=_any(line))] if items is None else items)]
+        return [*text, *([a.AgentRaw(source_n=n, payload=_any(line))] if items is None else items)]
 
     def end(self, n: int, exit_code: int | None) -> list[AgentItem]:
         """See Parser. The exit code says nothing: it is 0 after a signal, and the status of the API modulo 256 after an error."""
         text = self._text(n)
         if self.answered:
             return text
-        return [*text, t.AgentResult(source_n=n, status="interrupted", agent_session_id=self.session_id)]
+        return [*text, a.AgentResult(source_n=n, status="interrupted", agent_session_id=self.session_id)]
 
     def _text(self, n: int) -> list[AgentItem]:
         if not self.pieces:
             return []
         self.last_text = "".join(self.pieces)
         self.pieces, self.characters = [], 0
-        return [t.AgentText(source_n=n, text=self.last_text)]
+        return [a.AgentText(source_n=n, text=self.last_text)]
 
     def _other(self, said: _Line, n: int) -> list[AgentItem] | None:
         match said.type:
             case "init":
                 self.session_id = said.session_id
-                return [t.RunStarted(source_n=n, agent=NAME, agent_session_id=said.session_id, model=said.model)]
+                return [a.RunStarted(source_n=n, agent=NAME, agent_session_id=said.session_id, model=said.model)]
             case "message" if said.role == "user":
                 return []  # the prompt
             case "message" if said.role == "assistant":
                 self.last_text = said.content
-                return [t.AgentText(source_n=n, text=said.content)]
+                return [a.AgentText(source_n=n, text=said.content)]
             case "tool_use" if said.tool_id:
                 return [
-                    t.ToolUse(source_n=n, tool_use_id=said.tool_id, tool_name=said.tool_name, input=said.parameters)
+                    a.ToolUse(source_n=n, tool_use_id=said.tool_id, tool_name=said.tool_name, input=said.parameters)
                 ]
             case "tool_result" if said.tool_id:
                 failed = said.status != "success"
                 output = said.error.message if said.output is None and said.error is not None else said.output
-                return [t.ToolResult(source_n=n, tool_use_id=said.tool_id, output=output, is_error=failed)]
+                return [a.ToolResult(source_n=n, tool_use_id=said.tool_id, output=output, is_error=failed)]
             case "error":
-                return [t.AgentError(source_n=n, message=sentence(said.message))]
+                return [a.AgentError(source_n=n, message=sentence(said.message))]
             case "result":
                 return [self._result(said, n)]
         return None
 
-    def _result(self, said: _Line, n: int) -> t.AgentResult:
+    def _result(self, said: _Line, n: int) -> a.AgentResult:
         self.answered = True
         failed = said.status != "success"
         # By its name in the program's source: no recording has one.
         limited = said.error is not None and said.error.type == "FatalTurnLimitedError"
         stats = said.stats
-        return t.AgentResult(
+        return a.AgentResult(
             source_n=n,
             status="max_turns" if limited else "error" if failed else "completed",
             agent_session_id=self.session_id,

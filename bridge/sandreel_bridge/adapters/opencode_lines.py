@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from sandreel_bridge.adapters.adapter import micro_usd, sentence
 from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.message import Count
 from sandreel_core.turn import summed
@@ -160,7 +161,7 @@ class OpenCodeLines(Struct):
         match said:
             case _Session():
                 self.session_id = said.session_id
-                return [t.RunStarted(source_n=n, agent=NAME, agent_session_id=said.session_id)]
+                return [a.RunStarted(source_n=n, agent=NAME, agent_session_id=said.session_id)]
             case _Message():
                 return self._message(said.properties.info, n)
             case _PartOf():
@@ -200,7 +201,7 @@ class OpenCodeLines(Struct):
         if usage == t.Usage():
             return []  # it failed, or was interrupted: what it had used is not told
         self.used = usage if self.used is None else summed((self.used, usage))
-        return [t.AgentUsage(source_n=n, parent=parent, usage=usage, model=info.model_id)]
+        return [a.AgentUsage(source_n=n, parent=parent, usage=usage, model=info.model_id)]
 
     def _part(self, part: _Part, n: int) -> list[AgentItem] | None:
         if part.message_id not in self.replies:
@@ -216,7 +217,7 @@ class OpenCodeLines(Struct):
         self.texts.pop(part.id, None)
         if parent is None:
             self.last_text = part.text
-        return [t.AgentText(source_n=n, parent=parent, text=part.text)] if part.text else []
+        return [a.AgentText(source_n=n, parent=parent, text=part.text)] if part.text else []
 
     def _tool(self, part: _Part, parent: str | None, n: int) -> list[AgentItem]:
         state, call = part.state, part.call_id
@@ -225,13 +226,13 @@ class OpenCodeLines(Struct):
         found: list[AgentItem] = []
         if call not in self.tools:
             _remember(self.tools, call, None)
-            found.append(t.ToolUse(source_n=n, parent=parent, tool_use_id=call, tool_name=part.tool, input=state.input))
+            found.append(a.ToolUse(source_n=n, parent=parent, tool_use_id=call, tool_name=part.tool, input=state.input))
         if isinstance(child := state.metadata.get("sessionId"), str):
             _remember(self.within, child, call)
         if state.status in ("completed", "error"):
             output = state.output if state.output is not None else state.error
             failed = state.status == "error"
-            found.append(t.ToolResult(source_n=n, parent=parent, tool_use_id=call, output=output, is_error=failed))
+            found.append(a.ToolResult(source_n=n, parent=parent, tool_use_id=call, output=output, is_error=failed))
         return found
 
     def _retry(self, about: _About, n: int) -> list[AgentItem]:
@@ -239,7 +240,7 @@ class OpenCodeLines(Struct):
         if status.type != "retry":
             return []
         said = f"{status.message}: attempt {status.attempt}, again soon"
-        return [t.AgentError(source_n=n, parent=parent, message=sentence(said), goes_on=True)]
+        return [a.AgentError(source_n=n, parent=parent, message=sentence(said), goes_on=True)]
 
     def _failed(self, error: _Error, parent: str | None, n: int) -> list[AgentItem]:
         said = sentence(error.data.message or error.name)
@@ -248,7 +249,7 @@ class OpenCodeLines(Struct):
             return []
         if parent is None:
             self.error, self.http_status = said, error.data.status_code
-        return [t.AgentError(source_n=n, parent=parent, message=said)]
+        return [a.AgentError(source_n=n, parent=parent, message=said)]
 
     def _result(self, n: int) -> AgentItem:
         """And nothing of this answer is left for the next one."""
@@ -260,7 +261,7 @@ class OpenCodeLines(Struct):
             status = "error"
         elif self.finish == "length":
             status, error = "error", "the answer was longer than the model's limit of output tokens"
-        result = t.AgentResult(
+        result = a.AgentResult(
             source_n=n,
             status=status,
             agent_session_id=self.session_id,
@@ -277,7 +278,7 @@ class OpenCodeLines(Struct):
         """See Parser. It ends by itself only when it is idle; before that, whatever the exit code, it was ended."""
         if not self.answering:
             return []
-        unfinished = t.AgentResult(
+        unfinished = a.AgentResult(
             source_n=n,
             status="cancelled" if self.aborted else "error" if self.error is not None else "interrupted",
             agent_session_id=self.session_id,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from sandreel_bridge.adapters.json_lines import MAX_LINE_BYTES, JsonLines
 from sandreel_bridge.adapters.shortened import MAX_EVENT_BYTES, shortened
 from sandreel_core.agent import AgentItem, Typed
-from sandreel_core.contract.turn import AgentError, AgentRaw
+from sandreel_core.contract.agent import AgentError, AgentRaw
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 # What is said of a line that is no JSON object in UTF-8, or nested deeper than the interpreter, or the contract, takes.

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sandreel_core.contract.turn import AgentError, AgentEvent
+from sandreel_core.contract.agent import AgentError, AgentEvent
 
 # A message of the log has room for 1 MiB (NATS' default), and the envelope and its escapes need some of it.
 MAX_EVENT_BYTES = 512 * 1024

@@ -5,9 +5,10 @@ from __future__ import annotations
 from sandreel_bridge.broker.standing import Key, Standing
 from sandreel_bridge.broker.vault import Vault
 from sandreel_core import credential as machine
+from sandreel_core.bus.aggregate import Aggregate, Decision
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Stored
-from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
+from sandreel_core.bus.reactor import Reactor
 from sandreel_core.bus.streams import BROKER_COMMANDS, CMD_MAX_AGE_S
 from sandreel_core.clock import now
 from sandreel_core.contract.credential import Granted

@@ -28,7 +28,8 @@ from sandreel_core.bus.port import Bus
 from sandreel_core.clock import new_token, now
 from sandreel_core.contract import credential as c
 from sandreel_core.contract.lease import AskGit, AskLease, Lease
-from sandreel_core.contract.requests import AskSecret, Request, Secret
+from sandreel_core.contract.requests import Request
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.contract.subjects import parse_request_subject
 from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.health import Health

@@ -7,9 +7,10 @@ from contextlib import suppress
 from sandreel_bridge.broker.standing import Key, Standing
 from sandreel_core.bus.loading import load
 from sandreel_core.bus.port import Bus
+from sandreel_core.contract.agent import AgentEvent
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope
-from sandreel_core.contract.turn import AgentEvent, TurnFinished
+from sandreel_core.contract.turn import TurnFinished
 from sandreel_core.credential import SESSION
 from sandreel_core.errors import Malformed
 

@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from sandreel_core.contract.requests import MAX_SECRET_BYTES
+from sandreel_core.contract.secret import MAX_SECRET_BYTES
 from sandreel_core.errors import SandreelError
 
-# What is sealed for a session holds as much (`requests.MAX_SECRET_BYTES`).
+# What is sealed for a session holds as much (`secret.MAX_SECRET_BYTES`).
 MAX_VALUE_BYTES = MAX_SECRET_BYTES
 # Of one credential, the newest; KV version 2 keeps as many unless it is told otherwise (max_versions).
 KEPT_VERSIONS = 10

@@ -13,6 +13,9 @@ CALLS = Family(
 REFUSED = Family(
     "sandreel_gateway_refused_total", "counter", "Requests that did not pass, by the status that said so.", ("status",)
 )
+TURNED_AWAY = Family(
+    "sandreel_gateway_connections_refused_total", "counter", "Connections beyond the bounds, closed as they came."
+)
 OPEN = Family("sandreel_gateway_calls_open", "gauge", "Model calls under way.")
 KEYS = Family("sandreel_gateway_keys_live", "gauge", "Virtual keys that are live.")
 FIRST_BYTE_S = Family(
@@ -36,6 +39,7 @@ DAYBOOK_FAILURES = Family(
 GATEWAY = (
     CALLS,
     REFUSED,
+    TURNED_AWAY,
     OPEN,
     KEYS,
     FIRST_BYTE_S,
@@ -54,6 +58,7 @@ class GatewayMeasures:
     def __init__(self, metrics: Metrics) -> None:
         self.calls = metrics.counter(CALLS)
         self.refused = metrics.counter(REFUSED)
+        self.turned_away = metrics.counter(TURNED_AWAY)
         self.open = metrics.gauge(OPEN)
         self.keys = metrics.gauge(KEYS)
         self.first_byte_s = metrics.histogram(FIRST_BYTE_S)

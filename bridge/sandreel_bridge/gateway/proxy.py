@@ -1,6 +1,6 @@
 """The proxy itself: one request of a sandbox, judged, passed on, and its reply passed back as it comes.
 
-This and `provider.py` are the files that know aiohttp.
+This, `front.py` and `provider.py` are the files that know aiohttp.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from aiohttp import ClientError, ClientResponse, web
+from aiohttp import ClientError, web
 
 from sandreel_bridge.gateway import passing
 from sandreel_bridge.gateway.account import Key
 from sandreel_bridge.gateway.call import Call, read_call
 from sandreel_bridge.gateway.dialect import Route, dialect_of, models_list, refusal, route
+from sandreel_bridge.gateway.front import invite
 from sandreel_bridge.gateway.keyring import Keyring
 from sandreel_bridge.gateway.measures import GatewayMeasures
 from sandreel_bridge.gateway.meter import Outcome, estimate_micro_usd, recorded
 from sandreel_bridge.gateway.orgs import Orgs
 from sandreel_bridge.gateway.port import Dialect
-from sandreel_bridge.gateway.provider import NOT_SENT, Providers
+from sandreel_bridge.gateway.provider import NOT_SENT, Providers, Reply
 from sandreel_bridge.gateway.purse import BUDGET_SPENT, KeyOver, OpenCall, Purse
 from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_bridge.gateway.room import Room
@@ -81,7 +82,7 @@ class Proxy:
         )
         self._log = Log("gateway")
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         dialect = dialect_of(request.raw_path)
         try:
             return await self._answer(request)
@@ -93,7 +94,7 @@ class Proxy:
             limit = self._settings.max_body_bytes
             return _say(dialect, 413, f"the request is over the gateway's limit of {limit} bytes")
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         way = route(request.method, request.raw_path)
         value = passing.presented(request.headers)
         purse = self._keyring.find(value) if value else None
@@ -131,16 +132,19 @@ class Proxy:
         except Unavailable as error:
             raise _No(503, str(error), error.retry_after_s) from None
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _body(self, request: web.BaseRequest) -> bytes:
         if (request.content_length or 0) > self._settings.max_body_bytes:
             raise web.HTTPRequestEntityTooLarge(self._settings.max_body_bytes, request.content_length or 0)
         try:
             async with asyncio.timeout(_BODY_WITHIN_S):
+                await invite(request)
                 return await request.read()
         except TimeoutError:
             raise _No(408, f"the request has not come within {_BODY_WITHIN_S:g} s") from None
 
-    async def _meter(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.StreamResponse:
+    async def _meter(
+        self, request: web.BaseRequest, way: Route, call: Call, purse: Purse, key: Key
+    ) -> web.StreamResponse:
         self._recorder.check()
         estimate = estimate_micro_usd(self._orgs.prices, way.provider, call)
         if estimate is None and self._settings.unpriced == "refuse":
@@ -164,7 +168,9 @@ class Proxy:
             purse.settle(id, None)
             raise
 
-    async def _pass_free(self, request: web.Request, way: Route, call: Call, purse: Purse, key: Key) -> web.Response:
+    async def _pass_free(
+        self, request: web.BaseRequest, way: Route, call: Call, purse: Purse, key: Key
+    ) -> web.Response:
         """What costs nothing: tokens that are counted before a call."""
         purse.check(key)
         try:
@@ -173,7 +179,7 @@ class Proxy:
         except (ClientError, TimeoutError, OSError) as error:
             raise _No(502, f"the provider {way.provider} cannot be reached: {_why(error)}") from None
 
-    async def copy(self, provider: Dialect, reply: ClientResponse) -> web.Response:
+    async def copy(self, provider: Dialect, reply: Reply) -> web.Response:
         """A short reply, whole. The provider's key is in nothing that a sandbox gets: 401 and 403 are about the gateway's own,
         so of these only the status is passed on."""
         if reply.status in (401, 403):
@@ -181,7 +187,7 @@ class Proxy:
             return _say(
                 provider, reply.status, f"the provider {provider} refuses the gateway: its operator has to look"
             )
-        body = await self._providers.short(reply)
+        body = await reply.short()
         if body is None:
             status = reply.status if reply.status >= 400 else 502
             return _say(provider, status, f"what the provider {provider} says is too long to be passed on")
@@ -226,7 +232,7 @@ class _Passage:
     """One metered call, from its request to the end of its reply. What is known of it is kept as it goes, so that it can be
     charged at whatever point it ends."""
 
-    def __init__(self, proxy: Proxy, request: web.Request, way: Route, call: Call, purse: Purse, id: str) -> None:
+    def __init__(self, proxy: Proxy, request: web.BaseRequest, way: Route, call: Call, purse: Purse, id: str) -> None:
         self.request, self.way, self.call = request, way, call
         self.status: int | None = None
         self.sent = False
@@ -258,16 +264,16 @@ class _Passage:
         finally:
             self._settle()
 
-    async def stream(self, reply: ClientResponse) -> web.StreamResponse:
+    async def stream(self, reply: Reply) -> web.StreamResponse:
         kind = reply.headers.get("Content-Type", "")
         tap = self._tap = Tap(self.way.api, streams="event-stream" in kind)
         response = web.StreamResponse(status=reply.status)
         response.headers.extend(passing.told(reply.headers.items()))
         await response.prepare(self.request)
         self._response = response
-        async for data in reply.content.iter_any():
-            tap.feed(data)
-            await response.write(data)
+        async for piece in reply.pieces():
+            tap.feed(piece)
+            await response.write(piece)
         tap.end(in_order=True)
         self.whole = tap.ended
         await response.write_eof()

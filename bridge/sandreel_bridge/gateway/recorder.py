@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -24,6 +25,9 @@ from sandreel_core.contract.usage import UsageRecorded
 from sandreel_core.errors import SandreelError, Unavailable
 from sandreel_core.health import Health
 from sandreel_core.log import Log
+
+# What has begun and ended within this time is told together, and not while the call's first bytes are on their way. The daybook has it.
+_GATHERED_S = 0.1
 
 
 class _Event(NamedTuple):
@@ -59,6 +63,7 @@ class Recorder:
         self._ended: dict[str, None] = {}
         self._news = asyncio.Event()
         self._sent = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._log = Log("gateway")
 
     @property
@@ -137,6 +142,7 @@ class Recorder:
         try:
             async with asyncio.timeout(within_s):
                 while any(event.key == name for event in self._events):
+                    self._urgent.set()
                     self._sent.clear()
                     await self._sent.wait()
         except TimeoutError:
@@ -147,6 +153,7 @@ class Recorder:
         """Send for ever."""
         while True:
             await self._news.wait()
+            await self._gather()
             self._news.clear()
             try:
                 await self.send()
@@ -155,6 +162,12 @@ class Recorder:
                 await self._daybook.sync()
                 await asyncio.sleep(error.retry_after_s)
                 self._news.set()
+
+    async def _gather(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GATHERED_S):
+                await self._urgent.wait()
+        self._urgent.clear()
 
     async def send(self) -> None:
         """Everything that there is to say now. A call's event goes before the progress that no longer names it: whoever

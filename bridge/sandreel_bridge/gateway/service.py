@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from sandreel_bridge.gateway.daybook import open_daybook
 from sandreel_bridge.gateway.desk import QUIET_S, SUBJECT, Desk
 from sandreel_bridge.gateway.doors import Doors
+from sandreel_bridge.gateway.front import front, opener
 from sandreel_bridge.gateway.keyring import Keyring
 from sandreel_bridge.gateway.measures import GatewayMeasures
 from sandreel_bridge.gateway.orgs import Orgs
@@ -33,7 +32,6 @@ from sandreel_core.metrics import Metrics
 _LOOK_S = 1.0
 # To cut what is under way and to record it, when the role is told to end.
 _LAST_WORDS_S = 5.0
-_KEEP_ALIVE_S = 75.0
 
 
 class Service:
@@ -94,12 +92,7 @@ class Service:
         desk = Desk(keyring, orgs, recorder, self._works)
         async with Providers(settings) as providers:
             proxy = Proxy(settings, orgs, keyring, recorder, providers, self._measures, new_id=new_id, now=now)
-            application = web.Application(client_max_size=settings.max_body_bytes)
-            application.router.add_route("*", "/{path:.*}", proxy.handle)
-            runner = web.AppRunner(
-                application, access_log=None, handler_cancellation=True, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=0.5,
-                logger=_http_log(self._measures),
-            )  # fmt: skip
+            runner = front(proxy.handle, settings, self._measures)
             await runner.setup()
             try:
                 async with Crew() as crew, self._bus.serve(SUBJECT, desk.handle, group="gateway"):
@@ -115,7 +108,7 @@ class Service:
             finally:
                 await asyncio.shield(self._last_words(runner, recorder))
 
-    async def _listen(self, runner: web.AppRunner, host: str, port: int) -> None:
+    async def _listen(self, runner: web.ServerRunner, host: str, port: int) -> None:
         try:
             await opener(runner)(host, port)
         except OSError as error:
@@ -150,35 +143,10 @@ class Service:
                 except Unavailable as error:  # the others need not wait for this one
                     self._log.warning("a key that has expired is not settled yet", key=name, problem=str(error))
 
-    async def _last_words(self, runner: web.AppRunner, recorder: Recorder) -> None:
+    async def _last_words(self, runner: web.ServerRunner, recorder: Recorder) -> None:
         await runner.cleanup()  # cuts what is under way, and so settles it
         try:
             async with asyncio.timeout(_LAST_WORDS_S):
                 await recorder.send()
         except (TimeoutError, SandreelError) as error:
             self._log.error("calls are not recorded", calls=recorder.unrecorded, problem=str(error))
-
-
-def _http_log(measures: GatewayMeasures) -> logging.Logger:
-    """What aiohttp logs of the server. A request that is none is counted and not logged: whoever reaches the port can send any
-    number of them, and what it sends, a key in it, would stand in the log."""
-
-    def passes(record: logging.LogRecord) -> bool:
-        refused = record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError)
-        if refused:
-            measures.refused.add("400")
-        return not refused
-
-    log = logging.Logger("sandreel.gateway.http")
-    log.parent = logging.getLogger("sandreel.gateway")
-    log.addFilter(passes)
-    return log
-
-
-def opener(runner: web.AppRunner) -> Callable[[str, int], Awaitable[Callable[[], Awaitable[None]]]]:
-    async def open(host: str, port: int) -> Callable[[], Awaitable[None]]:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        return site.stop
-
-    return open

@@ -40,6 +40,7 @@ class Settings(Section, frozen=True, kw_only=True):
     max_daybook_bytes  of that file; beyond it no call is let through. A call is some 2 KiB in it
     max_unrecorded     calls that ended and cannot be recorded because NATS is away; beyond it none is let through
     max_calls          requests under way, of all keys; max_calls_per_key: of one, so that no turn takes all of them
+    max_connections    of all sandboxes; max_connections_per_address: of one, where each has an address of its own
     max_body_bytes     of a request; Anthropic takes 32 MB
     max_bodies_bytes   of all requests under way together: what they may take of this machine's memory
     idle_timeout_s     without a byte from the provider; a model that thinks and does not stream may take long
@@ -68,6 +69,8 @@ class Settings(Section, frozen=True, kw_only=True):
     max_calls: Annotated[int, Meta(ge=1, le=100_000)] = 512
     max_unrecorded: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     max_calls_per_key: Annotated[int, Meta(ge=1, le=100_000)] = 128
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 2048
+    max_connections_per_address: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 32 << 20
     max_bodies_bytes: Annotated[int, Meta(ge=1024, le=1 << 40)] = 512 << 20
     connect_timeout_s: Annotated[float, Meta(gt=0, le=600)] = 15.0

@@ -6,6 +6,7 @@ are decoded. What is kept is bounded: a line or a document that is longer is not
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -100,11 +101,11 @@ _gemini = msgspec.json.Decoder(_GeminiSaid).decode
 _gemini_list = msgspec.json.Decoder(list[_GeminiSaid]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # What a line must hold to be worth decoding.
-_MARKS: dict[Api, tuple[bytes, ...]] = {
-    "messages": (b'"usage"', b'"message_stop"'),
-    "chat": (b'"usage"', b"[DONE]"),
-    "responses": (b'"response.completed"', b'"response.incomplete"', b'"response.failed"'),
-    "gemini": (b'"usageMetadata"',),
+_TELLING: dict[Api, re.Pattern[bytes]] = {
+    "messages": re.compile(rb'"(?:usage|message_stop)"'),
+    "chat": re.compile(rb'"usage"|\[DONE\]'),
+    "responses": re.compile(rb'"response\.(?:completed|incomplete|failed)"'),
+    "gemini": re.compile(rb'"usageMetadata"'),
 }
 
 
@@ -127,7 +128,7 @@ class Tap:
         self._in_order = False
         self._api = api
         self._streams = streams
-        self._marks = _MARKS[api]
+        self._tells = _TELLING[api].search
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._skipping = False
@@ -147,11 +148,14 @@ class Tap:
             head = head[head.find(b"\n") + 1 :]
         if self._kept or self._skipping:
             head = self._taken() + head
-        for line in head.split(b"\n"):
-            if line.startswith(b"data:"):
-                self.pieces += 1
-                if any(mark in line for mark in self._marks):
-                    self._line(line[5:].strip())
+        if self._tells(head) is None:  # nearly all that comes
+            self.pieces += head.startswith(b"data:") + head.count(b"\ndata:")
+        else:
+            for line in head.split(b"\n"):
+                if line.startswith(b"data:"):
+                    self.pieces += 1
+                    if self._tells(line) is not None:
+                        self._line(line[5:].strip())
         if end + 1 < len(data):
             self._keep(data[end + 1 :])
 

@@ -1,25 +1,23 @@
-"""The bus on NATS JetStream. Only the files `jetstream*.py` know nats-py."""
+"""The bus on NATS JetStream. Of all the code only files `jetstream*.py` know nats-py."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any
-
-from nats.aio.msg import Msg
 
 from sandreel_core.bus import jetstream_api as api
 from sandreel_core.bus import jetstream_append as appending
 from sandreel_core.bus import jetstream_snapshot as snapshot
 from sandreel_core.bus.credentials import Identity, Password
-from sandreel_core.bus.crew import Crew
-from sandreel_core.bus.failure import check_answer, encode_failure
+from sandreel_core.bus.failure import check_answer
 from sandreel_core.bus.jetstream_channel import JetStreamChannel
 from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_follow import Reader, read_feed
-from sandreel_core.bus.jetstream_link import Link, OnMessage
+from sandreel_core.bus.jetstream_link import Link
+from sandreel_core.bus.jetstream_services import JetStreamServices
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.measures import BusMeasures
 from sandreel_core.bus.port import (
@@ -36,16 +34,11 @@ from sandreel_core.bus.port import (
     check_batch,
     descended,
 )
-from sandreel_core.contract.subjects import matches
-from sandreel_core.errors import NotFound, SandreelError, TooLarge, Unavailable
-from sandreel_core.log import Log
+from sandreel_core.errors import NotFound, SandreelError, Unavailable
 from sandreel_core.metrics import Metrics
 
 # How long a call waits for the connection and the server together.
 TIMEOUT_S = 5.0
-MAX_HANDLERS = 64
-# Requests that wait for a free handler; beyond it they are dropped and time out at whoever asked.
-_MAX_WAITING = 1024
 _CANCEL_S = 0.1
 # Batches that one process sends at a time: the server gives up a batch when it has 50 of a stream under way.
 _MAX_BATCHES = 8
@@ -62,7 +55,7 @@ class JetStreamBus:
         self._measures.watch(self)
         self._task = asyncio.ensure_future(connection.run())
         self._batches = asyncio.Semaphore(_MAX_BATCHES)
-        self._log = Log("bus")
+        self._services = JetStreamServices(connection, TIMEOUT_S)
 
     @classmethod
     async def connect(
@@ -191,17 +184,7 @@ class JetStreamBus:
         link = await self._link()
         with suppress(NotFound):
             await api.ask(link, f"CONSUMER.DELETE.{stream}.{name}", timeout_s=TIMEOUT_S)
-        config = {
-            "name": name,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": after + 1,
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": _FEED_S * api.NS,
-            **api.filters_config(tuple(filters)),
-        }
+        config = api.reader_config(name, tuple(filters), after, _FEED_S)
         payload = {"stream_name": stream, "config": config, "action": "create"}
         await api.ask(link, f"CONSUMER.CREATE.{stream}.{name}", payload, timeout_s=TIMEOUT_S)
 
@@ -235,27 +218,11 @@ class JetStreamBus:
         link = await self._connection.linked_within(timeout_s)
         return (await link.request(subject, body, timeout_s=timeout_s)).data
 
-    @asynccontextmanager
-    async def serve(self, subject: str, handler: Handler, *, group: str = "") -> AsyncIterator[None]:
-        slots = asyncio.Semaphore(MAX_HANDLERS)
-        async with Crew() as crew:
+    def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
+        return self._services.serve(subject, handler, group)
 
-            async def on_message(message: Msg) -> None:
-                # What a stream delivers bears the subject that it was stored on. It comes here when somebody names ours as
-                # the place for what he pulls: nobody has asked, and the body is whatever he had stored.
-                if message.reply and matches(subject, message.subject) and len(crew) < _MAX_WAITING:
-                    crew.start(self._answer(message, handler, slots))
-
-            async with self._subscribed(subject, on_message, group):
-                yield
-
-    @asynccontextmanager
-    async def listen(self, subject: str, listener: Listener) -> AsyncIterator[None]:
-        async def on_message(message: Msg) -> None:
-            listener(message.subject, message.data)
-
-        async with self._subscribed(subject, on_message, ""):
-            yield
+    def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
+        return self._services.listen(subject, listener)
 
     # Copies of whole streams: of JetStream alone, for `sandreel_core.backup`.
 
@@ -291,48 +258,3 @@ class JetStreamBus:
 
     async def _link(self) -> Link:
         return await self._connection.linked_within(TIMEOUT_S)
-
-    async def _answer(self, message: Msg, handler: Handler, slots: asyncio.Semaphore) -> None:
-        async with slots:
-            try:
-                said = await handler(message.subject, message.data)
-            except SandreelError as error:
-                said = encode_failure(error)
-            except Exception:  # noqa: BLE001 - a handler's bug answers one request badly and ends nothing
-                self._log.exception("a handler failed", subject=message.subject)
-                said = encode_failure(Unavailable("the request failed; the service has logged why"))
-        with suppress(Unavailable):  # whoever asked has its own time-out
-            link = self._connection.link
-            if link is None:
-                return
-            try:
-                await link.publish(message.reply, said)
-            except TooLarge as error:
-                self._log.error("an answer is too large", subject=message.subject, problem=str(error))
-                await link.publish(message.reply, encode_failure(error))
-
-    @asynccontextmanager
-    async def _subscribed(self, subject: str, on_message: OnMessage, group: str) -> AsyncIterator[None]:
-        """Subscribed on this link, and on every one that follows."""
-        link = await self._link()
-        subscription = await link.subscribe(subject, on_message, group=group)
-        try:
-            await link.flush()
-        except BaseException:
-            # Whoever tries again must not be called twice.
-            await link.unsubscribe(subscription)
-            raise
-
-        async def keep() -> None:
-            nonlocal link, subscription
-            while True:
-                link = await self._connection.linked(link.generation)
-                with suppress(Unavailable):
-                    subscription = await link.subscribe(subject, on_message, group=group)
-
-        async with Crew() as crew:
-            crew.start(keep())
-            try:
-                yield
-            finally:
-                await link.unsubscribe(subscription)

@@ -129,6 +129,22 @@ def consumer_config(work: Work) -> dict[str, Any]:
     }
 
 
+def reader_config(name: str, filters: tuple[str, ...], after: int, inactive_s: float) -> dict[str, Any]:
+    """A consumer in memory that begins behind `after` and asks for no acknowledgements; without a reader it is forgotten after
+    `inactive_s`."""
+    return {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(inactive_s * NS),
+        **filters_config(filters),
+    }
+
+
 def filters_config(filters: tuple[str, ...]) -> dict[str, Any]:
     if not filters:
         return {}

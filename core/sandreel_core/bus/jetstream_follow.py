@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 
-from sandreel_core.bus.jetstream_api import NS, ask, filters_config, stream_state
+from sandreel_core.bus.jetstream_api import ask, reader_config, stream_state
 from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_link import Link
 from sandreel_core.bus.jetstream_pull import Batch, Gone, Pull
@@ -86,17 +86,7 @@ class Reader:
         if state.first_sequence > self._position + 1:
             missing = Missing(self._position + 1, state.first_sequence - 1)
             self._position = state.first_sequence - 1
-        config = {
-            "name": name,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self._position + 1,
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": _INACTIVE_S * NS,
-            **filters_config(self._filters),
-        }
+        config = reader_config(name, self._filters, self._position, _INACTIVE_S)
         await pull.open()
         payload = {"stream_name": self._stream, "config": config, "action": "create"}
         made = await ask(link, f"CONSUMER.CREATE.{self._stream}.{name}", payload, timeout_s=_API_S)

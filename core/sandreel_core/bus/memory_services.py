@@ -8,14 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandreel_core.bus import failure
 from sandreel_core.bus.crew import Crew
-from sandreel_core.bus.failure import check_answer, encode_failure
-from sandreel_core.bus.port import Handler
+from sandreel_core.bus.port import MAX_HANDLERS, Handler
 from sandreel_core.contract.subjects import matches
-from sandreel_core.errors import SandreelError, TooLarge, Unavailable, Unserved
+from sandreel_core.errors import TooLarge, Unavailable, Unserved
 from sandreel_core.log import Log
-
-MAX_HANDLERS = 64
 
 
 class Peer(Protocol):
@@ -59,22 +57,16 @@ class MemoryServices:
             service.crew.start(self._answer(service, subject, body, answer))
         try:
             async with asyncio.timeout(timeout_s):
-                return check_answer(await answer)
+                return failure.check_answer(await answer)
         except TimeoutError as error:
             raise Unavailable(f"no answer on {subject} within {timeout_s:g} s") from error
 
     async def _answer(self, service: _Service, subject: str, body: bytes, answer: asyncio.Future[bytes]) -> None:
         async with service.slots:
-            try:
-                said = await service.handler(subject, body)
-            except SandreelError as error:
-                said = encode_failure(error)
-            except Exception:  # noqa: BLE001 - a handler's bug answers one request badly and ends nothing
-                self._log.exception("a handler failed", subject=subject)
-                said = encode_failure(Unavailable("the request failed; the service has logged why"))
+            said = await failure.answer(service.handler, subject, body, self._log)
         limit = service.peer.max_payload
         if len(said) > limit:
-            said = encode_failure(TooLarge(f"{len(said)} bytes are over the server's limit of {limit}"))
+            said = failure.encode_failure(TooLarge(f"{len(said)} bytes are over the server's limit of {limit}"))
         if not answer.done() and service.peer.connected:
             answer.set_result(said)
 

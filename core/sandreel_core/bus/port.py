@@ -12,6 +12,8 @@ from sandreel_core.errors import SandreelError, TooLarge
 
 # nats-server's own limit of an atomic batch.
 MAX_BATCH = 1000
+# Of one `serve`, at a time; who asks while they are all busy waits.
+MAX_HANDLERS = 64
 
 
 class Stored(Struct, frozen=True):
@@ -255,7 +257,7 @@ class Bus(Protocol):
 
     def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
         """Answer requests while the context is open. Of those in one `group` one answers. Handlers run
-        concurrently (at most 64 at a time). Whoever asked is told of an answer over `max_payload` as TooLarge."""
+        concurrently (at most `MAX_HANDLERS` at a time). Whoever asked is told of an answer over `max_payload` as TooLarge."""
 
     def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
         """Hear what is published (heartbeats) while the context is open. May miss messages."""

@@ -8,6 +8,7 @@ from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.cli.agent_diff import diff
 from sandreel_core.cli.agent_words import one_line, plain_lines, telling
 from sandreel_core.cli.text import cut, duration
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.messages import output_text
 
@@ -63,9 +64,9 @@ class AgentView:
     def text(self, item: AgentItem, at_s: float | None = None) -> str:
         """What to write for it; it may end within a line. `at_s`: when it was stored, by whichever clock, for how long tools take."""
         self._at_s = at_s
-        if isinstance(item, Typed | t.AgentText):
+        if isinstance(item, Typed | a.AgentText):
             self._last_tool = None
-            if isinstance(item, t.AgentText):
+            if isinstance(item, a.AgentText):
                 return self._said(item)
             return self._piece(item) if self._typed else ""
         lines = self._lines(item)
@@ -98,7 +99,7 @@ class AgentView:
         self._open[1].append(item.text)
         return text
 
-    def _said(self, item: t.AgentText) -> str:
+    def _said(self, item: a.AgentText) -> str:
         """All of it, or the rest of what was shown as it was typed."""
         if self._typed_before == (item.parent, item.text):
             self._typed_before = None
@@ -112,39 +113,39 @@ class AgentView:
         self._open = None
         return f"\n{margin}".join(plain_lines(item.text[len(shown) :])) + "\n"
 
-    def _lines(self, item: t.AgentEvent) -> list[str]:
+    def _lines(self, item: a.AgentEvent) -> list[str]:
         margin = self._margin(item.parent)
         match item:
-            case t.RunStarted():
+            case a.RunStarted():
                 return self._began(item)
-            case t.ToolUse():
+            case a.ToolUse():
                 return self._tool(item, margin)
-            case t.ToolResult():
+            case a.ToolResult():
                 return self._result(item, margin)
-            case t.TaskStarted():
+            case a.TaskStarted():
                 return self._task(item, margin)
-            case t.TaskSettled():
+            case a.TaskSettled():
                 self._under_way.discard(item.parent or "")
                 return [self._dim(f"{margin}· task {one_line(item.status or 'ended')}")]
-            case t.AgentError(goes_on=True):
+            case a.AgentError(goes_on=True):
                 return [self._yellow(f"{margin}· {one_line(item.message)}")]
-            case t.AgentError():
+            case a.AgentError():
                 self._wrong = item.message
                 return [self._red(f"{margin}! {one_line(item.message)}")]
-            case t.AgentUsage() if not item.provisional:
+            case a.AgentUsage() if not item.provisional:
                 return [self._dim(f"{margin}· {_usage(item.usage)}")]
-            case t.AgentResult():
+            case a.AgentResult():
                 return self._end(item)
         return []
 
-    def _began(self, item: t.RunStarted) -> list[str]:
+    def _began(self, item: a.RunStarted) -> list[str]:
         """Claude Code says it again for every answer."""
         words = [item.agent, item.model, f"conversation {item.agent_session_id}" if item.agent_session_id else ""]
         run = one_line(", ".join(word for word in words if word))
         again, self._run = run == self._run, run
         return [] if again else [self._dim(f"· {run}")]
 
-    def _task(self, item: t.TaskStarted, margin: str) -> list[str]:
+    def _task(self, item: a.TaskStarted, margin: str) -> list[str]:
         """What its tool's line says already is not said again."""
         if item.parent is not None and len(self._under_way) < _REMEMBERED:
             self._under_way.add(item.parent)
@@ -152,7 +153,7 @@ class AgentView:
         known = self._tools.get(item.parent or "", _NO_TOOL).about == what
         return [] if known else [self._dim(f"{margin}· task began: {what}")]
 
-    def _tool(self, item: t.ToolUse, margin: str) -> list[str]:
+    def _tool(self, item: a.ToolUse, margin: str) -> list[str]:
         name, about = one_line(item.tool_name), telling(item.input)
         if len(self._tools) >= _REMEMBERED:
             del self._tools[next(iter(self._tools))]
@@ -167,7 +168,7 @@ class AgentView:
             return self._red(line)
         return self._green(line) if line.startswith("+") else self._dim(line)
 
-    def _result(self, item: t.ToolResult, margin: str) -> list[str]:
+    def _result(self, item: a.ToolResult, margin: str) -> list[str]:
         output = output_text(item.output)
         goes_on = item.tool_use_id in self._under_way
         most = 1 if goes_on else _OUTPUT_LINES
@@ -193,7 +194,7 @@ class AgentView:
             return ""
         return f"in {duration(self._at_s - tool.began_s)}"
 
-    def _end(self, item: t.AgentResult) -> list[str]:
+    def _end(self, item: a.AgentResult) -> list[str]:
         words = [item.status.replace("_", " ")]
         words += [f"in {item.duration_ms / 1000:.1f} s"] if item.duration_ms is not None else []
         if item.usage is not None and (item.usage.input_tokens or item.usage.output_tokens):

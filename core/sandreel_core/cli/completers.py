@@ -70,7 +70,7 @@ class Live:
 
         # Before the clock begins: on a busy machine importing takes longer than all the rest. So not the client's either.
         import sandreel_core.bus.jetstream
-        import sandreel_core.contract.requests  # noqa: F401
+        import sandreel_core.contract.files  # noqa: F401
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
@@ -190,7 +190,7 @@ async def _entries(asked: Asked, session: str, typed: str) -> dict[str, str]:
     import msgspec
 
     from sandreel_core.cli.text import amount
-    from sandreel_core.contract.requests import FileList, ListFiles
+    from sandreel_core.contract.files import FileList, ListFiles
     from sandreel_core.contract.subjects import SessionSubjects
 
     above, slash, begun = typed.rpartition("/")

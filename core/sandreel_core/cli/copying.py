@@ -15,7 +15,7 @@ from sandreel_core.cli.pipes import read_chunks, write_all
 from sandreel_core.cli.progress import Progress
 from sandreel_core.cli.text import is_utf8
 from sandreel_core.client.files import Files
-from sandreel_core.contract.requests import FILE_CHUNK_BYTES
+from sandreel_core.contract.files import FILE_CHUNK_BYTES
 from sandreel_core.errors import Misconfigured, NotFound, Refused
 
 _STDIN, _STDOUT = 0, 1

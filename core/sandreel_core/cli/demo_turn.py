@@ -104,7 +104,7 @@ async def _watch(stage: Stage, stack: Stack, turn: TurnHandle) -> TurnResult:
 
 
 async def _killing(items: AsyncGenerator[TurnItem, None], stage: Stage, stack: Stack) -> AsyncGenerator[TurnItem, None]:
-    from sandreel_core.contract.turn import ToolUse
+    from sandreel_core.contract.agent import ToolUse
 
     struck = False
     async with aclosing(items):

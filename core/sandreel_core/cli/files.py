@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sandreel_core.cli.connection import connect, options
 
 if TYPE_CHECKING:
-    from sandreel_core.contract.requests import FileEntry
+    from sandreel_core.contract.files import FileEntry
 
 _DESCRIPTION = """\
 Files of a session's workspace, while it is ready. A PATH is relative to the workspace; none leads out of it. What is

@@ -26,7 +26,7 @@ _MAX_USD = Decimal(1_000_000_000)
 
 def prompt_of(args: argparse.Namespace) -> str:
     """Raises Malformed, in one line, for none, too many and one that is too long."""
-    from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
+    from sandreel_core.contract.prompt import MAX_LONG_PROMPT_BYTES
 
     words = [*args.prompt, *(args.rest or [])]
     if len(words) > 1:
@@ -133,7 +133,7 @@ def _read(where: str, path: str) -> str:
 
 
 def _decoded(where: str, file: BinaryIO) -> str:
-    from sandreel_core.contract.requests import MAX_LONG_PROMPT_BYTES
+    from sandreel_core.contract.prompt import MAX_LONG_PROMPT_BYTES
 
     data = file.read(MAX_LONG_PROMPT_BYTES + 1)
     if len(data) > MAX_LONG_PROMPT_BYTES:

@@ -9,6 +9,7 @@ from sandreel_core.cli.text import clean, cut, duration
 from sandreel_core.cli.usage_table import dollars, tokens
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import TurnEntry, TurnItem
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.turn import PLAN_TOOL
 
@@ -68,7 +69,7 @@ class TurnView:
         if isinstance(item.data, t.TurnRequested):
             self._began_ns = item.stored_ns
         self._newest_ns = item.stored_ns
-        if isinstance(item.data, t.AgentEvent):
+        if isinstance(item.data, a.AgentEvent):
             return self._said(item.data, item.stored_ns / _NS)
         lines = self._lines(item)
         return self.closed() + "".join(f"{line}\n" for line in lines) if lines else ""
@@ -77,38 +78,38 @@ class TurnView:
         """Ends the line that a piece of text left open."""
         return self._agent.closed()
 
-    def _said(self, event: t.AgentEvent, at_s: float) -> str:
+    def _said(self, event: a.AgentEvent, at_s: float) -> str:
         match event:
-            case t.AgentUsage():
+            case a.AgentUsage():
                 if not event.provisional:
                     self._in += event.usage.input_tokens
                     self._out += event.usage.output_tokens
                 return ""
-            case t.AgentResult():
+            case a.AgentResult():
                 # How the turn ended is said once, at its end, by who decides it; a turn may have several answers.
                 if event.error and event.error != self._wrong:
                     self._wrong = event.error
                     return self.closed() + self._red(f"! {one_line(event.error)}") + "\n"
                 return self.closed()
-            case t.RunStarted(model=model):
+            case a.RunStarted(model=model):
                 # Said again for every answer; the agent's name stands in the turn's first line.
                 again, self._model = model in (None, self._model), model or self._model
                 return "" if again else self.closed() + self._dim(f"· {one_line(model or '')}") + "\n"
-            case t.AgentError(goes_on=False):
+            case a.AgentError(goes_on=False):
                 self._wrong = event.message
-            case t.TaskStarted(parent=parent) | t.TaskSettled(parent=parent) if self._is_command(parent):
+            case a.TaskStarted(parent=parent) | a.TaskSettled(parent=parent) if self._is_command(parent):
                 return ""
-            case t.ToolUse(tool_name=name) if name == PLAN_TOOL and event.parent is None:
+            case a.ToolUse(tool_name=name) if name == PLAN_TOOL and event.parent is None:
                 # What it is given is shown as the plan, and that its call is held back is how it is handed over.
                 self._handed_over = event.tool_use_id
                 return self.closed()
-            case t.ToolResult(tool_use_id=id) if id == self._handed_over:
+            case a.ToolResult(tool_use_id=id) if id == self._handed_over:
                 return ""
-            case t.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:
+            case a.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:
                 self._tools[event.tool_use_id] = cut(f"{one_line(event.tool_name)} {telling(event.input)}".rstrip(), 60)
-            case t.ToolResult():
+            case a.ToolResult():
                 self._tools.pop(event.tool_use_id, None)
-            case t.AgentText(parent=None, text=text):
+            case a.AgentText(parent=None, text=text):
                 self._last_text = text
         return self._agent.text(event, at_s)
 

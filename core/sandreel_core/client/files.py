@@ -16,10 +16,11 @@ import msgspec
 
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.clock import new_token
-from sandreel_core.contract import requests as r
+from sandreel_core.contract import files as f
+from sandreel_core.contract.requests import Done, Reply, Request
 from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable, Unserved
 
-_R = TypeVar("_R", bound=r.Reply)
+_R = TypeVar("_R", bound=Reply)
 # While the bus or runnerd is away in the middle of a file: a NATS server that starts again takes a few seconds.
 PATIENCE_S = 60.0
 # The same while nobody serves the session, which may also mean that the file has gone.
@@ -52,11 +53,11 @@ class Files:
         self._actor = actor
         self._answer_timeout_s = answer_timeout_s
 
-    async def list(self, path: str = ".", *, after: str | None = None) -> r.FileList:
+    async def list(self, path: str = ".", *, after: str | None = None) -> f.FileList:
         """One page: at most 10,000 entries, by name. `after` is what the page before called `next`."""
-        return await self.ask("list_files", r.ListFiles(path=path, after=after), r.FileList)
+        return await self.ask("list_files", f.ListFiles(path=path, after=after), f.FileList)
 
-    async def entries(self, path: str = ".") -> AsyncGenerator[r.FileEntry, None]:
+    async def entries(self, path: str = ".") -> AsyncGenerator[f.FileEntry, None]:
         """All of a directory, page after page. Close it."""
         after: str | None = None
         while True:
@@ -83,19 +84,19 @@ class Files:
 
     async def open(self, path: str) -> Download:
         """Begin to read a file of any size up to 4 GiB; its first piece has come."""
-        first = await self.ask("read_file", r.ReadFile(path=path, pin=""), r.FileChunk)
+        first = await self.ask("read_file", f.ReadFile(path=path, pin=""), f.FileChunk)
         if self._admit is not None:
             self._admit(path, first.size)
         return Download(self, path, first)
 
-    async def read(self, path: str, *, max_bytes: int = r.MAX_READ_BYTES) -> bytes:
+    async def read(self, path: str, *, max_bytes: int = f.MAX_READ_BYTES) -> bytes:
         """A whole file. Raises Refused (TOO_LARGE) when it has more than `max_bytes`, CHANGED, CHECKSUM."""
         download = await self.open(path)
         if download.size > max_bytes:
             raise Refused("TOO_LARGE", f"{path[:200]!r} has {download.size} bytes, and {max_bytes} are to be read")
         return b"".join([piece async for piece in download.pieces()])
 
-    async def write(self, path: str, data: bytes | AsyncIterable[bytes], *, mode: int = 0o644) -> r.FileStored:
+    async def write(self, path: str, data: bytes | AsyncIterable[bytes], *, mode: int = 0o644) -> f.FileStored:
         """Put a file in the place of what is there, directories above it included. It appears at once and whole, or,
         when `data` raises or this is cancelled, not at all. Raises Refused (CHECKSUM, UPLOAD_LIMIT, …)."""
         upload = _Upload(self, path, mode)
@@ -121,14 +122,14 @@ class Files:
 
     async def delete(self, path: str) -> None:
         """A file, a link or an empty directory. Raises Refused (NOT_EMPTY)."""
-        await self.ask("delete_file", r.DeleteFile(path=path, actor=self._actor), r.Done)
+        await self.ask("delete_file", f.DeleteFile(path=path, actor=self._actor), Done)
 
-    async def fetch(self, url: str, path: str, *, sha256: str | None = None, timeout_s: float = 60.0) -> r.FileStored:
+    async def fetch(self, url: str, path: str, *, sha256: str | None = None, timeout_s: float = 60.0) -> f.FileStored:
         """Let the session download at most 100 MiB itself, from a public address. Raises Refused (FETCH_FAILED, …)."""
-        request = r.FetchFile(url=url, path=path, timeout_s=timeout_s, sha256=sha256, actor=self._actor)
-        return await self.ask("fetch_file", request, r.FileStored, timeout_s=timeout_s + self._answer_timeout_s)
+        request = f.FetchFile(url=url, path=path, timeout_s=timeout_s, sha256=sha256, actor=self._actor)
+        return await self.ask("fetch_file", request, f.FileStored, timeout_s=timeout_s + self._answer_timeout_s)
 
-    async def ask(self, verb: str, request: r.Request, reply: type[_R], *, timeout_s: float | None = None) -> _R:
+    async def ask(self, verb: str, request: Request, reply: type[_R], *, timeout_s: float | None = None) -> _R:
         """One request of runnerd's, and its answer."""
         body = await self._recorder.ask(
             verb, msgspec.json.encode(request), timeout_s=timeout_s or self._answer_timeout_s
@@ -138,7 +139,7 @@ class Files:
         except msgspec.DecodeError as error:
             raise Malformed(f"the answer to {verb} is not in order: {error}") from error
 
-    async def again(self, verb: str, request: r.Request, reply: type[_R], *, timeout_s: float | None = None) -> _R:
+    async def again(self, verb: str, request: Request, reply: type[_R], *, timeout_s: float | None = None) -> _R:
         """Ask for something that may be asked twice, in the middle of a file: while nobody answers, for PATIENCE_S."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -162,7 +163,7 @@ class Files:
 class Download:
     """A file that is being read: `size` in bytes, `mode` its permissions, `sha256` once all of it has come."""
 
-    def __init__(self, files: Files, path: str, first: r.FileChunk) -> None:
+    def __init__(self, files: Files, path: str, first: f.FileChunk) -> None:
         self._files = files
         self._path = path
         self._first = first
@@ -181,10 +182,10 @@ class Download:
         digest.update(data)
         if data:
             yield data
-        flights: deque[asyncio.Task[r.FileChunk]] = deque()
+        flights: deque[asyncio.Task[f.FileChunk]] = deque()
         try:
             while position < self.size:
-                while len(flights) < _WINDOW and (at := position + len(flights) * r.FILE_CHUNK_BYTES) < self.size:
+                while len(flights) < _WINDOW and (at := position + len(flights) * f.FILE_CHUNK_BYTES) < self.size:
                     flights.append(asyncio.ensure_future(self._read(at)))
                 data = _decoded(await flights.popleft())
                 if not data:
@@ -198,16 +199,16 @@ class Download:
             await asyncio.gather(*flights, return_exceptions=True)
         await self._compare(digest.hexdigest())
 
-    async def _read(self, offset: int) -> r.FileChunk:
-        request = r.ReadFile(path=self._path, offset=offset, pin=self._first.pin)
-        return await self._files.again("read_file", request, r.FileChunk)
+    async def _read(self, offset: int) -> f.FileChunk:
+        request = f.ReadFile(path=self._path, offset=offset, pin=self._first.pin)
+        return await self._files.again("read_file", request, f.FileChunk)
 
     async def _compare(self, came: str) -> None:
         held = self._first.sha256
         if held is None:
-            request = r.ReadFile(path=self._path, offset=self.size, length=1, pin=self._first.pin, sha256=True)
+            request = f.ReadFile(path=self._path, offset=self.size, length=1, pin=self._first.pin, sha256=True)
             timeout_s = self._files.digest_timeout_s(self.size)
-            held = (await self._files.again("read_file", request, r.FileChunk, timeout_s=timeout_s)).sha256
+            held = (await self._files.again("read_file", request, f.FileChunk, timeout_s=timeout_s)).sha256
         if came != held:
             raise Refused("CHECKSUM", f"what came of {self._path[:200]!r} has the SHA-256 {came}, the file {held}")
         self.sha256 = came
@@ -230,7 +231,7 @@ class _Upload:
         await self._write(data, eof=False)
         self._offset += len(data)
 
-    async def finish(self) -> r.FileStored:
+    async def finish(self) -> f.FileStored:
         stored = await self._write(b"", eof=True)
         if (stored.size, stored.sha256) != (self._offset, self._digest.hexdigest()):
             raise Refused(
@@ -240,11 +241,11 @@ class _Upload:
 
     async def abort(self) -> None:
         if self._begun:
-            request = r.WriteFile(path=self._path, upload=self._id, offset=0, base64="", abort=True)
-            await self._files.ask("write_file", request, r.FileStored)
+            request = f.WriteFile(path=self._path, upload=self._id, offset=0, base64="", abort=True)
+            await self._files.ask("write_file", request, f.FileStored)
 
-    async def _write(self, data: bytes, *, eof: bool) -> r.FileStored:
-        request = r.WriteFile(
+    async def _write(self, data: bytes, *, eof: bool) -> f.FileStored:
+        request = f.WriteFile(
             path=self._path,
             upload=self._id,
             offset=self._offset,
@@ -256,26 +257,26 @@ class _Upload:
         )
         # What cannot even begin is told at once: there may be no such session.
         ask, self._begun = (self._files.again if self._begun else self._files.ask), True
-        return await ask("write_file", request, r.FileStored)
+        return await ask("write_file", request, f.FileStored)
 
 
 async def _pieces(data: bytes | AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """Pieces of the size that one request may have, and a shorter one at the end."""
     if isinstance(data, bytes):
-        for at in range(0, len(data), r.FILE_CHUNK_BYTES):
-            yield data[at : at + r.FILE_CHUNK_BYTES]
+        for at in range(0, len(data), f.FILE_CHUNK_BYTES):
+            yield data[at : at + f.FILE_CHUNK_BYTES]
         return
     gathered = bytearray()
     async for some in data:
         gathered += some
-        while len(gathered) >= r.FILE_CHUNK_BYTES:
-            yield bytes(gathered[: r.FILE_CHUNK_BYTES])
-            del gathered[: r.FILE_CHUNK_BYTES]
+        while len(gathered) >= f.FILE_CHUNK_BYTES:
+            yield bytes(gathered[: f.FILE_CHUNK_BYTES])
+            del gathered[: f.FILE_CHUNK_BYTES]
     if gathered:
         yield bytes(gathered)
 
 
-def _decoded(chunk: r.FileChunk) -> bytes:
+def _decoded(chunk: f.FileChunk) -> bytes:
     try:
         return base64.b64decode(chunk.base64, validate=True)
     except ValueError as error:

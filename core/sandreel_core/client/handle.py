@@ -18,7 +18,7 @@ from sandreel_core.client.result import DEFAULT_MAX_BYTES, Collection, Result
 from sandreel_core.client.viewer import view
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.requests import MAX_KEYS_BYTES, Keys, KeysTaken
+from sandreel_core.contract.runnerd import MAX_KEYS_BYTES, Keys, KeysTaken
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed, Refused, Unavailable
 
@@ -120,7 +120,7 @@ class ExecHandle:
     async def type(
         self, data: bytes, *, offset: int, writer: str | None = None, timeout_s: float | None = None
     ) -> KeysTaken:
-        """`keys`, as the writer of this id, whose offsets are its own (`contract.requests.Keys`)."""
+        """`keys`, as the writer of this id, whose offsets are its own (`contract.runnerd.Keys`)."""
         if len(data) > MAX_KEYS_BYTES:
             raise Refused("BAD_REQUEST", f"at most {MAX_KEYS_BYTES} bytes are typed at once, not {len(data)}")
         request = Keys(exec=self.id, offset=offset, writer=writer, base64=base64.b64encode(data).decode())

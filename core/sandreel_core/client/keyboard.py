@@ -11,7 +11,7 @@ import contextlib
 from typing import Protocol
 
 from sandreel_core.clock import new_token
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_core.errors import NotFound, Refused, Unavailable
 
 # Typed and not taken yet. A fast typist fills it in two hours, a paste at once: what is pasted beyond waits outside.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from sandreel_core.agent import AgentItem, Typed
-from sandreel_core.contract.turn import AgentEvent
+from sandreel_core.contract.agent import AgentEvent
 
 # Items by which one side may be ahead of the other. Beyond, pieces are left out until both meet again.
 _MAX_AHEAD = 1024

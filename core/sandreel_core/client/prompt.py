@@ -1,4 +1,4 @@
-"""A prompt that is too long for a command, handed to a bridge that keeps it (`contract.requests.StorePrompt`)."""
+"""A prompt that is too long for a command, handed to a bridge that keeps it (`contract.prompt.StorePrompt`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import hashlib
 import msgspec
 
 from sandreel_core.bus.port import Bus
-from sandreel_core.contract.requests import FILE_CHUNK_BYTES, MAX_LONG_PROMPT_BYTES, StorePrompt
+from sandreel_core.contract.files import FILE_CHUNK_BYTES
+from sandreel_core.contract.prompt import MAX_LONG_PROMPT_BYTES, StorePrompt
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed, Unavailable, Unserved
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from sandreel_core.agent import Typed
 from sandreel_core.client.items import CaughtUp, Gap
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Envelope
@@ -80,7 +81,7 @@ class TurnFold:
         data = item.data
         if isinstance(data, t.TurnRequested):
             self._began_ns = item.stored_ns
-        elif isinstance(data, t.AgentResult) and data.final_text:
+        elif isinstance(data, a.AgentResult) and data.final_text:
             self._text = data.final_text
         elif isinstance(data, t.PlanProposed):
             self._plan = data.plan

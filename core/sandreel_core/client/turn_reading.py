@@ -17,6 +17,7 @@ from sandreel_core.client.partial import Partial
 from sandreel_core.client.reels import Reels
 from sandreel_core.client.turn_items import TurnEntry, TurnItem
 from sandreel_core.client.viewer import view
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
@@ -113,7 +114,7 @@ async def read_typed(
                     typing.begin(data.exec, None)
             elif isinstance(data, t.TurnFinished):
                 running = None
-            elif isinstance(data, t.AgentEvent):
+            elif isinstance(data, a.AgentEvent):
                 last = item
                 if caught_up:
                     for piece in typing.partial.came(data):

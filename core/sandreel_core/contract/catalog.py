@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import credential as c
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import session as s
@@ -34,17 +35,9 @@ EVENTS: dict[str, type[Event]] = {
         *(c.Granted, c.Leased, c.LeaseRefused, c.Revoked, c.Outlived),
         *(t.TurnRequested, t.TurnPreparing, t.TurnStarted, t.TurnInterrupting, t.TurnFinished, t.Checkpoint),
         *(t.SteerQueued, t.SteerDelivered, t.SteerConsumed, t.SteerRequeued),
-        *(
-            t.PlanProposed,
-            t.PlanApproved,
-            t.PlanRejected,
-            t.RunStarted,
-            t.AgentText,
-            t.ToolUse,
-            t.ToolResult,
-            t.AgentUsage,
-        ),
-        *(t.AgentResult, t.AgentError, t.TaskStarted, t.TaskSettled, t.AgentRaw),
+        *(t.PlanProposed, t.PlanApproved, t.PlanRejected),
+        *(a.RunStarted, a.AgentText, a.ToolUse, a.ToolResult, a.AgentUsage, a.AgentResult, a.AgentError),
+        *(a.TaskStarted, a.TaskSettled, a.AgentRaw),
         *(u.UsageRecorded, u.UsageReconciled, u.EgressDenied),
     )
 }

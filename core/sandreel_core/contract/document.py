@@ -11,9 +11,13 @@ from typing import Any
 
 import msgspec
 
-from sandreel_core.contract import requests as r
+from sandreel_core.contract import bootstrap as b
+from sandreel_core.contract import files as f
+from sandreel_core.contract import runnerd as r
+from sandreel_core.contract import secret as s
 from sandreel_core.contract.catalog import COMMANDS, CONTRACT_VERSION, EVENTS
 from sandreel_core.contract.codec import envelope_types
+from sandreel_core.contract.requests import Done, Failure
 from sandreel_core.contract.subjects import KEYED, ROLES, SINGLE
 
 SCHEMA = "schema.json"
@@ -21,27 +25,27 @@ ASYNCAPI = "asyncapi.json"
 
 # verb: (role that answers, request, reply)
 REQUESTS: dict[str, tuple[str, type, type]] = {
-    "bootstrap": ("spawner", r.Bootstrap, r.Bootstrapped),
-    "renew": ("spawner", r.Renew, r.Renewed),
-    "secret": ("broker", r.AskSecret, r.Secret),
-    "feed": ("spawner", r.MakeFeed, r.FeedMade),
-    "log": ("spawner", r.AskLog, r.LogHead),
-    "health": ("runnerd", r.Done, r.Health),
+    "bootstrap": ("spawner", b.Bootstrap, b.Bootstrapped),
+    "renew": ("spawner", b.Renew, b.Renewed),
+    "secret": ("broker", s.AskSecret, s.Secret),
+    "feed": ("spawner", b.MakeFeed, b.FeedMade),
+    "log": ("spawner", b.AskLog, b.LogHead),
+    "health": ("runnerd", Done, r.Health),
     "drain": ("runnerd", r.Drain, r.Drained),
-    "lift": ("runnerd", r.Done, r.Done),
-    "hold": ("runnerd", r.Hold, r.Done),
+    "lift": ("runnerd", Done, Done),
+    "hold": ("runnerd", r.Hold, Done),
     "keys": ("runnerd", r.Keys, r.KeysTaken),
-    "list_files": ("runnerd", r.ListFiles, r.FileList),
-    "read_file": ("runnerd", r.ReadFile, r.FileChunk),
-    "write_file": ("runnerd", r.WriteFile, r.FileStored),
-    "delete_file": ("runnerd", r.DeleteFile, r.Done),
-    "fetch_file": ("runnerd", r.FetchFile, r.FileStored),
+    "list_files": ("runnerd", f.ListFiles, f.FileList),
+    "read_file": ("runnerd", f.ReadFile, f.FileChunk),
+    "write_file": ("runnerd", f.WriteFile, f.FileStored),
+    "delete_file": ("runnerd", f.DeleteFile, Done),
+    "fetch_file": ("runnerd", f.FetchFile, f.FileStored),
 }
 
 
 def schema() -> dict[str, Any]:
     """Every message body and every request and reply, as `$defs` of one JSON Schema 2020-12 document."""
-    kinds = (*envelope_types(), r.Heartbeat, r.Failure, *(t for _, a, b in REQUESTS.values() for t in (a, b)))
+    kinds = (*envelope_types(), r.Heartbeat, Failure, *(kind for _, *pair in REQUESTS.values() for kind in pair))
     _, components = msgspec.json.schema_components(dict.fromkeys(kinds), ref_template="#/$defs/{name}")
     for component in components.values():
         if "description" in component:  # a docstring: indented before Python 3.13, not since

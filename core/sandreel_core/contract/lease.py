@@ -1,6 +1,6 @@
 """What travels over `req.` for credentials: asked by a session's runnerd, answered by the broker, stored nowhere.
 
-To the broker: lease. To runnerd: forget. (A value for a whole exec is asked for as `requests.AskSecret`.)
+To the broker: lease. To runnerd: forget. (A value for a whole exec is asked for as `secret.AskSecret`.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from msgspec import Meta
 
 from sandreel_core.contract.credential import Program, Purpose
 from sandreel_core.contract.message import Id, Instant, Ordinal
-from sandreel_core.contract.requests import MAX_SEALED_CHARS, Reply, Request
+from sandreel_core.contract.requests import Reply, Request
+from sandreel_core.contract.secret import MAX_SEALED_CHARS
 from sandreel_core.contract.session import Slug
 
 Word = Annotated[str, Meta(max_length=256)]
@@ -41,7 +42,7 @@ class AskLease(Request, frozen=True, kw_only=True):
 
 
 class Lease(Reply, frozen=True, kw_only=True):
-    """`credential.leased` is in the log. `sealed` is as in `requests.Secret`.
+    """`credential.leased` is in the log. `sealed` is as in `Secret`.
 
     username    what git has to be told beside it
     variables   the names under which programs look for the value

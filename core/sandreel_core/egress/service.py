@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from sandreel_core.clock import new_id, now
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.contract.usage import EgressDenied
+from sandreel_core.descriptors import make_room
 from sandreel_core.egress.decision import by_address
 from sandreel_core.egress.denials import Tally, Verdict
 from sandreel_core.egress.dial import LookUp, dial, lookups
@@ -82,7 +82,7 @@ class Egress:
 
     async def run(self, ready: Callable[[tuple[str, int]], None] = lambda where: None) -> None:
         """Serve for ever; `ready` is told (host, port), once the documents were read. Raises Misconfigured."""
-        make_room(2 * self._settings.max_connections + SPARE_FILES)
+        make_room(2 * self._settings.max_connections + SPARE_FILES, "[egress] max_connections")
         await self._bus.ensure([documents(replicas=self._replicas)])
         known = asyncio.Event()
         with lookups(self._look_up) as looking:
@@ -195,15 +195,3 @@ class Egress:
             if value := getattr(verdict, name):
                 fields[name] = value
         self._log.info("connection", **fields, count=count)
-
-
-def make_room(files: int) -> None:
-    """Let this process have so many descriptors. Raises Misconfigured when the machine does not."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < files:
-        raise Misconfigured(
-            f"[egress] max_connections needs {files} open files, and this process may have {hard}: lower the one or"
-            " raise the other (ulimit -n)"
-        )
-    if soft != resource.RLIM_INFINITY and soft < files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))

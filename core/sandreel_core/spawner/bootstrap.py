@@ -16,9 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
-from sandreel_core.contract.codec import decode_event
-from sandreel_core.contract.message import Event
-from sandreel_core.contract.requests import (
+from sandreel_core.contract.bootstrap import (
     AskLog,
     Bootstrap,
     Bootstrapped,
@@ -27,9 +25,10 @@ from sandreel_core.contract.requests import (
     MakeFeed,
     Renew,
     Renewed,
-    Reply,
-    Request,
 )
+from sandreel_core.contract.codec import decode_event
+from sandreel_core.contract.message import Event
+from sandreel_core.contract.requests import Reply, Request
 from sandreel_core.contract.session import Ready
 from sandreel_core.contract.subjects import CMD, parse_request_subject
 from sandreel_core.environment import evolve

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sandreel_core import session as machine
+from sandreel_core.bus.aggregate import Aggregate, Decision
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus, Stored
-from sandreel_core.bus.reactor import Aggregate, Decision, Reactor
+from sandreel_core.bus.reactor import Reactor
 from sandreel_core.bus.streams import CMD_MAX_AGE_S, SPAWNER_COMMANDS
 from sandreel_core.clock import now
 from sandreel_core.contract.message import Command, Event

@@ -17,19 +17,17 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, TypeVar
 
 import docker
-import docker.errors
 import docker.utils
 import requests
-from docker.types import CancellableStream
 
-from sandreel_core.errors import AlreadyExists, NotFound, SandreelError, Unavailable
+from sandreel_core.errors import AlreadyExists, NotFound
+from sandreel_core.spawner.docker_events import heard
 from sandreel_core.spawner.docker_failure import FAILURES, is_late, ours
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
 _UNIX = "unix://"
 _SOCKET = f"{_UNIX}/var/run/docker.sock"
-_EVENTS = 4096  # that wait to be listened to
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
 
 
@@ -290,48 +288,11 @@ class Engine:
 
         about  the API's filters: `event`, `container` (names), `label` (name=value)
         """
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[dict[str, Any] | SandreelError] = asyncio.Queue(_EVENTS + 1)
         stream = await self._ask(
             lambda api: api.events(since=f"{since:.6f}", filters={"type": ["container"], **about}, decode=True)
         )
-
-        def take(found: dict[str, Any] | SandreelError) -> None:
-            if queue.qsize() < _EVENTS:
-                queue.put_nowait(found)
-            elif not queue.full():  # whoever listens asks again, from where it has heard
-                queue.put_nowait(Unavailable("more has happened than was listened to"))
-
-        def read() -> None:
-            ended: SandreelError = Unavailable("the engine's events have ended")
-            try:
-                for event in stream:
-                    loop.call_soon_threadsafe(take, event)
-            except (*FAILURES, ValueError) as error:  # ValueError: it was closed between two reads
-                ended = ours(error)
-            finally:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits
-                    loop.call_soon_threadsafe(take, ended)
-
-        async def heard() -> AsyncIterator[dict[str, Any]]:
-            while True:
-                found = await queue.get()
-                if isinstance(found, SandreelError):
-                    raise found
-                yield found
-
-        reader = threading.Thread(target=read, name="docker-events", daemon=True)
-        reader.start()
-        try:
-            yield heard()
-        finally:
-            _close(stream)
-            await asyncio.to_thread(reader.join)
-
-
-def _close(stream: CancellableStream) -> None:
-    with suppress(docker.errors.DockerException, requests.RequestException, OSError, ValueError):
-        stream.close()
+        async with heard(stream) as events:
+            yield events
 
 
 def label_pairs(labels: Mapping[str, str]) -> list[str]:

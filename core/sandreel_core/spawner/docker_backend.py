@@ -13,9 +13,6 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import msgspec
-from msgspec.structs import replace
-
 from sandreel_core.bus.crew import Crew
 from sandreel_core.contract.boot import SPOOL_BYTES
 from sandreel_core.errors import (
@@ -24,7 +21,6 @@ from sandreel_core.errors import (
     Denied,
     Misconfigured,
     NotFound,
-    Refused,
     SandreelError,
     Unavailable,
 )
@@ -34,20 +30,19 @@ from sandreel_core.spawner import docker_spare, fence_docker
 from sandreel_core.spawner.backend import BootSpec, Death, Key, Sandbox, boot_order
 from sandreel_core.spawner.docker import TIMEOUT_S, Engine
 from sandreel_core.spawner.docker_boots import Boots, Found
+from sandreel_core.spawner.docker_ending import Ending
 from sandreel_core.spawner.docker_images import chosen
 from sandreel_core.spawner.docker_lent import Lent
 from sandreel_core.spawner.docker_network import Service
 from sandreel_core.spawner.docker_orgs import Orgs
 from sandreel_core.spawner.docker_spare import Warm
 from sandreel_core.spawner.docker_spares import Making, Spares
+from sandreel_core.spawner.docker_starting import Starting
 from sandreel_core.spawner.docker_taking import Taking
 from sandreel_core.spawner.docker_workspace import Directories, Life, Volumes, Workspaces
-from sandreel_core.spawner.fencing import NOT_PROVEN
 from sandreel_core.spawner.lock import Locks
 from sandreel_core.spawner.to_the_end import each_to_its_end
 
-_DEATH_TIMEOUT_S = 10.0
-_AGAIN_S = 1.0
 _HAND_S = 600.0  # what it is made for takes some milliseconds
 
 
@@ -77,6 +72,8 @@ class DockerBackend:
         self._orgs = orgs
         self._boots = Boots(engine, terms.installation)
         self._lent = Lent(terms.installation, self._boots, workspaces, locks)
+        self._starting = Starting(engine, terms, self._boots, workspaces, orgs.admit)
+        self._ending = Ending(engine, terms.installation, self._boots)
         self._taking: Taking | None = None
 
     @classmethod
@@ -151,7 +148,7 @@ class DockerBackend:
             for boot in before:
                 # We hold the lock: whoever made one that was never started has died, and it knows nothing yet.
                 if boot.status == "starting":
-                    await self._clear(boot)
+                    await self._starting.clear(boot)
                 elif boot.status != "dead":
                     raise AlreadyExists(f"boot {boot.boot_id} of the session is there")
             dead = [boot for boot in before if boot.status == "dead"]
@@ -172,7 +169,8 @@ class DockerBackend:
                     await self._make(spec, life, found, image.name)
                 else:
                     await self._orgs.prepare(spec.key.org, image.name)
-                return await self._start(spec, dead, image.name, "" if spec.fresh or found is None else found.files)
+                files = "" if spec.fresh or found is None else found.files
+                return await self._starting.boot(spec, dead, image.name, files)
             except BaseException:
                 if spec.fresh:
                     await asyncio.shield(self._undo(spec, dead))
@@ -190,45 +188,6 @@ class DockerBackend:
             self._workspaces.make(spec.key, life, user, image=image, limit_bytes=limit),
         )
 
-    async def _clear(self, boot: Found) -> None:
-        """Away with a boot that never began, and with what it brought."""
-        await self._engine.remove(boot.id, force=True)
-        if boot.untold and boot.spare is not None:
-            await self._engine.remove_volume(docker_spare.volume_name(self._terms.installation, boot.spare))
-
-    async def _start(self, spec: BootSpec, dead: Sequence[Found], image: str, files: str) -> Sandbox:
-        mount = self._workspaces.mount(spec.key, files)
-        body = plan.session_container(self._terms, spec, image=image, workspace=mount)
-        if files:
-            body["Labels"] |= {docker_spare.FILES: files}
-        name = plan.container_name(self._terms.installation, spec.key, spec.boot_id)
-        for boot in dead:
-            if boot.boot_id == spec.boot_id:
-                await self._engine.remove(boot.id, force=True)
-        self._boots.forget(name)
-        id = await self._engine.create(name, body)
-        settings = replace(spec.settings, workspace=plan.WORKSPACE)
-        try:
-            # Only now: what is there keeps its network from being removed while the proof is taken.
-            await self._orgs.admit(spec.key.org)
-            await self._engine.start(id, msgspec.json.encode(settings))
-        except (Refused, NotFound) as error:
-            await self._engine.remove(id, force=True)
-            if isinstance(error, Refused) and error.code == NOT_PROVEN:
-                raise
-            if isinstance(error, NotFound) and "network" in str(error):
-                # The org's last session went between our look at it and our container.
-                raise Unavailable(f"the org's network has gone: {error}", retry_after_s=0.5) from error
-            # What cannot be started now can never be: the image has no such program, or the engine no such shape.
-            raise Refused("BAD_IMAGE", f"image {image} cannot be started: {error}") from error
-        except BaseException:
-            await asyncio.shield(self._engine.remove(id, force=True))
-            raise
-        for boot in dead:
-            with suppress(SandreelError):  # it is in nobody's way: the session's end removes it
-                await self._engine.remove(boot.id, force=True)
-        return await self._boots.sandbox(id)
-
     async def _undo(self, spec: BootSpec, dead: Iterable[Found]) -> None:
         """Nothing of a fresh boot is left. What cannot be undone now is `destroy`'s."""
         with suppress(SandreelError):
@@ -241,41 +200,8 @@ class DockerBackend:
     # -- stop and destroy
 
     async def stop(self, key: Key, boot_id: str, *, grace_s: float) -> Death:
-        name, asked = plan.container_name(self._terms.installation, key, boot_id), False
-        try:
-            for signal, within_s in (("SIGTERM", grace_s), ("SIGKILL", _DEATH_TIMEOUT_S)):
-                code = await self._end(name, signal, within_s)
-                if code == 0:
-                    # It was told to end, and did so by itself. To ask for more would be to wait until the engine has
-                    # taken its network down as well, with which nothing can run any more that could be waited for.
-                    return self._boots.learn(name, Death("exited", 0))
-                asked = within_s > 0
-                if code is not None:
-                    return await self._boots.death(name, asked=True)
-        except NotFound as error:
-            raise NotFound(f"there is no boot {boot_id}") from error
-        except Conflict:  # it does not run: any more, or not yet
-            boot = await self._boots.one(key, boot_id)
-            if boot.status == "starting":
-                return await self._bury(key, boot_id)
-            return await self._boots.death(boot.id, asked=asked)
-        raise Unavailable("the container survives SIGKILL", retry_after_s=30)
-
-    async def _end(self, name: str, signal: str, within_s: float) -> int | None:
-        """Its exit code, if it has ended by then. It is told again every second: what comes before PID 1 has a handler is
-        lost. Raises Conflict when it does not run."""
-        limit, told = time.monotonic() + within_s, False
-        while (left_s := limit - time.monotonic()) > 0:
-            try:
-                await self._engine.kill(name, signal)
-            except Conflict:
-                if not told:
-                    raise
-            told = True
-            code = await self._engine.exit_code(name, min(left_s, _AGAIN_S))
-            if code is not None:
-                return code
-        return None
+        death = await self._ending.stop(key, boot_id, grace_s=grace_s)
+        return death if death is not None else await self._bury(key, boot_id)
 
     async def _bury(self, key: Key, boot_id: str) -> Death:
         """Remove a boot that was never started, unless somebody starts it just now."""
@@ -283,7 +209,7 @@ class DockerBackend:
             boot = await self._boots.one(key, boot_id)
             if boot.status != "starting":
                 raise Unavailable("the boot was being started", retry_after_s=0.2)
-            await self._clear(boot)
+            await self._starting.clear(boot)
         return Death("exited")
 
     async def destroy(self, key: Key, *, installation: str, boot_id: str) -> None:

@@ -8,9 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from sandreel_core.bus.port import Bus, CaughtUp, Missing
+from sandreel_core.contract.bootstrap import ExecHead
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.exec import Accepted, Exited, Gap, Lost, writer_of
-from sandreel_core.contract.requests import ExecHead
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Malformed
 from sandreel_core.log import Log

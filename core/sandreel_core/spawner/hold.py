@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from sandreel_core.bus.port import Bus, StreamState
-from sandreel_core.contract.requests import Hold
+from sandreel_core.contract.runnerd import Hold
 from sandreel_core.contract.subjects import reel
 from sandreel_core.errors import SandreelError
 from sandreel_core.log import Log

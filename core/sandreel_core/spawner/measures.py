@@ -10,7 +10,7 @@ from collections import Counter as Tally
 from typing import get_args
 
 from sandreel_core.bus.port import Bus, StreamState
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.contract.subjects import CMD, DEAD
 from sandreel_core.health import Health
 from sandreel_core.metrics import Family, Metrics

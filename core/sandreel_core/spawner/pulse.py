@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from sandreel_core.bus.port import Bus
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.reconcile import Beat
 

@@ -9,12 +9,14 @@ import msgspec
 from sandreel_core.bus.loading import load
 from sandreel_core.bus.port import Bus
 from sandreel_core.clock import now
+from sandreel_core.contract.agent import AgentEvent
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope, Event
-from sandreel_core.contract.requests import Done, Drain, Drained
+from sandreel_core.contract.requests import Done
+from sandreel_core.contract.runnerd import Drain, Drained
 from sandreel_core.contract.session import Stopping
 from sandreel_core.contract.subjects import SessionSubjects
-from sandreel_core.contract.turn import AgentEvent, TurnFinished
+from sandreel_core.contract.turn import TurnFinished
 from sandreel_core.errors import Malformed, SandreelError
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING

@@ -16,7 +16,7 @@ from sandreel_bridge.adapters.adapter import Gateway, RunSpec
 from sandreel_bridge.adapters.table import ADAPTERS, adapter
 from sandreel_core.agent import AgentItem, AgentReader, Typed
 from sandreel_core.cli.agents import agents
-from sandreel_core.contract import turn as t
+from sandreel_core.contract import agent as a
 from sandreel_core.contract.exec import SecretRef
 from sandreel_core.errors import Malformed
 from tests.support import fifth
@@ -56,9 +56,9 @@ def test_its_program_is_started() -> None:
 def test_the_command_line_reads_its_output() -> None:
     found = items(agents()[fifth.NAME](), [recording()])
     assert [type(item) for item in found] == [
-        *(t.RunStarted, t.ToolUse, t.ToolResult, Typed, Typed, t.AgentText, t.AgentRaw, t.AgentResult),
+        *(a.RunStarted, a.ToolUse, a.ToolResult, Typed, Typed, a.AgentText, a.AgentRaw, a.AgentResult),
     ]
-    assert found[2] == t.ToolResult(source_n=1, tool_use_id="t1", output="ran\n", is_error=True)
+    assert found[2] == a.ToolResult(source_n=1, tool_use_id="t1", output="ran\n", is_error=True)
 
 
 @settings(max_examples=25, deadline=None)

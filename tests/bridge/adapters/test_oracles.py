@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sandreel_core.agent import AgentItem
-from sandreel_core.contract import turn as t
+from sandreel_core.contract import agent as a
 from tests.support.recordings import RECORDINGS, Recording
 
 recordings = pytest.mark.parametrize("recording", RECORDINGS, ids="/".join)
@@ -26,8 +26,8 @@ def lines(recording: Recording) -> Iterator[dict[str, Any]]:
             continue
 
 
-def results(items: list[AgentItem]) -> list[t.AgentResult]:
-    return [item for item in items if isinstance(item, t.AgentResult)]
+def results(items: list[AgentItem]) -> list[a.AgentResult]:
+    return [item for item in items if isinstance(item, a.AgentResult)]
 
 
 @claude
@@ -39,7 +39,7 @@ def test_usage_is_told_once_a_message(recording: Recording) -> None:
         message = line.get("message") if line["type"] == "assistant" else event.get("message")
         if isinstance(message, dict) and message.get("usage") and message.get("model") != "<synthetic>":
             told.add(message["id"])
-    assert sum(isinstance(item, t.AgentUsage) for item in recording.items()) == len(told)
+    assert sum(isinstance(item, a.AgentUsage) for item in recording.items()) == len(told)
 
 
 @claude
@@ -95,7 +95,7 @@ def test_whatever_is_cut_off_before_its_result_was_interrupted(recording: Record
         if b'"session.error"' in line:
             break  # OpenCode has said what becomes of its answer
         for item in reader.feed(line, 1):
-            if isinstance(item, t.AgentResult):
+            if isinstance(item, a.AgentResult):
                 answering = False
-            elif not isinstance(item, t.AgentRaw):
+            elif not isinstance(item, a.AgentRaw):
                 answering = True

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from sandreel_bridge.adapters.table import ADAPTERS
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from tests.support.recordings import RECORDINGS, Recording
 
@@ -114,8 +115,8 @@ _ENDED: dict[str, list[tuple[str, int | None, int | None]]] = {
 }
 
 
-def results(recording: Recording) -> list[t.AgentResult]:
-    return [item for item in recording.items() if isinstance(item, t.AgentResult)]
+def results(recording: Recording) -> list[a.AgentResult]:
+    return [item for item in recording.items() if isinstance(item, a.AgentResult)]
 
 
 def test_every_recording_is_judged() -> None:
@@ -141,7 +142,7 @@ def test_an_error_says_what_it_was_and_an_answer_is_none(recording: Recording) -
 @pytest.mark.parametrize("recording", RECORDINGS, ids="/".join)
 def test_what_goes_on_is_no_failure(recording: Recording) -> None:
     """A retry or a warning ends no answer; what does stands before a result that has failed."""
-    failed = any(isinstance(item, t.AgentError) and not item.goes_on for item in recording.items())
+    failed = any(isinstance(item, a.AgentError) and not item.goes_on for item in recording.items())
     assert failed <= any(result.status == "error" for result in results(recording))
 
 
@@ -156,14 +157,14 @@ def test_what_goes_on_is_no_failure(recording: Recording) -> None:
 )
 def test_a_retry_and_a_warning_are_told_apart_from_the_failure(name: str, goes_on: list[bool]) -> None:
     items = Recording(*name.split("/")).items()
-    assert [item.goes_on for item in items if isinstance(item, t.AgentError)] == goes_on
+    assert [item.goes_on for item in items if isinstance(item, a.AgentError)] == goes_on
 
 
 def test_a_retry_of_opencode_goes_on() -> None:
     status = b'{"type":"retry","attempt":2,"message":"Overloaded","next":1790000000000}'
     line = b'{"type":"session.status","properties":{"sessionID":"s1","status":' + status + b"}}\n"
     [error] = ADAPTERS["opencode"].reader().feed(line, 1)
-    assert error == t.AgentError(source_n=1, message="Overloaded: attempt 2, again soon", goes_on=True)
+    assert error == a.AgentError(source_n=1, message="Overloaded: attempt 2, again soon", goes_on=True)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +184,9 @@ def test_the_status_of_the_api_is_told_where_the_program_does(name: str, status:
 
 def test_a_reply_s_usage_is_told_once_and_whole_where_it_is_streamed() -> None:
     """Six lines repeat the placeholder of each of two messages, whose last lines say what it was."""
-    usages = [item for item in Recording("claude-code", "bash_partial").items() if isinstance(item, t.AgentUsage)]
+    usages = [item for item in Recording("claude-code", "bash_partial").items() if isinstance(item, a.AgentUsage)]
     assert [(each.usage.output_tokens, each.provisional) for each in usages] == [(25, False), (15, False)]
-    usages = [item for item in Recording("claude-code", "multi").items() if isinstance(item, t.AgentUsage)]
+    usages = [item for item in Recording("claude-code", "multi").items() if isinstance(item, a.AgentUsage)]
     assert [(each.usage.output_tokens, each.provisional) for each in usages] == [(0, True), (0, True)]
 
 
@@ -193,11 +194,11 @@ def test_a_reply_that_was_cut_off_is_told_as_far_as_it_is_known() -> None:
     whole = Recording("claude-code", "text_partial").stdout
     reader = ADAPTERS["claude-code"].reader()
     begun = reader.feed(whole[: whole.index(b'"type":"message_delta"')].rpartition(b"\n")[0] + b"\n", 1)
-    assert not any(isinstance(item, t.AgentUsage) for item in begun)
+    assert not any(isinstance(item, a.AgentUsage) for item in begun)
     [usage, result] = reader.end(1, None)
-    assert isinstance(usage, t.AgentUsage)
+    assert isinstance(usage, a.AgentUsage)
     assert (usage.usage.input_tokens, usage.provisional) == (420, True)
-    assert isinstance(result, t.AgentResult)
+    assert isinstance(result, a.AgentResult)
     assert (result.status, result.usage) == ("interrupted", None)
 
 
@@ -215,7 +216,7 @@ def test_usage_counts_as_opentelemetry_does() -> None:
 
 def test_a_cost_of_nothing_for_something_is_no_price() -> None:
     free = re.sub(rb'"cost":[0-9.]+', b'"cost":0', Recording("opencode", "text").stdout)
-    [result] = [item for item in ADAPTERS["opencode"].reader().feed(free, 1) if isinstance(item, t.AgentResult)]
+    [result] = [item for item in ADAPTERS["opencode"].reader().feed(free, 1) if isinstance(item, a.AgentResult)]
     assert result.usage is not None
     assert (result.usage.input_tokens, result.usage.cost_micro_usd) == (400, None)
 
@@ -225,10 +226,10 @@ def test_totals_of_a_conversation_become_what_each_run_used() -> None:
     assert first.usage == first.thread_usage
     assert first.thread_usage is not None
 
-    def second(before: t.Usage | None) -> t.AgentResult:
+    def second(before: t.Usage | None) -> a.AgentResult:
         reader = ADAPTERS["codex"].reader(before)
         [*_, result] = reader.feed(Recording("codex", "thread_2").stdout, 1)
-        assert isinstance(result, t.AgentResult)
+        assert isinstance(result, a.AgentResult)
         return result
 
     result = second(first.thread_usage)
@@ -241,14 +242,14 @@ def test_totals_of_a_conversation_become_what_each_run_used() -> None:
 
 def test_what_a_sub_agent_does_names_the_tool_use_that_began_it() -> None:
     items = Recording("claude-code", "agent").items()
-    [began] = [item for item in items if isinstance(item, t.ToolUse) and item.tool_name == "Agent"]
-    within = [item for item in items if isinstance(item, t.AgentEvent) and item.parent == began.tool_use_id]
+    [began] = [item for item in items if isinstance(item, a.ToolUse) and item.tool_name == "Agent"]
+    within = [item for item in items if isinstance(item, a.AgentEvent) and item.parent == began.tool_use_id]
     assert [type(item) for item in within] == [
-        *(t.TaskStarted, t.AgentText, t.AgentUsage, t.ToolUse, t.ToolResult, t.AgentText, t.AgentUsage, t.TaskSettled),
+        *(a.TaskStarted, a.AgentText, a.AgentUsage, a.ToolUse, a.ToolResult, a.AgentText, a.AgentUsage, a.TaskSettled),
     ]
     started, settled = within[0], within[-1]
-    assert isinstance(started, t.TaskStarted)
-    assert isinstance(settled, t.TaskSettled)
+    assert isinstance(started, a.TaskStarted)
+    assert isinstance(settled, a.TaskSettled)
     assert (started.task_id, settled.status) == (settled.task_id, "completed")
 
 
@@ -268,22 +269,22 @@ def test_what_a_sub_agent_does_names_the_tool_use_that_began_it() -> None:
 def test_a_tool_without_an_id_stays_raw(agent: str, line: dict[str, object]) -> None:
     """Under an empty id the predecessor merged calls that had nothing to do with each other."""
     found = ADAPTERS[agent].reader().feed(msgspec.json.encode(line) + b"\n", 1)
-    assert [type(item) for item in found] == [t.AgentRaw]
+    assert [type(item) for item in found] == [a.AgentRaw]
 
 
 def test_a_tool_of_opencode_without_an_id_stays_raw() -> None:
     """A part belongs to a reply, which has to be known first."""
     reply = b'{"type":"message.updated","properties":{"info":{"id":"m1","role":"assistant","sessionID":"s1"}}}\n'
     tool = b'{"type":"message.part.updated","properties":{"part":{"type":"tool","tool":"bash","messageID":"m1"}}}\n'
-    assert [type(item) for item in ADAPTERS["opencode"].reader().feed(reply + tool, 1)] == [t.AgentRaw]
+    assert [type(item) for item in ADAPTERS["opencode"].reader().feed(reply + tool, 1)] == [a.AgentRaw]
 
 
 def test_opencode_s_sub_agents_stand_below_the_tool_that_called_them() -> None:
     items = Recording("opencode", "agent").items()
-    [task] = [item for item in items if isinstance(item, t.ToolUse) and item.tool_name == "task"]
-    below = [item for item in items if isinstance(item, t.AgentEvent) and item.parent == task.tool_use_id]
+    [task] = [item for item in items if isinstance(item, a.ToolUse) and item.tool_name == "task"]
+    below = [item for item in items if isinstance(item, a.AgentEvent) and item.parent == task.tool_use_id]
     assert [type(item) for item in below] == [
-        *(t.ToolUse, t.AgentText, t.ToolResult, t.AgentUsage, t.AgentText, t.AgentUsage),
+        *(a.ToolUse, a.AgentText, a.ToolResult, a.AgentUsage, a.AgentText, a.AgentUsage),
     ]
     assert task.input["prompt"] == "[[bash echo from-subagent]]"
 
@@ -291,4 +292,4 @@ def test_opencode_s_sub_agents_stand_below_the_tool_that_called_them() -> None:
 def test_a_tool_of_opencode_is_told_when_it_begins() -> None:
     """Before it has ended, and with all of its input: 3 s lie between the two."""
     items = [type(item) for item in Recording("opencode", "steer_tool").items()]
-    assert items.index(t.ToolUse) < items.index(t.AgentText) < items.index(t.ToolResult)
+    assert items.index(a.ToolUse) < items.index(a.AgentText) < items.index(a.ToolResult)

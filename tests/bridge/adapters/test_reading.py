@@ -14,6 +14,7 @@ from sandreel_bridge.adapters.json_lines import MAX_LINE_BYTES
 from sandreel_bridge.adapters.shortened import MAX_EVENT_BYTES
 from sandreel_bridge.adapters.table import ADAPTERS
 from sandreel_core.agent import AgentItem, Typed
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from tests.support.recordings import RECORDINGS, Recording
 
@@ -27,7 +28,7 @@ _JSON = st.recursive(
 )
 
 
-def events(items: list[AgentItem]) -> list[t.AgentEvent]:
+def events(items: list[AgentItem]) -> list[a.AgentEvent]:
     return [item for item in items if not isinstance(item, Typed)]
 
 
@@ -69,15 +70,15 @@ def test_every_event_is_one_of_the_contract(recording: Recording) -> None:
 @recordings
 def test_every_run_ends_in_a_result_and_every_tool_is_told_before_its_output(recording: Recording) -> None:
     found = events(recording.items())
-    assert isinstance(found[-1], t.AgentResult | t.AgentRaw)  # raw: Claude's life cycle of a message, behind its result
-    assert any(isinstance(event, t.AgentResult) for event in found)
+    assert isinstance(found[-1], a.AgentResult | a.AgentRaw)  # raw: Claude's life cycle of a message, behind its result
+    assert any(isinstance(event, a.AgentResult) for event in found)
     begun: set[str] = set()
     for event in found:
-        if isinstance(event, t.ToolUse):
+        if isinstance(event, a.ToolUse):
             assert event.tool_use_id
             assert event.tool_use_id not in begun
             begun.add(event.tool_use_id)
-        if isinstance(event, t.ToolResult):
+        if isinstance(event, a.ToolResult):
             assert event.tool_use_id in begun
         if event.parent is not None:
             assert event.parent in begun
@@ -89,7 +90,7 @@ def test_typed_text_comes_again_whole(recording: Recording) -> None:
     for item in recording.items():
         if isinstance(item, Typed) and item.parent is None:
             typed += item.text
-        elif isinstance(item, t.AgentText) and item.parent is None:
+        elif isinstance(item, a.AgentText) and item.parent is None:
             said += item.text
     assert not typed or typed in said or recording.name.startswith(("sigterm", "sigkill"))
 
@@ -101,7 +102,7 @@ def test_no_bytes_make_it_raise(agent: str, noise: list[bytes]) -> None:
     reader = ADAPTERS[agent].reader()
     for piece in noise:
         reader.feed(piece, 1)
-    assert isinstance(reader.end(1, 0)[-1], t.AgentResult)
+    assert isinstance(reader.end(1, 0)[-1], a.AgentResult)
 
 
 @agents
@@ -122,7 +123,7 @@ def test_no_shape_makes_it_raise(agent: str, data: st.DataObject) -> None:
             place = place[name]
         for event in events(reader.feed(msgspec.json.encode(said) + b"\n", 1)):
             assert msgspec.json.decode(msgspec.json.encode(event), type=type(event)) == event
-    assert isinstance(events(reader.end(1, 0) or [t.AgentResult(source_n=1, status="error")])[-1], t.AgentResult)
+    assert isinstance(events(reader.end(1, 0) or [a.AgentResult(source_n=1, status="error")])[-1], a.AgentResult)
 
 
 @agents
@@ -131,8 +132,8 @@ def test_what_is_unknown_is_passed_on_and_what_is_malformed_is_counted(agent: st
     deep = b'{"type":"new","deep":' + b"[" * 150 + b"]" * 150 + b"}\n"
     found = reader.feed(b'{"type":"new","more":[1]}\n\n  \r\nplain text\n[1]\n"x"\n\xff\n{"type":1}\n' + deep, 7)
     assert found == [
-        t.AgentRaw(source_n=7, payload={"type": "new", "more": [1]}),
-        t.AgentRaw(source_n=7, payload={"type": 1}),
+        a.AgentRaw(source_n=7, payload={"type": "new", "more": [1]}),
+        a.AgentRaw(source_n=7, payload={"type": 1}),
     ]
     assert reader.malformed_lines == 5
 
@@ -147,9 +148,9 @@ def test_a_line_without_end_is_not_held_and_is_said_to_be_left_out(agent: str) -
     tracemalloc.stop()
     [left_out, unknown] = reader.feed(b'\n{"type":"new"}\n', 2)
     assert held < MAX_LINE_BYTES + (1 << 20)
-    assert isinstance(left_out, t.AgentError)
+    assert isinstance(left_out, a.AgentError)
     assert str(MAX_LINE_BYTES) in left_out.message
-    assert unknown == t.AgentRaw(source_n=2, payload={"type": "new"})
+    assert unknown == a.AgentRaw(source_n=2, payload={"type": "new"})
 
 
 def test_a_line_of_exactly_the_limit_is_read_however_it_comes() -> None:
@@ -158,22 +159,22 @@ def test_a_line_of_exactly_the_limit_is_read_however_it_comes() -> None:
     for pieces in ([line + b"\n"], [line[:9], line[9:], b"\n"], [b"\n" + line + b"\n"]):
         reader = ADAPTERS["codex"].reader()
         [raw] = [item for piece in pieces for item in reader.feed(piece, 1)]
-        assert isinstance(raw, t.AgentRaw)
+        assert isinstance(raw, a.AgentRaw)
     for pieces in ([line + b" \n"], [line, b" ", b"\n"], [b"\n" + line + b" \n"]):
         reader = ADAPTERS["codex"].reader()
         [left_out] = [item for piece in pieces for item in reader.feed(piece, 1)]
-        assert isinstance(left_out, t.AgentError)
+        assert isinstance(left_out, a.AgentError)
 
 
 def test_an_event_that_no_message_could_hold_is_shortened_and_says_so() -> None:
     content = [{"type": "tool_result", "tool_use_id": "u", "content": "z" * 3_000_000}]
     line = msgspec.json.encode({"type": "user", "message": {"role": "user", "content": content}})
     [result] = ADAPTERS["claude-code"].reader().feed(line + b"\n", 1)
-    assert isinstance(result, t.ToolResult)
+    assert isinstance(result, a.ToolResult)
     assert len(msgspec.json.encode(result)) <= MAX_EVENT_BYTES
     assert result.output.endswith("… [shortened: 3000000 characters]")
 
     line = msgspec.json.encode({"type": "new", "many": list(range(200_000))})
     [left_out] = ADAPTERS["claude-code"].reader().feed(line + b"\n", 1)
-    assert isinstance(left_out, t.AgentError)
+    assert isinstance(left_out, a.AgentError)
     assert "agent.raw of" in left_out.message

@@ -24,7 +24,8 @@ from sandreel_core.contract import credential as c
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.lease import AskGit, Forget
-from sandreel_core.contract.requests import AskSecret, Done, Secret
+from sandreel_core.contract.requests import Done
+from sandreel_core.contract.secret import AskSecret, Secret
 from sandreel_core.contract.session import CommandRefused
 from sandreel_core.contract.subjects import CMD
 from sandreel_core.errors import Malformed, NotFound, Refused, Unavailable

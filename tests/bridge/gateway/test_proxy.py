@@ -293,6 +293,20 @@ async def test_revoking_cuts_what_is_still_under_way(monkeypatch: pytest.MonkeyP
         assert last.calls == 1
 
 
+async def test_calls_are_recorded_together_and_at_once_when_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandreel_bridge.gateway.recorder._GATHERED_S", 300)
+    async with ModelApi(steps(*[Reply("hello", tokens=TOKENS)] * 3)) as api, gateway(api) as served:
+        key = await served.mint()
+        for _ in range(3):
+            await call(
+                f"{served.url}/anthropic/v1/messages", headers={"x-api-key": key.value}, body=messages(stream=False)
+            )
+        assert "sandreel_gateway_usage_unrecorded 3\n" in served.metrics.render()
+        last = await served.client.revoke(key.name)
+        assert last is not None
+        assert last.calls == len(await served.recorded(3)) == 3
+
+
 async def test_a_request_that_was_half_sent_when_its_key_ended_does_not_pass() -> None:
     """Who has shown the key with the head of a request has not yet made a call: the body may come when the turn is over."""
     async with ModelApi() as api, gateway(api) as served:

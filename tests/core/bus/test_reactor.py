@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from sandreel_core import clock
 from sandreel_core import session as sessions
 from sandreel_core.bus import measures as m
+from sandreel_core.bus.aggregate import Aggregate, Decision
 from sandreel_core.bus.loading import Loaded, load
 from sandreel_core.bus.memory import MemoryBus, MemoryServer
 from sandreel_core.bus.port import Bus, Stored
-from sandreel_core.bus.reactor import MAX_ATTEMPTS, Aggregate, Decision, Reactor
+from sandreel_core.bus.reactor import MAX_ATTEMPTS, Reactor
 from sandreel_core.bus.streams import SPAWNER_COMMANDS, ensure_installation
 from sandreel_core.contract import session as s
 from sandreel_core.contract.codec import encode, seal

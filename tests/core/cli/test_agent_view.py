@@ -8,6 +8,7 @@ import pytest
 
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.cli.agent_view import AgentView
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from tests.support.recordings import RECORDINGS, Recording
 
@@ -17,16 +18,16 @@ def shown(*items: AgentItem, typed: bool = False, colours: bool = False, columns
     return "".join(view.text(item) for item in items) + view.closed()
 
 
-def use(id: str, name: str = "Bash", parent: str | None = None, **given: Any) -> t.ToolUse:
-    return t.ToolUse(source_n=1, parent=parent, tool_use_id=id, tool_name=name, input=given)
+def use(id: str, name: str = "Bash", parent: str | None = None, **given: Any) -> a.ToolUse:
+    return a.ToolUse(source_n=1, parent=parent, tool_use_id=id, tool_name=name, input=given)
 
 
-def result(id: str, output: Any, parent: str | None = None, *, is_error: bool = False) -> t.ToolResult:
-    return t.ToolResult(source_n=1, parent=parent, tool_use_id=id, output=output, is_error=is_error)
+def result(id: str, output: Any, parent: str | None = None, *, is_error: bool = False) -> a.ToolResult:
+    return a.ToolResult(source_n=1, parent=parent, tool_use_id=id, output=output, is_error=is_error)
 
 
-def text(text: str, parent: str | None = None) -> t.AgentText:
-    return t.AgentText(source_n=1, parent=parent, text=text)
+def text(text: str, parent: str | None = None) -> a.AgentText:
+    return a.AgentText(source_n=1, parent=parent, text=text)
 
 
 def test_a_sub_agent_stands_to_the_right_of_what_began_it() -> None:
@@ -40,8 +41,8 @@ def test_a_sub_agent_stands_to_the_right_of_what_began_it() -> None:
 
 
 def test_a_sub_agent_that_goes_on_beside_is_said_once_and_its_receipt_is_cut() -> None:
-    task = t.TaskStarted(source_n=1, parent="a", task_id="k", description="look around")
-    settled = t.TaskSettled(source_n=1, parent="a", task_id="k", status="completed")
+    task = a.TaskStarted(source_n=1, parent="a", task_id="k", description="look around")
+    settled = a.TaskSettled(source_n=1, parent="a", task_id="k", status="completed")
     receipt, report = result("a", "Launched.\n1\n2"), result("b", "1\n2")
     items = [use("a", "Agent", description="look around"), task, receipt, text("Mine."), text("Its.", "a"), settled]
     assert shown(*items).splitlines() == [
@@ -51,7 +52,7 @@ def test_a_sub_agent_that_goes_on_beside_is_said_once_and_its_receipt_is_cut() -
     began = [items[0], task, use("c", parent="a", command="ls"), receipt]
     assert shown(*began).splitlines()[2:] == ["◂ Agent: look around", "  Launched.", "  … 2 more lines"]
     # One that was waited for has its report in full, and a task of another name is told.
-    waited = [use("b", "Agent"), t.TaskStarted(source_n=1, parent="b", task_id="k2"), t.TaskSettled(source_n=1, parent="b", task_id="k2")]  # fmt: skip
+    waited = [use("b", "Agent"), a.TaskStarted(source_n=1, parent="b", task_id="k2"), a.TaskSettled(source_n=1, parent="b", task_id="k2")]  # fmt: skip
     assert shown(*waited, report).splitlines()[1:] == [
         *("│ · task began: k2", "│ · task ended", "  1", "  2"),
     ]
@@ -109,17 +110,17 @@ def test_a_tool_that_took_a_while_says_how_long() -> None:
 
 
 def test_what_was_just_said_is_not_said_again() -> None:
-    run = t.RunStarted(source_n=1, agent="claude-code", model="m")
-    nothing = t.AgentResult(source_n=1, status="completed", usage=t.Usage(cost_micro_usd=0))
+    run = a.RunStarted(source_n=1, agent="claude-code", model="m")
+    nothing = a.AgentResult(source_n=1, status="completed", usage=t.Usage(cost_micro_usd=0))
     assert shown(run, nothing, run) == "· claude-code, m\n■ completed\n"
-    failed = t.AgentResult(source_n=1, status="error", error="API Error: 402")
-    assert shown(t.AgentError(source_n=1, message="API Error: 402"), failed) == "! API Error: 402\n■ error\n"
+    failed = a.AgentResult(source_n=1, status="error", error="API Error: 402")
+    assert shown(a.AgentError(source_n=1, message="API Error: 402"), failed) == "! API Error: 402\n■ error\n"
 
 
 def test_what_goes_on_is_not_shown_as_a_failure() -> None:
-    retry = t.AgentError(source_n=1, message="the model's API answered 529: attempt 1 of 10", goes_on=True)
+    retry = a.AgentError(source_n=1, message="the model's API answered 529: attempt 1 of 10", goes_on=True)
     assert shown(retry, colours=True) == "\x1b[33m· the model's API answered 529: attempt 1 of 10\x1b[0m\n"
-    failed = t.AgentResult(source_n=1, status="error", error=retry.message)
+    failed = a.AgentResult(source_n=1, status="error", error=retry.message)
     assert shown(retry, failed).splitlines()[1:] == ["■ error", f"  {retry.message}"]
 
 
@@ -174,11 +175,11 @@ def test_nothing_steers_the_terminal() -> None:
             result("c", [{"type": "text", "text": evil}]),
             result("d", {"x": evil}),
         ),
-        t.RunStarted(source_n=1, agent=evil, agent_session_id=evil, model=evil),
-        t.TaskStarted(source_n=1, task_id=evil, description=evil),
-        t.TaskSettled(source_n=1, task_id=evil, status=evil),
-        t.AgentError(source_n=1, message=evil),
-        t.AgentResult(source_n=1, status="error", error=evil),
+        a.RunStarted(source_n=1, agent=evil, agent_session_id=evil, model=evil),
+        a.TaskStarted(source_n=1, task_id=evil, description=evil),
+        a.TaskSettled(source_n=1, task_id=evil, status=evil),
+        a.AgentError(source_n=1, message=evil),
+        a.AgentResult(source_n=1, status="error", error=evil),
     ]
     for typed in (False, True):
         written = shown(*everything, typed=typed)
@@ -202,12 +203,12 @@ def test_typed_text_is_gone_on_with_and_not_written_twice() -> None:
 
 def test_what_a_run_used_and_why_it_failed_end_it() -> None:
     usage = t.Usage(input_tokens=12_345, output_tokens=67, cache_read_input_tokens=10_000, cost_micro_usd=1_234_500)
-    ended = t.AgentResult(source_n=1, status="max_turns", duration_ms=61_500, usage=usage, error="Reached 40 turns")
+    ended = a.AgentResult(source_n=1, status="max_turns", duration_ms=61_500, usage=usage, error="Reached 40 turns")
     assert shown(ended).splitlines() == [
         "■ max turns in 61.5 s · 12,345 tokens in (10,000 from cache), 67 out, $1.2345",
         "  Reached 40 turns",
     ]
-    thread = t.AgentResult(source_n=1, status="completed", thread_usage=t.Usage(input_tokens=5, output_tokens=1))
+    thread = a.AgentResult(source_n=1, status="completed", thread_usage=t.Usage(input_tokens=5, output_tokens=1))
     assert shown(thread) == "■ completed · the conversation so far: 5 tokens in, 1 out\n"
 
 

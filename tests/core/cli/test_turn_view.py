@@ -14,6 +14,7 @@ from sandreel_core.cli.turn_view import TurnView
 from sandreel_core.cli.usage_table import dollars, tokens, usage_table
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import ModelUse, TurnEntry, TurnItem
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.cursor import Cursor
@@ -56,8 +57,8 @@ def test_a_long_prompt_is_cut_and_says_so() -> None:
 
 def test_a_failure_is_told_once() -> None:
     failed = t.TurnFinished(status="failed", error="the model's API answered 402")
-    said_before = t.AgentError(source_n=1, message="the model's API answered 402")
-    result = t.AgentResult(source_n=1, status="error", error="the model's API answered 402")
+    said_before = a.AgentError(source_n=1, message="the model's API answered 402")
+    result = a.AgentResult(source_n=1, status="error", error="the model's API answered 402")
     assert shown(said(said_before), said(result), said(failed)).count("402") == 1
     assert shown(said(result), said(failed)).count("402") == 1
     with_status = t.TurnFinished(status="failed", error=f"{failed.error} (the model's API answered 402)")
@@ -66,15 +67,15 @@ def test_a_failure_is_told_once() -> None:
 
 
 def test_a_retry_is_no_failure_and_does_not_stand_for_one() -> None:
-    retry = said(t.AgentError(source_n=1, message="the model's API answered 402", goes_on=True))
+    retry = said(a.AgentError(source_n=1, message="the model's API answered 402", goes_on=True))
     assert "\x1b[31m" not in shown(retry, colours=True)
     failed = t.TurnFinished(status="failed", error="the model's API answered 402")
     assert shown(retry, said(failed)).count("402") == 2
 
 
 def test_answers_and_counts_are_no_lines_of_their_own() -> None:
-    usage = t.AgentUsage(source_n=1, usage=t.Usage(input_tokens=12_345, output_tokens=5))
-    result = t.AgentResult(source_n=1, status="completed", final_text="x", usage=t.Usage(input_tokens=1))
+    usage = a.AgentUsage(source_n=1, usage=t.Usage(input_tokens=12_345, output_tokens=5))
+    result = a.AgentResult(source_n=1, status="completed", final_text="x", usage=t.Usage(input_tokens=1))
     assert shown(said(usage), said(result), said(t.Checkpoint(exec_n=1, parser={}))) == ""
 
 
@@ -94,7 +95,7 @@ def test_what_is_said_meanwhile_and_what_becomes_of_it() -> None:
 
 
 def test_a_plan_that_was_just_said_is_not_said_again() -> None:
-    answer = said(t.AgentText(source_n=1, text="1. look\n2. mend"))
+    answer = said(a.AgentText(source_n=1, text="1. look\n2. mend"))
     assert shown(answer, said(t.PlanProposed(plan="1. look\n2. mend\n"))).splitlines() == [
         *("1. look", "2. mend", "▌ that is the plan"),
     ]
@@ -102,9 +103,9 @@ def test_a_plan_that_was_just_said_is_not_said_again() -> None:
 
 
 def test_handing_a_plan_over_is_no_tool_that_failed() -> None:
-    use = t.ToolUse(source_n=1, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
-    held_back = t.ToolResult(source_n=1, tool_use_id="p", output="It is handed over.", is_error=True)
-    end = said(t.AgentText(source_n=1, text="I wait."))
+    use = a.ToolUse(source_n=1, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
+    held_back = a.ToolResult(source_n=1, tool_use_id="p", output="It is handed over.", is_error=True)
+    end = said(a.AgentText(source_n=1, text="I wait."))
     assert shown(said(use), said(held_back), end, said(t.PlanProposed(plan="1. look"))).splitlines() == [
         *("I wait.", "▌ the plan", "▌ 1. look"),
     ]
@@ -113,12 +114,12 @@ def test_handing_a_plan_over_is_no_tool_that_failed() -> None:
 def test_what_goes_on_is_told_in_a_few_words() -> None:
     view = TurnView("t1", "s1", colours=False, typed=True)
     told = [view.doing()]
-    use = t.ToolUse(source_n=1, tool_use_id="a", tool_name="Bash", input={"command": "pytest -q"})
-    other = t.ToolUse(source_n=1, tool_use_id="b", tool_name="Read", input={"file_path": "a.py"})
-    within = t.ToolUse(source_n=1, parent="a", tool_use_id="c", tool_name="Grep", input={})
-    usage = t.AgentUsage(source_n=1, usage=t.Usage(input_tokens=12_345, output_tokens=5))
-    guess = t.AgentUsage(source_n=1, usage=t.Usage(input_tokens=9), provisional=True)
-    done = t.ToolResult(source_n=1, tool_use_id="b")
+    use = a.ToolUse(source_n=1, tool_use_id="a", tool_name="Bash", input={"command": "pytest -q"})
+    other = a.ToolUse(source_n=1, tool_use_id="b", tool_name="Read", input={"file_path": "a.py"})
+    within = a.ToolUse(source_n=1, parent="a", tool_use_id="c", tool_name="Grep", input={})
+    usage = a.AgentUsage(source_n=1, usage=t.Usage(input_tokens=12_345, output_tokens=5))
+    guess = a.AgentUsage(source_n=1, usage=t.Usage(input_tokens=9), provisional=True)
+    done = a.ToolResult(source_n=1, tool_use_id="b")
     for event in (t.TurnStarted(exec="x"), use, other, within, done, usage, guess, t.TurnInterrupting()):
         view.text(said(event))
         told.append(view.doing())
@@ -131,15 +132,15 @@ def test_what_goes_on_is_told_in_a_few_words() -> None:
 
 def test_a_command_that_is_waited_for_is_no_task_beside_it() -> None:
     def use(name: str) -> TurnEntry:
-        return said(t.ToolUse(source_n=1, tool_use_id=name, tool_name=name, input={}))
+        return said(a.ToolUse(source_n=1, tool_use_id=name, tool_name=name, input={}))
 
     def task(parent: str) -> list[TurnEntry]:
-        began = t.TaskStarted(source_n=1, parent=parent, task_id="k", description="look")
-        return [said(began), said(t.TaskSettled(source_n=1, parent=parent, task_id="k", status="completed"))]
+        began = a.TaskStarted(source_n=1, parent=parent, task_id="k", description="look")
+        return [said(began), said(a.TaskSettled(source_n=1, parent=parent, task_id="k", status="completed"))]
 
     assert shown(use("Bash"), *task("Bash")) == "▸ Bash\n"
     assert shown(use("Agent"), *task("Agent")).splitlines()[1:] == ["│ · task began: look", "│ · task completed"]
-    left = said(t.ToolResult(source_n=1, tool_use_id="Bash", output="it goes on"))
+    left = said(a.ToolResult(source_n=1, tool_use_id="Bash", output="it goes on"))
     assert "task completed" in shown(use("Bash"), left, *task("Bash"))
 
 
@@ -166,12 +167,12 @@ def test_nothing_steers_the_terminal(hostile: str) -> None:
         said(t.PlanProposed(plan=hostile)),
         said(t.PlanApproved(next_turn=hostile), actor=hostile),
         said(t.PlanRejected(reason=hostile), actor=hostile),
-        said(t.AgentResult(source_n=1, status="error", error=hostile)),
+        said(a.AgentResult(source_n=1, status="error", error=hostile)),
         said(t.TurnFinished(status="failed", error=hostile + "y")),
         Gap(CURSOR, hostile),
     ]
     view = TurnView("t1", hostile, colours=False, typed=True)
-    view.text(said(t.ToolUse(source_n=1, tool_use_id="a", tool_name=hostile, input={"command": hostile})))
+    view.text(said(a.ToolUse(source_n=1, tool_use_id="a", tool_name=hostile, input={"command": hostile})))
     text = shown(*events) + view.text(events[0]) + view.doing()
     assert not any(c != "\n" and not c.isprintable() for c in text), repr(text)
 

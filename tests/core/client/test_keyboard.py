@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from sandreel_core.client.keyboard import MAX_WAITING_BYTES, Keyboard
-from sandreel_core.contract.requests import KeysTaken
+from sandreel_core.contract.runnerd import KeysTaken
 from sandreel_core.errors import NotFound, Refused, SandreelError, Unavailable
 
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.client.partial import Partial
-from sandreel_core.contract import turn as t
+from sandreel_core.contract import agent as a
 
 
-def text(number: int) -> t.AgentText:
-    return t.AgentText(source_n=number, text=f"text {number}")
+def text(number: int) -> a.AgentText:
+    return a.AgentText(source_n=number, text=f"text {number}")
 
 
 def test_a_piece_waits_for_what_stands_before_it() -> None:
@@ -56,11 +56,11 @@ def test_what_is_held_has_a_bound() -> None:
 def test_a_piece_stands_between_its_neighbours_in_any_interleaving(kinds: list[str], turns: list[bool]) -> None:
     """By the events that both sides have: all before the piece have come from the log, and none behind it."""
     output: list[AgentItem] = []
-    log: list[t.AgentText] = []
+    log: list[a.AgentText] = []
     place: dict[str, int] = {}  # of a piece: how many events of both sides stand before it
     for number, kind in enumerate(kinds):
         if kind == "typed":
-            place[str(number)] = sum(item in log for item in output if isinstance(item, t.AgentText))
+            place[str(number)] = sum(item in log for item in output if isinstance(item, a.AgentText))
             output.append(Typed(str(number)))
         if kind in ("event", "only the output"):
             output.append(text(number))

@@ -11,7 +11,7 @@ import pytest
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.client import Client
 from sandreel_core.client import recorder as under_test
-from sandreel_core.contract.requests import FileEntry, FileList
+from sandreel_core.contract.files import FileEntry, FileList
 from sandreel_core.errors import NotFound, Unserved
 from tests.core.client.conftest import ORG, STREAMS
 from tests.support.fake_roles import fake_roles

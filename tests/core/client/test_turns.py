@@ -16,6 +16,7 @@ from sandreel_core.client import Client, ClientSettings, TurnEntry, TurnHandle, 
 from sandreel_core.client.items import CaughtUp
 from sandreel_core.client.owners import session_of
 from sandreel_core.client.turn_items import by_model
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import encode
 from sandreel_core.contract.cursor import Cursor
@@ -268,11 +269,11 @@ async def test_text_is_given_as_it_is_typed_and_in_its_place(client: Client, bri
         async for item in items:
             if isinstance(item, Typed):
                 typed += item.text
-            elif isinstance(item, TurnEntry) and isinstance(item.data, t.AgentText):
+            elif isinstance(item, TurnEntry) and isinstance(item.data, a.AgentText):
                 assert item.data.text.startswith(typed), "a piece of another text stands here"
                 whole.append(typed)
                 typed = ""
-    expected = [item.text for item in TYPED.items() if isinstance(item, t.AgentText)]
+    expected = [item.text for item in TYPED.items() if isinstance(item, a.AgentText)]
     assert len(whole) == len(expected)
     assert any(whole), "nothing was seen while it was typed"
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from sandreel_core.bus.memory import MemoryBus
+from sandreel_core.descriptors import make_room
 from sandreel_core.egress import service
 from sandreel_core.egress.address import Address
 from sandreel_core.egress.measures import EGRESS
@@ -164,7 +165,7 @@ def test_what_an_operator_sets_wrongly_is_named(monkeypatch: pytest.MonkeyPatch)
         Settings(also_refused=("10.0.0.1/8",)).refused_networks  # noqa: B018
     monkeypatch.setattr("resource.getrlimit", lambda _: (64, 64))
     with pytest.raises(Misconfigured, match="max_connections needs 2176 open files"):
-        service.make_room(2176)
+        make_room(2176, "[egress] max_connections")
 
 
 async def found(places: dict[Address, Place]) -> dict[Address, Place]:

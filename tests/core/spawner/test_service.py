@@ -11,9 +11,11 @@ import pytest
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
+from sandreel_core.contract.bootstrap import AskLog, ExecHead, FeedMade, LogHead, MakeFeed
 from sandreel_core.contract.message import Owner
+from sandreel_core.contract.requests import Done, Request
+from sandreel_core.contract.runnerd import Hold
 from sandreel_core.contract.workspace import EnvPatched
 from sandreel_core.errors import Denied, Misconfigured
 from sandreel_core.session import Session
@@ -172,16 +174,16 @@ async def test_feed_and_log_are_answered_for_the_live_boot_only(hand: Hand, spaw
     for n in (2, 3, 5):
         await hand.say(block, id="e", n=n)
 
-    async def ask(verb: str, request: q.Request) -> bytes:
+    async def ask(verb: str, request: Request) -> bytes:
         return await hand.bus.request(hand.subjects().request("spawner", verb), msgspec.json.encode(request))
 
-    head = msgspec.json.decode(await ask("log", q.AskLog(boot_id="1-1", execs=["e", "none"])), type=q.LogHead)
+    head = msgspec.json.decode(await ask("log", AskLog(boot_id="1-1", execs=["e", "none"])), type=LogHead)
     assert (head.epoch, head.commands_last) == (first.epoch, 1)
     assert head.execs == {
-        "e": q.ExecHead(boot_id="1-1", started_by=head.execs["e"].started_by, last_n=3),
-        "none": q.ExecHead(),
+        "e": ExecHead(boot_id="1-1", started_by=head.execs["e"].started_by, last_n=3),
+        "none": ExecHead(),
     }
-    made = msgspec.json.decode(await ask("feed", q.MakeFeed(boot_id="1-1", after=1)), type=q.FeedMade)
+    made = msgspec.json.decode(await ask("feed", MakeFeed(boot_id="1-1", after=1)), type=FeedMade)
     assert made.feed == first.feed
     command = await hand.send(x.Cancel(exec="e"))
     feed = hand.bus.feed("CMD", made.feed)
@@ -189,7 +191,7 @@ async def test_feed_and_log_are_answered_for_the_live_boot_only(hand: Hand, spaw
         batch = await anext(feed)
     await feed.aclose()
     assert batch[0].subject.endswith(command)
-    for verb, request in (("log", q.AskLog(boot_id="1-0")), ("feed", q.MakeFeed(boot_id="1-2", after=0))):
+    for verb, request in (("log", AskLog(boot_id="1-0")), ("feed", MakeFeed(boot_id="1-2", after=0))):
         with pytest.raises(Denied):
             await ask(verb, request)
 
@@ -220,9 +222,9 @@ async def test_a_full_stream_makes_runnerds_hold(backend: FakeBackend) -> None:
     told = asyncio.Event()
 
     async def handler(subject: str, body: bytes) -> bytes:
-        if msgspec.json.decode(body, type=q.Hold).hold:
+        if msgspec.json.decode(body, type=Hold).hold:
             told.set()
-        return msgspec.json.encode(q.Done())
+        return msgspec.json.encode(Done())
 
     hand = Hand(bus)
     async with running(bus, backend, plan()), bus.serve("req.runnerd.acme.one.hold", handler):

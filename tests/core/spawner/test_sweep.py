@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from sandreel_core.contract import exec as x
-from sandreel_core.contract import requests as q
 from sandreel_core.contract import session as s
+from sandreel_core.contract.requests import Done
 from sandreel_core.errors import NotFound, Unavailable
 from sandreel_core.spawner import actions as a
 from sandreel_core.spawner.commands import Limits
@@ -39,7 +39,7 @@ def drained(asked: list[str], **answer: object) -> Callable[[str, bytes], Awaita
         if verb != "hold":
             asked.append(verb)
         says = {"live_execs": [], "idle_s": 5.0} | answer
-        return msgspec.json.encode(says if verb == "drain" else q.Done())
+        return msgspec.json.encode(says if verb == "drain" else Done())
 
     return handler
 

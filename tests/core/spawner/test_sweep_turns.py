@@ -7,6 +7,7 @@ import pytest
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
 from sandreel_core.clock import new_id, now
+from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.message import Event
@@ -20,7 +21,7 @@ SUBJECTS = SessionSubjects("acme", "one")
 ASKED = c.TurnRequested(agent="claude-code", prompt="hi")
 OVER = c.TurnFinished(status="plan")
 REFUSED = CommandRefused(command_id="c", code="TURN_FINISHED", message="it is finished")
-SAID = c.AgentText(source_n=1, text="hello")
+SAID = a.AgentText(source_n=1, text="hello")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sandreel_core.cli.top.followed import FollowedExec, FollowedSession
 from sandreel_core.cli.top.rate import Rate
 from sandreel_core.cli.top.row import Row
 from sandreel_core.contract import exec as x
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.contract.subjects import EventSubject, parse_event_subject
 
 # So many are followed; what is met beyond is counted, and the screen says so. About 1 KB each; a frame sorts them all.

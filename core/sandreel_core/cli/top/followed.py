@@ -12,7 +12,7 @@ from sandreel_core.cli.top.rate import Rate
 from sandreel_core.cli.top.row import MAX_LINE, Row
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 
 # Characters of a block's end in which its last line is looked for; a multiple of 4, so that base64 can be cut there.
 _TAIL = 4 * MAX_LINE

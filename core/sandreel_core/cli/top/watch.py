@@ -18,7 +18,7 @@ from sandreel_core.cli.top.board import Board
 from sandreel_core.cli.top.start import begin, meet_execs
 from sandreel_core.client import Client
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.contract.subjects import CMD, DEAD, reel
 from sandreel_core.errors import NotFound, SandreelError, Unavailable
 

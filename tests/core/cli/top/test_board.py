@@ -18,7 +18,7 @@ from sandreel_core.contract import session as s
 from sandreel_core.contract.codec import seal
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Event, Owner
-from sandreel_core.contract.requests import Heartbeat
+from sandreel_core.contract.runnerd import Heartbeat
 from sandreel_core.contract.subjects import EventSubject, SessionSubjects
 
 SECOND = 10**9
