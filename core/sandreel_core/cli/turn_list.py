@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sandreel_core.cli.connection import connect
 
 if TYPE_CHECKING:
     from sandreel_core.client import TurnInfo
+
+# As `Client.costs` tells them: what the gateway has counted, which of a turn that runs is what it costs so far.
+Costs: TypeAlias = "dict[tuple[str, str], int | None]"
 
 
 async def listed(args: argparse.Namespace) -> int:
@@ -18,16 +21,17 @@ async def listed(args: argparse.Namespace) -> int:
 
     async with connect(args) as client:
         found = await client.turns(args.org, args.session, limit=args.limit)
+        costs = await client.costs(found)
     if args.json:
         for info in found:
-            print(json_text(_fields(info)))
+            print(json_text(_fields(info, costs)))
         return 0
     rows = [("TURN", "SESSION", "AGENT", "STATE", "ASKED", "TOOK", "COST", "PROMPT")]
-    print("\n".join(table([*rows, *(_row(info) for info in found)])))
+    print("\n".join(table([*rows, *(_row(info, costs) for info in found)])))
     return 0
 
 
-def _row(info: TurnInfo) -> tuple[str, ...]:
+def _row(info: TurnInfo, costs: Costs) -> tuple[str, ...]:
     from datetime import datetime
 
     from sandreel_core.cli.text import clean, cut, duration
@@ -36,7 +40,8 @@ def _row(info: TurnInfo) -> tuple[str, ...]:
     asked = info.requested
     at = datetime.fromtimestamp(info.asked_ns / 1e9).astimezone()
     took = duration((info.heard_ns - info.asked_ns) / 1e9) if info.ended is not None else ""
-    cost = dollars(info.ended.usage.cost_micro_usd) if info.ended is not None else ""
+    where = (info.session, info.turn)
+    cost = dollars(costs[where]) if where in costs else ""
     prompt = clean(" ".join((asked.prompt or "").split())) if asked is not None else ""
     agent = clean(asked.agent) if asked is not None else "?"
     state = f"{info.state}{_decision(info)}"
@@ -51,11 +56,13 @@ def _decision(info: TurnInfo) -> str:
     return " (approved)" if isinstance(info.decided, PlanApproved) else " (rejected)"
 
 
-def _fields(info: TurnInfo) -> dict[str, Any]:
+def _fields(info: TurnInfo, costs: Costs) -> dict[str, Any]:
     import msgspec
 
     fields: dict[str, Any] = {"org": info.org, "session": info.session, "turn": info.turn, "state": info.state}
     for name, part in (("requested", info.requested), ("ended", info.ended), ("decided", info.decided)):
         if part is not None:
             fields[name] = msgspec.to_builtins(part)
+    where = (info.session, info.turn)
+    fields |= {"cost_micro_usd": costs[where]} if where in costs else {}
     return fields | {"cursor": str(info.cursor)}

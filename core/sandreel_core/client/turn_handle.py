@@ -13,11 +13,11 @@ from sandreel_core.client.reels import Reels
 from sandreel_core.client.turn_items import TurnFold, TurnItem, TurnResult
 from sandreel_core.client.turn_queue import Message, is_about_messages, queue_of
 from sandreel_core.client.turn_reading import Place, ReaderOf, read_turn, read_typed
+from sandreel_core.client.turn_usage import read_usage
 from sandreel_core.contract import turn as t
-from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.usage import UsageReconciled, UsageRecorded
-from sandreel_core.errors import Malformed, Unavailable
+from sandreel_core.errors import Unavailable
 
 
 class TurnHandle:
@@ -99,35 +99,27 @@ class TurnHandle:
         settled_within_s   of a turn that has just ended, wait so long for `usage.reconciled`, behind which no call of it comes
         """
         found: dict[str, UsageRecorded] = {}
-        read = self._place.first
-        async for sequence, data in self._usage(after=read, live=False):
-            read = sequence
+        after = self._place.first
+        async for sequence, data in self._usage(after, live=False):
+            after = sequence
             if _counts(data, found):
                 return list(found.values())
         if settled_within_s <= 0:
             return list(found.values())
         with suppress(TimeoutError):
             async with asyncio.timeout(settled_within_s):
-                async for _, data in self._usage(after=read, live=True):
+                async for _, data in self._usage(after, live=True):
                     if _counts(data, found):
                         break
         return list(found.values())
 
     async def _usage(
-        self, *, after: int, live: bool
+        self, after: int, *, live: bool
     ) -> AsyncGenerator[tuple[int, UsageRecorded | UsageReconciled], None]:
-        """What its session's log of usage says of it, with the sequence. What cannot be read is passed over."""
-        subjects = self._place.subjects
-        items = self._bus.follow(subjects.stream, [subjects.event("usage")], after=after, live=live)
-        async with aclosing(items) as batches:
-            async for batch in batches:
-                for stored in batch if isinstance(batch, list) else ():
-                    try:
-                        data = decode_event(stored.subject, stored.body).data
-                    except Malformed:
-                        continue
-                    if isinstance(data, UsageRecorded | UsageReconciled) and data.turn == self.id:
-                        yield stored.sequence, data
+        async with aclosing(read_usage(self._bus, self._place.subjects, after=after, live=live)) as items:
+            async for sequence, data in items:
+                if data.turn == self.id:
+                    yield sequence, data
 
     async def steer(self, text: str, *, message_id: str | None = None, command_id: str | None = None) -> Outcome:
         """Say something to the agent while it works; it is told as soon as it listens. Sent again under the same

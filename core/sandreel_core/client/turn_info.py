@@ -25,7 +25,7 @@ TurnState: TypeAlias = Literal[
 @dataclass(frozen=True, slots=True)
 class TurnInfo:
     """A turn by its first event and its newest one. `state` of one that has ended is its status; `decided` whether its plan
-    was approved (the turn in which it goes on) or rejected."""
+    was approved (the turn in which it goes on) or rejected; `began` and `cursor`: where the two events stand."""
 
     org: str
     session: str
@@ -36,6 +36,7 @@ class TurnInfo:
     decided: t.PlanApproved | t.PlanRejected | None
     asked_ns: int
     heard_ns: int
+    began: Cursor
     cursor: Cursor
 
 

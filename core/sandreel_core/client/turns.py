@@ -18,6 +18,7 @@ from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
 from sandreel_core.client.turn_info import TurnInfo, state_by
 from sandreel_core.client.turn_reading import Place, begin_of, data_of, first_of, newest_of, stage_of
+from sandreel_core.client.turn_usage import costs
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
@@ -142,6 +143,17 @@ class Turns(History):
             told = [group.create_task(self._info(last, limited)) for last in lasts]
         return [task.result() for task in told]
 
+    async def costs(self, found: Sequence[TurnInfo]) -> dict[tuple[str, str], int | None]:
+        """What the gateway has counted of each by now, in micro-USD, by (session, turn); None: the price of a call is not known. One without
+        a call is not in it. Reads each session's log of usage from its first of these turns on."""
+        told: dict[tuple[str, str], int | None] = {}
+        for org, session in dict.fromkeys((info.org, info.session) for info in found):
+            own = [info for info in found if (info.org, info.session) == (org, session)]
+            after = min(info.began.sequence for info in own)
+            each = await costs(self.bus, self.subjects(org, session), [info.turn for info in own], after=after)
+            told |= {(session, turn): cost for turn, cost in each.items()}
+        return told
+
     async def attach(
         self,
         org: str,
@@ -228,6 +240,7 @@ class Turns(History):
             decided = data if isinstance(data, t.PlanApproved | t.PlanRejected) else None
             requested = data_of(first)
             stage = await stage_of(self.bus, first) if isinstance(data, t.SteerQueued) else data
+            began = await self._reels.cursor(where.partition, first.sequence)
             cursor = await self._reels.cursor(where.partition, last.sequence)
         return TurnInfo(
             org=where.org,
@@ -239,6 +252,7 @@ class Turns(History):
             decided=decided,
             asked_ns=first.time_ns,
             heard_ns=last.time_ns,
+            began=began,
             cursor=cursor,
         )
 

@@ -135,6 +135,7 @@ async def test_the_owner_has_a_session_of_their_own(shell: Shell, bridge: Bridge
     rows = (await shell.here("turn", "list", name)).out.decode().splitlines()
     assert len(rows) == 2
     assert rows[1].split()[1:4] == [name, "claude-code", "success"]
+    assert "$0.0019" in rows[1]
 
 
 async def test_a_turn_goes_on_from_the_newest_one(shell: Shell, bridge: Bridge) -> None:

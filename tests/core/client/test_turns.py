@@ -203,6 +203,10 @@ async def test_calls_are_those_of_the_turn_each_once(client: Client) -> None:
     [call] = await one.calls(settled_within_s=10)
     assert (call.turn, call.model) == (one.id, MODEL)
     [used] = by_model(await other.calls(settled_within_s=10))
+    third = await start(client, "hold")
+    found = await client.turns(ORG)
+    assert await client.costs(found) == {(SESSION, each): 1900 for each in (one.id, other.id)}
+    await third.interrupt()
     assert (used.model, used.calls, used.usage) == (MODEL, 1, USAGE)
 
 
