@@ -155,6 +155,7 @@ def test_of_a_tools_input_the_line_says_what_tells_most() -> None:
     ]
     todos = [{"content": "look", "status": "completed"}, {"content": "mend", "status": "in_progress"}]
     assert shown(use("a", "TodoWrite", todos=todos)) == "▸ TodoWrite 1 of 2 done: mend\n"
+    odd: dict[str, Any]
     for odd in ({"changes": [1]}, {"changes": []}, {"todos": [3]}, {"todos": []}, {"patchText": "none"}):
         assert shown(use("a", "Odd", **odd)).startswith("▸ Odd {")
 
