@@ -13,7 +13,7 @@ from sandreel_bridge.prompts import Prompts
 from sandreel_core.bus.aggregate import Aggregate, Decided, Decision
 from sandreel_core.bus.loading import load
 from sandreel_core.bus.measures import CommandMeasures
-from sandreel_core.bus.port import Bus
+from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.bus.reactor import Reactor
 from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S
 from sandreel_core.contract import turn as c
@@ -97,9 +97,10 @@ def commands(
         session = SessionSubjects(where.org, where.session, partitions).event("session")
         return where.command_id in (await load(bus, session, None, lambda state, event: state)).answers
 
-    aggregate = Aggregate(
-        initial=Turn(), evolve=fold, decide=decide, subject=subject, context=lambda _: terms, keyed=keyed
-    )
+    async def context(_: Stored) -> Terms:
+        return terms
+
+    aggregate = Aggregate(initial=Turn(), evolve=fold, decide=decide, subject=subject, context=context, keyed=keyed)
     return Reactor(
         bus,
         BRIDGE_COMMANDS,

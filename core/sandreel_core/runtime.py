@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -59,6 +60,9 @@ class Role(Generic[T]):
 
     def ready(self) -> None:
         """Say that the role serves now, in the manner of systemd's `Type=notify`: to whom `NOTIFY_SOCKET` names."""
+        # What there is now stays: modules, for the most part. A full collection that looks at all of it again holds whatever the
+        # role does, 60 to 200 ms for 50,000 objects, and 1 ms without.
+        gc.freeze()
         self.health.ready()
         notify("READY=1")
 

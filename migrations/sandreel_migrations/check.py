@@ -6,7 +6,7 @@ from typing import Any
 
 from sandreel_core.cli.check import Check
 from sandreel_core.errors import Malformed, Misconfigured, SandreelError
-from sandreel_migrations.upgrade import head
+from sandreel_migrations.upgrade import VERSIONS, head
 from sandreel_projections.queries import select
 
 _LOOK_WITHIN_S = 10.0
@@ -18,7 +18,8 @@ _BEHIND_S = 10.0
 async def views(dsn: str) -> list[Check]:
     """Never raises: what is wrong is what it returns."""
     try:
-        version = await _rows(dsn, "SELECT version_num FROM reel.schema_version")
+        asked = "SELECT version_num, obj_description('reel.schema_version'::regclass) FROM reel.schema_version"
+        version = await _rows(dsn, asked)
     except (Malformed, Misconfigured) as error:
         mend = "run `python -m sandreel_migrations`, which `sandreel up` does as well; look at [postgres] dsn"
         return [Check(name="views' schema", level="fail", found=str(error), mend=mend)]
@@ -26,12 +27,19 @@ async def views(dsn: str) -> list[Check]:
         mend = "start it (`sandreel up`), or look at [postgres] dsn"
         return [Check(name="Postgres reachable", level="fail", found=str(error), mend=mend)]
     reachable = Check(name="Postgres reachable", level="ok", found="answers")
-    return [reachable, _schema(version[0][0] if version else "none"), *await _lag(dsn)]
+    return [reachable, _schema(*(version[0] if version else ("none", None))), *await _lag(dsn)]
 
 
-def _schema(version: str) -> Check:
+def _schema(version: str, comment: str | None) -> Check:
     if version == head():
-        return Check(name="views' schema", level="ok", found=f"version {version}, the newest")
+        found = f"version {version}, the newest"
+        _, _, lacks = (comment or "").partition(f"{VERSIONS}; ")
+        if not lacks:
+            return Check(name="views' schema", level="ok", found=found)
+        mend = (
+            "`sandreel projections rebuild --accept-differences` reads it all into the new tables, beside the live ones"
+        )
+        return Check(name="views' schema", level="warn", found=f"{found}, {lacks}", mend=mend)
     mend = "run `python -m sandreel_migrations`, which `sandreel up` does as well"
     return Check(name="views' schema", level="fail", found=f"version {version}, the newest is {head()}", mend=mend)
 

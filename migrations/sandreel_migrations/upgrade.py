@@ -28,6 +28,9 @@ _RETRY_S = 0.5
 _LOCK_WITHIN_MS = 2000
 # SQLSTATEs of a server that is starting or stopping, or has no connection to spare; 55P03: a lock was not to be had.
 _TRANSIENT = frozenset({"55P03", "57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "08001", "08004"})
+# The comment of the table of versions; behind it, until a rebuild has put another schema in the place of this one, which
+# tables lack what had been read before they were there.
+VERSIONS = "which migrations this schema has"
 
 
 def config() -> Config:
@@ -99,16 +102,31 @@ def _run(connection: Connection, schema: str) -> None:
     made.attributes["connection"] = connection
     made.attributes["schema"] = schema
     try:
+        comment = _comment(connection, schema, made)
         command.upgrade(made, "head")
     except CommandError as error:
         raise Misconfigured(
             f"the views' schema has a version that this program does not know ({_line(error)}): run a newer sandreel"
         ) from error
-    connection.execute(text(f"COMMENT ON TABLE {schema}.schema_version IS 'which migrations this schema has'"))
+    connection.execute(text(f"COMMENT ON TABLE {schema}.schema_version IS '{comment}'"))
     connection.execute(
         text(f"COMMENT ON COLUMN {schema}.schema_version.version_num IS 'number of the newest migration'")
     )
     run(connection, grants(schema))
+
+
+def _comment(connection: Connection, schema: str, made: Config) -> str:
+    """What the table of versions will say, asked before the migrations: tables that they make begin empty, and the projector
+    goes on from where it is (a migration says so by `begins_empty`)."""
+    if not connection.execute(text(f"SELECT to_regclass('{schema}.schema_version') IS NOT NULL")).scalar():
+        return VERSIONS
+    if not connection.execute(text(f"SELECT EXISTS (SELECT FROM {schema}.cursors WHERE sequence > 0)")).scalar():  # noqa: S608 - our own
+        return VERSIONS  # all is read from the beginning, also behind a restore
+    said = connection.execute(text(f"SELECT obj_description('{schema}.schema_version'::regclass)")).scalar() or VERSIONS
+    version = connection.execute(text(f"SELECT version_num FROM {schema}.schema_version")).scalar()  # noqa: S608 - our own
+    newer = list(ScriptDirectory.from_config(made).iterate_revisions("head", version))
+    lacking = sorted(each.revision for each in newer if getattr(each.module, "begins_empty", False))
+    return f"{said}; without what was read before {', '.join(lacking)}" if lacking else str(said)
 
 
 async def _connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:

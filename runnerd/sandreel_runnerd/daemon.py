@@ -29,6 +29,7 @@ from sandreel_runnerd.execs import Execs
 from sandreel_runnerd.feed import Feed
 from sandreel_runnerd.files import Files
 from sandreel_runnerd.heartbeat import beat
+from sandreel_runnerd.hold import Hold
 from sandreel_runnerd.host import Host
 from sandreel_runnerd.lease_socket import lend
 from sandreel_runnerd.leases import Leases
@@ -48,8 +49,6 @@ STOP_WITHIN_S = 15.0
 FLUSH_WITHIN_S = 2.0
 # A boot that was declared dead can record nothing: its execs get SIGKILL as their records fail.
 DEAD_WITHIN_S = 3.0
-
-HOLD_LAPSES_S = 60.0  # contract/runnerd.py, Hold
 
 ENDED = 0
 DECLARED_DEAD = 3
@@ -81,9 +80,7 @@ class Daemon:
         self._activity = Activity()
         self._ended = asyncio.Event()
         self._dead = False
-        self._leaving = False
-        self._lapse: asyncio.TimerHandle | None = None
-        self._outbox: Outbox
+        self._hold: Hold
         self._feed: Feed
         self._execs: Execs
         self._answers: Answers
@@ -156,7 +153,7 @@ class Daemon:
         settings, subjects = self._settings, self._subjects
         files = Files(root)
         env = EnvStore(boot.env)
-        outbox = self._outbox = Outbox(
+        outbox = Outbox(
             self._bus,
             spool,
             subjects,
@@ -215,8 +212,9 @@ class Daemon:
             )
             self._vitals.attach(outbox, execs, feed)
             service = Service(self, files, answers, self._activity, fetch_private=self._fetch_private)
+            self._hold = Hold(outbox, execs)
             if boot.hold:
-                self.hold(True)
+                self._hold.set(True)
             tasks = [
                 group.create_task(self._alive(answers.run())),
                 group.create_task(self._alive(feed.run(boot.feed))),
@@ -244,7 +242,6 @@ class Daemon:
                 task.cancel()
             await asyncio.wait(serving)
             files.close()
-            self._forget_lapse()
             for task in tasks:
                 task.cancel()
         return DECLARED_DEAD if self._dead else ENDED
@@ -252,9 +249,7 @@ class Daemon:
     async def _leave(self, feed: Feed, execs: Execs, answers: Answers) -> None:
         self._log.info("leaving", live_execs=len(execs.live), dead=self._dead)
         feed.close()
-        # What ends now ends with what it has printed: an end that waits for room in the log would be none.
-        self._leaving = True
-        self.hold(False)
+        self._hold.close()
         await execs.stop(DEAD_WITHIN_S if self._dead else STOP_WITHIN_S)
         if not self._dead:
             try:
@@ -299,19 +294,7 @@ class Daemon:
         self._feed.lift()
 
     def hold(self, hold: bool) -> None:
-        """Children wait at once, and what they have said already goes into the spool."""
-        self._forget_lapse()
-        hold = hold and not self._leaving
-        self._outbox.hold(hold)
-        self._execs.hold(hold)
-        if hold:
-            # A spawner that died with the stream full must not hold the children for ever.
-            self._lapse = asyncio.get_running_loop().call_later(HOLD_LAPSES_S, self.hold, False)
-
-    def _forget_lapse(self) -> None:
-        if self._lapse is not None:
-            self._lapse.cancel()
-            self._lapse = None
+        self._hold.set(hold)
 
     def forget(self, slug: str) -> None:
         if self._leases is not None:

@@ -132,8 +132,9 @@ class Streams:
             self._input.close()
         for output in self.outputs:
             output.close()
-        if self._spawned is not None and not self.outputs:
-            for fd in (self._spawned.stdin, self._spawned.stdout, self._spawned.stderr):
+        spawned, self._spawned = self._spawned, None
+        if spawned is not None and not self.outputs:
+            for fd in (spawned.stdin, spawned.stdout, spawned.stderr):
                 if fd is not None:
                     os.close(fd)
 

@@ -20,7 +20,7 @@ from sandreel_core.health import Report
 from sandreel_core.health_reading import read
 
 ROLE = """
-import asyncio, sys
+import asyncio, gc, sys
 from typing import ClassVar
 from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_core.runtime import Role, run_role
@@ -37,6 +37,7 @@ async def main(role: Role[Example]) -> None:
         if role.settings.do == "complain":
             tasks.create_task(complain())
         role.ready()
+        assert gc.get_freeze_count() > 10_000, "every full collection would look at all modules"
         await asyncio.Event().wait()
 
 async def complain() -> None:

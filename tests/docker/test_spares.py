@@ -17,7 +17,7 @@ import pytest
 from sandreel_core.errors import AlreadyExists, Misconfigured
 from sandreel_core.metrics import Metrics
 from sandreel_core.spawner import docker_plan as plan
-from sandreel_core.spawner import docker_spare
+from sandreel_core.spawner import docker_remains, docker_spare
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.docker_spare import Warm
 from tests.support import engine, rigs
@@ -119,6 +119,41 @@ async def test_what_says_where_the_files_are_may_be_pruned(tmp_path: Path) -> No
         await asyncio.to_thread(docker, "volume", "rm", own)
         await rig.backend.destroy(KEY, installation=OURS, boot_id="1-2")
         assert not files.exists()
+
+
+async def test_what_a_killed_spawner_left_of_a_pool_goes_and_no_file_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there is no pool any more: a volume was made before its container, and outlives it for a moment."""
+    monkeypatch.setattr(docker_remains, "HALF_MADE_S", -1.0)
+    async with rigs.docker(tmp_path) as rig:
+
+        def volume(token: str) -> str:
+            name = docker_spare.volume_name(OURS, token)
+            labels = docker_spare.volume_labels(OURS, "acme", token)
+            given = (f"--label={label}={value}" for label, value in labels.items())
+            return docker("volume", "create", *given, name)
+
+        def look(name: str) -> Path:
+            return Path(docker("volume", "inspect", "--format", "{{.Mountpoint}}", name))
+
+        bare, begun, kept, lent, ended = (volume(token) for token in ("bare", "begun", "kept", "lent", "ended"))
+        (look(begun) / ".home").mkdir()
+        (look(kept) / "work").write_text("of nobody knows whom")
+        labels = plan.key_labels(OURS, KEY, "workspace") | {plan.INCARNATION: "1", docker_spare.FILES: lent}
+        docker("volume", "create", *(f"--label={each}={value}" for each, value in labels.items()), own := "own-" + OURS)
+        ended_labels = plan.org_labels(OURS, "acme", "session") | {docker_spare.SPARE: "ended"}
+        name = docker_spare.container_name(OURS, "ended")
+        more = ("--detach", "--network=none", f"--volume={ended}:/workspace", "--entrypoint=/bin/true")
+        given = (f"--label={label}={value}" for label, value in ended_labels.items())
+        docker("run", f"--name={name}", *more, *given, engine.IMAGE)
+        docker("wait", name)
+        for _ in range(2):
+            await rig.backend.list()  # as every sweep does
+        left = rig.left()
+        assert not {bare, begun, ended, name} & set(left)
+        assert {kept, lent, own} <= set(left), "what holds files, and what a session's own volume names, stays"
+        docker("volume", "rm", kept, lent, own)
 
 
 async def test_one_that_has_died_costs_nothing_but_time_and_a_new_image_is_a_new_pool(tmp_path: Path) -> None:

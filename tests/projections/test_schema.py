@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sandreel_core.errors import Unavailable
+from sandreel_migrations.check import views
 from sandreel_migrations.upgrade import config, head, upgrade
 from sandreel_projections.registry import sources
 from sandreel_projections.source import check
@@ -183,3 +184,28 @@ async def test_turns_that_were_read_before_are_kept_and_are_their_organisations_
     assert [each[0] for each in await connection.fetch(policies)] == ["operators", "own_orgs"]
     await connection.close()
     await test_migrated_schema_is_the_metadata(empty_database)
+
+
+async def test_an_upgrade_says_which_tables_lack_what_was_read_before(empty_database: str) -> None:
+    """The projector goes on from its cursor: what came before a table was there is not in it, until a rebuild reads it again."""
+    await at(empty_database, "0003")
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute(
+        "INSERT INTO reel.cursors (stream, epoch, build, sequence, stream_sequence) VALUES ('REEL-0', 'e', 'b', 7, 7)"
+    )
+    for _ in range(2):  # and it is said until then, however often a role starts
+        assert await upgrade(empty_database) == head()
+        schema = next(each for each in await views(empty_database) if each.name == "views' schema")
+        assert schema.level == "warn"
+        assert "without what was read before 0004, 0005" in schema.found
+        assert "rebuild --accept-differences" in schema.mend
+    await connection.execute("TRUNCATE reel.cursors")  # as a restore does: all is read again
+    await connection.close()
+    assert await upgrade(empty_database) == head()
+    assert [each.level for each in await views(empty_database) if each.name == "views' schema"] == ["ok"]
+
+
+async def test_an_upgrade_of_views_that_have_read_nothing_lacks_nothing(empty_database: str) -> None:
+    await at(empty_database, "0001")
+    assert await upgrade(empty_database) == head()
+    assert [each.level for each in await views(empty_database) if each.name == "views' schema"] == ["ok"]

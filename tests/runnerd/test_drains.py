@@ -12,8 +12,8 @@ from sandreel_core.contract.files import FetchFile, FileStored
 from sandreel_core.contract.requests import Done
 from sandreel_core.contract.runnerd import Drain, Drained, Health, Hold
 from sandreel_core.errors import Refused
-from sandreel_runnerd import daemon as daemon_module
 from sandreel_runnerd import feed as feed_module
+from sandreel_runnerd import hold as hold_module
 from tests.support.booted import Boot
 from tests.support.site import web_site
 
@@ -99,7 +99,7 @@ async def test_an_exec_is_orphaned_only_while_its_commands_are_read(
 
 
 async def test_a_hold_lapses(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon_module, "HOLD_LAPSES_S", 0.2)
+    monkeypatch.setattr(hold_module, "LAPSES_S", 0.2)
     await boot.desk.request("hold", Hold(hold=True), Done)
     await boot.desk.send(x.Start(exec="e", argv=["echo", "hi"]))
     assert (await boot.desk.ended("e")).bytes == {"stdout": 3, "stderr": 0}

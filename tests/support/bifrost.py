@@ -15,12 +15,14 @@ USERNAME, PASSWORD = "admin", "a-password"
 
 
 class Bifrost:
-    """`url` is set while it serves. `asked`: method and path of every request. `lenient`: it takes calls without a key."""
+    """`url` is set while it serves. `asked`: method and path of every request. `lenient`: it takes calls without a key;
+    `twice`: a name for several keys. `flood`: what it says to everything."""
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[str] = []
-        self.lenient = False
+        self.lenient = self.twice = False
+        self.flood = b""
         self.keys: dict[str, dict[str, Any]] = {}
         self.providers: dict[str, dict[str, dict[str, Any]]] = {"anthropic": {}}
         self.config: dict[str, Any] = {"client_config": {"log_retention_days": 0, "drop_excess_requests": False}}
@@ -43,6 +45,8 @@ class Bifrost:
             return web.json_response({"error": "virtual key is required"}, status=401 if enforced else 400)
         if request.headers.get("Authorization") != "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode():
             return web.json_response({"error": "unauthorized"}, status=401)
+        if self.flood:
+            return web.Response(body=self.flood)
         parts = request.path.strip("/").split("/")[1:]
         match request.method, parts:
             case "GET", ["config"]:
@@ -78,7 +82,7 @@ class Bifrost:
         return web.json_response(keys[id])
 
     def _mint(self, body: Any) -> web.Response:
-        if any(key["name"] == body["name"] for key in self.keys.values()):
+        if not self.twice and any(key["name"] == body["name"] for key in self.keys.values()):
             return web.json_response({"error": "a virtual key of this name exists"}, status=409)
         for config in body["provider_configs"]:
             known = self.providers.get(config["provider"], {})

@@ -17,11 +17,13 @@ from sandreel_bridge.adapters.table import adapter
 from sandreel_bridge.gateway.account import Account
 from sandreel_bridge.gateway.client import GatewayClient
 from sandreel_bridge.gateway.port import key_name
+from sandreel_bridge.gateway.users import Users
 from sandreel_bridge.index import Index
 from sandreel_bridge.journal import Name
 from sandreel_core.agent import Typed
 from sandreel_core.bus.execs import Recorded, follow_exec
 from sandreel_core.bus.jetstream import JetStreamBus
+from sandreel_core.clock import now
 from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import decode_event
@@ -155,11 +157,11 @@ class Truths(Turns):
 
     async def nothing_is_held(self) -> None:
         """Once no turn runs: no budget is reserved, and what is spent is what all calls were charged, once."""
-        account = await self.account()
+        account, users = await self.account(), await self.users()
         assert list(account.live()) == []
-        spent, charged = account.spent_micro_usd, sum(charge(event) for event in once(await self.usage("*")))
+        spent, charged = account.spent(now()), sum(charge(event) for event in once(await self.usage("*")))
         assert spent == charged
-        assert sum(account.users_micro_usd.values()) == spent
+        assert sum(sum(of.values()) for part in users for of in part.spent_micro_usd.values()) == spent
 
     async def in_the_views(self, session: str, turn: str, calls: list[UsageRecorded]) -> None:
         await self.site.projected()
@@ -182,6 +184,14 @@ class Truths(Turns):
         stored = await self.bus.last("GATEWAY", f"gateway.account.{ORG}")
         assert stored is not None
         return msgspec.json.decode(stored.body, type=Account)
+
+    async def users(self) -> list[Users]:
+        found = list[Users]()
+        async with aclosing(self.bus.follow("GATEWAY", [f"gateway.users.{ORG}.*"], live=False)) as items:
+            async for item in items:
+                for stored in item if isinstance(item, list) else ():
+                    found.append(msgspec.json.decode(stored.body, type=Users))
+        return found
 
 
 def once(events: list[Event]) -> list[UsageRecorded]:

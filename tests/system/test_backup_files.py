@@ -21,6 +21,9 @@ from sandreel_core.backup.streams import Returned, in_order, ours, put_back
 from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.bus.port import Stream, StreamState
 from sandreel_core.bus.streams import ensure_installation, streams
+from sandreel_core.egress.register import EGRESS, Register
+from sandreel_core.egress.register import documents as egress_documents
+from sandreel_core.egress.rules import Scope
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Denied, Misconfigured
 from sandreel_core.spawner.quota import slots
@@ -169,8 +172,36 @@ async def test_streams_of_somebody_elses_are_neither_copied_nor_touched(
     assert await bus.stream_names() == ["CMD", "DEAD", "REEL-0", "REEL-OF-MINE", "THEIRS"]
 
 
+async def test_who_may_reach_what_is_brought_back_where_it_is_gone_and_only_there(
+    bus: JetStreamBus, shell: Shell, tmp_path: Path
+) -> None:
+    """Without a list a session reaches everything: so a restore neither forgets one nor takes back what was tightened since."""
+    target, register, org = tmp_path / "b", Register(bus), Scope("acme")
+    silent: Any = lambda stream, done_bytes: None  # noqa: E731
+    await bus.ensure([egress_documents()])
+    await register.allow(org, ["*.example.com", "example.org"])
+    assert (await shell.here("backup", "create", str(target))).code == 0
+    copies = read(target).streams
+    await register.allow(org, ["example.org"])
+    for _ in range(2):  # the second one as after a restore that was cut short
+        await put_back(bus, target, copies, epoch="e2", replace=True, report=silent)
+        found = (await register.rules())[org]
+        assert not isinstance(found, str)
+        assert found.allow == ["example.org"]
+    older = [each for each in copies if each.name != EGRESS]  # of a version that did not copy it
+    await put_back(bus, target, older, epoch="e2", replace=True, report=silent)
+    assert org in await register.rules()
+    for name in await bus.stream_names():
+        await bus.drop_stream(name)
+    await put_back(bus, target, copies, epoch="e2", replace=False, report=silent)
+    found = (await register.rules())[org]
+    assert not isinstance(found, str)
+    assert found.allow == ["*.example.com", "example.org"]
+
+
 def test_every_stream_of_an_installation_is_known_to_backups() -> None:
-    made = [each.name for each in (*streams(partitions=2), slots(), documents(), *turn_streams(), prompts())]
+    beside = (slots(), documents(), egress_documents(), *turn_streams(), prompts())
+    made = [each.name for each in (*streams(partitions=2), *beside)]
     assert ours([*made, "THEIRS"]) == made
 
 

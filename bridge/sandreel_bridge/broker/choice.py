@@ -13,7 +13,7 @@ from sandreel_bridge.broker.vault import Vault
 from sandreel_bridge.broker.watch import VaultWatch
 from sandreel_core.clock import now
 from sandreel_core.contract.lease import AskGit
-from sandreel_core.credential import SESSION, Credentials
+from sandreel_core.credential import Credentials
 from sandreel_core.errors import Malformed, NotFound, Refused
 
 
@@ -40,8 +40,7 @@ class Choice:
             chosen = await self._on(key, self._standing.get(key).credentials, what, exec)
         except (Refused, NotFound):
             chosen = await self._on(key, (await self._standing.reload(key)).credentials, what, exec)
-        if chosen.turn != SESSION and await self._turns.is_over(key, chosen.turn):
-            raise Refused("EXPIRED", "the turn that it was granted to is over")
+        await self._turns.check(key, chosen.turn)
         return chosen
 
     async def _on(self, key: Key, credentials: Credentials, what: str | AskGit, exec: str) -> Chosen:

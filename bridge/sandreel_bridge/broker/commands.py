@@ -37,9 +37,14 @@ def commands(
     def mine(state: Credentials, stored: Stored) -> bool:
         return not standing.was_refused(stored.subject.rpartition(".")[2])
 
-    def context(stored: Stored) -> Terms:
+    async def context(stored: Stored) -> Terms:
         where = parse_command_subject(stored.subject)
-        session = standing.get(Key(where.org, where.session)).session
+        key = Key(where.org, where.session)
+        session = standing.get(key).session
+        if session.phase in ABSENT:
+            session = await standing.session(
+                key
+            )  # the table may be some milliseconds old, and it may just have been created
         grants = () if session.phase in ABSENT else session.grants
         return Terms(now=now(), incarnation=session.incarnation, born_with=grants)
 

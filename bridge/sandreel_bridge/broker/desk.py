@@ -77,6 +77,7 @@ class Desk:
         self._vault = vault
         self._minting = minting
         self._watch = VaultWatch(measures, health)
+        self._turns = turns
         self._choice = Choice(standing, vault, turns, self._watch)
         self._source = source
         self._lease_s = lease_s
@@ -193,6 +194,8 @@ class Desk:
             )
 
         try:
+            # Vault and issuer may have taken seconds, and the end of a turn stands on another subject.
+            await self._turns.check(key, turn)
             event = await self._journal.decide(key, choose, correlation=turn or None)
         except BaseException:
             if minted is not None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sandreel_bridge.broker import sealing
-from sandreel_core.embedded.place import write_secret
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Malformed, Misconfigured
 
 # A rotation has two; whoever has more than these keeps them for something else.

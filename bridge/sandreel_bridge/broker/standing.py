@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -13,13 +12,12 @@ from msgspec.structs import replace
 
 from sandreel_core import credential, session
 from sandreel_core.bus.loading import load
-from sandreel_core.bus.port import Bus, CaughtUp, Missing
-from sandreel_core.contract.codec import decode_event
+from sandreel_core.bus.partitions import Partitions
+from sandreel_core.bus.port import Bus
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.session import CommandRefused
-from sandreel_core.contract.subjects import SessionSubjects, parse_event_subject, reel
+from sandreel_core.contract.subjects import EventSubject, SessionSubjects
 from sandreel_core.credential import Credentials
-from sandreel_core.errors import Malformed
 from sandreel_core.log import Log
 from sandreel_core.session import ABSENT, Session
 
@@ -58,11 +56,9 @@ class Standing:
         self._heard = heard
         self._known: dict[Key, Stand] = {}
         self._refused: OrderedDict[str, None] = OrderedDict()
-        self._behind = set(range(partitions))
-        self._caught_up = asyncio.Event()
         self._changed = asyncio.Event()
         self._dirty: set[Key] = set()
-        self._log = Log("broker.standing")
+        self._reels = Partitions(bus, partitions, ["session", "credential"], self._read, log=Log("broker.standing"))
 
     def subjects(self, key: Key) -> SessionSubjects:
         return SessionSubjects(key.org, key.session, self._partitions)
@@ -80,7 +76,7 @@ class Standing:
 
     async def caught_up(self) -> None:
         """Returns when everything that was stored when the table began is in it."""
-        await self._caught_up.wait()
+        await self._reels.caught_up()
 
     async def changed(self) -> set[Key]:
         """The sessions that have changed since this was asked before; waits for one."""
@@ -110,33 +106,13 @@ class Standing:
 
     async def run(self) -> None:
         """Follow every partition, for ever."""
-        async with asyncio.TaskGroup() as group:
-            for partition in range(self._partitions):
-                group.create_task(self._follow(partition), name=f"standing of partition {partition}")
+        await self._reels.run()
 
-    async def _follow(self, partition: int) -> None:
-        filters = [f"evt.{partition}.*.*.session", f"evt.{partition}.*.*.credential"]
-        async with aclosing(self._bus.follow(reel(partition), filters)) as items:
-            async for item in items:
-                if isinstance(item, CaughtUp):
-                    self._behind.discard(partition)
-                    if not self._behind:
-                        self._caught_up.set()
-                elif not isinstance(item, Missing):
-                    for stored in item:
-                        self._read(stored.subject, stored.body, stored.sequence)
-
-    def _read(self, subject: str, body: bytes, sequence: int) -> None:
-        try:
-            where = parse_event_subject(subject)
-            event = decode_event(subject, body)
-        except Malformed as error:
-            self._log.warning("an event was skipped", sequence=sequence, problem=str(error))
-            return
+    def _read(self, where: EventSubject, event: Envelope, sequence: int) -> None:
         key = Key(where.org, where.session)
         if where.aggregate == "credential":
             self.fold(key, event, sequence)
-            if self._caught_up.is_set():
+            if self._reels.is_caught_up:
                 self._heard(key, event)
             return
         if isinstance(event.data, CommandRefused) and event.data.code == "ROLE_NOT_INSTALLED":

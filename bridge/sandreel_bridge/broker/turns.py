@@ -12,7 +12,7 @@ from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.turn import TurnFinished
 from sandreel_core.credential import SESSION
-from sandreel_core.errors import Malformed
+from sandreel_core.errors import Malformed, Refused
 
 
 class Turns:
@@ -36,6 +36,11 @@ class Turns:
                 return isinstance(data, TurnFinished)
         # Behind its end may stand answers to commands.
         return (await load(self._bus, subject, False, _over)).state
+
+    async def check(self, key: Key, turn: str) -> None:
+        """Raises Refused (EXPIRED) when the turn, which is none for `SESSION`, is over; Unavailable."""
+        if turn != SESSION and await self.is_over(key, turn):
+            raise Refused("EXPIRED", "the turn that it was granted to is over")
 
     async def finished(self, key: Key) -> set[str]:
         """The turns that hold a grant of the session, and are over."""

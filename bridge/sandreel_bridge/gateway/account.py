@@ -1,17 +1,20 @@
 """An org's money and keys, as one document: so that a key and what it reserves change together. Pure.
 
 A turn's budget is reserved from its org's and its user's when its key is minted, and settled when the key ends: what was charged
-is spent, the rest is free again. Budgets are of calendar months (UTC); a key counts in the month in which it ends.
+is spent, the rest is free again. Budgets are of calendar months (`months`); a key counts in the month in which it ends. What each user
+has spent stands in documents of its own (`users`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sandreel_bridge.gateway.months import counting, kept, month_of
 from sandreel_bridge.gateway.port import KeyStanding, KeyTerms
 from sandreel_core.contract.message import Count
 from sandreel_core.contract.turn import Usage
@@ -21,6 +24,8 @@ from sandreel_core.errors import Refused
 # Keys that have ended are remembered for whoever asks for their last standing after a crash: so many an org, and so long.
 MAX_ENDED = 256
 ENDED_FOR = timedelta(days=2)
+# What NATS takes in a message where nobody has said otherwise.
+MAX_DOCUMENT_BYTES = 1 << 20
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -94,72 +99,111 @@ class Left(Struct, frozen=True):
 
 
 class Account(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of one org. `month`: what the spent sums are of, `2026-11`."""
+    """Of one org. `spent_micro_usd`: by month."""
 
-    month: str = ""
-    spent_micro_usd: Count = 0
-    users_micro_usd: dict[str, Count] = {}
+    spent_micro_usd: dict[str, Count] = {}
     keys: dict[str, Key] = {}
 
     def live(self) -> Iterable[Key]:
         return (key for key in self.keys.values() if key.live)
 
-    def lefts(self, limits: Limits, org: str, user: str | None, *, but: str = "") -> list[Left]:
-        """What may still be reserved; not counting what the key `but` has reserved. Empty: as much as one wants."""
-        found = []
+    def spent(self, now: datetime) -> int:
+        """What counts in the month of `now`."""
+        return sum(counting(self.spent_micro_usd, now))
+
+    def lefts(self, limits: Limits, key: Key, user_micro_usd: int, now: datetime) -> list[Left]:
+        """What the key may still reserve; not counting what one of its name has reserved. `user_micro_usd`: what its user has
+        spent. Empty: as much as one wants."""
+        found, org, user = [], key.terms.org, key.terms.user
+        others = [each for each in self.live() if each.name != key.name]
         if limits.org_micro_usd is not None:
-            held = sum(key.granted_micro_usd for key in self.live() if key.name != but)
-            found.append(
-                Left(f"the org {org}", limits.org_micro_usd, limits.org_micro_usd - self.spent_micro_usd - held)
-            )
+            gone = self.spent(now) + sum(each.granted_micro_usd for each in others)
+            found.append(Left(f"the org {org}", limits.org_micro_usd, limits.org_micro_usd - gone))
         if limits.user_micro_usd is not None and user is not None:
-            mine = (key for key in self.live() if key.name != but and key.terms.user == user)
-            gone = self.users_micro_usd.get(user, 0) + sum(key.granted_micro_usd for key in mine)
+            gone = user_micro_usd + sum(each.granted_micro_usd for each in others if each.terms.user == user)
             found.append(Left(f"the user {user}", limits.user_micro_usd, limits.user_micro_usd - gone))
         return found
 
 
 def at(account: Account, now: datetime) -> Account:
-    """The account as it is now: with the month's sums, and without keys that ended long ago."""
-    month = f"{now:%Y-%m}"
-    ended = sorted((key for key in account.keys.values() if key.ended_at), key=lambda key: key.ended_at or now)
-    kept = {key.name for key in ended[-MAX_ENDED:] if (key.ended_at or now) > now - ENDED_FOR}
-    keys = {name: key for name, key in account.keys.items() if key.live or name in kept}
-    if month == account.month:
-        return replace(account, keys=keys)
-    return Account(month=month, keys=keys)
+    """The account as it is now: without months that count no more, and without keys that ended long ago."""
+    names = {key.name for ended_at, key in _ends(account)[-MAX_ENDED:] if ended_at > now - ENDED_FOR}
+    keys = {name: key for name, key in account.keys.items() if key.live or name in names}
+    return Account(spent_micro_usd=kept(account.spent_micro_usd, now), keys=keys)
 
 
-def minted(account: Account, key: Key, limits: Limits, now: datetime) -> Account:
+def minted(
+    account: Account,
+    key: Key,
+    limits: Limits,
+    now: datetime,
+    *,
+    user_micro_usd: int = 0,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+) -> Account:
     """With the key, whose granted budget is what was asked for or what is left. One of its name is replaced; what that
-    has used stays its own. Raises Refused (BUDGET_SPENT)."""
+    has used stays its own.
+
+    user_micro_usd  what the key's user has spent
+    max_bytes       that a document may have; live keys take half of it at most, so that their ends fit
+    Raises Refused (BUDGET_SPENT, TOO_MANY_KEYS).
+    """
     account = at(account, now)
     before = account.keys.get(key.name)
     if before is not None and before.live:
         key = replace(key, created_at=before.created_at)
     granted = key.terms.budget_micro_usd
-    for left in account.lefts(limits, key.terms.org, key.terms.user, but=key.name):
+    for left in account.lefts(limits, key, user_micro_usd, now):
         if left.micro_usd <= 0:
             raise Refused(
                 "BUDGET_SPENT",
-                f"{left.whose} has nothing left of {left.limit_micro_usd} micro-USD for {account.month}: spent, or held by turns under way",
+                f"{left.whose} has nothing left of {left.limit_micro_usd} micro-USD for {month_of(now)}: spent, or held by turns under way",
             )
         granted = min(granted, left.micro_usd)
-    return replace(account, keys=account.keys | {key.name: replace(key, granted_micro_usd=granted)})
+    keys = account.keys | {key.name: replace(key, granted_micro_usd=granted)}
+    after = fitting(replace(account, keys=keys), max_bytes // 2)
+    if _size(after) > max_bytes // 2:
+        live = sum(1 for _ in account.live())
+        raise Refused(
+            "TOO_MANY_KEYS", f"{live} keys of the org {key.terms.org} are live, and no more fit: end some of its turns"
+        )
+    return after
 
 
-def ended(account: Account, name: str, tally: Tally, now: datetime) -> Account:
-    """With that key at its end, and what it was charged spent. Idempotent."""
+def ended(account: Account, name: str, tally: Tally, now: datetime, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Account:
+    """With that key at its end, and what it was charged spent. Idempotent. Where it would be longer than `max_bytes`, of the keys that
+    have ended the oldest are forgotten; what they were charged is not."""
     account = at(account, now)
     key = account.keys.get(name)
     if key is None or not key.live:
         return account
-    users: Mapping[str, int] = account.users_micro_usd
-    if key.terms.user is not None:
-        users = {**users, key.terms.user: users.get(key.terms.user, 0) + tally.charged_micro_usd}
-    return replace(
-        account,
-        spent_micro_usd=account.spent_micro_usd + tally.charged_micro_usd,
-        users_micro_usd=dict(users),
+    month = month_of(now)
+    spent = account.spent_micro_usd.get(month, 0) + tally.charged_micro_usd
+    after = Account(
+        spent_micro_usd=account.spent_micro_usd | {month: spent},
         keys=account.keys | {name: replace(key, ended_at=now, tally=tally)},
     )
+    return fitting(after, max_bytes)
+
+
+def fitting(account: Account, max_bytes: int) -> Account:
+    """Without as many of the keys that ended first as it takes for a document of so many bytes, or without all of them."""
+    over = _size(account) - max_bytes
+    if over <= 0:
+        return account
+    keys = dict(account.keys)
+    for _, key in _ends(account):
+        if over <= 0:
+            break
+        over -= _size(keys.pop(key.name)) + len(key.name)
+    return replace(account, keys=keys)
+
+
+def _ends(account: Account) -> list[tuple[datetime, Key]]:
+    """When which key has ended, in that order."""
+    found = [(key.ended_at, key) for key in account.keys.values() if key.ended_at is not None]
+    return sorted(found, key=lambda each: each[0])
+
+
+def _size(document: Struct) -> int:
+    return len(msgspec.json.encode(document))

@@ -8,7 +8,7 @@ scan ends them).
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
@@ -26,6 +26,9 @@ from sandreel_core.errors import NotFound, Refused, Unavailable
 _TIMEOUT_S = 15.0  # behaviour §4.8
 _KEYS = "/api/governance/virtual-keys"
 _PAGE = 100
+# What is taken of it: keys in all, and bytes of one answer (a page of a hundred keys is some 200 KiB).
+_MAX_KEYS = 100_000
+_MAX_ANSWER_BYTES = 8 << 20
 # A budget of Bifrost's is always one that comes again; turns are over before.
 _RESET = "1M"
 _LOG_RETENTION_DAYS = 30
@@ -142,44 +145,50 @@ class Bifrost:
         made = (await self._ask("POST", _KEYS, _Made, body)).virtual_key
         if not made.value:
             raise Unavailable("Bifrost made a key and did not say its value")
+        # Whoever mints the same name at this moment, or had and was not told of it, has made another one: the newest stays.
+        *older, newest = await self._named(name) or [made]
+        for key in older:
+            await self._delete(key)
+        if newest.id != made.id:
+            raise Unavailable("another key of this name was minted meanwhile")
         return VirtualKey(name, made.value)
 
     async def standing(self, name: str) -> KeyStanding | None:
-        key = await self._find(name)
-        return None if key is None else _standing(name, key, live=True)
+        return _standing(name, await self._named(name), live=True)
 
     async def revoke(self, name: str) -> KeyStanding | None:
         """Bifrost forgets a key that is deleted: its last standing is the one before, and asked again it is None."""
-        key = await self._find(name)
-        if key is None:
-            return None
-        try:
-            await self._ask("DELETE", f"{_KEYS}/{quote(key.id, safe='')}", Any)
-        except NotFound:
-            return None  # somebody was quicker
-        return _standing(name, key, live=False)
+        return _standing(name, [key for key in await self._named(name) if await self._delete(key)], live=False)
 
     async def live(self) -> list[KeyStanding]:
-        found: list[KeyStanding] = []
-        offset = 0
-        while True:
+        """Raises Unavailable also where there are more than can be looked through."""
+        found: dict[str, KeyStanding] = {}
+        for offset in range(0, _MAX_KEYS, _PAGE):
             page = (await self._ask("GET", f"{_KEYS}?limit={_PAGE}&offset={offset}", _Listed)).virtual_keys
             for key in page:
                 name = key.name.removeprefix(self._prefix)
-                if (
-                    key.name.startswith(self._prefix)
-                    and name.count(".") == 4
-                    and all(each.name != name for each in found)
-                ):
-                    found.append(_standing(name, key, live=True))
-            offset += len(page)
+                if key.name.startswith(self._prefix) and name.count(".") == 4 and name not in found:
+                    standing = _standing(name, [key], live=True)
+                    found |= {name: standing} if standing is not None else {}
             if len(page) < _PAGE:
-                return found
+                return list(found.values())
+        raise Unavailable(f"Bifrost lists more than {_MAX_KEYS} virtual keys")
 
-    async def _find(self, name: str) -> _Key | None:
+    async def _named(self, name: str) -> list[_Key]:
+        """The keys of this name, of which there should be one at most; the newest is the last."""
         asked = f"{_KEYS}?limit={_PAGE}&offset=0&search={quote(self._prefix + name, safe='')}"
         page = (await self._ask("GET", asked, _Listed)).virtual_keys
-        return next((key for key in page if key.name == self._prefix + name), None)
+        return sorted(
+            (key for key in page if key.name == self._prefix + name), key=lambda key: (key.created_at, key.id)
+        )
+
+    async def _delete(self, key: _Key) -> bool:
+        """False: somebody was quicker."""
+        try:
+            await self._ask("DELETE", f"{_KEYS}/{quote(key.id, safe='')}", Any)
+        except NotFound:
+            return False
+        return True
 
     async def _providers(self, org: str) -> dict[str, str]:
         """The id of the org's key with each provider that has one."""
@@ -244,7 +253,12 @@ class Bifrost:
         try:
             asked = self._session.request(method, self._url + path, data=content, headers=headers)
             async with asked as answer:
-                said = answer.status, await answer.read()
+                text = bytearray()
+                while piece := await answer.content.readany():
+                    text += piece
+                    if len(text) > _MAX_ANSWER_BYTES:
+                        raise Unavailable(f"Bifrost said more than {_MAX_ANSWER_BYTES} bytes to {method}")
+                said = answer.status, bytes(text)
         except (ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"Bifrost does not answer: {type(error).__name__}") from None
         yield said
@@ -256,9 +270,12 @@ def reference(model: str) -> str:
     return name.rsplit("@", 1)[0]
 
 
-def _standing(name: str, key: _Key, *, live: bool) -> KeyStanding:
-    org, session, _, turn, _ = name.split(".")
-    spent = round((key.budget.current_usage if key.budget else 0.0) * 1e6)
+def _standing(name: str, keys: Sequence[_Key], *, live: bool) -> KeyStanding | None:
+    """Of the keys of that name together; None for none."""
+    if not keys:
+        return None
+    key, (org, session, _, turn, _) = keys[-1], name.split(".")
+    spent = round(sum(each.budget.current_usage for each in keys if each.budget) * 1e6)
     return KeyStanding(
         name=name,
         org=org,

@@ -19,8 +19,10 @@ from sandreel_core.errors import Malformed
 
 # Where a request names no limit of its own: what is reserved for its answer.
 DEFAULT_MAX_OUTPUT = 32_000
-# Bytes of a request for one token of its input, roughly; what it is by the provider's count is settled afterwards.
+# Bytes of a request for one token of its input, roughly: of prose, by which one is charged whose usage was not told; and of what is
+# denser (digits, Chinese, the newer models' own counting), which is reserved. What it is by the provider's count is settled afterwards.
 BYTES_A_TOKEN = 4
+_DENSE_BYTES_A_TOKEN = 2
 # What the provider gets by itself, from an address or its own files, is not in the request's length: a document of a hundred
 # pages, of which Anthropic counts 1,500 to 3,000 tokens each.
 _TOKENS_ELSEWHERE = 150_000
@@ -91,10 +93,11 @@ class _GeminiBody(Struct):
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request that was read. `body` is what the provider gets: what came, but that a streamed Chat Completion is asked to
-    tell its usage. `most_input`, `most_output`: tokens that are reserved for it."""
+    tell its usage. `most_input`, `most_output`: tokens that are reserved for it; `least_input`: that it is charged at least."""
 
     model: str
     body: bytes
+    least_input: int
     most_input: int
     most_output: int
 
@@ -133,7 +136,7 @@ def read_call(route: Route, body: bytes) -> Call:
         told = {**(read.stream_options or {}), "include_usage": True}
         body = msgspec.json.encode(fields | {"stream_options": Raw(msgspec.json.encode(told))})
     most = _most(_limits(route.api, read)) * max(1, read.n or 1)
-    return Call(read.model, body, _input(body), most)
+    return Call(read.model, body, *_input(body), most)
 
 
 def _check_names(fields: Mapping[str, Raw]) -> None:
@@ -167,9 +170,10 @@ def _of_gemini(route: Route, read: _GeminiBody, body: bytes) -> Call:
     configs = [each for each in (read.generation_config, read.camel_generation_config) if each is not None]
     most = _most(limit for each in configs for limit in (each.max_output_tokens, each.camel_max_output_tokens))
     counts = [count or 1 for each in configs for count in (each.candidate_count, each.camel_candidate_count)]
-    return Call(route.model or "", body, _input(body), most * max(1, *counts, 1))
+    return Call(route.model or "", body, *_input(body), most * max(1, *counts, 1))
 
 
-def _input(body: bytes) -> int:
-    elsewhere = len(_ELSEWHERE.findall(body)) if any(hint in body for hint in _HINTS) else 0
-    return len(body) // BYTES_A_TOKEN + elsewhere * _TOKENS_ELSEWHERE
+def _input(body: bytes) -> tuple[int, int]:
+    """(at least, at most), roughly."""
+    elsewhere = len(_ELSEWHERE.findall(body)) * _TOKENS_ELSEWHERE if any(hint in body for hint in _HINTS) else 0
+    return len(body) // BYTES_A_TOKEN + elsewhere, len(body) // _DENSE_BYTES_A_TOKEN + elsewhere

@@ -11,9 +11,11 @@ import hashlib
 import hmac
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from sandreel_bridge.gateway import account as accounts
+from sandreel_bridge.gateway import months
 from sandreel_bridge.gateway.account import Account, Key, Tally
 from sandreel_bridge.gateway.daybook import Began, Ended, Entry, Sent, Step
 from sandreel_bridge.gateway.meter import METER
@@ -22,10 +24,11 @@ from sandreel_bridge.gateway.port import KeyStanding, KeyTerms
 from sandreel_bridge.gateway.purse import Progress, Purse
 from sandreel_bridge.gateway.recorder import Recorder
 from sandreel_bridge.gateway.store import Store
+from sandreel_bridge.gateway.users import Users, part_of
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.turn import Usage
 from sandreel_core.contract.usage import UsageRecorded
-from sandreel_core.errors import Conflict, Misconfigured, Refused, Unavailable
+from sandreel_core.errors import Conflict, Misconfigured, Refused, TooLarge, Unavailable
 from sandreel_core.log import Log
 
 # By which a key is told from a provider's when somebody finds one.
@@ -44,6 +47,7 @@ class Keyring:
         self._now = now
         self._boot_id = boot_id
         self._accounts: dict[str, Account] = {}
+        self._users: dict[tuple[str, str], Users] = {}
         self._purses: dict[str, Purse] = {}
         self._by_sha256: dict[str, Purse] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -63,7 +67,7 @@ class Keyring:
         for entry in entries:
             if isinstance(entry, Ended) and entry.call_id not in sent:
                 self._recorder.resume(entry)
-        self._accounts, progress = await self._store.load()
+        self._accounts, self._users, progress = await self._store.load()
         for account in self._accounts.values():
             for key in account.live():
                 found = progress.pop(key.name, None)
@@ -126,7 +130,15 @@ class Keyring:
         async with self._locks[terms.org]:
             before = self._accounts.get(terms.org, Account())
             key = Key(name=name, sha256=digest(value), terms=terms, granted_micro_usd=0, created_at=now)
-            after = accounts.minted(before, key, self._orgs.limits(terms.org), now)
+            user = terms.user
+            after = accounts.minted(
+                before,
+                key,
+                self._orgs.limits(terms.org),
+                now,
+                user_micro_usd=0 if user is None else self._users_of(terms.org, user).spent(user, now),
+                max_bytes=self._store.max_bytes,
+            )
             await self._save(terms.org, after)
             key = after.keys[name]
             purse = self._purses.get(name)
@@ -156,8 +168,9 @@ class Keyring:
             raise Unavailable(f"what the key {name} used is not in the log yet: NATS does not take it")
         async with self._locks[org]:
             if self._purses.get(name) is purse and purse.key is key:
-                account = accounts.ended(self._accounts.get(org, Account()), name, purse.tally, self._now())
-                await self._save(org, account)
+                account, now = self._accounts.get(org, Account()), self._now()
+                await self._charge_user(account, purse, now)
+                await self._save(org, accounts.ended(account, name, purse.tally, now, max_bytes=self._store.max_bytes))
                 del self._purses[name]
                 self._recorder.forget(name)
         return self.standing(org, name)
@@ -177,16 +190,45 @@ class Keyring:
         now = self._now()
         return [(purse.key.terms.org, name) for name, purse in self._purses.items() if purse.expired(now)]
 
+    def is_ahead(self) -> bool:
+        """Whether keys were charged in a month that is still to come, by a clock that was ahead or is behind now."""
+        present = months.month_of(self._now())
+        return any(month > present for account in self._accounts.values() for month in account.spent_micro_usd)
+
     def _put(self, purse: Purse) -> None:
         self._purses[purse.key.name] = purse
         self._by_sha256[purse.key.sha256] = purse
 
+    def _users_of(self, org: str, user: str) -> Users:
+        return self._users.get((org, part_of(user)), Users())
+
+    async def _charge_user(self, account: Account, purse: Purse, now: datetime) -> None:
+        key, user = purse.key, purse.key.terms.user
+        if user is None:
+            return
+        org, part = key.terms.org, part_of(user)
+        before, live = self._users_of(org, user), {each.name for each in account.live()}
+        after = before.plus(user, key, purse.tally.charged_micro_usd, now, live)
+        if after is not before:
+            with _written(org):
+                await self._store.save_users(org, part, after)
+            self._users[org, part] = after
+
     async def _save(self, org: str, account: Account) -> None:
-        try:
+        with _written(org):
             await self._store.save_account(org, account)
-        except Conflict as error:
-            raise Unavailable(f"another gateway has changed the account of {org}: run one an installation") from error
         self._accounts[org] = account
+
+
+@contextmanager
+def _written(org: str) -> Iterator[None]:
+    """What keeps a document from being written is Unavailable to whoever waits for it."""
+    try:
+        yield
+    except Conflict as error:
+        raise Unavailable(f"another gateway has changed the account of {org}: run one an installation") from error
+    except TooLarge as error:
+        raise Unavailable(f"the account of {org} is longer than NATS takes: {error}", retry_after_s=30) from error
 
 
 def at_last(key: Key, progress: Progress, entries: Sequence[Step]) -> Purse:

@@ -1,6 +1,6 @@
 """What calls cost, from a table that is data: see `prices.toml`. Pure.
 
-USD per million tokens is micro-USD per token. A call's cost is summed exactly and rounded once, half up, to whole micro-USD.
+USD per million tokens is micro-USD per token; searches of the web that a provider runs are USD per thousand. A call's cost is summed exactly and rounded once, half up, to whole micro-USD.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from sandreel_bridge.gateway.port import Dialect
 from sandreel_bridge.gateway.tokens import Tokens
@@ -36,16 +37,37 @@ class Rates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Price(Rates, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`long`: what a prompt of more than `above_tokens` is charged by, all of it."""
+    """`long`: what a prompt of more than `above_tokens` is charged by, all of it. `web_search`: USD per thousand; None: not known."""
 
     above_tokens: Annotated[int, Meta(ge=1)] | None = None
     long: Rates | None = None
+    web_search: _Usd | None = None
 
     def __post_init__(self) -> None:
         if (self.above_tokens is None) != (self.long is None):
             raise ValueError("above_tokens and long belong together")
 
-    def cost_micro_usd(self, tokens: Tokens) -> int:
+    def cost_micro_usd(self, tokens: Tokens) -> int | None:
+        """None where it has searched, and what that costs is not known."""
+        if not tokens.searches:
+            return _rounded(self._exact(tokens))
+        if self.web_search is None:
+            return None
+        return _rounded(self._exact(tokens) + tokens.searches * round(self.web_search * _SCALE) * 1000)
+
+    def tokens_micro_usd(self, tokens: Tokens) -> int:
+        """Without what it has searched."""
+        return _rounded(self._exact(tokens))
+
+    def most_micro_usd(self, input: int, output: int, *, for_an_hour: bool) -> int:
+        """What so many tokens may cost: a cache may take all of the input, for an hour if that was asked for."""
+        found = [Tokens(input=input, output=output), Tokens(cache_write=input, output=output)]
+        if for_an_hour:
+            found.append(Tokens(cache_write_1h=input, output=output))
+        return max(self.tokens_micro_usd(each) for each in found)
+
+    def _exact(self, tokens: Tokens) -> int:
+        """In units of 1 / `_SCALE` micro-USD."""
         rates: Rates = self
         if self.long is not None and self.above_tokens is not None and tokens.all_input > self.above_tokens:
             rates = self.long
@@ -57,20 +79,24 @@ class Price(Rates, frozen=True, kw_only=True, forbid_unknown_fields=True):
             (tokens.cache_write, write),
             (tokens.cache_write_1h, write if rates.cache_write_1h is None else rates.cache_write_1h),
         )
-        exact = sum(count * round(rate * _SCALE) for count, rate in parts)
-        return (exact + _SCALE // 2) // _SCALE
+        return sum(count * round(rate * _SCALE) for count, rate in parts)
 
 
 class PriceTable(Struct, frozen=True, kw_only=True):
-    """`version` is recorded with every call that was priced by it."""
+    """`version` is recorded with every call that was priced by it. `web_search`: of each provider's models that have no price of
+    their own for it."""
 
     version: str
     models: Mapping[Dialect, Mapping[str, Price]]
+    web_search: Mapping[Dialect, float] = {}
 
     def price(self, provider: Dialect, model: str) -> Price | None:
         """None: not known."""
         models = self.models.get(provider, {})
-        return models.get(model) or models.get(_DATED.sub("", model))
+        found = models.get(model) or models.get(_DATED.sub("", model))
+        if found is None or found.web_search is not None or provider not in self.web_search:
+            return found
+        return replace(found, web_search=self.web_search[provider])
 
     def names(self, provider: Dialect) -> tuple[str, ...]:
         """In the table's order."""
@@ -82,7 +108,8 @@ class PriceTable(Struct, frozen=True, kw_only=True):
             provider: {**other.models.get(provider, {}), **_without(self.models, other.models, provider)}
             for provider in PROVIDERS
         }
-        return PriceTable(version=f"{self.version}+{other.version}", models=models)
+        searches = {**self.web_search, **other.web_search}
+        return PriceTable(version=f"{self.version}+{other.version}", models=models, web_search=searches)
 
 
 def _without(
@@ -100,12 +127,20 @@ def read_table(text: str, origin: str) -> PriceTable:
     version = tables.pop("version", None)
     if not isinstance(version, str) or not version.strip():
         raise Misconfigured(f'{origin} has no version: give one, such as version = "2026-11-10"')
+    try:
+        searches = msgspec.convert(tables.pop("web_search", {}), dict[Dialect, _Usd])
+    except msgspec.ValidationError as error:
+        raise Misconfigured(f"[web_search] in {origin}: {str(error).replace('`', '')}") from None
     models: dict[Dialect, Mapping[str, Price]] = {}
     for provider, rows in tables.items():
         if provider not in PROVIDERS or not isinstance(rows, dict):
             raise Misconfigured(f"[{provider}] in {origin} is no provider; there are {', '.join(PROVIDERS)}")
         models[provider] = {name: _price(row, f"{name} of [{provider}] in {origin}") for name, row in rows.items()}
-    return PriceTable(version=version.strip(), models=models)
+    return PriceTable(version=version.strip(), models=models, web_search=searches)
+
+
+def _rounded(exact: int) -> int:
+    return (exact + _SCALE // 2) // _SCALE
 
 
 def _price(row: Any, origin: str) -> Price:

@@ -235,7 +235,7 @@ class _Passage:
     def __init__(self, proxy: Proxy, request: web.BaseRequest, way: Route, call: Call, purse: Purse, id: str) -> None:
         self.request, self.way, self.call = request, way, call
         self.status: int | None = None
-        self.sent = False
+        self.sent = self.given_up = False
         self.whole = False
         self.began = proxy._monotonic()
         self._proxy = proxy
@@ -259,7 +259,9 @@ class _Passage:
                 raise _No(504, f"the provider {provider} has not answered in time") from None
             raise _No(502, f"the provider {provider} cannot be reached: {_why(error)}") from None
         except asyncio.CancelledError:
-            self.sent = True  # the sandbox left, or the key was revoked, and the provider may have begun
+            self.sent = self.given_up = (
+                True  # the sandbox left, or the key was revoked, and the provider may have begun
+            )
             raise
         finally:
             self._settle()
@@ -291,6 +293,7 @@ class _Passage:
             model=tap.model if tap else None,
             least_output=tap.least_output if tap else 0,
             standard=tap is None or tap.standard,
+            given_up=self.given_up,
             duration_ms=round((self._proxy._monotonic() - self.began) * 1000),
         )
         self._proxy.ended(self._purse, self._id, self.way, self.call, outcome)

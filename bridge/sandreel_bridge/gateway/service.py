@@ -32,6 +32,10 @@ from sandreel_core.metrics import Metrics
 _LOOK_S = 1.0
 # To cut what is under way and to record it, when the role is told to end.
 _LAST_WORDS_S = 5.0
+_CLOCK = (
+    "turns were charged in a month that is still to come: this machine's clock is behind, or was ahead; what was spent there"
+    " counts now as well"
+)
 
 
 class Service:
@@ -136,6 +140,10 @@ class Service:
                 await keyring.check_owner()  # its Misconfigured ends the role
             except Unavailable as error:
                 self._log.warning("the keys cannot be looked after", problem=str(error))
+            if keyring.is_ahead():
+                self._health.trouble("clock", _CLOCK, fails_after_s=None)
+            else:
+                self._health.well("clock")
             for org, name in keyring.expired():
                 try:
                     await keyring.end(org, name, within_s=QUIET_S)

@@ -2,6 +2,7 @@
 
 `gateway.owner`           the boot of the one gateway that writes them
 `gateway.account.<org>`   the org's `Account`
+`gateway.users.<org>.<part>`  what some of its users have spent (`Users`)
 `gateway.key.<digest>`    a live key's `Progress`
 """
 
@@ -9,20 +10,22 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import aclosing
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from sandreel_bridge.gateway.account import Account
+from sandreel_bridge.gateway.earlier import EarlierAccount
 from sandreel_bridge.gateway.purse import Progress
+from sandreel_bridge.gateway.users import Users
 from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored, Stream
-from sandreel_core.errors import Malformed
+from sandreel_core.errors import Conflict, Malformed
 
 GATEWAY = "GATEWAY"
-# An account is some hundred keys of half a KiB, a live key's progress one.
+# An account is some hundred keys of half a KiB, a live key's progress one, a user 60 bytes.
 MAX_BYTES = 256 << 20
-_OWNER, _ACCOUNT, _KEY = "gateway.owner", "gateway.account.", "gateway.key."
+_OWNER, _ACCOUNT, _USERS, _KEY = "gateway.owner", "gateway.account.", "gateway.users.", "gateway.key."
 T = TypeVar("T", bound=Struct)
 
 
@@ -34,45 +37,87 @@ class Owner(Struct, frozen=True):
     boot_id: str
 
 
+class Loaded(NamedTuple):
+    """Accounts by org, users by (org, part), progress by the name of the key."""
+
+    accounts: dict[str, Account]
+    users: dict[tuple[str, str], Users]
+    progress: dict[str, Progress]
+
+
 class Store:
     """Every method raises Unavailable."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._boot_id: str | None = None
         self._revisions: dict[str, int] = {}
         self._doubtful: set[str] = set()
 
     async def take(self, boot_id: str) -> None:
         """Be the one that writes, from now on."""
         await self._bus.append(_OWNER, msgspec.json.encode(Owner(boot_id)))
+        self._boot_id = boot_id
 
     async def owner(self) -> str | None:
         stored = await self._bus.last(GATEWAY, _OWNER)
         return None if stored is None else _decode(stored, Owner).boot_id
 
-    async def load(self) -> tuple[dict[str, Account], dict[str, Progress]]:
-        """(accounts by org, progress by the name of the key). Raises Malformed for a document that cannot be read: a
-        gateway that has forgotten what was spent must not serve."""
-        accounts: dict[str, Account] = {}
-        progress: dict[str, Progress] = {}
+    @property
+    def max_bytes(self) -> int:
+        """That a document may have."""
+        return self._bus.max_payload
+
+    async def load(self) -> Loaded:
+        """Raises Malformed for a document that cannot be read: a gateway that has forgotten what was spent must not serve. What an
+        earlier version has written is written anew."""
+        found, earlier = Loaded({}, {}, {}), dict[str, EarlierAccount]()
         async with aclosing(self._bus.follow(GATEWAY, ["gateway.>"], live=False)) as items:
             async for item in items:
                 for stored in item if not isinstance(item, CaughtUp | Missing) else ():
-                    if stored.subject.startswith(_ACCOUNT):
-                        self._revisions[stored.subject] = stored.sequence
-                        accounts[stored.subject.removeprefix(_ACCOUNT)] = _decode(stored, Account)
-                    elif stored.subject.startswith(_KEY):
-                        found = _decode(stored, Progress)
-                        progress[found.name] = found
-        return accounts, progress
+                    self._read(stored, found, earlier)
+        for org, before in earlier.items():
+            for part, users in before.users.items():
+                await self.save_users(org, part, users)
+                found.users[org, part] = users
+            await self.save_account(org, before.account)
+            found.accounts[org] = before.account
+        return found
+
+    def _read(self, stored: Stored, found: Loaded, earlier: dict[str, EarlierAccount]) -> None:
+        subject = stored.subject
+        if subject.startswith((_ACCOUNT, _USERS)):
+            self._revisions[subject] = stored.sequence
+        if subject.startswith(_ACCOUNT):
+            org = subject.removeprefix(_ACCOUNT)
+            try:
+                found.accounts[org] = msgspec.json.decode(stored.body, type=Account)
+            except msgspec.ValidationError:
+                earlier[org] = _decode(stored, EarlierAccount)
+        elif subject.startswith(_USERS):
+            org, _, part = subject.removeprefix(_USERS).partition(".")
+            found.users[org, part] = _decode(stored, Users)
+        elif subject.startswith(_KEY):
+            progress = _decode(stored, Progress)
+            found.progress[progress.name] = progress
 
     async def save_account(self, org: str, account: Account) -> None:
-        """Raises Conflict when another gateway has written it since."""
-        subject, body = _ACCOUNT + org, msgspec.json.encode(account)
+        """Raises Conflict when another gateway has written it since, TooLarge."""
+        await self._save(_ACCOUNT + org, account)
+
+    async def save_users(self, org: str, part: str, users: Users) -> None:
+        """Raises as `save_account`."""
+        await self._save(f"{_USERS}{org}.{part}", users)
+
+    async def _save(self, subject: str, document: Struct) -> None:
         if subject in self._doubtful:
+            # It may be what we have written and were not told of; but not where another gateway writes by now.
+            if await self.owner() != self._boot_id:
+                raise Conflict(f"another gateway writes {subject}")
             stored = await self._bus.last(GATEWAY, subject)
             self._revisions[subject] = 0 if stored is None else stored.sequence
         self._doubtful.add(subject)  # until the server has said that it is stored
+        body = msgspec.json.encode(document)
         self._revisions[subject] = await self._bus.append(subject, body, expected=self._revisions.get(subject, 0))
         self._doubtful.discard(subject)
 

@@ -7,6 +7,7 @@ are decoded. What is kept is bounded: a line or a document that is longer is not
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -21,10 +22,13 @@ from sandreel_core.contract.message import Count
 MAX_KEPT_BYTES = 32 << 20
 # What the price table's prices are for. Another tier, speed or place costs something else.
 _STANDARD = frozenset({"default", "auto", "standard", "global", "not_available"})
-# What OpenAI's servers do for a reply beside writing it, and charge for.
-_RUN_THERE = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"})
-# Anthropic's reading of a page costs its tokens alone.
-_FREE_THERE = "web_fetch_requests"
+# What OpenAI's servers do for a reply beside writing it, and charge for; of a search what it found is opened and read for nothing.
+_RUN_THERE = frozenset({"file_search_call", "code_interpreter_call", "image_generation_call"})
+_SEARCHED = "web_search_call"
+# Anthropic's reading of a page costs its tokens alone, and searches are counted.
+_PRICED_THERE = frozenset({"web_fetch_requests", "web_search_requests"})
+# Of an Anthropic stream, beside what the model says: around each piece (the longest is 130, with some blanks behind it), and its first event.
+_AROUND_BYTES, _FIRST_BYTES = 140, 700
 
 
 class _CacheCreation(Struct):
@@ -161,10 +165,12 @@ class Tap:
 
     @property
     def least_output(self) -> int:
-        """Tokens that have come at least, where the reply did not tell: one a piece of a stream that was cut. By its length in
-        all else: a reply in one piece, and a stream that has ended without the API's own words."""
+        """Tokens that have come at least, where the reply did not tell: of a stream that was cut one a piece, and of Anthropic's, whose
+        pieces have several and little around them, by their length. By its length in all else: a reply in one piece, and a stream that
+        has ended without the API's own words."""
         if self._streams and not (self._in_order and self.tokens is None):
-            return self.pieces
+            said = self._bytes - _FIRST_BYTES - self.pieces * _AROUND_BYTES if self._api == "messages" else 0
+            return max(self.pieces, said // BYTES_A_TOKEN)
         return self._bytes // BYTES_A_TOKEN
 
     def end(self, *, in_order: bool = False) -> None:
@@ -227,9 +233,10 @@ class Tap:
         for usage in (said.usage, inner.usage if inner else None):
             if usage is not None:
                 self.tokens = _anthropic_tokens(usage, self.tokens or Tokens())
-                ran = usage.server_tool_use if isinstance(usage.server_tool_use, dict) else {}
                 self._served(usage.service_tier, usage.speed, usage.inference_geo)
-                self.standard &= not any(count for name, count in ran.items() if name != _FREE_THERE)
+                ran = usage.server_tool_use if isinstance(usage.server_tool_use, dict) else {}
+                self.standard &= not any(count for name, count in ran.items() if name not in _PRICED_THERE)
+                self._searched(ran.get("web_search_requests"))
 
     def _of_openai(self, said: _OpenAiSaid) -> None:
         if said.type is not None and said.type.startswith("response."):
@@ -237,11 +244,12 @@ class Tap:
         inner = said.response or said
         self.model = inner.model or self.model
         self._served(inner.service_tier)
-        for item in inner.output if isinstance(inner.output, list) else ():
-            self.standard &= not (isinstance(item, dict) and item.get("type") in _RUN_THERE)
+        items = [each for each in inner.output if isinstance(each, dict)] if isinstance(inner.output, list) else []
+        self.standard &= not any(each.get("type") in _RUN_THERE for each in items)
         usage = inner.usage
         if usage is not None:
             self.tokens = _openai_tokens(usage)
+            self._searched(sum(_is_search(each) for each in items))
             self.ended = True  # no API of OpenAI's form tells it before the end
 
     def _of_gemini(self, said: _GeminiSaid) -> None:
@@ -257,6 +265,12 @@ class Tap:
                 output=told.candidates_token_count + told.thoughts_token_count,
                 cache_read=cached,
             )
+
+    def _searched(self, count: Any) -> None:
+        if isinstance(count, int) and count > 0 and self.tokens is not None:
+            self.tokens = replace(self.tokens, searches=count)
+        else:
+            self.standard &= not count
 
     def _served(self, *kinds: Any) -> None:
         """In which tier, at which speed, where: None where the reply does not say."""
@@ -279,7 +293,15 @@ def _anthropic_tokens(usage: _Usage, before: Tokens) -> Tokens:
         cache_read=told(usage.cache_read_input_tokens, before.cache_read),
         cache_write=written - hour,
         cache_write_1h=hour,
+        searches=before.searches,
     )
+
+
+def _is_search(item: dict[Any, Any]) -> bool:
+    """A search, and not a page that was opened or looked through (`action`); of one that does not say it, the worse."""
+    action = item.get("action")
+    kind = action.get("type", "search") if isinstance(action, dict) else "search"
+    return item.get("type") == _SEARCHED and kind == "search"
 
 
 def _openai_tokens(usage: _Usage) -> Tokens:

@@ -1,4 +1,4 @@
-"""What a provider's reply counted, in the parts that cost differently. Pure."""
+"""What a provider's reply counted, in the parts that cost differently: tokens, and searches of the web that it has run. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from sandreel_core.contract.turn import Usage
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """`input`: those that no cache had. `cache_write`: written for the provider's ordinary time, `cache_write_1h` for an
-    hour. `output`: all that came out, thoughts among them."""
+    hour. `output`: all that came out, thoughts among them. `searches`: what they have found is in `input`."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
     cache_write_1h: int = 0
+    searches: int = 0
 
     @property
     def all_input(self) -> int:

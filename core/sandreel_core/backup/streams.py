@@ -19,9 +19,10 @@ from sandreel_core.errors import Malformed, Misconfigured, NotFound
 
 FOLDER = "streams"
 # Beside the partitions of the log; SLOTS is the spawner's, GATEWAY the gateway's, which has what orgs have spent this month, TURNS,
-# CONVERSATIONS and PROMPTS the bridge's, which without the first would never take up a turn that had not ended (a test compares this with
-# what an installation makes).
-_SINGLE = (CMD, DEAD, "SLOTS", "GATEWAY", "TURNS", "CONVERSATIONS", "PROMPTS")
+# CONVERSATIONS and PROMPTS the bridge's, which without the first would never take up a turn that had not ended; EGRESS says who may reach what
+# (a test compares this with what an installation makes).
+_EGRESS = "EGRESS"
+_SINGLE = (CMD, DEAD, "SLOTS", "GATEWAY", "TURNS", "CONVERSATIONS", "PROMPTS", _EGRESS)
 _REEL = re.compile(r"REEL-[0-9]+")
 # (stream, bytes so far): called after every chunk.
 Report = Callable[[str, int], None]
@@ -39,6 +40,10 @@ class Returned:
 def ours(names: Iterable[str]) -> list[str]:
     """The streams of an installation among those of an account, which may have others: none of our business."""
     return [name for name in names if name in _SINGLE or _REEL.fullmatch(name)]
+
+
+def _of_the_log(names: Iterable[str]) -> list[str]:
+    return [name for name in ours(names) if name != _EGRESS]
 
 
 def in_order(names: list[str]) -> list[str]:
@@ -91,16 +96,19 @@ async def put_back(
 
     CMD's metadata also says where it ended then (`restored_at`), so that runnerds that have handled more know it.
     What is there of the installation, also where there is no copy of it (slots that were taken since would say of boots that the
-    log shows alive that they are closed), is deleted first, with `replace`. Idempotent with that: a restore that was cut short is
+    log shows alive that they are closed), is deleted first, with `replace`; but who may reach what stays where it is there, for it is no
+    part of the log, and what was taken from somebody since is not given again. Idempotent with that: a restore that was cut short is
     begun again. Raises Misconfigured without `replace` when there is something, Denied, Unavailable.
     """
     if not replace:
         await check_free(bus)
     found = {each.name: await _state(bus, each.name) for each in copies}
-    for name in ours(await bus.stream_names()):
+    for name in _of_the_log(await bus.stream_names()):
         await bus.drop_stream(name)
     returned = []
     for each in copies:
+        if each.name == _EGRESS and found[_EGRESS] is not None:
+            continue
         metadata = dict(each.head["config"].get("metadata") or {}) | {"epoch": epoch}
         head = each.head | {"config": each.head["config"] | {"metadata": metadata}}
         async with aclosing(_chunks(directory, each, report)) as chunks:
@@ -117,7 +125,7 @@ async def put_back(
 
 async def check_free(bus: JetStreamBus) -> None:
     """Raises Misconfigured when there is any stream of an installation."""
-    there = [await bus.state(name) for name in in_order(ours(await bus.stream_names()))]
+    there = [await bus.state(name) for name in in_order(_of_the_log(await bus.stream_names()))]
     if there:
         held = ", ".join(f"{state.name} (up to {state.last_sequence:,})" for state in there)
         raise Misconfigured(f"there is already {held}: --replace deletes it and puts the copy in its place")

@@ -22,7 +22,7 @@ class Aggregate(Generic[State, Context]):
 
     subject   where the answer to a command stands
     keyed     the same where that depends on what is asked; `subject` is then for a command that cannot be read
-    context   what a decision depends on beside state and command (the time, limits)
+    context   what a decision depends on beside state and command (the time, limits); it may have to be read, and raises Unavailable
     mine      whether the role answers this command in this state; what is not its own is only acknowledged
     """
 
@@ -30,7 +30,7 @@ class Aggregate(Generic[State, Context]):
     evolve: Evolve[State]
     decide: Decide[State, Context]
     subject: Callable[[CommandSubject], str]
-    context: Callable[[Stored], Context]
+    context: Callable[[Stored], Awaitable[Context]]
     mine: Callable[[State, Stored], bool] = lambda state, stored: True
     keyed: Callable[[CommandSubject, Command], str] | None = None
 

@@ -171,7 +171,7 @@ class Answers(Generic[State, Context]):
         payload = payload_of(command)
         if not isinstance(payload, Command):
             return Refused("BAD_REQUEST", f"{command.type} is not a command")
-        return self._aggregate.decide(loaded.state, payload, self._aggregate.context(asked.stored))
+        return self._aggregate.decide(loaded.state, payload, await self._aggregate.context(asked.stored))
 
     async def _check_revision(self, expected: str, subject: str, revision: int) -> Refused | None:
         stream = stream_of(subject)

@@ -33,8 +33,6 @@ _STORE_FAILED = 10077
 _EXCEEDS = (10054, 10097)
 # A batch of which the server has not all: it was away in between, or had too many others under way.
 _INCOMPLETE = 10176
-_STREAM_NAME_IN_USE = 10058
-CONSUMER_EXISTS = (10013, 10105, 10148)
 
 # The door to a log of one organisation (bus/jetstream_door.py) says this; JetStream itself never does.
 FORBIDDEN = 403

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from sandreel_core.bus.backoff import FIRST_RETRY_S, backoff_s
 from sandreel_core.bus.lane import Lane
 from sandreel_core.bus.port import Bus, Channel
+from sandreel_core.bus.wake import Signal
 from sandreel_core.bus.window import Author, Entry, Window
 from sandreel_core.errors import Denied, NotFound, SandreelError, Unavailable
 from sandreel_core.log import Log
@@ -73,7 +74,7 @@ class Pipeline:
         self._wake = asyncio.Event()
         self._doubt = asyncio.Event()
         self._greeting = asyncio.Lock()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._moved = Signal()
         self._log = Log("pipeline")
 
     @property
@@ -152,20 +153,11 @@ class Pipeline:
 
     async def changed(self) -> None:
         """Wait until anything changed: a release, the connection, or what `notify` was called for."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+        await self._moved.wait()
 
     def notify(self) -> None:
         """Wake everybody who waits in `changed`."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._moved.fire()
 
     def _enqueue(self, lane: Lane) -> None:
         if not lane.queued and lane.retry is None:

@@ -171,7 +171,8 @@ def judge(
         return orphan("is left of a warm pool", "would be removed")
     if each.spare and each.kind == "workspace":
         held = any(other is not each and (other.files == each.name or other.spare == each.spare) for other in found)
-        return None if held else orphan("is of a spare or a session that is gone", "kept: nobody knows whose it is")
+        would = "would be removed if it is empty, else kept: nobody knows whose it is"
+        return None if held else orphan("is of a spare or a session that is gone", would)
     if each.kind == "hand":
         return orphan("is left of a create that was cut short", "would be removed")
     sessions = any(other.org == each.org and (other.key is not None or other.spare) for other in found)

@@ -12,7 +12,6 @@ from sandreel_core.cli.connection import connect, options
 from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.moment import HELP, METAVAR, moment
 from sandreel_core.cli.pipes import STDOUT, write_all
-from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
     from sandreel_core.client.log import LogItem
@@ -61,8 +60,6 @@ async def run(args: argparse.Namespace) -> int:
     from sandreel_core.json_line import harmless_bytes
 
     scope.check(args)
-    if args.all and args.session:
-        raise Malformed("sessions belong to an org: name it with --org instead of --all")
     seen = os.isatty(STDOUT)
     async with connect(args) as client:
         items = client.log(

@@ -16,6 +16,8 @@ def check(args: argparse.Namespace) -> None:
     """Raises Malformed when the options contradict each other. Before `connect`, which fills in the org."""
     if args.all and args.org is not None:
         raise Malformed("give --org or --all, not both")
+    if args.all and args.session:
+        raise Malformed("sessions belong to an org: name it with --org instead of --all")
 
 
 def org_of(args: argparse.Namespace) -> str | None:

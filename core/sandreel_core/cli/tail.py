@@ -13,7 +13,6 @@ from sandreel_core.cli.connection import connect, options, section
 from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.moment import HELP, METAVAR, moment
 from sandreel_core.cli.pipes import STDOUT, write_all
-from sandreel_core.errors import Malformed
 
 if TYPE_CHECKING:
     from sandreel_core.cli.tail_text import TailText
@@ -63,8 +62,6 @@ async def run(args: argparse.Namespace) -> int:
     from sandreel_core.cli.tail_text import TailText
 
     scope.check(args)
-    if args.all and args.session:
-        raise Malformed("sessions belong to an org: name it with --org instead of --all")
     judge = matcher(args.grep, ignore_case=args.ignore_case) if args.grep is not None else None
     async with connect(args) as client:
         await _say_who_is_not_there(client, args)

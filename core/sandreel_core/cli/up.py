@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sandreel_core.embedded.stack import Stack
 
 _DETACHED_WITHIN_S = 120.0
-_DOWN_WITHIN_S = 120.0
+# The roles, the bridge before them, then the servers; sessions have had their own time before.
+_DOWN_WITHIN_S = 75.0
 
 _UP = """\
 Start everything on this machine: NATS, Postgres, the spawner, the projector and the bridge, each a process of its own that
@@ -225,7 +226,7 @@ async def run_down(args: argparse.Namespace) -> int:
     from sandreel_core.embedded.stack import Stack
     from sandreel_core.errors import Unavailable
 
-    data = data_of(args)
+    data, within_s = data_of(args), _DOWN_WITHIN_S + _sessions_within_s()
     pid = holder(data)
     if pid:
         try:
@@ -234,8 +235,8 @@ async def run_down(args: argparse.Namespace) -> int:
             pass
         except PermissionError as error:
             raise Unavailable(f"pid {pid} is somebody else's: stop it as the user who started it") from error
-        if not await asyncio.to_thread(closed, data, within_s=_DOWN_WITHIN_S):
-            raise Unavailable(f"sandreel up (pid {pid}) has not ended after {_DOWN_WITHIN_S:g} s")
+        if not await asyncio.to_thread(closed, data, within_s=within_s):
+            raise Unavailable(f"sandreel up (pid {pid}) has not ended after {within_s:g} s: it may still be at it")
         _say(args, data, f"stopped (pid {pid})")
     elif left_over(data):
         # One that was killed has left its parts and sessions: take them over, and end them in order.
@@ -247,6 +248,18 @@ async def run_down(args: argparse.Namespace) -> int:
     else:
         _say(args, data, "nothing is running")
     return 0
+
+
+def _sessions_within_s() -> float:
+    """What an `up` that was started with the settings that we see gives its sessions."""
+    from sandreel_core.embedded.wiring import StackSettings
+    from sandreel_core.errors import Misconfigured
+    from sandreel_core.settings import load
+
+    try:
+        return load(StackSettings).stop_sessions_within_s
+    except Misconfigured:  # with which nothing could be started, but what was can be ended
+        return StackSettings().stop_sessions_within_s
 
 
 def _say(args: argparse.Namespace, data: Path, text: str) -> None:

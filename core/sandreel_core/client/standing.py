@@ -32,11 +32,12 @@ _LONG = 128
 _LOOKS_BACK = (32, 1024)
 # The same of an exec that goes on: as far as the last `exec.progress`, which tells what an end would.
 _LOOKS_BACK_RUNNING = tuple(PROGRESS_BLOCKS * times + 64 for times in (1, 4, 16, 256))
-# Of the exec's own messages, of at most 128 KiB each, no more than the newest are held.
+# Of the exec's own messages no more than the newest are held, of a quarter of a MiB each where it prints much: those since its
+# last `exec.progress`, some 64 MiB.
 _MAX_TAIL = 4 * PROGRESS_BLOCKS
 _TRIES = 3
-# Execs that are looked at one by one, so many at a time.
-_AT_ONCE = 16
+# Execs that are looked at one by one, so many at a time; and of so many what is held of them.
+_AT_ONCE, _HELD_AT_ONCE = 16, 4
 # Subjects that one reader may name; beyond it everything is read, long or not.
 _MAX_FILTERS = 512
 
@@ -76,6 +77,7 @@ class _Reading:
         self._cursor = cursor
         self._prefix = prefix
         self._last_lines = last_lines
+        self._room = asyncio.Semaphore(_HELD_AT_ONCE)
         self.as_of = AsOf(last_lines)
 
     async def read(self) -> list[str]:
@@ -133,9 +135,17 @@ class _Reading:
         if any(_says_more_in_between(event) for event in first):
             return False
         end = newest if until == last.sequence and isinstance(newest, Exited) else None
+        async with self._room:
+            return await self._tell_its_end(subject, first, end, (accepted.time_ns, started.sequence, until))
+
+    async def _tell_its_end(
+        self, subject: str, first: list[Envelope], end: Exited | None, places: tuple[int, int, int]
+    ) -> bool:
+        """places: when it was accepted, the sequence of its start, and up to where it counts."""
+        accepted_ns, started, until = places
         for back in _LOOKS_BACK if end is not None else _LOOKS_BACK_RUNNING:
-            tail = await self._behind(subject, max(started.sequence, until - back), until)
-            whole = back >= until - started.sequence and len(tail) < _MAX_TAIL
+            tail = await self._behind(subject, max(started, until - back), until)
+            whole = back >= until - started and len(tail) < _MAX_TAIL
             printed = end.lines if end is not None else _printed(tail)
             lines = Counter[str]()
             for event, _, _ in tail:
@@ -146,7 +156,7 @@ class _Reading:
                 for stream in ("stdout", "stderr")
             )
             if enough or whole:
-                self.as_of.take_long(parse_event_subject(subject), first, tail, accepted.time_ns)
+                self.as_of.take_long(parse_event_subject(subject), first, tail, accepted_ns)
                 return True
         return False
 

@@ -19,6 +19,7 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
     prices     the version of the price table that the cost was worked out with
     complete   whether the reply came to its end; what a reply that was cut off did not tell is not counted
     charged_micro_usd  what the key's budget was charged, where that is not the cost: an estimate, of what was not told
+    web_searches  that the provider has run and charges for beside the tokens; their price is in the cost
     """
 
     type: ClassVar[str] = "usage.recorded"
@@ -37,6 +38,7 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
     duration_ms: Count | None = None
     complete: bool = True
     charged_micro_usd: Count | None = None
+    web_searches: Count = 0
 
 
 class UsageReconciled(Event, frozen=True, kw_only=True):

@@ -60,6 +60,12 @@ def refusal(address: Address, also: Iterable[Network] = ()) -> str | None:
     return next(("refused by the operator ([egress] also_refused)" for each in also if address in each), None)
 
 
+def plain(address: Address) -> Address:
+    """Of a client: a listener for both versions sees IPv4 clients as IPv4-mapped ones."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
 def parse(text: str) -> Address | None:
     """The address that `text` spells, in the one way that everybody reads alike; None for everything else.
 

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 
 from sandreel_core.bus.crew import Crew
-from sandreel_core.egress.address import Address, Network
+from sandreel_core.egress.address import Address, Network, plain
 from sandreel_core.egress.decision import (
     ESTABLISHED,
     SLOW,
@@ -156,7 +156,7 @@ class Proxy:
         peer = end.transport.get_extra_info("peername")
         if peer is None:
             return  # gone already
-        client = _plain(ip_address(peer[0].partition("%")[0]))
+        client = plain(ip_address(peer[0].partition("%")[0]))
         keep_alive(end.transport)
         self._of_one[client] += 1
         place: Place | None = None
@@ -297,9 +297,3 @@ class _Client(End):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._made(self)
-
-
-def _plain(address: Address) -> Address:
-    """A listener for both versions sees IPv4 clients as IPv4-mapped ones."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address

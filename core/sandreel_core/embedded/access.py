@@ -15,7 +15,7 @@ from sandreel_core import jwt
 from sandreel_core import permissions as p
 from sandreel_core.contract.message import Id, Org
 from sandreel_core.embedded.authority import Authority
-from sandreel_core.embedded.place import write_secret
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import AlreadyExists, Misconfigured, NotFound
 from sandreel_core.keys import Key, new_key
 

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from sandreel_core import jwt
 from sandreel_core import permissions as p
-from sandreel_core.embedded.place import write_secret
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Malformed, Misconfigured
 from sandreel_core.keys import Key, new_key
 

@@ -18,13 +18,12 @@ from typing import Any
 
 from sandreel_core import permissions as p
 from sandreel_core.embedded.authority import Authority
-from sandreel_core.embedded.place import toml, write_secret
+from sandreel_core.embedded.place import toml
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured
 
 CONFIG = "sandreel.toml"
 _CREDS, _SEED = "bus.creds", "sessions.seed"
-# Where the server keeps the accounts, and what it hears of them later (a revocation); beside the streams.
-ACCOUNTS_DIRECTORY = "accounts"
 # Those who are told where NATS is by a settings file of their own. `system` is nobody's but `sandreel access`.
 _ROLES = (p.SPAWNER, p.PROJECTOR, p.BROKER, p.BRIDGE, p.EGRESS, p.GATEWAY, p.OPERATOR, p.BACKUP, p.ADMINISTRATOR)
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats import server_config
-from sandreel_core.embedded.place import keep_vault_key, toml, write_secret
+from sandreel_core.embedded.place import keep_vault_key, toml
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ACCOUNTS
 from sandreel_core.spawner.docker_services import BUS_PORT, EGRESS_PORT, GATEWAY_PORT

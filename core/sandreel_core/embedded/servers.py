@@ -70,7 +70,7 @@ class PostgresPart:
             raise
 
     async def wait(self) -> int:
-        """When the postmaster has ended.."""
+        """When the postmaster has ended."""
         if not self.server.running:
             return 0
         try:

@@ -27,11 +27,11 @@ from sandreel_core.embedded.place import (
     moved_health,
     open_place,
     toml,
-    write_secret,
 )
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import PYTHON, Process, cut
 from sandreel_core.embedded.roster import Roster
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.embedded.servers import NatsPart, PortTaken, PostgresPart
 from sandreel_core.embedded.together import to_the_end, together
 from sandreel_core.embedded.wiring import LOOPBACK, Wiring, health_variable
@@ -49,6 +49,7 @@ ROLES = {
 NATS, POSTGRES, EGRESS, GATEWAY = "nats", "postgres", "egress", "gateway"
 
 _END_WITHIN_S = 10.0
+_BOOTED_AGAIN_S = 5.0
 _PORT_ATTEMPTS = 5
 _LOGS_EVERY_S = 30.0
 
@@ -282,10 +283,13 @@ class Stack:
             raise results[0]
 
     async def _end_sessions(self, within_s: float) -> None:
-        """And those that the bridge has booted again meanwhile, for a turn that was about to begin: nobody is left to end them."""
+        """And those that the bridge has booted again meanwhile, for a turn that was about to begin: nobody is left to end them.
+        What has not stopped in time the first time gets no second one, but what was booted a moment ago gets a moment."""
+        until = asyncio.get_running_loop().time() + within_s
         await ending.stop_sessions(self.client, within_s=within_s, report=self._report)
         await self.parts["bridge"].hold()
-        await ending.stop_sessions(self.client, within_s=within_s, report=self._report)
+        left_s = max(min(within_s, _BOOTED_AGAIN_S), until - asyncio.get_running_loop().time())
+        await ending.stop_sessions(self.client, within_s=left_s, report=self._report)
 
     async def _stop_keeping(self) -> None:
         if self._keeper is not None:

@@ -14,7 +14,8 @@ from msgspec import Meta
 from sandreel_core.egress.settings import Settings as EgressSettings
 from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.gateway_wiring import GatewayWiring, is_gateways
-from sandreel_core.embedded.place import Keys, Place, toml, write_secret
+from sandreel_core.embedded.place import Keys, Place, toml
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured
 from sandreel_core.permissions import ADMINISTRATOR, OPERATOR
 from sandreel_core.settings import CONFIG, Bus, HealthListen, Port, Postgres, Section, given, load

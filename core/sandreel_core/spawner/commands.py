@@ -62,7 +62,7 @@ def commands(
     def subject(where: CommandSubject) -> str:
         return SessionSubjects(where.org, where.session, partitions).event("session")
 
-    def context(_: Stored) -> Terms:
+    async def context(_: Stored) -> Terms:
         return limits.terms()
 
     async def admit(decision: Decision[Record]) -> Refused | None:

@@ -35,6 +35,7 @@ from sandreel_core.spawner.docker_images import chosen
 from sandreel_core.spawner.docker_lent import Lent
 from sandreel_core.spawner.docker_network import Service
 from sandreel_core.spawner.docker_orgs import Orgs
+from sandreel_core.spawner.docker_remains import Remains
 from sandreel_core.spawner.docker_spare import Warm
 from sandreel_core.spawner.docker_spares import Making, Spares
 from sandreel_core.spawner.docker_starting import Starting
@@ -74,6 +75,7 @@ class DockerBackend:
         self._lent = Lent(terms.installation, self._boots, workspaces, locks)
         self._starting = Starting(engine, terms, self._boots, workspaces, orgs.admit)
         self._ending = Ending(engine, terms.installation, self._boots)
+        self._remains = Remains(engine, terms)
         self._taking: Taking | None = None
 
     @classmethod
@@ -135,7 +137,7 @@ class DockerBackend:
     def _keep_warm(self, warm: Sequence[Warm], spool_bytes: int, metrics: Metrics) -> Coroutine[None, None, None]:
         """From now on boots come from spares, where there are any, for as long as what this returns runs."""
         making = Making(self._terms, self._orgs, spool_bytes=spool_bytes, disk_bytes=self._disk_bytes)
-        spares = Spares(self._engine, warm, making, metrics)
+        spares = Spares(self._engine, warm, making, self._remains, metrics)
         installation = self._terms.installation
         self._taking = Taking(self._engine, installation, spares, self._boots, self._workspaces, self._orgs.admit)
         return spares.keep()
@@ -248,6 +250,9 @@ class DockerBackend:
                 if time.time() - float(body["Created"]) > _HAND_S:
                     await self._engine.remove(str(body["Id"]), force=True)
         await self._lent.tidy()
+        if self._taking is None:  # else the pool looks after them
+            await self._remains.clear_containers()
+        await self._remains.clear_volumes()
 
     def watch(self) -> AsyncGenerator[Key, None]:
         return self._boots.watch.ends()

@@ -39,7 +39,7 @@ def nats_container(
 ) -> dict[str, Any]:
     """The bus: its files are the host's own at the same place, its port is the host's own on loopback.
 
-    memory  the soft limit of its heap (GOMEMLIMIT); what the kernel allows is four times as much
+    memory  the soft limit of its heap (GOMEMLIMIT); what the kernel allows has room for as much of the files besides
     """
     return _service(
         installation,

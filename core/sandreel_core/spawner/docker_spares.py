@@ -1,7 +1,7 @@
 """The warm pools of one spawner: spares that are made in the background, handed out, and taken away again.
 
 A spare that runs has an owner that lives: its standard input is held open by whoever made it, and with that it ends. So what
-is left of a spawner that was killed are containers that have ended under a spare's name, which the next one removes.
+is left of a spawner that was killed are containers that have ended under a spare's name (see `docker_remains`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from sandreel_core.clock import new_token
 from sandreel_core.errors import SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
-from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner import docker_spare as spare
 from sandreel_core.spawner.backend import BootSpec
 from sandreel_core.spawner.docker import Engine, Line
 from sandreel_core.spawner.docker_images import Image, chosen
 from sandreel_core.spawner.docker_orgs import Orgs
+from sandreel_core.spawner.docker_plan import Terms
+from sandreel_core.spawner.docker_remains import Remains
 from sandreel_core.spawner.docker_spare import Warm
 from sandreel_core.spawner.docker_workspace import fill_workspace
 from sandreel_core.spawner.measures import SPARES, SPARES_MADE, SPARES_MISSED, SPARES_REMOVED, SPARES_TAKEN
@@ -34,8 +35,6 @@ LOOK_S = 10.0
 FAILED_S = 60.0
 # Behind a take: a session's boot has the machine to itself first, and its spare comes after it.
 BEHIND_S = 1.0
-# One that was made and never started belongs to somebody who is at it, or has died.
-HALF_MADE_S = 600.0
 CLOSE_WITHIN_S = 10.0
 
 
@@ -53,7 +52,7 @@ class Spare:
 class Making:
     """What spares have in common with sessions."""
 
-    terms: plan.Terms
+    terms: Terms
     orgs: Orgs
     spool_bytes: int
     disk_bytes: int | None
@@ -62,8 +61,11 @@ class Making:
 class Spares:
     """`keep` fills the pools for ever; `take` never waits for one."""
 
-    def __init__(self, engine: Engine, wanted: Sequence[Warm], making: Making, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: Engine, wanted: Sequence[Warm], making: Making, remains: Remains, metrics: Metrics
+    ) -> None:
         self._engine = engine
+        self._remains = remains
         self._wanted = wanted
         self._making = making
         self._terms = making.terms
@@ -157,17 +159,9 @@ class Spares:
         return Spare(ids[0], token, lines[0], image.id)
 
     async def _tidy(self) -> None:
-        """Away with what ended under a spare's name, whoever made it, and with what was never started."""
-        alive = set[str]()
-        asked = {plan.INSTALLATION: self._terms.installation, plan.KIND: "session"}
-        for body in await self._engine.containers(asked, f"^/?{spare.container_name(asked[plan.INSTALLATION], '')}"):
-            state, token = str(body["State"]), str((body["Labels"] or {}).get(spare.SPARE, ""))
-            if state == "running":
-                alive.add(token)
-            elif state != "created" or time.time() - float(body["Created"]) > HALF_MADE_S:
-                await self._erase(str(body["Id"]), token)
-                self._counters[SPARES_REMOVED].add()
-                self._log.info("a spare was removed", why="it does not run")
+        """Away with what has ended, also of those that wait here."""
+        alive, removed = await self._remains.clear_containers()
+        self._counters[SPARES_REMOVED].add(by=removed)
         for waiting in self._ready.values():
             for gone in [each for each in waiting if each.token not in alive]:
                 waiting.remove(gone)

@@ -26,7 +26,9 @@ from sandreel_core.spawner.workspace import UNWRITABLE, delete
 # What no waiting mends; a disk that is full may have room again.
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_HAND_PREFIX = "sandreel-hand-"
+HAND_PREFIX = "sandreel-hand-"
+# What every workspace that is a volume begins with, as names of a tar archive.
+EMPTY = frozenset({"workspace", "workspace/.home"})
 
 
 class Life(Struct, frozen=True, omit_defaults=True):
@@ -208,7 +210,7 @@ class Caches:
 
 async def fill_workspace(engine: Engine, installation: str, image: str, volume: str, user: tuple[int, int]) -> None:
     """A session's files, as they are before it has any."""
-    entries = [Entry("workspace", 0o700, user), Entry("workspace/.home", 0o700, user)]
+    entries = [Entry(name, 0o700, user) for name in sorted(EMPTY)]
     await fill(engine, installation, image, volume, plan.WORKSPACE, entries)
 
 
@@ -218,7 +220,7 @@ async def fill(
     """Directories in a volume, the first of which is its own root: by a container that is never started, because the
     spawner may be no root, or on another machine than the engine."""
     body = plan.hand_container(installation, image, [plan.volume_mount(volume, target)])
-    id = await engine.create(_HAND_PREFIX + new_token(), body)
+    id = await engine.create(HAND_PREFIX + new_token(), body)
     try:
         await engine.unpack(id, "/", await asyncio.to_thread(archive, entries))
     finally:

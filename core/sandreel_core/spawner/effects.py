@@ -12,14 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from sandreel_core.contract.message import Event
-from sandreel_core.contract.session import (
-    Degraded,
-    Destroyed,
-    Failed,
-    Provisioned,
-    Recovered,
-    Stopped,
-)
+from sandreel_core.contract.session import Degraded, Destroyed, Failed, Provisioned, Recovered, Stopped
 from sandreel_core.errors import AlreadyExists, Conflict, Denied, NotFound, Refused, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.session import ACTIVE, BOOTING, RUNNING, Session
@@ -30,7 +23,7 @@ from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.journal import Journal, Loaded
 from sandreel_core.spawner.overdue import said_again
 from sandreel_core.spawner.places import Places
-from sandreel_core.spawner.quota import Claim, Quota
+from sandreel_core.spawner.quota import Quota, claim_of
 from sandreel_core.spawner.sessions import Known, Record
 
 # Backends grant a runnerd so long after SIGTERM (design §5); one that was never ready has nothing to end.
@@ -308,10 +301,3 @@ class Effects:
 
     async def _session(self, key: Key) -> Session:
         return (await self._journal.load(key)).record.session
-
-
-def claim_of(key: Key, session: Session, node: str) -> Claim | None:
-    """What an active session counts against; None for one without an owner."""
-    if session.owner is None:
-        return None
-    return Claim(key=key, incarnation=session.incarnation, owner=session.owner, node=session.node or node)

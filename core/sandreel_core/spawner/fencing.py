@@ -96,9 +96,12 @@ class Fencing:
             pause_s = LOOK_S
             try:
                 for network in await self._up_to_date():
+                    if self._looking.is_set():
+                        break  # a door may have moved: what follows it comes before proofs, each of which takes seconds
                     if first or network in self._proven:
                         await self._renew(network)
-                first = False
+                else:
+                    first = False
             except Refused:
                 pause_s = FAILED_S  # it is in the log, and the next session is told
             except SandreelError as error:
@@ -153,7 +156,8 @@ class Fencing:
                     "a fence does not hold and is raised again", network=network.name, holes=list(proof.holes)
                 )
                 self._raised = frozenset()
-                await self._up_to_date()
+                if network not in await self._up_to_date():
+                    raise Unavailable(f"network {network.name} has changed meanwhile", retry_after_s=1)
                 proof = await self._try(network)
             self._proven.pop(network, None)
             if not proof.proven:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stream
 from sandreel_core.contract.message import Owner
 from sandreel_core.errors import Conflict, Refused, Unavailable
+from sandreel_core.session import Session
 from sandreel_core.spawner.backend import Key
 
 SLOTS = "SLOTS"
@@ -65,6 +66,13 @@ class Claim:
     @property
     def holder(self) -> str:
         return f"{self.key}/{self.incarnation}"
+
+
+def claim_of(key: Key, session: Session, node: str) -> Claim | None:
+    """What an active session counts against; None for one without an owner."""
+    if session.owner is None:
+        return None
+    return Claim(key=key, incarnation=session.incarnation, owner=session.owner, node=session.node or node)
 
 
 class Quota:

@@ -28,7 +28,7 @@ from sandreel_core.spawner.boot_terms import BootTerms
 from sandreel_core.spawner.bootstrap import Desk
 from sandreel_core.spawner.closing import Closing
 from sandreel_core.spawner.commands import Limits, commands
-from sandreel_core.spawner.effects import Effects, claim_of
+from sandreel_core.spawner.effects import Effects
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.hold import TICK_S, Holding
 from sandreel_core.spawner.home import settle_at
@@ -36,7 +36,7 @@ from sandreel_core.spawner.journal import Journal
 from sandreel_core.spawner.measures import SpawnerMeasures
 from sandreel_core.spawner.places import Places
 from sandreel_core.spawner.pulse import Pulse
-from sandreel_core.spawner.quota import Claim, Quota, Quotas, claims, slots
+from sandreel_core.spawner.quota import Claim, Quota, Quotas, claim_of, claims, slots
 from sandreel_core.spawner.refusals import Refusals
 from sandreel_core.spawner.sessions import Known, Sessions
 from sandreel_core.spawner.sweep import Sweeper

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from sandreel_core import session as machine
-from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
-from sandreel_core.contract.codec import decode_event
+from sandreel_core.bus.partitions import Partitions
+from sandreel_core.bus.port import Bus
+from sandreel_core.bus.wake import Signal
 from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.session import Failed, Stopped
-from sandreel_core.contract.subjects import parse_event_subject, reel
-from sandreel_core.errors import Malformed
+from sandreel_core.contract.subjects import EventSubject, parse_event_subject
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING, Session
 from sandreel_core.spawner.backend import Cause, Key
@@ -85,15 +84,13 @@ class Sessions:
     """The table. It lags behind the log: what is decided on it is appended with the revision that it shows."""
 
     def __init__(self, bus: Bus, partitions: int) -> None:
-        self._bus = bus
-        self._partitions = partitions
         self._known: dict[Key, Known] = {}
         self._running: set[Key] = set()
-        self._behind = set(range(partitions))
-        self._caught_up = asyncio.Event()
-        self._waiting: set[asyncio.Event] = set()
+        self._changed = Signal()
         self._dirty: set[Key] = set()
-        self._log = Log("spawner.sessions")
+        self._reels = Partitions(
+            *(bus, partitions, ["session"], self._read), folded=self._changed.fire, log=Log("spawner.sessions")
+        )
 
     def snapshot(self) -> dict[Key, Known]:
         return dict(self._known)
@@ -107,16 +104,11 @@ class Sessions:
 
     async def caught_up(self) -> None:
         """Returns when everything that was stored when the table began is in it."""
-        await self._caught_up.wait()
+        await self._reels.caught_up()
 
     async def changed(self) -> None:
         """Returns at the next change of any session."""
-        event = asyncio.Event()
-        self._waiting.add(event)
-        try:
-            await event.wait()
-        finally:
-            self._waiting.discard(event)
+        await self._changed.wait()
 
     def take_changed(self) -> set[Key]:
         """The sessions that have changed since this was asked before."""
@@ -135,33 +127,7 @@ class Sessions:
 
     async def run(self) -> None:
         """Follow every partition, for ever."""
-        async with asyncio.TaskGroup() as group:
-            for partition in range(self._partitions):
-                group.create_task(self._follow(partition), name=f"sessions of partition {partition}")
-
-    async def _follow(self, partition: int) -> None:
-        items = self._bus.follow(reel(partition), [f"evt.{partition}.*.*.session"])
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, CaughtUp):
-                    self._behind.discard(partition)
-                    if not self._behind:
-                        self._caught_up.set()
-                elif not isinstance(item, Missing):
-                    for stored in item:
-                        self._read(stored)
-                    self._tell()
-
-    def _read(self, stored: Stored) -> None:
-        try:
-            where = parse_event_subject(stored.subject)
-            event = decode_event(stored.subject, stored.body)
-        except Malformed as error:
-            self._log.warning("an event of a session was skipped", sequence=stored.sequence, problem=str(error))
-            return
-        key = Key(where.org, where.session)
-        if stored.sequence > self.get(key).revision:
-            self._fold(key, event, stored.sequence)
+        await self._reels.run()
 
     def learn(self, subject: str, event: Envelope, expected: int, sequence: int) -> None:
         """We have appended this ourselves. If that was right behind what is known, it is known now: who looks at the session
@@ -170,7 +136,12 @@ class Sessions:
         key = Key(where.org, where.session)
         if where.aggregate == "session" and self.get(key).revision == expected:
             self._fold(key, event, sequence)
-            self._tell()
+            self._changed.fire()
+
+    def _read(self, where: EventSubject, event: Envelope, sequence: int) -> None:
+        key = Key(where.org, where.session)
+        if sequence > self.get(key).revision:
+            self._fold(key, event, sequence)
 
     def _fold(self, key: Key, event: Envelope, sequence: int) -> None:
         record = evolve(self.get(key).record, event)
@@ -179,7 +150,3 @@ class Sessions:
         self._known[key] = Known(record, sequence)
         (self._running.add if record.session.phase in RUNNING else self._running.discard)(key)
         self._dirty.add(key)
-
-    def _tell(self) -> None:
-        for event in self._waiting:
-            event.set()

@@ -12,6 +12,8 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+# Of its tables: what the views had read before comes into them by a rebuild (`upgrade` says so, and `sandreel doctor`).
+begins_empty = True
 
 # By the column that says whose a row is. A quarantined message may have no other mark of it than its subject.
 _TABLES = {

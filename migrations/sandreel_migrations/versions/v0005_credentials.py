@@ -12,6 +12,8 @@ revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+# Of its tables: what the views had read before comes into them by a rebuild (`upgrade` says so, and `sandreel doctor`).
+begins_empty = True
 
 
 def upgrade() -> None:

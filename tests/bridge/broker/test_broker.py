@@ -191,15 +191,24 @@ async def test_a_session_is_born_with_its_grants_at_every_boot_until_one_is_take
 
 
 @pytest.mark.parametrize("command", [c.Revoke(slug="github"), c.Ungrant(slug="github")], ids=["revoke", "ungrant"])
-@pytest.mark.parametrize("away", ["session", "broker"])
+@pytest.mark.parametrize("away", ["session", "broker", "news"])
 async def test_what_is_taken_back_before_a_boot_is_not_given_by_it(
     vault: Vault, command: c.CredentialCommand, away: str
 ) -> None:
-    """While the session is stopped, or no broker there, it holds nothing that could be revoked, and would get it again."""
+    """While the session is stopped, or no broker there, or it has not heard yet of a session that was just created, it holds nothing that
+    could be revoked, and would get it again."""
     session = Session(MemoryBus())
     await ensure_installation(session.bus)
-    await session.begin(grants=("github", "app"))
     boot = 1
+    if away == "news":
+        behind = Behind(session.bus)
+        async with broker_on(behind, vault):
+            behind.reads.clear()
+            await session.begin(grants=("github", "app"))
+            outcome = await Client(session.bus).send("acme", "one", command)
+            behind.reads.set()
+    else:
+        await session.begin(grants=("github", "app"))
     if away == "session":
         async with broker_on(session.bus, vault):
             await said(session, c.Granted, slug="app")
@@ -208,7 +217,7 @@ async def test_what_is_taken_back_before_a_boot_is_not_given_by_it(
             outcome = await Client(session.bus).send("acme", "one", command)
             boot = 2
             await session.resume(boot)
-    else:
+    elif away == "broker":
         sent = asyncio.create_task(Client(session.bus).send("acme", "one", command))
         async with asyncio.timeout(10):
             while await session.bus.next(CMD, "cmd.broker.acme.one.*") is None:
@@ -325,25 +334,45 @@ async def test_grants_and_leases_expire(session: Session, vault: Vault) -> None:
             await session.ask()
 
 
+class Slow:
+    """A vault that gives a value only when it may `go`."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vault, name)
+
+    async def read(self, name: Name, reader: Reader) -> Opened:
+        opened = await self._vault.read(name, reader)
+        self.asked.set()
+        await self.go.wait()
+        return opened
+
+
+async def test_a_turn_that_ends_while_its_lease_is_prepared_gets_none(session: Session, vault: Vault) -> None:
+    """Nobody has noticed the end yet: it stands on another subject, and is looked for now and then."""
+    slow, issuer = Slow(vault), FakeIssuer()
+    finished = next(each for each in samples.EVENTS if isinstance(each, t.TurnFinished))
+    async with broker_on(session.bus, slow, issuer, look_s=60):
+        await grant(session, "app", turn="t1")
+        asking = asyncio.ensure_future(session.ask("app", exec="t1-1"))
+        await slow.asked.wait()
+        await session.say(finished, id="t1")
+        slow.go.set()
+        with pytest.raises(Refused, match="EXPIRED"):
+            await asking
+        async with asyncio.timeout(10):
+            while issuer.ended != issuer.made:
+                await asyncio.sleep(0.01)
+    assert issuer.made != []
+    assert "leased" not in await types(session)
+
+
 async def test_a_revocation_and_a_lease_exclude_each_other(session: Session, vault: Vault) -> None:
     """Whichever stands first in the log: a lease behind the revocation is one that nobody got."""
-
-    class Slow:
-        """A vault that gives the value only when it has been revoked."""
-
-        def __init__(self) -> None:
-            self.asked, self.go = asyncio.Event(), asyncio.Event()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(vault, name)
-
-        async def read(self, name: Name, reader: Reader) -> Opened:
-            opened = await vault.read(name, reader)
-            self.asked.set()
-            await self.go.wait()
-            return opened
-
-    slow, issuer = Slow(), FakeIssuer()
+    slow, issuer = Slow(vault), FakeIssuer()
     async with broker_on(session.bus, slow, issuer):
         for slug in ("github", "app"):
             await grant(session, slug)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from sandreel_bridge.gateway.bifrost import Bifrost, reference
-from sandreel_bridge.gateway.port import key_name
+from sandreel_bridge.gateway.port import VirtualKey, key_name
 from sandreel_core.errors import Refused, Unavailable
 from tests.support import bifrost as doubles
 from tests.support.gateway import key_terms
@@ -73,6 +75,39 @@ async def test_keys_of_others_are_not_ours_and_pages_are_turned(port: Bifrost, d
         await port.mint(key_name("acme", "s1", 1, f"t{number}", 1), key_terms(models=MODELS[:1]))
     double.keys["other"] = next(iter(double.keys.values())) | {"id": "other", "name": "somebody's"}
     assert len(await port.live()) == 130
+
+
+async def test_of_keys_that_were_minted_at_once_under_one_name_the_newest_stays_and_none_is_left(
+    port: Bifrost, double: doubles.Bifrost
+) -> None:
+    """Also one whose answer was lost: whoever revokes the name revokes all of them, and their spend is not forgotten."""
+    double.twice = True
+    minted = await asyncio.gather(
+        *(port.mint(NAME, key_terms(models=MODELS[:1])) for _ in range(3)), return_exceptions=True
+    )
+    values = [each.value for each in minted if isinstance(each, VirtualKey)]
+    assert len([value for value in values if double.serves(value)]) == len(double.keys) == 1
+    [one] = double.keys.values()
+    double.keys["vk-lost"] = one | {"id": "vk-lost", "value": "sk-bf-lost", "budget": dict(one["budget"])}
+    double.spend(NAME, 0.01)
+    last = await port.revoke(NAME)
+    assert last is not None
+    assert (last.charged_micro_usd, double.keys) == (20_000, {})
+
+
+async def test_what_it_says_has_bounds(port: Bifrost, double: doubles.Bifrost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandreel_bridge.gateway.bifrost._MAX_ANSWER_BYTES", 4000)
+    double.flood = b"[" + b" " * 5000
+    with pytest.raises(Unavailable, match="said more than 4000 bytes to GET"):
+        await port.live()
+    page = [
+        {"id": f"{n}", "name": f"sandreel:acme.s.1.t{n}.1", "created_at": "2026-11-26T00:00:00Z"} for n in range(100)
+    ]
+    double.flood = json.dumps({"virtual_keys": page}).encode()
+    monkeypatch.setattr("sandreel_bridge.gateway.bifrost._MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr("sandreel_bridge.gateway.bifrost._MAX_KEYS", 300)
+    with pytest.raises(Unavailable, match="lists more than 300 virtual keys"):
+        await port.live()
 
 
 async def test_two_installations_at_one_bifrost_end_no_key_of_each_other(

@@ -111,7 +111,7 @@ async def test_a_reply_that_ends_without_a_word_of_its_usage_is_charged_by_its_l
 
 
 async def test_what_costs_more_than_its_tokens_is_recorded_as_of_unknown_cost() -> None:
-    usage = {"input_tokens": 1000, "output_tokens": 10, "server_tool_use": {"web_search_requests": 1}}
+    usage = {"input_tokens": 1000, "output_tokens": 10, "server_tool_use": {"code_execution_requests": 1}}
     said = json.dumps({"type": "message", "model": "claude-sonnet-4-5", "usage": usage}).encode()
     async with provider("200 OK\r\ncontent-type: application/json", said) as url, ModelApi() as api:
         async with gateway(api, anthropic_url=url) as served:

@@ -138,13 +138,17 @@ def test_a_negative_count_is_none() -> None:
         ("messages", {"usage": {"input_tokens": 1, "service_tier": "priority"}}, False),
         ("messages", {"usage": {"input_tokens": 1, "speed": "fast"}}, False),
         ("messages", {"usage": {"input_tokens": 1, "inference_geo": "us"}}, False),
-        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": 2}}}, False),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": 2}}}, True),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": "2"}}}, False),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": -2}}}, False),
         ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": 0}}}, True),
         ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_fetch_requests": 3}}}, True),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"code_execution_requests": 1}}}, False),
         ("chat", {"usage": {"prompt_tokens": 1}, "service_tier": "default"}, True),
         ("chat", {"usage": {"prompt_tokens": 1}, "service_tier": "priority"}, False),
         ("responses", {"usage": {"input_tokens": 1}, "output": [{"type": "message"}, {"type": "function_call"}]}, True),
-        ("responses", {"usage": {"input_tokens": 1}, "output": [{"type": "web_search_call"}]}, False),
+        ("responses", {"usage": {"input_tokens": 1}, "output": [{"type": "web_search_call"}]}, True),
+        ("responses", {"usage": {"input_tokens": 1}, "output": [{"type": "file_search_call"}]}, False),
         ("responses", {"usage": {"input_tokens": 1}, "service_tier": "flex", "output": None}, False),
         ("gemini", {"usageMetadata": {"promptTokenCount": 1}, "candidates": [{"groundingMetadata": {}}]}, True),
         ("gemini", {"usageMetadata": {"promptTokenCount": 1}, "candidates": [{"groundingMetadata": {"x": 1}}]}, False),
@@ -164,6 +168,61 @@ def test_what_costs_more_than_its_tokens_is_told_apart(api: Api, said: dict[str,
         assert tap.standard is standard
 
 
+@pytest.mark.parametrize(
+    ("api", "said", "searches"),
+    [
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_search_requests": 2}}}, 2),
+        ("messages", {"usage": {"input_tokens": 1, "server_tool_use": {"web_fetch_requests": 2}}}, 0),
+        (
+            "responses",
+            {
+                "usage": {"input_tokens": 1},
+                "output": [
+                    {"type": "web_search_call", "action": {"type": "search", "query": "x"}},
+                    {"type": "web_search_call", "action": {"type": "open_page", "url": "x"}},
+                    {"type": "web_search_call", "action": {"type": "find_in_page"}},
+                    {"type": "web_search_call", "action": None},
+                    {"type": "message"},
+                    None,
+                ],
+            },
+            2,
+        ),
+    ],
+)
+def test_searches_that_a_provider_has_run_are_counted(api: Api, said: dict[str, Any], searches: int) -> None:
+    whole = Tap(api, streams=False)
+    whole.feed(json.dumps(said).encode())
+    whole.end()
+    assert whole.tokens == Tokens(input=1, searches=searches)
+    stream = Tap(api, streams=True)
+    first = {"type": "message_start", "message": {"usage": {"input_tokens": 1}}}
+    last = {"type": "response.completed", "response": said} if api == "responses" else {"type": "message_delta"} | said
+    for each in (
+        (first, last, {"type": "message_delta", "usage": {"output_tokens": 7}}) if api == "messages" else (last,)
+    ):
+        stream.feed(f"data: {json.dumps(each)}\n\n".encode())
+    assert stream.tokens is not None
+    assert stream.tokens.searches == searches
+
+
+def test_a_cut_stream_is_counted_by_what_its_pieces_hold() -> None:
+    """Anthropic's have as many tokens as it likes in each."""
+    api, dialect = APIS["messages"]
+    words = "word " * 2000
+    for said, least, most in ((Reply(words), 2000, 2500), (Reply("a b c"), 3, 8)):
+        events = list(api.events(said, asked(dialect), "x"))
+        tap = Tap("messages", streams=True)
+        tap.feed(b"".join(events[:-2]))
+        tap.end()
+        assert least <= tap.least_output <= most
+    joined = Tap("messages", streams=True)
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": words}}
+    for _ in range(2):
+        joined.feed(b"event: content_block_delta\n" + f"data: {json.dumps(delta)}\n\n".encode())
+    assert 2 * len(words) // 4 - 300 <= joined.least_output <= 2 * len(words) // 4
+
+
 @pytest.mark.parametrize("api", APIS)
 def test_how_much_came_of_a_reply_that_told_nothing(api: Api) -> None:
     body = b'{"x": "' + b"y" * 4000
@@ -175,7 +234,7 @@ def test_how_much_came_of_a_reply_that_told_nothing(api: Api) -> None:
     stream = Tap(api, streams=True)
     for _ in range(3):
         stream.feed(b"data: " + body + b"\n\n")
-    assert stream.least_output == 3
+    assert stream.least_output == 3 if api != "messages" else 3 * 4000 // 4 - 300 < stream.least_output <= 3000
     stream.end(in_order=True)  # that was all, and no usage in it: it was not in the API's own form
     assert stream.least_output == 3 * (len(body) + 8) // 4
 

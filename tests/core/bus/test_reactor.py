@@ -40,13 +40,17 @@ CREATE = s.Create(owner=Owner(type="user", id="u1"))
 Decide = Callable[[Session, Command, Terms], Event | Refused | None]
 
 
+async def context(stored: Stored) -> Terms:
+    return Terms(now=clock.now())
+
+
 def aggregate(decide: Decide = sessions.decide, **more: Any) -> Aggregate[Session, Terms]:
     return Aggregate(
         initial=Session(),
         evolve=sessions.evolve,
         decide=decide,
         subject=lambda where: SessionSubjects(where.org, where.session).event("session"),
-        context=lambda stored: Terms(now=clock.now()),
+        context=context,
         **more,
     )
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from sandreel_core.embedded.ending import left_over
-from sandreel_core.embedded.place import free_port, holder, is_free, moved, moved_health, open_place, toml, write_secret
+from sandreel_core.embedded.place import free_port, holder, is_free, moved, moved_health, open_place, toml
+from sandreel_core.embedded.secret_file import write_secret
 from sandreel_core.errors import Misconfigured
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandreel_core.contract.boot import BootSettings
 from sandreel_core.contract.session import Limits
+from sandreel_core.embedded.nats import HEAP
 from sandreel_core.errors import Misconfigured, Refused
 from sandreel_core.spawner import docker_plan as plan
 from sandreel_core.spawner import docker_services as services
@@ -218,3 +220,18 @@ def test_the_bus_is_published_on_loopback_alone_and_may_do_nothing_else() -> Non
         "ours", "nats:2", user=(999, 999), data="/data", config="/data/nats.json", port=20001, memory="1MiB"
     )
     assert found["Labels"][services.CONFIG] != other["Labels"][services.CONFIG]
+
+
+def test_wherever_the_bus_runs_it_may_remember_as_much_and_has_room_for_as_much_again() -> None:
+    """It was said three times, and differently (decision 0048)."""
+    tree, gib = Path(__file__).parents[3], 1 << 30
+    found = services.nats_container(
+        "ours", "nats:1", user=(1, 1), data="/data", config="/data/nats.json", port=20001, memory=HEAP
+    )
+    assert f"GOMEMLIMIT={HEAP}" in found["Env"]
+    assert HEAP == "1GiB"
+    assert found["HostConfig"]["Memory"] >= 2 * gib
+    assert f"ENV GOMEMLIMIT={HEAP}\n" in (tree / "image" / "nats" / "Dockerfile").read_text()
+    compose = (tree / "compose.yml").read_text()
+    assert f"${{NATS_GOMEMLIMIT:-{HEAP}}}" in compose
+    assert "${NATS_MEMORY:-2g}" in compose

@@ -118,6 +118,42 @@ async def test_a_door_that_has_moved_is_a_new_fence() -> None:
     assert wall.proofs == [ONE.name, ONE.name]
 
 
+async def test_a_door_that_moves_while_it_is_proven_is_tried_again_and_refuses_nobody() -> None:
+    wall = Firewall(ONE)
+    moved = replace(ONE, doors=(Door("nats", IPv4Address("10.204.0.9"), 4222),))
+
+    async def prove(network: OrgNetwork) -> FenceProof:
+        wall.there, wall.moment = [moved], network != moved
+        return await wall.prove(network)
+
+    fencing = Fencing(wall.survey, wall.up, prove)
+    with pytest.raises(Unavailable, match="has changed"):
+        await fencing.admit(ONE.name)
+    await fencing.admit(ONE.name)
+    assert wall.fenced == {moved}
+
+
+async def test_rules_follow_a_door_before_proofs_that_are_due() -> None:
+    """Each takes seconds, and there may be hundreds: sessions would not find the bus meanwhile."""
+    wall, told = Firewall(ONE, TWO), list[tuple[str, int]]()
+    moved = replace(TWO, doors=(Door("nats", IPv4Address("10.204.0.70"), 4222),))
+
+    async def prove(network: OrgNetwork) -> FenceProof:
+        told.append((network.name, wall.raised))
+        if wall.there[1] == TWO:
+            wall.there[1] = moved
+            fencing.look()
+        return await wall.prove(network)
+
+    fencing = Fencing(wall.survey, wall.up, prove)
+    keeping = asyncio.ensure_future(fencing.keep())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert told == [(ONE.name, 1), (TWO.name, 2)]
+
+
 async def test_a_hole_of_a_moment_is_no_hole() -> None:
     """As of a firewall that is loaded again just then."""
     wall = Firewall(ONE)
