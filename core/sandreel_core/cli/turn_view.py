@@ -149,8 +149,12 @@ class TurnView:
         return []
 
     def _requested(self, asked: t.TurnRequested) -> list[str]:
+        conversation = self._conversation(asked)
+        if conversation:
+            # One of a conversation may stand behind those that were asked for before it, of which its own events do not tell.
+            self._phase = "waiting for the session, or for a turn before this one"
         words = [asked.agent, "plan only" if asked.permission_mode == "plan" else "", f"turn {self._turn}"]
-        words += [f"session {self._session}", self._conversation(asked)]
+        words += [f"session {self._session}", conversation]
         files = [f"+ {clean(each.path)}" for each in asked.attachments]
         prompt = [self._bold(f"> {line}") for line in self._few(asked.prompt or "(the prompt is in the object store)")]
         head = self._dim(f"● {clean(' · '.join(word for word in words if word))}")

@@ -130,6 +130,13 @@ def test_what_goes_on_is_told_in_a_few_words() -> None:
     ]
 
 
+def test_one_that_goes_on_from_others_may_wait_for_them() -> None:
+    view = TurnView("t2", "s1", colours=False, typed=True)
+    for conversation, waits in (("t2", False), ("t1", True)):
+        view.text(said(t.TurnRequested(agent="codex", prompt="x", conversation_id=conversation)))
+        assert ("a turn before" in view.doing()) == waits
+
+
 def test_a_command_that_is_waited_for_is_no_task_beside_it() -> None:
     def use(name: str) -> TurnEntry:
         return said(a.ToolUse(source_n=1, tool_use_id=name, tool_name=name, input={}))
