@@ -93,8 +93,7 @@ class TurnView:
                 return self.closed()
             case a.RunStarted(model=model):
                 # Said again for every answer; the agent's name stands in the turn's first line.
-                again, self._model = model in (None, self._model), model or self._model
-                return "" if again else self.closed() + self._dim(f"· {one_line(model or '')}") + "\n"
+                return "".join(f"{self.closed()}{line}\n" for line in self._of(model))
             case a.AgentError(goes_on=False):
                 self._wrong = event.message
             case a.TaskStarted(parent=parent) | a.TaskSettled(parent=parent) if self._is_command(parent):
@@ -122,9 +121,10 @@ class TurnView:
         match item.data:
             case t.TurnRequested():
                 return self._requested(item.data)
-            case t.TurnPreparing(attempt=attempt):
+            case t.TurnPreparing(attempt=attempt, model=model):
                 self._phase = "starting the agent"
-                return [self._dim(f"· it ended without a word: attempt {attempt}")] if attempt > 1 else []
+                again = [self._dim(f"· it ended without a word: attempt {attempt}")] if attempt > 1 else []
+                return [*again, *self._of(model)]
             case t.TurnStarted():
                 self._phase = "working"
             case t.TurnInterrupting():
@@ -148,6 +148,13 @@ class TurnView:
                 return self._finished(item.data)
         return []
 
+    def _of(self, model: str | None) -> list[str]:
+        """Which model it is, where that was not said yet: some programs do not tell."""
+        if model in (None, self._model):
+            return []
+        self._model = model
+        return [self._dim(f"· {one_line(model or '')}")]
+
     def _requested(self, asked: t.TurnRequested) -> list[str]:
         conversation = self._conversation(asked)
         if conversation:
@@ -168,7 +175,7 @@ class TurnView:
     def _finished(self, end: t.TurnFinished) -> list[str]:
         self._tools.clear()
         self._phase = "ended"
-        cost = f" · {dollars(end.usage.cost_micro_usd)}" if end.usage.cost_micro_usd is not None else ""
+        cost = f" · {dollars(end.usage.cost_micro_usd)}" if end.usage.cost_micro_usd else ""
         line = f"■ {end.status.replace('_', ' ')} in {duration(self.known_s)}{cost}"
         why = [self._red(f"  {one_line(end.error)}")] if end.error and not _told(end.error, self._wrong) else []
         return [(self._bold if end.status in ("success", "plan") else self._red)(line), *why]

@@ -130,6 +130,19 @@ def test_what_goes_on_is_told_in_a_few_words() -> None:
     ]
 
 
+def test_its_model_is_said_once_by_whoever_says_it_first() -> None:
+    preparing = t.TurnPreparing(attempt=1, exec="x", incarnation=1, model="m")
+    silent = a.RunStarted(source_n=1, agent="opencode")
+    assert shown(said(preparing), said(silent), said(preparing)) == "· m\n"
+    same, other = a.RunStarted(source_n=1, agent="c", model="m"), a.RunStarted(source_n=1, agent="c", model="n")
+    assert shown(said(preparing), said(same), said(other), said(other)) == "· m\n· n\n"
+
+
+def test_what_cost_nothing_has_no_price() -> None:
+    failed = t.TurnFinished(status="failed", error="NO_PROVIDER", usage=t.Usage(cost_micro_usd=0))
+    assert shown(said(failed)).splitlines() == ["■ failed in 0.0 s", "  NO_PROVIDER"]
+
+
 def test_one_that_goes_on_from_others_may_wait_for_them() -> None:
     view = TurnView("t2", "s1", colours=False, typed=True)
     for conversation, waits in (("t2", False), ("t1", True)):
