@@ -23,6 +23,7 @@ from sandreel_core.turn import Turn, derived_id, summed
 
 GO = "The plan is approved. Carry it out."
 _APART = "\n\n"
+_REST = "\n… [the rest of the plan stands in this conversation]"
 
 
 async def revoke(gateway: Gateway, name: Name, turn: Turn) -> Usage | None:
@@ -90,7 +91,7 @@ def commands_next(name: Name, turn: Turn, *, with_messages: bool) -> list[tuple[
     # Whoever approves a plan, and stops its turn before that has ended, does not want it any more.
     if turn.next_turn is not None and turn.decided_at is not None and turn.finished.status != "cancelled":
         id = command_id(turn.decided_at, "go", str(name))
-        found.append((id, _start(request, turn.next_turn, f"{GO}{_APART}{turn.proposed}", "execute")))
+        found.append((id, _start(request, turn.next_turn, _go(turn.proposed or ""), "execute")))
     queued = turn.requeued
     if with_messages:
         following = derived_id(name.turn, "next")
@@ -103,6 +104,14 @@ def commands_next(name: Name, turn: Turn, *, with_messages: bool) -> list[tuple[
             for id, text in rest.items()
         ]
     return found
+
+
+def _go(plan: str) -> str:
+    """The prompt that has a plan carried out. One that is too long for a prompt is cut and says so: the conversation has it all."""
+    whole = f"{GO}{_APART}{plan}"
+    if len(whole.encode()) <= MAX_PROMPT_BYTES:
+        return whole
+    return whole.encode()[: MAX_PROMPT_BYTES - len(_REST.encode())].decode(errors="ignore") + _REST
 
 
 def _fitting(queued: dict[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -120,11 +129,10 @@ def _fitting(queued: dict[str, str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _start(request: TurnRequested, id: str, prompt: str, mode: Literal["plan", "execute"]) -> StartTurn:
-    cut = prompt.encode()[:MAX_PROMPT_BYTES].decode(errors="ignore")
     return StartTurn(
         turn=id,
         agent=request.agent,
-        prompt=cut,
+        prompt=prompt,
         model=request.model,
         conversation_id=request.conversation_id,
         permission_mode=mode,
