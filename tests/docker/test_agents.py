@@ -198,7 +198,7 @@ async def test_a_plan_is_proposed_and_carried_out_when_it_is_approved(agents: Re
     following = await agents.ended(session, derived_id(turn, "go"))
     assert status(following) == "success", following.finished
     assert "I carry it out." in texts(await agents.events(session, derived_id(turn, "go")))
-    # Unless it is asked to look for it, its program offers its model no tool for plans.
+    # The program offers its model no such tool by itself: then its answer is the plan, if it wrote none to the file for it.
     answered = await agents.ended(*await agents.start("think aloud", model=CLAUDE[1], permission_mode="plan"))
     assert (status(answered), answered.proposed) == ("plan", "1. Think.")
 
