@@ -19,7 +19,7 @@ from sandreel_core.contract.credential import Grant
 from sandreel_core.contract.lease import AskLease
 from sandreel_core.settings import Postgres, load
 from tests.support.git_server import git_server
-from tests.support.system import bus_of, recorder_as
+from tests.support.system_users import bus_of, recorder_as
 
 LEASES = 200
 CLONES = 15

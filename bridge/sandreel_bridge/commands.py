@@ -19,10 +19,10 @@ from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.exec import SecretRef
 from sandreel_core.contract.message import Command, Event
-from sandreel_core.contract.subjects import CommandSubject, SessionSubjects
+from sandreel_core.contract.subjects import CommandSubject, SessionSubjects, parse_command_subject
 from sandreel_core.errors import Malformed, NotFound, Refused
 from sandreel_core.turn import Turn, exec_of, fold
-from sandreel_core.turn_decision import Terms
+from sandreel_core.turn_decision import Terms, mark_of
 from sandreel_core.turn_decision import decide as decide_turn
 
 _NO_GATEWAY = (
@@ -60,7 +60,7 @@ def commands(
     measures: CommandMeasures | None = None,
 ) -> Reactor[Turn, Terms]:
     """The loop that answers `cmd.bridge.>`, on the subject of the turn that a command is about."""
-    terms = Terms(agents=frozenset(agents))
+    names = frozenset(agents)
 
     def subject(where: CommandSubject) -> str:
         return SessionSubjects(where.org, where.session, partitions).event("command")
@@ -97,8 +97,8 @@ def commands(
         session = SessionSubjects(where.org, where.session, partitions).event("session")
         return where.command_id in (await load(bus, session, None, lambda state, event: state)).answers
 
-    async def context(_: Stored) -> Terms:
-        return terms
+    async def context(command: Stored) -> Terms:
+        return Terms(agents=names, mark=mark_of(parse_command_subject(command.subject).command_id))
 
     aggregate = Aggregate(initial=Turn(), evolve=fold, decide=decide, subject=subject, context=context, keyed=keyed)
     return Reactor(

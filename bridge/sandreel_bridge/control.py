@@ -1,7 +1,7 @@
 """When a running program is told something: that its input ends, that it shall stop. Pure.
 
 No timer ends a turn (behaviour §4.6): those that are here begin when somebody interrupts it, or when the agent itself has said that it is
-done and has nothing to wait for.
+done and has nothing to wait for; then they begin anew with every sign of life.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from msgspec import Struct
 from sandreel_core.turn import Turn
 
 EOF_GRACE_S = 30.0  # behaviour §4.4: from the end of its input, or of what it went on with behind that, to its end
+# Of our own: a program whose input had ended from the start (Codex, Gemini CLI) is gone 2 s behind its answer (agents.md); one that hangs
+# there would keep its turn for ever.
+LINGER_S = 60.0
 # An interrupted Claude Code answers within 30 ms and is gone 1.6 s later at most (agents.md); each step gets some time more.
 ASK_GRACE_S = 3.0
 SIGNAL_GRACE_S = 3.0
@@ -25,7 +28,7 @@ Action = Literal["ask", "eof", "signal", "cancel"]
 class Told(Struct, kw_only=True):
     """What the program was told, and when, in seconds of one monotonic clock. Mutable: its owner writes into it.
 
-    worked_at  when it was last seen at work: without an answer that is finished
+    worked_at  when it was last seen at work: without an answer that is finished, or printing anything, or out of sight
     """
 
     worked_at: float = 0.0
@@ -49,8 +52,11 @@ def due(
         if turn.run.result is None:
             return None, None  # it has gone on, with what it was told before, or by itself
         return _later("cancel", told.cancelled_at, max(told.eof_at, told.worked_at) + EOF_GRACE_S, at_s)
-    idle = turn.run.result is not None and not turn.run.tasks and not turn.waiting
-    return ("eof", None) if idle and holds_stdin else (None, None)
+    if turn.run.result is None or turn.run.tasks:
+        return None, None
+    if not holds_stdin:
+        return _later("cancel", told.cancelled_at, told.worked_at + LINGER_S, at_s)
+    return ("eof", None) if not turn.waiting else (None, None)
 
 
 def _interrupt(told: Told, at_s: float, can_ask: bool) -> tuple[Action | None, float | None]:

@@ -101,7 +101,7 @@ class Driver:
         starting, home = self._starting, self._facts.home
         match step:
             case process.Look(what="home"):
-                self._learn(home=await sandbox.look(self._tools.client, self._name))
+                self._learn(home=await self._look_home())
             case process.Look():
                 self._learn(exec=await starting.where_is_exec(), has_key=starting.has_key)
             case process.StandInLine():
@@ -116,10 +116,13 @@ class Driver:
                 # Should its answer not come: it may have been sent all the same.
                 self._learn(exec="unknown")
                 if isinstance(step, process.Start):
-                    await starting.start(home, pending=self._facts.pending)
+                    place = await starting.start(home, pending=self._facts.pending)
                 else:
-                    await starting.await_start()
-                self._learn(exec="there")
+                    place = await starting.await_start()
+                self._learn(exec=place)
+                if place == "lost":  # with the boot that it was for
+                    self._learn(home=None)
+                    self._tools.keys.drop(self._name.org, self._name.session, starting.attempt.exec)
             case process.Began():
                 attempt = starting.attempt
                 # The start of a dead bridge is nobody's yet: of two that find it, one writes it down.
@@ -127,6 +130,14 @@ class Driver:
                 await write(c.TurnStarted(exec=attempt.exec, key=attempt.key))
                 self._tools.keys.drop(self._name.org, self._name.session, attempt.exec)
                 self._tools.measures.began(self.journal.turn)
+
+    async def _look_home(self) -> process.Home:
+        home = await sandbox.look(self._tools.client, self._name)
+        # Once it is prepared its log says in which life of the session it is.
+        if self.journal.turn.preparing is not None or home.session.incarnation < 2:
+            return home
+        ended = await sandbox.ended_since(self._tools.client, self._name, self.journal.requested_at)
+        return replace(home, ended_since=ended)
 
     async def _not_started(self, refused: Refused) -> None:
         """Whether another try can do better is for `process` to say."""
@@ -190,6 +201,10 @@ class Driver:
 
     async def _settle(self) -> None:
         turn, gateway = self.journal.turn, self._tools.gateway
+        if gateway is None and turn.keys:
+            if not await self._tools.index.is_open(self._name):
+                return  # one that has a gateway was here
+            raise Unavailable("its keys can only be ended by a bridge that has a gateway, which this one has not")
         if gateway is not None and turn.keys:
             counted = await settling.revoke(gateway, self._name, turn)
             if counted is not None:

@@ -22,12 +22,15 @@ CONVERSATIONS = "CONVERSATIONS"
 # Some 400 bytes a document: half a million conversations, or half a year of them.
 _MAX_BYTES = 256 * 1024 * 1024
 _REMEMBERED_S = 183 * 86_400
+_EPOCH = "turn.epoch"
 
 
 def streams(*, replicas: int = 1) -> list[Stream]:
     """Of these documents."""
     return [
-        Stream(name=TURNS, subjects=("turn.open.>",), max_bytes=_MAX_BYTES, per_subject=1, replicas=replicas),
+        Stream(
+            name=TURNS, subjects=("turn.open.>", f"{_EPOCH}.*"), max_bytes=_MAX_BYTES, per_subject=1, replicas=replicas
+        ),
         Stream(
             name=CONVERSATIONS,
             subjects=("turn.conversation.>",),
@@ -77,6 +80,14 @@ class Index:
     async def unsettled_of(self, org: str, session: str, conversation: str) -> list[Name]:
         """Those of one conversation."""
         return await self._names(_open(Name(org, session, "*"), conversation))
+
+    async def epoch(self, partition: int) -> str | None:
+        """Of the log that it was compared with last (`sandreel_bridge.restored`)."""
+        found = await self._bus.last(TURNS, f"{_EPOCH}.{partition}")
+        return found.body.decode(errors="replace") if found is not None else None
+
+    async def compared(self, partition: int, epoch: str) -> None:
+        await self._bus.append(f"{_EPOCH}.{partition}", epoch.encode())
 
     async def _names(self, filter: str) -> list[Name]:
         subjects = await self._bus.subjects(TURNS, filter)

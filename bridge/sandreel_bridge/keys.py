@@ -17,6 +17,8 @@ from sandreel_core.log import Log
 
 # Of several bridges one has the key, and its answer is the first. The others know nothing, and say so later.
 _PATIENCE_S = 3.0
+# Each of the others waits with every start of all bridges: enough for 300 starts a second, which no installation makes.
+_AT_ONCE = 1024
 
 # Whether the exec of the session may start now, by the log as it is now, and the session's sealing key if so. Raises NotFound where it
 # is another bridge's to say.
@@ -42,7 +44,7 @@ class Keys:
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """Answer runnerds while the context is open."""
-        return self._bus.serve("req.bridge.*.*.secret", self._answer)
+        return self._bus.serve("req.bridge.*.*.secret", self._answer, at_once=_AT_ONCE)
 
     async def _answer(self, subject: str, body: bytes) -> bytes:
         _, org, session, _ = parse_request_subject(subject)

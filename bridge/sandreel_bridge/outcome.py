@@ -73,8 +73,7 @@ def _plans(turn: Turn) -> bool:
 
 
 def _empty(turn: Turn) -> Outcome:
-    tried = turn.preparing.attempt if turn.preparing is not None else 1
-    often = "" if tried == 1 else f", {tried} times"
+    often = "" if turn.runs <= 1 else f", {turn.runs} times"
     return Outcome(status="failed", error=f"the agent ended without a word{often}", empty=True)
 
 

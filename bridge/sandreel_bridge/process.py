@@ -16,7 +16,8 @@ from sandreel_core.contract.turn import TurnStatus
 from sandreel_core.session import ABSENT, RUNNING, Session
 from sandreel_core.turn import Turn
 
-# How often a start may be refused for what passes by itself (a session that stops under it) before the turn fails.
+# How often a start may be refused for what passes by itself (a session that stops under it), or be closed with the boot that did not take
+# it up, before the turn fails.
 MAX_STARTS = 5
 # Refusals of `exec.start` after which another try, with another life of the session or another key, can do better.
 PASSING = frozenset(
@@ -31,14 +32,18 @@ PASSING = frozenset(
     )
 )
 
-ExecPlace = Literal["unknown", "absent", "sent", "there"]
+NEVER_TAKEN_UP = f"its session ended each time before it could start the program, {MAX_STARTS} times"
+
+ExecPlace = Literal["unknown", "absent", "sent", "there", "lost"]
 
 
 class Home(Struct, frozen=True, kw_only=True):
-    """The session as it was when it was looked at. `sequence`: of its newest event, 0 where there is none."""
+    """The session as it was when it was looked at. `sequence`: of its newest event, 0 where there is none; `ended_since`: it was destroyed
+    after the turn was asked for, whatever has become of it then."""
 
     session: Session
     sequence: int
+    ended_since: bool = False
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -48,7 +53,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     requested_at  sequence of the event that asked for it
     first         the turns of its conversation that were asked for before it have ended
     home          None: has to be looked at
-    exec          of the attempt under way. sent: a command to start it is in the log, and nothing of the exec is
+    exec          of the attempt under way. sent: a command to start it is in the log, and nothing of the exec is; lost: its boot ended
+                  before it took the start up, so that it never ran, and no exec of that id ever will
     has_key       the attempt's key is at hand, so that such a start can be answered
     pending       a start of the attempt that was sent before it was prepared anew may still be carried out, with the key of then
     end           how it ended, once all that it printed is folded
@@ -172,6 +178,8 @@ def _starting(turn: Turn, facts: Facts) -> Step:
         return _end(turn, Finish(status="cancelled"))
     if facts.refused is not None and (facts.starts >= MAX_STARTS or facts.refused.split(":")[0] not in PASSING):
         return _end(turn, Finish(status="failed", error=facts.refused))
+    if facts.exec == "lost" and preparing is not None and preparing.attempt >= MAX_STARTS:
+        return _end(turn, Finish(status="failed", error=NEVER_TAKEN_UP))
     if preparing is None and not facts.first:
         return StandInLine()
     if facts.home is None:
@@ -182,6 +190,8 @@ def _starting(turn: Turn, facts: Facts) -> Step:
         return MakeHome()
     if preparing is None:
         return Prepare(1)
+    if facts.exec == "lost":
+        return Prepare(preparing.attempt + 1)
     # With a key of one's own: the one before may be in use already by an exec that begins at this moment, and is not replaced.
     if facts.exec == "sent":
         return Prepare(preparing.attempt, pending=True)
@@ -193,6 +203,8 @@ def _starting(turn: Turn, facts: Facts) -> Step:
 def _destroyed_since(turn: Turn, facts: Facts, home: Home) -> bool:
     """Somebody has ended the session behind the turn's back: it is not made again for that turn."""
     session = home.session
+    if home.ended_since:
+        return True
     if turn.preparing is not None and session.incarnation != turn.preparing.incarnation:
         return True
     ending = session.phase == "destroying" or (session.phase in ABSENT and session.incarnation > 0)
@@ -204,11 +216,11 @@ def _running(turn: Turn, facts: Facts) -> Step:
         return Read()
     found = outcome(turn, facts.end, facts.complaint)
     preparing = turn.preparing
-    if found.empty and preparing is not None and preparing.attempt == 1 and not turn.waiting:
+    if found.empty and preparing is not None and turn.runs == 1 and not turn.waiting:
         if facts.home is None:
             return Look("home")
         if facts.home.session.phase in RUNNING and not _destroyed_since(turn, facts, facts.home):
-            return Prepare(2)
+            return Prepare(preparing.attempt + 1)
     if found.status == "interrupted" and isinstance(facts.end, Lost):
         if facts.home is None:
             return Look("home")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 import msgspec
 
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stream
 from sandreel_core.contract.files import FILE_CHUNK_BYTES
 from sandreel_core.contract.prompt import StorePrompt
@@ -66,10 +67,9 @@ class Prompts:
     async def read(self, org: str, sha256: str) -> str:
         """Raises NotFound for one that is not there as a whole, or is no text; what there is of it is dropped then."""
         pieces: dict[int, bytes] = {}
-        async with aclosing(self._bus.follow(PROMPTS, [f"{_place(org, sha256)}.*"], live=False)) as items:
-            async for item in items:
-                for stored in item if isinstance(item, list) else ():
-                    pieces[int(stored.subject.rpartition(".")[2])] = stored.body
+        async with kept(self._bus, PROMPTS, [f"{_place(org, sha256)}.*"]) as messages:
+            async for stored in messages:
+                pieces[int(stored.subject.rpartition(".")[2])] = stored.body
         whole = b"".join(pieces[number] for number in sorted(pieces))
         try:
             text = whole.decode()

@@ -42,7 +42,8 @@ class _Mark(Struct, frozen=True, kw_only=True):
 
 
 class Reading:
-    """One attempt's output. `run` until the exec has ended; then `end` says how, and all of it stands in the turn's log.
+    """One attempt's output. `run` until the exec has ended; then `end` says how, and all of it stands in the turn's log. `read_n`: the
+    ordinal of the exec's event that was read last.
 
     backlog  takes its events; somebody else runs it meanwhile
     fresh    a reader of a run that begins
@@ -73,8 +74,9 @@ class Reading:
         self._known_n, self._known_at = journal.turn.run.source_n, journal.turn.run.at_source
         self._met_at = 0
         self._since, self._marked_at = 0, now()
-        self._read_n = 0
+        self.read_n = 0
         self._cursor = ""
+        self._said = journal.turn.checkpoint or Checkpoint(exec_n=1)
         self._between = asyncio.Lock()  # no checkpoint in the middle of an event
         self.complaint = ""
         self.end: Exited | Lost | None = None
@@ -106,7 +108,7 @@ class Reading:
             self._log.warning("a checkpoint cannot be read", turn=str(self._journal.name), problem=str(error))
             self._reader = self._fresh()
             return None
-        self._read_n, self._cursor = checkpoint.exec_n, mark.cursor
+        self.read_n, self._cursor = checkpoint.exec_n, mark.cursor
         return cursor
 
     async def _follow(self, after: Cursor | None) -> None:
@@ -125,7 +127,7 @@ class Reading:
                     await self._say([AgentError(source_n=max(1, item.to_n), message=what)])
 
     async def _take(self, event: Envelope, n: int) -> None:
-        self._read_n = n
+        self.read_n = n
         data = event.data
         match data:
             case Output(stream="stdout"):
@@ -157,19 +159,23 @@ class Reading:
         self._met_at += 1
         return self._met_at <= self._known_at
 
-    async def mark(self) -> None:
+    async def mark(self, *, anyhow: bool = False) -> None:
         """A checkpoint of what is mapped, behind it, unless it would be large. None once the exec has ended: whoever went on from there
-        would wait for an end for ever."""
+        would wait for an end for ever. `anyhow`: where it would be large the last one is said again, as a sign that somebody reads."""
         async with self._between:
-            if self.end is None:
-                await self._mark()
+            if self.end is not None:
+                return
+            if (checkpoint := self._checkpoint()) is not None:
+                self._since, self._marked_at = 0, self._now()
+                self._said = checkpoint
+            if checkpoint is not None or anyhow:
+                await self._backlog.put(self._said)
 
-    async def _mark(self) -> None:
+    def _checkpoint(self) -> Checkpoint | None:
         state = _Mark(reader=self._reader.state(), cursor=self._cursor)
         if len(msgspec.json.encode(state)) > MAX_STATE_BYTES or not self._cursor:
-            return
-        await self._backlog.put(Checkpoint(exec_n=self._read_n, parser=msgspec.to_builtins(state)))
-        self._since, self._marked_at = 0, self._now()
+            return None
+        return Checkpoint(exec_n=self.read_n, parser=msgspec.to_builtins(state))
 
 
 def _bytes(data: Output) -> bytes:

@@ -25,6 +25,8 @@ from sandreel_core.log import Log
 
 # What could not be sent is tried again so soon.
 _AGAIN_S = 1.0
+# While a program that has answered is given time to end, it is looked so often whether it does something else.
+_LOOK_S = 5.0
 # So often a turn whose program is silent says that somebody still drives it: that is the heartbeat which the views show.
 IDLE_MARK_S = 60.0
 
@@ -56,6 +58,7 @@ class Running:
         self._told = Told()
         # All of its first input is written; what is said later comes behind that.
         self._is_begun = False
+        self._seen = (0, 0)
         self._log = Log("bridge.running")
 
     async def run(self) -> None:
@@ -83,7 +86,7 @@ class Running:
         while True:
             self._journal.changed.clear()
             again_s = await self._attend() if self._is_begun else None
-            if self._journal.turn.run.result is None:
+            if self._may_work():
                 self._told.worked_at = monotonic()
             action, wait_s = due(
                 self._journal.turn,
@@ -95,12 +98,18 @@ class Running:
             if action is not None:
                 await self._patiently(self._tell, action)
                 continue
-            waits = [each for each in (again_s, wait_s) if each is not None]
+            waits = [min(each, _LOOK_S) for each in (again_s, wait_s) if each is not None]
             try:
                 async with asyncio.timeout(min(waits, default=None)):
                     await self._journal.changed.wait()
             except TimeoutError:
                 continue
+
+    def _may_work(self) -> bool:
+        """Whether it has not answered, or has printed anything since we looked last, or could not be heard in between."""
+        seen, bus = self._seen, self._client.bus
+        self._seen = (self._reading.read_n, bus.generation)
+        return self._journal.turn.run.result is None or seen != self._seen or not bus.connected
 
     async def _attend(self) -> float | None:
         try:
@@ -144,7 +153,7 @@ class Running:
             before = self._journal.revision
             await asyncio.sleep(IDLE_MARK_S)
             if self._journal.revision == before:
-                await self._reading.mark()
+                await self._reading.mark(anyhow=True)
                 await self._backlog.emptied()  # else our own mark would be taken for a word of the program
 
     async def _patiently(self, work: Callable[P, Awaitable[None]], *args: P.args, **named: P.kwargs) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 from sandreel_bridge.journal import Name
 from sandreel_bridge.process import Home
 from sandreel_core.client import Client
+from sandreel_core.client.turn_reading import data_of
 from sandreel_core.contract.message import Owner
-from sandreel_core.contract.session import Profile
+from sandreel_core.contract.session import Destroying, Profile
 from sandreel_core.errors import NotFound, Refused
 from sandreel_core.session import RUNNING, Session
 
@@ -21,6 +24,18 @@ async def look(client: Client, name: Name) -> Home:
     except NotFound:
         return Home(session=Session(), sequence=0)
     return Home(session=info.state, sequence=info.cursor.sequence)
+
+
+async def ended_since(client: Client, name: Name, sequence: int) -> bool:
+    """Whether somebody had the session destroyed behind that sequence of its partition. Raises Unavailable."""
+    subjects = client.subjects(name.org, name.session)
+    subject = subjects.event("session")
+    async with aclosing(client.bus.follow(subjects.stream, [subject], after=sequence, live=False)) as items:
+        async for item in items:
+            for stored in item if isinstance(item, list) else ():
+                if isinstance(data_of(stored), Destroying):
+                    return True
+    return False
 
 
 async def make(client: Client, name: Name, home: Home, owner: Owner | None, profile: Profile) -> None:

@@ -17,8 +17,11 @@ from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.orchestrator import Orchestrator
 from sandreel_bridge.orphans import revoke_orphans
 from sandreel_bridge.prompts import Prompts, prompts
+from sandreel_bridge.restored import reopen
 from sandreel_bridge.settings import Settings
 from sandreel_bridge.tools import Tools
+from sandreel_core.bus import installed
+from sandreel_core.bus.backoff import backoff_s
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import BRIDGE_COMMANDS, CMD_MAX_AGE_S
@@ -87,14 +90,27 @@ class Bridge:
         await self._bus.ensure(documents, [BRIDGE_COMMANDS])
         if self._gateway is None:  # as it was set up, and so no trouble: who asks for a turn is told
             self._log.warning("no gateway is configured: turns are refused")
+        await installed.check(self._bus, "bridge")
         watched = asyncio.Event()
         async with self._prompts.open(), asyncio.TaskGroup() as group:
+            group.create_task(installed.watch(self._bus, "bridge"), name="installed")
             group.create_task(self._orchestrator.run(watched), name="turns")
             await watched.wait()
             group.create_task(self._reactor.run(), name="commands")
+            group.create_task(self._reopen(), name="restored turns")
             if self._gateway is not None:
                 group.create_task(self._scan(self._gateway), name="orphaned keys")
             ready()
+
+    async def _reopen(self) -> None:
+        failures = 0
+        while True:
+            try:
+                return await reopen(self._bus, self._index, self._partitions)
+            except SandreelError as error:
+                failures += 1
+                self._log.warning("turns of a restored log have to wait", problem=str(error))
+                await asyncio.sleep(backoff_s(failures, 1.0))
 
     async def _scan(self, gateway: Gateway) -> None:
         while True:

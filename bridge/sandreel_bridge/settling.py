@@ -4,7 +4,7 @@ next is opened. All of it can be done twice."""
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sandreel_bridge import sandbox
 from sandreel_bridge.attempt import command_id, key_names
@@ -20,6 +20,10 @@ from sandreel_core.errors import Malformed, Refused
 from sandreel_core.log import Log
 from sandreel_core.session import RUNNING, Phase
 from sandreel_core.turn import Turn, derived_id, summed
+from sandreel_core.turn_decision import mark_of
+
+# (command id, command)
+Sent: TypeAlias = tuple[str, TurnCommand]
 
 GO = "The plan is approved. Carry it out."
 _APART = "\n\n"
@@ -82,28 +86,35 @@ def opens_next(turn: Turn, phase: Phase) -> bool:
     return phase not in ("destroying", "destroyed")
 
 
-def commands_next(name: Name, turn: Turn, *, with_messages: bool) -> list[tuple[str, TurnCommand]]:
-    """(command id, command) of what comes next: an approved plan is carried out, messages that were not read open a turn. Pure."""
+def plan_command(name: Name, turn: Turn) -> Sent | None:
+    """By which an approved plan is carried out. Pure."""
     request = turn.request
-    if request is None or turn.ended_at is None or turn.finished is None:
-        return []
-    found: list[tuple[str, TurnCommand]] = []
+    if request is None or turn.next_turn is None or turn.decided_at is None or turn.finished is None:
+        return None
     # Whoever approves a plan, and stops its turn before that has ended, does not want it any more.
-    if turn.next_turn is not None and turn.decided_at is not None and turn.finished.status != "cancelled":
-        id = command_id(turn.decided_at, "go", str(name))
-        found.append((id, _start(request, turn.next_turn, _go(turn.proposed or ""), "execute")))
-    queued = turn.requeued
-    if with_messages:
-        following = derived_id(name.turn, "next")
-        texts, rest = _fitting(queued)
-        prompt = _APART.join(texts)
-        id = command_id(turn.ended_at, "next", str(name))
-        found.append((id, _start(request, following, prompt, request.permission_mode)))
-        found += [
-            (command_id(turn.ended_at, "steer", str(name), id), Steer(turn=following, message_id=id, text=text))
-            for id, text in rest.items()
-        ]
-    return found
+    if turn.finished.status == "cancelled":
+        return None
+    id = command_id(turn.decided_at, "go", str(name))
+    return id, _start(request, turn.next_turn, _go(turn.proposed or ""), "execute")
+
+
+def message_commands(name: Name, turn: Turn, *, taken: bool = False) -> list[Sent]:
+    """By which messages that were not read open a turn, and those that do not fit into its prompt wait for it. `taken`: somebody has
+    a turn of the id that it would have; it gets another one. Pure."""
+    request, at = turn.request, turn.ended_at
+    if request is None or at is None or not turn.requeued:
+        return []
+    id = command_id(at, "next", str(name))
+    following = derived_id(name.turn, "next")
+    if taken:
+        following = derived_id(name.turn, f"next-{mark_of(id)}")
+        id = command_id(at, "next", str(name), following)
+    texts, rest = _fitting(turn.requeued)
+    steers = ((each, Steer(turn=following, message_id=each, text=text)) for each, text in rest.items())
+    return [
+        (id, _start(request, following, _APART.join(texts), request.permission_mode)),
+        *((command_id(at, "steer", str(name), each, following), steer) for each, steer in steers),
+    ]
 
 
 def _go(plan: str) -> str:
@@ -147,12 +158,25 @@ def _start(request: TurnRequested, id: str, prompt: str, mode: Literal["plan", "
 
 
 async def open_next(client: Client, name: Name, turn: Turn) -> None:
-    """Raises Unavailable. A refusal is an answer: somebody has asked for a turn of that id before."""
-    with_messages = bool(turn.requeued) and opens_next(turn, (await sandbox.look(client, name)).session.phase)
-    for id, command in commands_next(name, turn, with_messages=with_messages):
+    """Raises Unavailable. A refusal is an answer, which stands in the log; but what is to come next does not end up in a turn that
+    somebody else has asked for under its id, nor in none."""
+    if (carried_out := plan_command(name, turn)) is not None:
+        await _sent(client, name, [carried_out])
+    if not turn.requeued or not opens_next(turn, (await sandbox.look(client, name)).session.phase):
+        return
+    if not await _sent(client, name, message_commands(name, turn)):
+        await _sent(client, name, message_commands(name, turn, taken=True))
+
+
+async def _sent(client: Client, name: Name, commands: list[Sent]) -> bool:
+    """In their order. False, and no more of them, when somebody has a turn of the id of the one that they begin with."""
+    for id, command in commands:
         try:
             await client.send(name.org, name.session, command, command_id=id)
         except Refused as refused:
             Log("bridge.settling").warning(
                 "what comes next was refused", turn=str(name), command=command.type, code=refused.code
             )
+            if refused.code == "DUPLICATE_TURN":
+                return False
+    return True

@@ -20,11 +20,13 @@ from sandreel_bridge.journal import Journal
 from sandreel_bridge.process import ExecPlace, Home
 from sandreel_bridge.tools import Tools
 from sandreel_core.client import Files
+from sandreel_core.client.turn_reading import data_of
 from sandreel_core.clock import now
 from sandreel_core.contract import turn as c
+from sandreel_core.contract.exec import Lost
 from sandreel_core.contract.session import WORKSPACE
 from sandreel_core.contract.subjects import CMD
-from sandreel_core.errors import Malformed, NotFound, Refused, SandreelError, Unavailable
+from sandreel_core.errors import Conflict, Malformed, NotFound, Refused, SandreelError, Unavailable
 from sandreel_core.log import Log
 from sandreel_core.turn import exec_of, summed
 
@@ -66,8 +68,9 @@ class Starting:
 
     async def where_is_exec(self) -> ExecPlace:
         subjects, bus, attempt = self._journal.subjects, self._tools.bus, self.attempt
-        if await bus.next(subjects.stream, subjects.exec(attempt.exec)) is not None:
-            return "there"
+        first = await bus.next(subjects.stream, subjects.exec(attempt.exec))
+        if first is not None:
+            return _place_by(data_of(first))
         start = subjects.command("runnerd", attempt.start_id)
         return "absent" if await bus.last(CMD, start) is None else "sent"
 
@@ -167,8 +170,9 @@ class Starting:
         """Whether the attempt's key is at hand."""
         return self._tools.keys.holds(self._name.org, self._name.session, self.attempt.exec)
 
-    async def start(self, home: Home | None, *, pending: bool) -> None:
-        """Until runnerd has accepted its exec. `pending`: as in `process.Facts`. Raises Refused when it is not started, Hopeless."""
+    async def start(self, home: Home | None, *, pending: bool) -> ExecPlace:
+        """Until runnerd has accepted its exec ("there"), or its boot was closed without ("lost"). `pending`: as in `process.Facts`. Raises
+        Refused when it is not started, Hopeless, Conflict when it is not ours any more."""
         launch, name = await self.launch(), self._name
         files = self._tools.client.files(name.org, name.session)
         making = (
@@ -181,16 +185,16 @@ class Starting:
             if isinstance(failed, BaseException):
                 raise self._not_started(failed) from failed
         self._waiting_since.pop("start", None)
-        await self._ask(launch)
+        return await self._ask(launch)
 
-    async def await_start(self) -> None:
-        """The command is in the log already, so that sending it only asks for its answer. Raises as `start`."""
-        await self._ask(await self.launch())
+    async def await_start(self) -> ExecPlace:
+        """The command is in the log already, so that sending it only asks for its answer. As `start`."""
+        return await self._ask(await self.launch())
 
     def _not_started(self, error: BaseException) -> BaseException:
         if isinstance(error, Unavailable) and self._waited("start") > GATEWAY_WITHIN_S:
             return Hopeless(f"it could not be started: {error}")
-        if isinstance(error, SandreelError) and not isinstance(error, Refused | Unavailable | Hopeless):
+        if isinstance(error, SandreelError) and not isinstance(error, Refused | Unavailable | Hopeless | Conflict):
             return Refused("SESSION_NOT_READY", str(error))  # nobody serves its files: it is going away
         return error
 
@@ -245,7 +249,17 @@ class Starting:
             correlation_id=attempt.correlation_id,
         )
         key = await gateway.mint(attempt.key, terms)
+        await self._end_if_late(gateway, attempt)
         self._tools.keys.hold(name.org, name.session, attempt.exec, key.value, lambda: self._gate(attempt.exec))
+
+    async def _end_if_late(self, gateway: Gateway, attempt: Attempt) -> None:
+        """A bridge that was halted before it made the key may go on when its turn is another's, or over and settled: nobody else would end
+        the key then before the scan for orphans. Raises Conflict."""
+        await self._journal.catch_up()
+        turn = self._journal.turn
+        if not self._journal.mine or turn.phase == "finished" or turn.prepared_id != attempt.id:
+            await gateway.revoke(attempt.key)
+            raise Conflict(f"turn {self._name} went on without us")
 
     async def _gate(self, exec: str) -> str | None:
         """An interrupt that is in the log before the key is given out wins: then no exec starts. Raises NotFound for a turn that another
@@ -260,15 +274,20 @@ class Starting:
         home = await sandbox.look(self._tools.client, self._name)
         return home.session.public_keys.get("seal")
 
-    async def _ask(self, launch: Launch) -> None:
-        attempt = self.attempt
+    async def _ask(self, launch: Launch) -> ExecPlace:
         try:
-            await launching.start(self._tools.client, attempt, launch)
+            return _place_by((await launching.start(self._tools.client, self.attempt, launch)).data)
         except Refused as refused:
-            # A start of the same exec that was sent under another id has been accepted: it runs.
-            if refused.code != "DUPLICATE_EXEC" or await self.where_is_exec() != "there":
+            # A start of the same exec that was sent under another id has been answered: it runs, or never will.
+            if refused.code != "DUPLICATE_EXEC" or (place := await self.where_is_exec()) not in ("there", "lost"):
                 raise
+            return place
 
     def _waited(self, what: str) -> float:
         """Seconds since we first waited for it, after it was there last."""
         return self._monotonic() - self._waiting_since.setdefault(what, self._monotonic())
+
+
+def _place_by(first: object) -> ExecPlace:
+    """By what an exec's log begins with: a start that the spawner closed with the boot that should have read it ran nowhere (design §3)."""
+    return "lost" if isinstance(first, Lost) and first.last_n == 0 else "there"

@@ -13,11 +13,11 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
 
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.clock import new_token
 from sandreel_core.contract import codec
@@ -175,21 +175,20 @@ class _File:
         nor read back: it needs a person's eye, not a gap.
         """
         messages, first, end, ordinals = 0, 0, 0, Ordinals()
-        async with aclosing(bus.follow(self._stream, [subject], live=False)) as items:
-            async for batch in items:
-                for stored in batch if isinstance(batch, list) else ():
-                    if stored.sequence > terminal.sequence or ordinals.ended:
-                        break
-                    event = _event(stored)
-                    if not first and event is not None and isinstance(event.data, Exited | Lost):
-                        return  # the tombstone of one that was archived before, and what stands behind it
-                    first = first or stored.sequence
-                    messages += 1
-                    if event is not None and ordinals.accept(event) and ordinals.ended:
-                        end = stored.sequence
-                    encoded = msgspec.json.encode(_line(stored)) + b"\n"
-                    self._gzip.write(encoded)
-                    self.written += len(encoded)
+        async with kept(bus, self._stream, [subject]) as of_exec:
+            async for stored in of_exec:
+                if stored.sequence > terminal.sequence or ordinals.ended:
+                    break
+                event = _event(stored)
+                if not first and event is not None and isinstance(event.data, Exited | Lost):
+                    return  # the tombstone of one that was archived before, and what stands behind it
+                first = first or stored.sequence
+                messages += 1
+                if event is not None and ordinals.accept(event) and ordinals.ended:
+                    end = stored.sequence
+                encoded = msgspec.json.encode(_line(stored)) + b"\n"
+                self._gzip.write(encoded)
+                self.written += len(encoded)
         if ordinals.ended:
             self._execs.append(Archived(subject, messages, first, end))
         else:

@@ -132,7 +132,16 @@ SPAWNER = User(
     "LOG",
     "decides about sessions, closes execs that were lost, makes runnerds' command feeds",
     publish=(
-        *("evt.*.*.*.session", "evt.*.*.*.exec.*", "dead.>", "slot.>", "closed.*.*", "home", "req.runnerd.*.*.*"),
+        *(
+            "evt.*.*.*.session",
+            "evt.*.*.*.exec.*",
+            "dead.>",
+            "slot.>",
+            "closed.*.*",
+            "home",
+            "roles",
+            "req.runnerd.*.*.*",
+        ),
         "egress.place.*",
         *(*_READ, *_ENSURE, "$JS.API.STREAM.PURGE.SLOTS", "$JS.ACK.CMD.>"),
     ),

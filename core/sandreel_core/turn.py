@@ -85,7 +85,7 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     preparing  the attempt that is under way, and `prepared_at` and `prepared_id` of its event
     keys       (incarnation, number from 1) of each key that may have been made: one for each `turn.preparing`, so that a bridge that
                has lost the turn makes none in the place of its successor's
-    accepted   runnerd has accepted that attempt's exec
+    accepted   runnerd has accepted that attempt's exec; `runs`: how many attempts came so far
     driver     `source` of whoever drives it: who last said something of it that answers no command
     usage      of all results; `unmeasured`: of one of them, or more, it cannot be known
     """
@@ -98,6 +98,7 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     prepared_id: str = ""
     keys: tuple[tuple[int, int], ...] = ()
     accepted: bool = False
+    runs: int = 0
     interrupting: bool = False
     messages: dict[str, Message] = {}
     run: Run = Run()
@@ -162,7 +163,7 @@ def fold(turn: Turn, event: Envelope) -> Turn:
             turn = replace(turn, preparing=data, prepared_at=event.time, prepared_id=event.id, keys=keys)
             return turn if again else replace(turn, accepted=False, run=Run(), checkpoint=None)
         case c.TurnStarted():
-            return replace(turn, phase=phase, accepted=True)
+            return replace(turn, phase=phase, accepted=True, runs=turn.runs + (not turn.accepted))
         case c.TurnInterrupting():
             return replace(turn, interrupting=True)
         case c.Checkpoint():

@@ -15,9 +15,19 @@ MAX_QUEUED = 10  # behaviour §4.1
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """What a decision depends on beside state and command: the names of the agents that there are."""
+    """What a decision depends on beside state and command.
+
+    agents  the names of those that there are
+    mark    of the command's id, with which the id of what it leads to is nobody else's
+    """
 
     agents: frozenset[str]
+    mark: str
+
+
+def mark_of(command_id: str) -> str:
+    """Six of its random digits: nobody has a turn of that name already."""
+    return command_id[-6:]
 
 
 def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None:
@@ -38,7 +48,7 @@ def decide(turn: Turn, command: Command, terms: Terms) -> Event | Refused | None
                 return _is_over(command)
             return None if turn.interrupting else c.TurnInterrupting()
         case c.Approve() | c.Reject():
-            return _decide_plan(turn, command)
+            return _decide_plan(turn, command, terms)
     return Refused("BAD_REQUEST", f"{command.type} is not a command that the bridge knows")
 
 
@@ -88,7 +98,7 @@ def _steer(turn: Turn, command: c.Steer) -> Event | Refused | None:
     )
 
 
-def _decide_plan(turn: Turn, command: c.Approve | c.Reject) -> Event | Refused | None:
+def _decide_plan(turn: Turn, command: c.Approve | c.Reject, terms: Terms) -> Event | Refused | None:
     if turn.proposed is None:
         return Refused("NO_PLAN", f"turn {command.turn} has proposed no plan")
     if not turn.decision and turn.interrupting:
@@ -98,7 +108,7 @@ def _decide_plan(turn: Turn, command: c.Approve | c.Reject) -> Event | Refused |
         return None if turn.decision == wanted else Refused("PLAN_DECIDED", f"the plan is {turn.decision} already")
     if isinstance(command, c.Reject):
         return c.PlanRejected(reason=command.reason)
-    return c.PlanApproved(next_turn=derived_id(command.turn, "go"))
+    return c.PlanApproved(next_turn=derived_id(command.turn, f"go-{terms.mark}"))
 
 
 def _is_over(command: c.TurnCommand) -> Refused:

@@ -187,8 +187,8 @@ WHERE boot = 1 AND stage IN ('requested', 'provisioning') AND ended_at > now() -
 GROUP BY stage ORDER BY min(number)"""
 
 COST = """SELECT c.actor, c.source, c.sent_at, c.command_id, o.turn, o.agent, l.stored_at, l.call_id, l.response_model,
-       l.input_tokens, l.cache_read_input_tokens, l.output_tokens, l.prices, l.cost_micro_usd,
-       sum(l.cost_micro_usd) OVER () AS turn_cost_micro_usd,
+       l.input_tokens, l.cache_read_input_tokens, l.output_tokens, l.web_searches, l.prices,
+       l.cost_micro_usd, sum(l.cost_micro_usd) OVER () AS turn_cost_micro_usd,
        count(*) FILTER (WHERE l.cost_micro_usd IS NULL) OVER () AS unpriced_calls
 FROM reel.ops AS o
      LEFT JOIN reel.commands AS c USING (org, session, command_id)

@@ -53,6 +53,7 @@ class CallRow(Struct, frozen=True, kw_only=True):
     partition: int
     cursor: str
     charged_micro_usd: int | None
+    web_searches: int
 
 
 class ReconciledRow(Struct, frozen=True, kw_only=True):
@@ -142,6 +143,7 @@ def _call(change: Change) -> CallRow:
         partition=where.partition,
         cursor=change.cursor,
         charged_micro_usd=bigint(data.charged_micro_usd),
+        web_searches=bigint(data.web_searches) or 0,
     )
 
 

@@ -50,7 +50,7 @@ FROM reel.usage_turns WHERE ($1::text IS NULL OR org = $1) AND turn = $2 AND ($3
 ORDER BY org, session LIMIT {MAX_TURNS + 1}"""  # noqa: S608 - our own words
 _CALLS = f"""SELECT org, session, turn, call_id, stored_at, provider_name, request_model, response_model, input_tokens,
        cache_read_input_tokens, cache_creation_input_tokens, output_tokens, cost_micro_usd, charged_micro_usd, prices,
-       http_status, complete, duration_ms, cursor
+       web_searches, http_status, complete, duration_ms, cursor
 FROM reel.usage_ledger WHERE org = $1 AND turn = $2 AND session = $3
 ORDER BY stored_at, call_id LIMIT {MAX_ROWS + 1}"""  # noqa: S608 - our own words
 

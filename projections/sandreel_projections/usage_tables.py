@@ -55,6 +55,10 @@ usage_calls = Table(
         "what the key's budget was charged, where that is not the cost: an estimate of what was not told",
         null=True,
     ),
+    count(
+        "web_searches",
+        "searches of the web that the provider ran and charges for beside the tokens; their price is in the cost",
+    ),
     Index("usage_calls_by_day", "org", "day"),
     Index("usage_calls_by_turn", "org", "session", "turn"),
     comment="One row per model call, as the gateway counted it. reel.usage_ledger adds the turn's agent and command.",

@@ -12,6 +12,7 @@ import pytest
 from sandreel_bridge.gateway.port import Gateway
 from sandreel_bridge.service import Bridge
 from sandreel_bridge.settings import Settings
+from sandreel_core.bus import installed
 from sandreel_core.bus.loading import load
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import ensure_installation
@@ -20,7 +21,8 @@ from sandreel_core.clock import new_id, now
 from sandreel_core.contract import turn as c
 from sandreel_core.contract.codec import encode, seal
 from sandreel_core.contract.session import CommandRefused
-from sandreel_core.errors import Refused
+from sandreel_core.errors import Misconfigured, Refused
+from sandreel_core.spawner.quota import slots
 from sandreel_core.turn import Turn, fold
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.turns import OWNER
@@ -60,7 +62,7 @@ async def test_a_turn_that_cannot_be_is_refused_and_leaves_nothing_to_drive(
             await client.send("acme", "s1", c.Interrupt(turn="t1"))
         loaded = await load(client.bus, client.subjects("acme", "s1").event("turn", "t1"), Turn(), fold)
         assert (loaded.state, len(loaded.answers)) == (Turn(), 2)
-        assert await client.bus.subjects("TURNS", ">") == {}
+        assert await client.bus.subjects("TURNS", "turn.open.>") == {}
 
 
 async def test_what_was_refused_for_want_of_a_bridge_is_not_carried_out_by_the_first_one() -> None:
@@ -106,3 +108,22 @@ async def test_an_interrupt_is_not_kept_waiting_for_a_session_that_does_not_come
             await turn.interrupt()
             ended = await turn.finished()
         assert (ended.status, ended.error) == ("cancelled", None)
+
+
+@pytest.mark.timeout(60)
+async def test_a_bridge_that_the_spawner_refuses_commands_for_does_not_serve() -> None:
+    """Each command would be refused and carried out."""
+    bus = MemoryBus()
+    await ensure_installation(bus)
+    await bus.ensure([slots()])
+    await installed.declare(bus, ["broker"])
+    with pytest.raises(Misconfigured, match="does not name the bridge"):
+        await Bridge(bus, Settings(), MemoryGateway()).run()
+    await installed.declare(bus, ["broker", "bridge"])
+    ready = asyncio.Event()
+    serving = asyncio.create_task(Bridge(bus, Settings(), MemoryGateway()).run(ready.set))
+    await ready.wait()
+    await installed.declare(bus, [])
+    with pytest.raises(ExceptionGroup) as ended:
+        await serving
+    assert ended.group_contains(Misconfigured)

@@ -88,9 +88,9 @@ async def test_a_plan_that_is_approved_while_its_turn_is_being_settled_is_carrie
     bus = await log_of(*PLANNED)
     async with bridge(bus, MemoryGateway()):
         await asyncio.wait_for(revoking.wait(), 60)
-        await Client(bus, answer_timeout_s=60).send("acme", "s1", c.Approve(turn="t1"))
+        approved = await Client(bus, answer_timeout_s=60).send("acme", "s1", c.Approve(turn="t1"))
         go_on.set()
-        began = await asyncio.wait_for(first_of(bus, "t1-go"), 20)
+        began = await asyncio.wait_for(first_of(bus, approved.data.next_turn), 20)
         assert isinstance(began.data, c.TurnRequested)
 
 

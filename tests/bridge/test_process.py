@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from sandreel_bridge import process as p
-from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, Told, due
+from sandreel_bridge.control import CANCEL_AGAIN_S, EOF_GRACE_S, LINGER_S, Told, due
 from sandreel_bridge.outcome import Outcome, outcome
 from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
@@ -46,6 +46,7 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "it sleeps": ((requested(),), facts(home=home("stopped", 20)), p.MakeHome()),
     "it was destroyed before": ((requested(),), facts(home=home("destroyed", 5)), p.MakeHome()),
     "it was destroyed since": ((requested(),), facts(home=home("destroyed", 11)), p.Finish(status="cancelled", error=DESTROYED)),
+    "it was destroyed since, and somebody has made it again": ((requested(),), facts(home=replace(home(incarnation=2, sequence=30), ended_since=True)), p.Finish(status="cancelled", error=DESTROYED)),
     "it is being destroyed": ((requested(),), facts(home=home("destroying", 11)), p.Finish(status="cancelled", error=DESTROYED)),
     "ready": ((requested(),), facts(home=home()), p.Prepare(1)),
     "prepared, by whom we are": ((requested(), preparing()), facts(home=home(), exec="absent"), p.Start()),
@@ -56,6 +57,12 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "its start is on its way, and the key is lost": ((requested(), preparing()), facts(home=home(), exec="sent"), p.Prepare(1, pending=True)),
     "the start of another is on its way": ((requested(), said(preparing(), source=OTHER)), facts(home=home(), exec="sent", has_key=True), p.Prepare(1, pending=True)),
     "it was on its way before, and was refused": ((requested(), preparing()), facts(home=home(), exec="absent", pending=True, refused="EXEC_LIMIT: five", refused_id="turn.preparing-0", starts=1), p.Prepare(1, pending=True)),
+    "its boot did not take it up": ((requested(), preparing()), facts(exec="lost"), p.Look("home")),
+    "its boot did not take it up, and another can": ((requested(), preparing()), facts(home=home(), exec="lost"), p.Prepare(2)),
+    "its boot did not take it up, and the session sleeps": ((requested(), preparing()), facts(home=home("stopped", 20), exec="lost"), p.MakeHome()),
+    "its boot did not take it up, for it was destroyed": ((requested(), preparing()), facts(home=home("destroyed", 20), exec="lost"), p.Finish(status="cancelled", error=DESTROYED)),
+    "its boot did not take it up, and it was to be stopped": ((requested(), preparing(), STOP), facts(exec="lost"), p.Finish(status="cancelled")),
+    "no boot took it up": ((requested(), preparing(p.MAX_STARTS)), facts(home=home(), exec="lost"), p.Finish(status="failed", error=p.NEVER_TAKEN_UP)),
     "it is there": ((requested(), preparing()), facts(exec="there"), p.Began()),
     "it is there, and to be stopped": ((requested(), preparing(), STOP), facts(exec="there"), p.Began()),
     "stopped before anything": ((requested(), STOP), facts(), p.Finish(status="cancelled")),
@@ -72,6 +79,7 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "done, the message back in the queue": ((*RUNNING, text(), result(), QUEUED, c.SteerRequeued(message_ids=["m1"])), facts(end=END), p.Finish(status="success")),
     "not a word": ((*RUNNING, result()), facts(end=END), p.Look("home")),
     "not a word, and again": ((*RUNNING, result()), facts(end=END, home=home()), p.Prepare(2)),
+    "not a word, when its first start was not taken up": ((requested(), preparing(), preparing(2), started(2), result()), facts(end=END, home=home()), p.Prepare(3)),
     "not a word, and no home any more": ((*RUNNING, result()), facts(end=END, home=home("stopped", 20)), p.Finish(status="failed", error="the agent ended without a word")),
     "not a word, and it was to be stopped": ((*RUNNING, result(), STOP), facts(end=END, home=home()), p.Finish(status="cancelled")),
     "not a word twice": ((*RUNNING, result(), preparing(2), started(2), result()), facts(end=END, home=home()), p.Finish(status="failed", error="the agent ended without a word, 2 times")),
@@ -150,7 +158,6 @@ def test_its_input_ends_once_it_is_done_and_nothing_is_left() -> None:
     assert act(done, Told(), 0) == ("eof", None)
     assert act(folded(*SAID, a.TaskStarted(source_n=4, task_id="a"), result()), Told(), 0) == (None, None)
     assert act(replace(done, messages=folded(*RUNNING, QUEUED).messages), Told(), 0) == (None, None)
-    assert act(done, Told(), 0, protocol=False) == (None, None), "its input has ended already"
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S - 1) == (None, 1.0)
     assert act(done, Told(eof_at=1.0), 1.0 + EOF_GRACE_S) == ("cancel", None)
     assert act(done, Told(eof_at=1.0, cancelled_at=40.0), 41.0) == (None, CANCEL_AGAIN_S - 1)
@@ -162,6 +169,24 @@ def test_an_agent_that_works_on_behind_the_end_of_its_input_is_not_ended() -> No
     done = folded(result(n=7), turn=on)
     assert act(done, Told(eof_at=1.0, worked_at=999.0), 1000.0) == (None, EOF_GRACE_S - 1)
     assert act(done, Told(eof_at=1.0, worked_at=999.0), 999.0 + EOF_GRACE_S) == ("cancel", None)
+
+
+def test_a_program_whose_input_ended_at_the_start_is_ended_when_it_hangs_behind_its_answer() -> None:
+    """Codex and Gemini CLI: nothing else would ever end them, or their turn."""
+
+    def at(turn: Turn, at_s: float, **told: float) -> tuple[str | None, float | None]:
+        return act(turn, Told(worked_at=100.0, **told), at_s, protocol=False)
+
+    done = folded(*SAID, result())
+    assert at(folded(*SAID), 1e6) == (None, None), "it has not answered"
+    assert at(folded(*SAID, a.TaskStarted(source_n=4, task_id="a"), result()), 1e6) == (None, None), (
+        "it waits for its task"
+    )
+    assert at(folded(*SAID, result(), text("more", n=6)), 1e6) == (None, None), "it goes on"
+    assert at(done, 100.0) == (None, LINGER_S)
+    assert at(done, 100.0 + LINGER_S) == ("cancel", None)
+    assert at(folded(*SAID, result("error"), QUEUED), 100.0 + LINGER_S) == ("cancel", None), "it never reads a message"
+    assert at(done, 200.0, cancelled_at=195.0) == (None, CANCEL_AGAIN_S - 5)
 
 
 def test_an_interrupt_asks_then_signals_then_kills() -> None:

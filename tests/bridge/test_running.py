@@ -30,6 +30,8 @@ SUBJECT = SUBJECTS.event("turn", "t1")
 class Silent:
     """A program that says nothing."""
 
+    read_n = 1
+
     async def run(self) -> None:
         await asyncio.Event().wait()
 

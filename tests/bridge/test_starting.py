@@ -1,4 +1,4 @@
-"""The start of a turn's program: one key that is its own, and none that is replaced while it may be in use."""
+"""The start of a turn's program, whatever becomes of its bridge, its session and its gateway meanwhile."""
 
 from __future__ import annotations
 
@@ -8,160 +8,27 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from sandreel_bridge import keys as keys_module
 from sandreel_bridge import launching, sandbox
 from sandreel_bridge.attempt import Attempt
 from sandreel_bridge.drive import Driver
-from sandreel_bridge.gateway.port import key_name
-from sandreel_bridge.index import Conversation, Index, streams
+from sandreel_bridge.index import Conversation
 from sandreel_bridge.journal import Journal, Name
-from sandreel_bridge.keys import Keys
-from sandreel_bridge.line import Line
-from sandreel_bridge.measures import BridgeMeasures
 from sandreel_bridge.process import Home
-from sandreel_bridge.prompts import Prompts
-from sandreel_bridge.settings import Settings
 from sandreel_bridge.starting import Starting
-from sandreel_bridge.tools import Tools
-from sandreel_core.bus.memory import MemoryBus
-from sandreel_core.bus.streams import ensure_installation
-from sandreel_core.client import Client
+from sandreel_core.client import Client, Outcome
 from sandreel_core.contract import exec as x
 from sandreel_core.contract import turn as c
-from sandreel_core.contract.codec import decode_event, encode
-from sandreel_core.contract.message import Event
-from sandreel_core.contract.secret import AskSecret, Secret
-from sandreel_core.errors import Denied, NotFound, Refused, Unavailable
-from sandreel_core.keys import SealingKey
-from sandreel_core.metrics import Metrics
+from sandreel_core.contract.codec import encode, seal
+from sandreel_core.contract.session import Destroying
+from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.session import Session
 from tests.support.execlog import END, Writer
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.recordings import Recording
-from tests.support.turns import EXEC, ME, OTHER, OWNER, SUBJECTS, preparing, requested, said
+from tests.support.starts import NAME, Place, outcome
+from tests.support.turns import AT, EXEC, ME, OTHER, OWNER, SUBJECTS, preparing, requested, said
 
-NAME = Name("acme", "s1", "t1")
-SUBJECT = SUBJECTS.event("turn", "t1")
 pytestmark = pytest.mark.timeout(60)
-
-
-class Place:
-    """A bus with the turn's log, and what the bridges work with."""
-
-    def __init__(self, bus: MemoryBus, gateway: MemoryGateway, sealing: SealingKey) -> None:
-        self.bus, self.gateway, self.sealing = bus, gateway, sealing
-
-    def tools(self) -> Tools:
-        bus, index = self.bus, Index(self.bus)
-        return Tools(
-            bus=bus,
-            client=Client(bus),
-            index=index,
-            line=Line(bus, index, 1),
-            prompts=Prompts(bus),
-            keys=Keys(bus),
-            gateway=self.gateway,
-            settings=Settings(gateway_url="http://gateway"),
-            measures=BridgeMeasures(Metrics()),
-        )
-
-    async def say(self, *events: Event, source: str = ME) -> None:
-        for event in events:
-            command = "c1" if isinstance(event, c.TurnRequested | c.TurnInterrupting) else None
-            await self.bus.append(SUBJECT, encode(said(event, source=source, command=command)))
-
-    async def journal(self, source: str = ME) -> Journal:
-        journal = Journal(self.bus, NAME, 1, source=source)
-        await journal.catch_up()
-        return journal
-
-    async def types(self) -> list[str]:
-        found: list[str] = []
-        async for item in self.bus.follow("REEL-0", [SUBJECT], live=False):
-            found += [decode_event(SUBJECT, stored.body).type for stored in (item if isinstance(item, list) else ())]
-        return found
-
-    async def key(self) -> str:
-        """The key that the exec's runnerd is given."""
-        ask = AskSecret(lease=EXEC, exec=EXEC)
-        answer = await self.bus.request("req.bridge.acme.s1.secret", msgspec.json.encode(ask))
-        return self.sealing.open(msgspec.json.decode(answer, type=Secret).sealed).decode()
-
-
-@pytest.fixture
-async def place(monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A session that is ready, whose runnerd takes every file and every start."""
-    bus, sealing = MemoryBus(), SealingKey()
-    await ensure_installation(bus)
-    await bus.ensure(streams(), [])
-    home = Home(
-        session=Session(phase="ready", incarnation=1, owner=OWNER, public_keys={"seal": sealing.public}), sequence=0
-    )
-
-    async def look(*_: object) -> Home:
-        return home
-
-    async def nothing(*_: object, **__: object) -> None:
-        return None
-
-    monkeypatch.setattr(sandbox, "look", look)
-    for name in ("prepare_files", "place", "start"):
-        monkeypatch.setattr(launching, name, nothing)
-    monkeypatch.setattr(keys_module, "_PATIENCE_S", 0.01)
-    return Place(bus, MemoryGateway(), sealing)
-
-
-async def test_a_bridge_that_lost_the_turn_as_it_started_it_spoils_no_key_and_gives_none_out(place: Place) -> None:
-    """Halted before it made its key, it goes on when its successor's program runs."""
-    await place.say(requested(), preparing())
-    home = await sandbox.look(Client(place.bus), NAME)
-    halted = place.tools()
-    lost = Starting(halted, await place.journal())
-    await place.say(preparing(), source=OTHER)
-    successor = place.tools()
-    ours = Starting(successor, await place.journal(OTHER))
-    await ours.start(home, pending=False)
-    in_use = ours.attempt.key
-    async with successor.keys.open():
-        value = await place.key()
-        assert value == place.gateway.values[in_use]
-    await lost.start(home, pending=False)
-    assert place.gateway.values[in_use] == value
-    assert place.gateway.keys[in_use].live
-    async with halted.keys.open():
-        with pytest.raises(NotFound):
-            await place.key()
-
-
-async def test_a_key_that_is_needed_no_more_is_ended_before_the_next_is_made_since_each_holds_a_budget(
-    place: Place,
-) -> None:
-    await place.say(requested(budget_micro_usd=1000), preparing(budget_micro_usd=1000))
-    journal = await place.journal()
-    starting, home = Starting(place.tools(), journal), await sandbox.look(Client(place.bus), NAME)
-    await starting.start(home, pending=False)
-    first = starting.attempt.key
-    standing = place.gateway.keys[first]
-    place.gateway.keys[first] = replace(standing, usage=c.Usage(cost_micro_usd=400))
-    await journal.say(preparing(2, budget_micro_usd=1000))
-    await starting.start(home, pending=True)
-    assert place.gateway.keys[first].live, "an exec that begins at this moment may have it"
-    await starting.start(home, pending=False)
-    second = starting.attempt.key
-    assert (first, second) == (key_name("acme", "s1", 1, "t1", 1), key_name("acme", "s1", 1, "t1", 2))
-    assert [place.gateway.keys[each].live for each in (first, second)] == [False, True]
-    assert Attempt.of(NAME, journal.turn).keys == (first, second)
-
-
-async def test_an_interrupt_closes_the_gate(place: Place) -> None:
-    await place.say(requested(), preparing())
-    tools, journal = place.tools(), await place.journal()
-    await Starting(tools, journal).start(await sandbox.look(tools.client, NAME), pending=False)
-    async with tools.keys.open():
-        assert await place.key()
-        await place.say(c.TurnInterrupting())
-        with pytest.raises(Denied):
-            await place.key()
 
 
 async def test_a_start_whose_answer_did_not_come_is_looked_for_before_the_turn_may_end(
@@ -184,6 +51,35 @@ async def test_a_start_whose_answer_did_not_come_is_looked_for_before_the_turn_m
     later = [type for type in await place.types() if type.startswith("turn.")][2:]
     assert later == ["turn.interrupting", "turn.started", "turn.finished"]
     assert not tools.keys.holds("acme", "s1", EXEC)
+
+
+async def test_a_start_that_its_boot_did_not_live_to_take_up_ran_nowhere_and_is_made_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spawner closes it with `exec.lost` as its exec's first event: to take that for a run would end the turn, and no exec of that
+    id ever starts."""
+    await place.say(requested())
+    tools, journal = place.tools(), await place.journal()
+    started: list[str] = []
+
+    async def start(client: Client, attempt: Attempt, launch: object) -> Outcome:
+        started.append(attempt.exec)
+        lost = x.Lost(boot_id="b1", last_n=0, cause="container_exit")
+        events = [lost] if len(started) < 3 else [x.Accepted(boot_id="b2"), END]
+        writer = Writer(attempt.exec)
+        bodies = [writer.body(event, n) for n, event in enumerate(events, 1)]
+        for body in bodies:
+            await place.bus.append(writer.subject, body)
+        if len(started) == 2:
+            raise Unavailable("its answer did not come")
+        return outcome(events[0])
+
+    monkeypatch.setattr(launching, "start", start)
+    await Driver(tools, journal).run()
+    assert started == ["t1-1", "t1-2", "t1-3"]
+    types = [type for type in await place.types() if type.startswith("turn.")]
+    assert types == ["turn.requested", *["turn.preparing"] * 3, "turn.started", "turn.finished"]
+    assert not any(key.live for key in place.gateway.keys.values())
 
 
 @pytest.mark.parametrize("where", ["make", "place"])
@@ -210,6 +106,35 @@ async def test_whoever_presses_stop_does_not_wait_for_a_boot_or_a_download(
     await asyncio.wait_for(driving, 20)
     assert journal.turn.finished == c.TurnFinished(status="cancelled", usage=c.Usage(cost_micro_usd=0))
     assert not any(key.live for key in place.gateway.keys.values())
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_turn_does_not_run_in_the_next_life_of_a_session_that_was_destroyed_while_it_waited(
+    place: Place, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Whoever has made it again meanwhile did not do so for that turn. One that was asked for behind the destroy may have it."""
+
+    async def destroyed() -> None:
+        subject = SUBJECTS.event("session")
+        said = seal(Destroying(until=AT), id="d", source="/spawner", subject=subject, time=AT)
+        await place.bus.append(subject, encode(said))
+
+    async def again(*_: object) -> Home:
+        return Home(session=Session(phase="ready", incarnation=2, owner=OWNER), sequence=99)
+
+    monkeypatch.setattr(sandbox, "look", again)
+    if before:
+        await destroyed()
+    await place.say(requested())
+    if not before:
+        await destroyed()
+    tools, journal = place.tools(), await place.journal()
+    place.gateway.trouble = Refused("NO_PROVIDER", "it would have begun")
+    await Driver(tools, journal).run()
+    assert journal.turn.finished is not None
+    assert (journal.turn.finished.status, journal.turn.finished.error) == (
+        ("failed", "NO_PROVIDER: it would have begun") if before else ("cancelled", "the session was destroyed")
+    )
 
 
 async def asleep(*_: object) -> Home:

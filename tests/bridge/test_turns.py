@@ -267,7 +267,9 @@ async def test_a_plan_is_approved_once_and_its_conversation_carries_it_out(turns
     assert sorted(outcome.settled for outcome in outcomes) == [False, True, True]
     with pytest.raises(Refused, match="PLAN_DECIDED"):
         await turns.client.send(ORG, session, c.Reject(turn="planned"))
-    done = await turns.until(session, "planned-go")
+    following = next(outcome.data.next_turn for outcome in outcomes if not outcome.settled)
+    assert following.startswith("planned-go-")
+    done = await turns.until(session, following)
     assert done.finished is not None
     assert done.finished.status == "success"
     assert done.request is not None
@@ -278,7 +280,7 @@ async def test_a_plan_is_approved_once_and_its_conversation_carries_it_out(turns
     assert other.proposed == "nothing"
     await turns.client.send(ORG, session, c.Reject(turn="unloved", reason="no"))
     with pytest.raises(Refused, match="NO_PLAN"):
-        await turns.client.send(ORG, session, c.Approve(turn="planned-go"))
+        await turns.client.send(ORG, session, c.Approve(turn=following))
 
 
 async def test_messages_that_were_not_read_open_the_next_turn(turns: Turns) -> None:

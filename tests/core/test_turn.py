@@ -12,10 +12,10 @@ from sandreel_core.contract.message import Command, Envelope, Event, Unknown
 from sandreel_core.contract.session import CommandRefused, Stop
 from sandreel_core.errors import Refused
 from sandreel_core.turn import Turn, derived_id, exec_of, fold, summed
-from sandreel_core.turn_decision import MAX_QUEUED, Terms, decide
+from sandreel_core.turn_decision import MAX_QUEUED, Terms, decide, mark_of
 from tests.support.turns import AT, ME, OTHER, RUNNING, folded, preparing, requested, result, said, started, text
 
-TERMS = Terms(agents=frozenset(("claude-code", "codex")))
+TERMS = Terms(agents=frozenset(("claude-code", "codex")), mark=mark_of("019ac0de-0000-7000-8000-00000012ab9f"))
 START = c.StartTurn(turn="t1", agent="claude-code", prompt="hi")
 FINISHED = c.TurnFinished(status="success")
 PROPOSED = (*RUNNING, c.PlanProposed(plan="1. look"), c.TurnFinished(status="plan"))
@@ -50,14 +50,14 @@ TRANSCRIPTS: dict[str, tuple[list[Any], Command, Any]] = {
     "stop twice": ([*RUNNING, c.TurnInterrupting()], c.Interrupt(turn="t1"), None),
     "stop too late": ([*RUNNING, FINISHED], c.Interrupt(turn="t1"), "TURN_FINISHED"),
     "no plan": ([*RUNNING, FINISHED], c.Approve(turn="t1"), "NO_PLAN"),
-    "approved": ([*PROPOSED], c.Approve(turn="t1"), c.PlanApproved(next_turn="t1-go")),
+    "approved": ([*PROPOSED], c.Approve(turn="t1"), c.PlanApproved(next_turn="t1-go-12ab9f")),
     "approved twice": ([*PROPOSED, c.PlanApproved(next_turn="t1-go")], c.Approve(turn="t1"), None),
     "rejected after that": ([*PROPOSED, c.PlanApproved(next_turn="t1-go")], c.Reject(turn="t1"), "PLAN_DECIDED"),
     "rejected": ([*PROPOSED], c.Reject(turn="t1", reason="no"), c.PlanRejected(reason="no")),
     "rejected twice": ([*PROPOSED, c.PlanRejected()], c.Reject(turn="t1"), None),
     "approved, and stopped before it ended": ([*PROPOSED[:-1], c.TurnInterrupting()], c.Approve(turn="t1"), "NO_PLAN"),
     "rejected, and stopped before it ended": ([*PROPOSED[:-1], c.TurnInterrupting()], c.Reject(turn="t1"), "NO_PLAN"),
-    "approved before it ended": ([*PROPOSED[:-1]], c.Approve(turn="t1"), c.PlanApproved(next_turn="t1-go")),
+    "approved before it ended": ([*PROPOSED[:-1]], c.Approve(turn="t1"), c.PlanApproved(next_turn="t1-go-12ab9f")),
     "approved after that": ([*PROPOSED, c.PlanRejected()], c.Approve(turn="t1"), "PLAN_DECIDED"),
     "a command about something else": ([requested()], Stop(), "BAD_REQUEST"),
 }  # fmt: skip

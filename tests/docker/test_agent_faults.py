@@ -17,7 +17,8 @@ from tests.support.bridges import texts
 from tests.support.model_api import Failure, Reply
 from tests.support.model_api.asked import Asked
 from tests.support.real_agents import RealAgents, missing, open_agents, status
-from tests.support.system import ORG, bus_of
+from tests.support.system import ORG
+from tests.support.system_users import bus_of
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

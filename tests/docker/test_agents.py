@@ -194,10 +194,10 @@ async def test_a_plan_is_proposed_and_carried_out_when_it_is_approved(agents: Re
     found = await agents.ended(session, turn)
     assert status(found) == "plan", found.finished
     assert found.proposed == PLAN
-    await agents.client.send(ORG, session, c.Approve(turn=turn))
-    following = await agents.ended(session, derived_id(turn, "go"))
+    goes_on = (await agents.client.send(ORG, session, c.Approve(turn=turn))).data.next_turn
+    following = await agents.ended(session, goes_on)
     assert status(following) == "success", following.finished
-    assert "I carry it out." in texts(await agents.events(session, derived_id(turn, "go")))
+    assert "I carry it out." in texts(await agents.events(session, goes_on))
     # The program offers its model no such tool by itself: then its answer is the plan, if it wrote none to the file for it.
     answered = await agents.ended(*await agents.start("think aloud", model=CLAUDE[1], permission_mode="plan"))
     assert (status(answered), answered.proposed) == ("plan", "1. Think.")

@@ -21,7 +21,8 @@ from sandreel_core.permissions import OPERATOR
 from sandreel_core.spawner.docker_services import service_name
 from tests.support import engine
 from tests.support.program import sandreel
-from tests.support.system import ORG, STREAM, Site, bus_of, until
+from tests.support.system import ORG, STREAM, Site, until
+from tests.support.system_users import bus_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 

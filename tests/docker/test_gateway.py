@@ -15,7 +15,8 @@ from tests.support import engine
 from tests.support.contained import open_contained_site
 from tests.support.gateway import PROVIDER_KEY, key_terms
 from tests.support.model_api import ModelApi
-from tests.support.system import ORG, Site, bus_of
+from tests.support.system import ORG, Site
+from tests.support.system_users import bus_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 

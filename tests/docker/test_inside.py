@@ -38,7 +38,8 @@ from sandreel_core.spawner.issuer import Issuer
 from tests.support import engine, inside
 from tests.support.contained import open_contained_site
 from tests.support.hands import BOOT, Hands
-from tests.support.system import ORG, STREAM, Site, bus_of, recorder_of, until
+from tests.support.system import ORG, STREAM, Site, until
+from tests.support.system_users import bus_of, recorder_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
 

@@ -234,6 +234,9 @@ async def test_why_a_turn_cost_what_it_cost_is_one_query_from_command_to_call(to
         ("ann", told.commands["turn"], "/client/ann@laptop")
     }
     assert {(row["turn_cost_micro_usd"], row["unpriced_calls"]) for row in rows} == {(Decimal(13_500), 1)}
+    searching = msgspec.structs.replace(call("call-4", FIRST), web_searches=2)
+    await say(told, database, searching)
+    assert [row["web_searches"] for row in await fetch(database, COST)] == [0, 0, 0, 2]
 
 
 async def test_the_doctor_is_alarmed_by_drift_and_by_what_has_no_price(told: Story, database: str) -> None:

@@ -25,7 +25,8 @@ from sandreel_core.embedded.authority import Authority
 from sandreel_core.turn import Turn, exec_of, fold
 from tests.support import claude
 from tests.support.memory_gateway import MemoryGateway
-from tests.support.system import ORG, Site, bus_of, open_site
+from tests.support.system import ORG, Site, open_site
+from tests.support.system_users import bus_of
 
 WITHIN_S = 100.0
 

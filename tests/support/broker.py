@@ -19,7 +19,10 @@ from sandreel_bridge.broker.keyring import KeySource
 from sandreel_bridge.broker.postgres import PostgresVault, open_vault
 from sandreel_bridge.broker.postgres_tokens import PostgresTokens
 from sandreel_bridge.broker.service import Broker, Plan
+from sandreel_bridge.broker.vault import Name
+from sandreel_core.client import Client
 from sandreel_core.clock import now
+from sandreel_core.contract import credential as c
 from sandreel_core.contract import session as s
 from sandreel_core.contract.lease import AskLease, Lease
 from sandreel_core.contract.message import Owner
@@ -30,6 +33,9 @@ from sandreel_core.metrics import Metrics
 from sandreel_core.spawner.backend import Key
 from tests.support.at_work import at_work
 from tests.support.spawner import ONE, Hand
+
+GITHUB = Name("acme", "github")
+VALUE = b"ghp_" + os.urandom(15).hex().encode()
 
 
 @dataclass
@@ -124,3 +130,30 @@ async def broker_on(
 
 def soon(seconds: float) -> datetime:
     return now() + timedelta(seconds=seconds)
+
+
+async def grant(session: Session, slug: str = "github", **fields: Any) -> None:
+    await Client(session.bus, actor="ann").send("acme", "one", c.Grant(slug=slug, **fields))
+
+
+async def revoke(session: Session, slug: str = "github") -> c.Revoked:
+    outcome = await Client(session.bus).send("acme", "one", c.Revoke(slug=slug))
+    assert isinstance(outcome.data, c.Revoked)
+    return outcome.data
+
+
+async def said(session: Session, kind: type[Any], **where: Any) -> Any:
+    """The first event of a kind with these fields."""
+
+    def fits(event: Any) -> bool:
+        return all(getattr(event, name) == value for name, value in where.items())
+
+    return await session.until(kind, aggregate="credential", where=fits)
+
+
+async def granted(session: Session) -> list[Any]:
+    return [event for event in await session.events(aggregate="credential") if isinstance(event.data, c.Granted)]
+
+
+async def types(session: Session) -> list[str]:
+    return [event.type.removeprefix("credential.") for event in await session.events(aggregate="credential")]

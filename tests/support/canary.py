@@ -22,7 +22,7 @@ import asyncpg
 
 from sandreel_core.contract.boot import EXEC_MARKER
 from sandreel_core.embedded.stack import Stack
-from tests.support.system import bus_of
+from tests.support.system_users import bus_of
 
 _MAX_FILE_BYTES = 64 << 20
 # Prints what it was given (TOKEN, KEY, PEM) in every way that programs do by accident.

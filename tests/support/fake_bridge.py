@@ -80,7 +80,7 @@ class Bridge:
             group.create_task(turn.run())
         elif turn is not None:
             await turn.take(data, command)
-            if isinstance(data, t.Approve):
+            if isinstance(data, t.Approve) and (where.session, f"{data.turn}-go") not in self.turns:
                 start = msgspec.structs.replace(turn.start, turn=f"{data.turn}-go", prompt="say done")
                 going_on = self.turns[(where.session, start.turn)] = Turn(self, subjects, start)
                 await going_on.request(None)
@@ -104,8 +104,9 @@ class Turn:
         self._interrupted = asyncio.Semaphore(0)
         self.plan = False
         self.ended = False
+        self._approved = False
 
-    async def say(self, event: t.TurnEvent, cause: Envelope | None = None) -> None:
+    async def say(self, event: t.TurnEvent | s.CommandSettled, cause: Envelope | None = None) -> None:
         await self._bridge.append(self._subject, event, cause)
 
     async def request(self, command: Envelope | None) -> None:
@@ -202,7 +203,10 @@ class Turn:
             case t.Interrupt():
                 await self.say(t.TurnInterrupting(), command)
                 self._interrupted.release()
+            case t.Approve() if self._approved:
+                await self.say(s.CommandSettled(command_id=command.id), command)
             case t.Approve():
+                self._approved = True
                 await self.say(t.PlanApproved(next_turn=f"{self.start.turn}-go"), command)
             case t.Reject():
                 await self.say(t.PlanRejected(reason=data.reason), command)

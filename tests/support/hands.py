@@ -15,7 +15,8 @@ from sandreel_core.keys import new_key
 from sandreel_core.spawner.backend import Key as Name
 from sandreel_core.spawner.bootstrap import feed_of, token_of
 from tests.support import intruder
-from tests.support.system import ORG, STREAM, Site, issuer_of
+from tests.support.system import ORG, STREAM, Site
+from tests.support.system_users import issuer_of
 
 BOOT = "1-1"
 

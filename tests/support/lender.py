@@ -16,7 +16,8 @@ from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Denied
 from sandreel_core.keys import seal
 from tests.support.credentials import sandreel
-from tests.support.system import ORG, Site, bus_of
+from tests.support.system import ORG, Site
+from tests.support.system_users import bus_of
 
 
 async def ready_of(client: Client, org: str, session: str) -> Ready:

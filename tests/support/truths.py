@@ -37,7 +37,8 @@ from tests.support.gateway import PROVIDER_KEY
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.model_api import Failure, ModelApi, Reply, Tokens
 from tests.support.model_api.asked import Asked
-from tests.support.system import ORG, STREAM, Site, bus_of, open_site, until
+from tests.support.system import ORG, STREAM, Site, open_site, until
+from tests.support.system_users import bus_of
 
 MODEL = "claude-sonnet-4-5"
 # At 3 and 15 USD a million.

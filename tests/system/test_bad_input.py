@@ -16,8 +16,9 @@ from sandreel_core.bus.jetstream import JetStreamBus
 from sandreel_core.clock import new_id
 from sandreel_core.contract.catalog import COMMANDS
 from sandreel_core.errors import SandreelError
-from tests.support.system import ORG, STREAM, Site, bus_of, until
+from tests.support.system import ORG, STREAM, Site, until
 from tests.support.system_readers import reading
+from tests.support.system_users import bus_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("input"), pytest.mark.timeout(180)]
 ROUNDS, BATCH = 8, 30

@@ -289,6 +289,8 @@ async def test_another_key_is_refused_by_name_and_a_rotation_is_nobody_s_trouble
     await grant(site, session, "tool")
     said = json.loads(await sandreel(site, "rewrap", "--new-key", "--json"))
     assert (said["rows"] >= 3, said["stuck"], said["retired"]) == (True, 0, 1)
+    notes = [json.loads(line) for line in (await sandreel(site, "audit", "tool", "--json")).splitlines()]
+    assert [bool(each["by"]) for each in notes if each["action"] == "rewrapped"] == [True], notes
     assert (await shell(site, session, "sandreel-credential run tool -- true")).exit_code == 0
     key_file = site.stack.place.vault_key
     right = key_file.read_text()

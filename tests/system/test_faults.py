@@ -11,11 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from sandreel_core.contract.exec import Lost
-from sandreel_core.contract.runnerd import Hold
 from sandreel_core.embedded.stack import Stack
 from sandreel_core.errors import Refused
 from tests.support.system import ORG, SETTINGS, Site, client_of, left_of, open_site, site_at
@@ -179,10 +177,9 @@ async def test_a_session_that_is_stopped_while_its_output_is_held_ends_with_all_
     session = await site.session()
     job = await site.job(session, pause_s=0)
     watcher = site.watcher(job)
-    hold = site.client.subjects(ORG, session).request("runnerd", "hold")
     async with reading(watcher):
         await watcher.more()
-        await site.client.bus.request(hold, msgspec.json.encode(Hold(hold=True)))
+        await site.hold(session, True)
         await site.waits(job)
         await site.client.stop(ORG, session)
 

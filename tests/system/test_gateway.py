@@ -20,7 +20,8 @@ from sandreel_core.embedded.stack import GATEWAY, NATS
 from tests.support.gateway import PROVIDER_KEY, key_terms
 from tests.support.http import call, opened
 from tests.support.model_api import ModelApi, Reply, Tokens, steps
-from tests.support.system import STREAM, Site, bus_of, open_site, until
+from tests.support.system import STREAM, Site, open_site, until
+from tests.support.system_users import bus_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MESSAGES: dict[str, Any] = {"model": "claude-sonnet-4-5", "max_tokens": 100, "stream": True, "messages": [{"role": "user", "content": "hello"}]}  # fmt: skip

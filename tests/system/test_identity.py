@@ -23,7 +23,8 @@ from sandreel_core.keys import seal
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.bootstrap import token_of
 from tests.support.program import Done, sandreel
-from tests.support.system import ORG, Site, asker_of, bus_of, recorder_of, site_at, until
+from tests.support.system import ORG, Site, site_at, until
+from tests.support.system_users import asker_of, bus_of, recorder_of
 
 # Shared by the module: each test has a session of its own.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

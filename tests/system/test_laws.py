@@ -22,7 +22,6 @@ from sandreel_core.clock import new_id
 from sandreel_core.contract import exec as x
 from sandreel_core.contract.bootstrap import Bootstrap, MakeFeed
 from sandreel_core.contract.codec import decode_event, encode, seal
-from sandreel_core.contract.runnerd import Hold
 from sandreel_core.contract.session import Extend, Pin, Provisioned, Unpin
 from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.errors import Conflict, Denied, Refused, SandreelError
@@ -31,9 +30,10 @@ from sandreel_core.keys import new_key
 from sandreel_migrations.upgrade import upgrade
 from sandreel_projections.projector import Projector
 from sandreel_projections.registry import reel_source
-from tests.support.system import ORG, STREAM, Site, asker_of, bus_of, left_of, recorder_of, until
+from tests.support.system import ORG, STREAM, Site, left_of, until
 from tests.support.system_log import check_views, stored_rows
 from tests.support.system_readers import reading
+from tests.support.system_users import asker_of, bus_of, recorder_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("laws"), pytest.mark.timeout(120)]
 
@@ -129,14 +129,13 @@ async def test_law_3_no_silent_loss(site: Site) -> None:
     session = await site.session()
     job = await site.job(session, pause_s=0)
     watcher = site.watcher(job)
-    hold = site.client.subjects(ORG, session).request("runnerd", "hold")
     async with reading(watcher):
         await watcher.more()
-        await site.client.bus.request(hold, msgspec.json.encode(Hold(hold=True)))
+        await site.hold(session, True)
         await site.waits(job)  # nothing is dropped: the child waits
         assert (await site.heartbeat(session)).held
         stuck = job.printed_bytes()
-        await site.client.bus.request(hold, msgspec.json.encode(Hold(hold=False)))
+        await site.hold(session, False)
         await watcher.seen(stuck + 100_000)
         job.enough()
 

@@ -13,21 +13,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs.metrics_page import GROUPS
 from sandreel_bridge.gateway.measures import GATEWAY
 from sandreel_core.clock import new_id
-from sandreel_core.contract.runnerd import Hold
 from sandreel_core.egress.measures import EGRESS
 from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.health_reading import Reading, get, read
 from tests.support.program import ENVIRON, sandreel
-from tests.support.system import ORG, Site, bus_of
+from tests.support.system import ORG, Site
 from tests.support.system_job import Job
 from tests.support.system_readers import reading
+from tests.support.system_users import bus_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("metrics"), pytest.mark.timeout(180)]
 ROLES = ("spawner", "projector", "broker", "bridge")
@@ -180,11 +179,10 @@ async def test_postgres_away_degrades_the_projector_alone(site: Site) -> None:
 async def test_doctor_says_that_output_waits(site: Site) -> None:
     session = await site.session()
     job = await site.job(session)
-    subject = site.client.subjects(ORG, session).request("runnerd", "hold")
-    await site.client.bus.request(subject, msgspec.json.encode(Hold(hold=True)))
+    await site.hold(session, True)
     await told(site, "spawner", lambda shown: shown.total("sandreel_runnerd_held") == 1)
     assert (await doctor(site))["output held"]["level"] == "fail"
-    await site.client.bus.request(subject, msgspec.json.encode(Hold(hold=False)))
+    await site.hold(session, False)
     await finished(site, job)
     await told(site, "spawner", lambda shown: not shown.total("sandreel_runnerd_held"))
     assert "output held" not in await doctor(site)

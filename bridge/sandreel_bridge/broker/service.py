@@ -22,6 +22,7 @@ from sandreel_bridge.broker.standing import Key, Stand, Standing
 from sandreel_bridge.broker.tokens import Place, Tokens
 from sandreel_bridge.broker.turns import Turns
 from sandreel_bridge.broker.vault import Vault
+from sandreel_core.bus import installed
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import CMD_MAX_AGE_S
@@ -108,7 +109,9 @@ class Broker:
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve for ever; `ready` is called when the log was read and everything that was due is said."""
+        await installed.check(self._bus, "broker")
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            group.create_task(installed.watch(self._bus, "broker"), name="installed")
             group.create_task(self._standing.run(), name="standing")
             await self._standing.caught_up()
             await self._look()

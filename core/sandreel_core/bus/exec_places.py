@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from msgspec import Struct
 
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
@@ -157,19 +157,18 @@ class Places:
     async def _before(self, stored: Stored) -> Ordinals | None:
         """The place by what the stream holds of the exec before this message; None when that is nothing."""
         ordinals: Ordinals | None = None
-        async with aclosing(self._bus.follow(self._stream, [stored.subject], live=False)) as items:
-            async for item in items:
-                for earlier in item if isinstance(item, list) else ():
-                    if earlier.sequence >= stored.sequence:
-                        return ordinals
-                    before = self._decode(earlier)
-                    if before is None or before.n is None:
-                        continue
-                    if ordinals is None:
-                        cut = before.n > 1 and not isinstance(before.data, Gap)
-                        ordinals = Ordinals(before.n - 1 if cut else 0)
-                    if ordinals.accept(before) and self._on_passed is not None:
-                        self._on_passed(before)
+        async with kept(self._bus, self._stream, [stored.subject]) as messages:
+            async for earlier in messages:
+                if earlier.sequence >= stored.sequence:
+                    return ordinals
+                before = self._decode(earlier)
+                if before is None or before.n is None:
+                    continue
+                if ordinals is None:
+                    cut = before.n > 1 and not isinstance(before.data, Gap)
+                    ordinals = Ordinals(before.n - 1 if cut else 0)
+                if ordinals.accept(before) and self._on_passed is not None:
+                    self._on_passed(before)
         return ordinals
 
     def _decode(self, stored: Stored) -> Envelope | None:

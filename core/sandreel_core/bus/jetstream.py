@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from sandreel_core.bus.jetstream_services import JetStreamServices
 from sandreel_core.bus.jetstream_work import deliveries
 from sandreel_core.bus.measures import BusMeasures
 from sandreel_core.bus.port import (
+    MAX_HANDLERS,
     Channel,
     Delivery,
     Handler,
@@ -119,30 +120,14 @@ class JetStreamBus:
     async def append(
         self, subject: str, body: bytes, *, expected: int | None = None, message_id: str | None = None
     ) -> int:
-        try:
-            link = await self._link()
-            began = time.monotonic()
-            sequence = await appending.append(link, subject, body, expected, message_id, TIMEOUT_S)
-        except SandreelError as error:
-            self._measures.failed(error)
-            raise
-        self._measures.stored(time.monotonic() - began)
-        return sequence
+        return await self._measured(lambda link: appending.append(link, subject, body, expected, message_id, TIMEOUT_S))
 
     async def append_all(self, subject: str, bodies: Sequence[bytes], *, expected: int) -> int:
         if len(bodies) == 1:
             return await self.append(subject, bodies[0], expected=expected)
         check_batch(bodies, self.max_payload)
-        try:
-            async with self._batches:
-                link = await self._link()
-                began = time.monotonic()
-                sequence = await appending.append_all(link, subject, bodies, expected, TIMEOUT_S)
-        except SandreelError as error:
-            self._measures.failed(error)
-            raise
-        self._measures.stored(time.monotonic() - began)
-        return sequence
+        async with self._batches:
+            return await self._measured(lambda link: appending.append_all(link, subject, bodies, expected, TIMEOUT_S))
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         return await api.message(await self._link(), stream, {"last_by_subj": subject}, TIMEOUT_S)
@@ -218,8 +203,10 @@ class JetStreamBus:
         link = await self._connection.linked_within(timeout_s)
         return (await link.request(subject, body, timeout_s=timeout_s)).data
 
-    def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
-        return self._services.serve(subject, handler, group)
+    def serve(
+        self, subject: str, handler: Handler, *, group: str = "", at_once: int = MAX_HANDLERS
+    ) -> AbstractAsyncContextManager[None]:
+        return self._services.serve(subject, handler, group, at_once)
 
     def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
         return self._services.listen(subject, listener)
@@ -255,6 +242,17 @@ class JetStreamBus:
             await asyncio.wait([self._task], timeout=_CANCEL_S)
         if not self._task.cancelled():
             self._task.result()
+
+    async def _measured(self, append: Callable[[Link], Awaitable[int]]) -> int:
+        try:
+            link = await self._link()
+            began = time.monotonic()
+            sequence = await append(link)
+        except SandreelError as error:
+            self._measures.failed(error)
+            raise
+        self._measures.stored(time.monotonic() - began)
+        return sequence
 
     async def _link(self) -> Link:
         return await self._connection.linked_within(TIMEOUT_S)

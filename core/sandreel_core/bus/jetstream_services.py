@@ -12,7 +12,7 @@ from sandreel_core.bus import failure
 from sandreel_core.bus.crew import Crew
 from sandreel_core.bus.jetstream_connection import Connection
 from sandreel_core.bus.jetstream_link import OnMessage
-from sandreel_core.bus.port import MAX_HANDLERS, Handler, Listener
+from sandreel_core.bus.port import Handler, Listener
 from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import TooLarge, Unavailable
 from sandreel_core.log import Log
@@ -30,8 +30,8 @@ class JetStreamServices:
         self._log = Log("bus")
 
     @asynccontextmanager
-    async def serve(self, subject: str, handler: Handler, group: str) -> AsyncIterator[None]:
-        slots = asyncio.Semaphore(MAX_HANDLERS)
+    async def serve(self, subject: str, handler: Handler, group: str, at_once: int) -> AsyncIterator[None]:
+        slots = asyncio.Semaphore(at_once)
         async with Crew() as crew:
 
             async def on_message(message: Msg) -> None:

@@ -40,9 +40,7 @@ class Known(Generic[State]):
 
     def add(self, subject: str, loaded: Loaded[State], event: Envelope, sequence: int) -> None:
         """`event` was appended right behind what had been loaded."""
-        answers = dict(loaded.answers)
-        if event.causationid is not None:
-            answers.setdefault(event.causationid, event)
+        answers = loaded.answers if event.causationid is None else loaded.answers | {event.causationid}
         state = self._aggregate.evolve(loaded.state, event)
         self._keep(subject, Loaded(state, sequence, answers, loaded.skipped))
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sandreel_core.bus.port import Bus
 from sandreel_core.contract.codec import decode_event
-from sandreel_core.contract.message import Envelope
 from sandreel_core.contract.subjects import stream_of
 from sandreel_core.decider import Evolve
 from sandreel_core.errors import Malformed
@@ -20,12 +18,13 @@ State = TypeVar("State")
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[State]):
-    """`revision` is the last sequence of the subject, 0 for none. `answers` holds the first event that each
-    command led to, by the command's id; `skipped` counts bodies that are no events or stand on a wrong subject."""
+    """`revision` is the last sequence of the subject, 0 for none. `answers` holds the ids of the commands that led to an event: not the
+    events, for those of a turn of weeks hold all that was said to it. `skipped` counts bodies that are no events or stand on a wrong
+    subject."""
 
     state: State
     revision: int = 0
-    answers: Mapping[str, Envelope] = field(default_factory=dict)
+    answers: frozenset[str] = frozenset()
     skipped: int = 0
 
 
@@ -35,7 +34,7 @@ async def load(
     """Read the subject to its end, from what is `known` of it on. Raises Unavailable, NotFound (no such stream)."""
     known = known or Loaded(initial)
     state, revision, skipped = known.state, known.revision, known.skipped
-    answers = dict(known.answers)
+    answers = set(known.answers)
     async with aclosing(bus.follow(stream_of(subject), [subject], after=revision, live=False)) as items:
         async for item in items:
             for stored in item if isinstance(item, list) else ():
@@ -50,5 +49,5 @@ async def load(
                     continue
                 state = evolve(state, event)
                 if event.causationid is not None:
-                    answers.setdefault(event.causationid, event)
-    return Loaded(state, revision, answers, skipped)
+                    answers.add(event.causationid)
+    return Loaded(state, revision, frozenset(answers), skipped)

@@ -13,6 +13,7 @@ from sandreel_core.bus.memory_parts import Fate, MemoryChannel, MemoryDelivery
 from sandreel_core.bus.memory_services import MemoryServices
 from sandreel_core.bus.memory_store import Feed, MemoryStreams
 from sandreel_core.bus.port import (
+    MAX_HANDLERS,
     CaughtUp,
     Channel,
     Delivery,
@@ -272,8 +273,10 @@ class MemoryBus:
         return await self.server.services.request(subject, body, timeout_s=timeout_s)
 
     @asynccontextmanager
-    async def serve(self, subject: str, handler: Handler, *, group: str = "") -> AsyncIterator[None]:
-        async with self.server.services.serve(self, subject, handler, group=group):
+    async def serve(
+        self, subject: str, handler: Handler, *, group: str = "", at_once: int = MAX_HANDLERS
+    ) -> AsyncIterator[None]:
+        async with self.server.services.serve(self, subject, handler, group=group, at_once=at_once):
             yield
 
     @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sandreel_core.bus import failure
 from sandreel_core.bus.crew import Crew
-from sandreel_core.bus.port import MAX_HANDLERS, Handler
+from sandreel_core.bus.port import Handler
 from sandreel_core.contract.subjects import matches
 from sandreel_core.errors import TooLarge, Unavailable, Unserved
 from sandreel_core.log import Log
@@ -71,9 +71,11 @@ class MemoryServices:
             answer.set_result(said)
 
     @asynccontextmanager
-    async def serve(self, peer: Peer, subject: str, handler: Handler, *, group: str) -> AsyncIterator[None]:
+    async def serve(
+        self, peer: Peer, subject: str, handler: Handler, *, group: str, at_once: int
+    ) -> AsyncIterator[None]:
         async with Crew() as crew:
-            service = _Service(subject, group, handler, crew, asyncio.Semaphore(MAX_HANDLERS), peer)
+            service = _Service(subject, group, handler, crew, asyncio.Semaphore(at_once), peer)
             self._services.append(service)
             try:
                 yield

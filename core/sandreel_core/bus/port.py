@@ -255,9 +255,12 @@ class Bus(Protocol):
         """The first answer. Raises Unserved when nobody serves the subject, Unavailable on time-out, and what
         the handler raised (Refused, NotFound, Denied, Malformed, Unavailable …) with its message."""
 
-    def serve(self, subject: str, handler: Handler, *, group: str = "") -> AbstractAsyncContextManager[None]:
+    def serve(
+        self, subject: str, handler: Handler, *, group: str = "", at_once: int = MAX_HANDLERS
+    ) -> AbstractAsyncContextManager[None]:
         """Answer requests while the context is open. Of those in one `group` one answers. Handlers run
-        concurrently (at most `MAX_HANDLERS` at a time). Whoever asked is told of an answer over `max_payload` as TooLarge."""
+        concurrently (so many `at_once`, 1 to 1024: more for one that waits). Whoever asked is told of an answer over `max_payload` as
+        TooLarge."""
 
     def listen(self, subject: str, listener: Listener) -> AbstractAsyncContextManager[None]:
         """Hear what is published (heartbeats) while the context is open. May miss messages."""

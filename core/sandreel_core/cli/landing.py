@@ -52,9 +52,9 @@ class Landing:
             raise self._problem(error) from error
 
     def publish(self, mode: int) -> None:
-        """In place of what bears the name, with these permissions as far as the umask lets them."""
+        """In place of what bears the name, with these permissions as far as the umask lets them: no others, whatever a session says."""
         try:
-            os.fchmod(self._fd, mode & ~_umask())
+            os.fchmod(self._fd, mode & 0o777 & ~_umask())
             os.fsync(self._fd)
             if not self._named:
                 self._link()

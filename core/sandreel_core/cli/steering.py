@@ -14,7 +14,7 @@ from sandreel_core.cli.turn import turn_arguments, watch
 from sandreel_core.errors import Malformed, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from sandreel_core.client import Outcome, TurnHandle
+    from sandreel_core.client import Client, Outcome, TurnHandle
 
 # A bridge asks for the turn that carries a plan out as soon as the one that proposed it is settled.
 _GOES_ON_WITHIN_S = 15.0
@@ -115,24 +115,26 @@ async def _queue(args: argparse.Namespace) -> int:
 @ends_with_terminal(STDOUT)
 async def _approve(args: argparse.Namespace) -> int:
     """Raises NotFound, Malformed, Refused, Unavailable, Misconfigured."""
-    from sandreel_core.turn import derived_id
-
     async with connect(args) as client:
         turn = await client.open_turn(args.org, args.turn, args.session)
         outcome = await turn.approve()
-        following = getattr(outcome.data, "next_turn", derived_id(turn.id, "go"))
-        try:
-            # Whoever is told its name may look at it.
-            going_on = await client.open_turn(args.org, following, turn.session, within_s=_GOES_ON_WITHIN_S)
-        except NotFound as error:
-            see = f"sandreel turn show {following}{options_of(args)}"
-            raise Unavailable(
-                f"the plan is approved, and turn {following} has not begun within {_GOES_ON_WITHIN_S:g} s; later: {see}"
-            ) from error
-        if args.watch:
+        following = await turn.goes_on_in() if outcome.settled else outcome.data.next_turn
+        going_on = await _going_on(client, turn, following, args) if following else None
+        if args.watch and going_on is not None:
             return await watch(args, going_on, interruptible=True)
-    _print(args, outcome, following)
+    _print(args, outcome, following or "approved", **({"next_turn": following} if following else {}))
     return 0
+
+
+async def _going_on(client: Client, turn: TurnHandle, following: str, args: argparse.Namespace) -> TurnHandle:
+    """Whoever is told its name may look at it. Raises Unavailable."""
+    try:
+        return await client.open_turn(turn.org, following, turn.session, within_s=_GOES_ON_WITHIN_S)
+    except NotFound as error:
+        see = f"sandreel turn show {following}{options_of(args)}"
+        raise Unavailable(
+            f"the plan is approved, and turn {following} has not begun within {_GOES_ON_WITHIN_S:g} s; later: {see}"
+        ) from error
 
 
 async def _reject(args: argparse.Namespace) -> int:

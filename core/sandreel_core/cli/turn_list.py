@@ -39,7 +39,7 @@ def _row(info: TurnInfo, costs: Costs) -> tuple[str, ...]:
 
     asked = info.requested
     at = datetime.fromtimestamp(info.asked_ns / 1e9).astimezone()
-    took = duration((info.heard_ns - info.asked_ns) / 1e9) if info.ended is not None else ""
+    took = duration((info.ended_ns - info.asked_ns) / 1e9) if info.ended_ns is not None else ""
     where = (info.session, info.turn)
     cost = dollars(costs[where]) if where in costs else ""
     prompt = clean(" ".join((asked.prompt or "").split())) if asked is not None else ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from sandreel_core.bus.kept import kept
 from sandreel_core.client.asking import Asking
 from sandreel_core.client.commands import Outcome
 from sandreel_core.client.reels import Reels
@@ -61,13 +61,12 @@ class Environment:
         """
         fold = _Fold()
         filters = [self._subjects.event("session"), self._subjects.event("workspace")]
-        async with aclosing(self._client.bus.follow(self._subjects.stream, filters, live=False)) as items:
-            async for batch in items:
-                for stored in batch if isinstance(batch, list) else ():
-                    try:
-                        fold.take(stored.sequence, decode_event(stored.subject, stored.body).data)
-                    except Malformed:
-                        continue
+        async with kept(self._client.bus, self._subjects.stream, filters) as messages:
+            async for stored in messages:
+                try:
+                    fold.take(stored.sequence, decode_event(stored.subject, stored.body).data)
+                except Malformed:
+                    continue
         if not fold.sequence:
             raise NotFound(f"there is no session {self._session} in org {self._org}")
         cursor = await self._reels.cursor(self._subjects.partition, fold.sequence)

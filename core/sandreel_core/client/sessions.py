@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sandreel_core import exec as execs
 from sandreel_core import session as sessions
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.client.items import Ended
 from sandreel_core.client.reels import Reels
@@ -85,11 +86,10 @@ class Sessions:
 
     async def _fold(self, partition: int, filter: str) -> list[SessionInfo]:
         states: dict[str, tuple[sessions.Session, int]] = {}
-        async with aclosing(self._bus.follow(reel(partition), [filter], live=False)) as items:
-            async for batch in items:
-                for stored in batch if isinstance(batch, list) else ():
-                    state, _ = states.get(stored.subject, (sessions.Session(), 0))
-                    states[stored.subject] = (_evolve(state, stored), stored.sequence)
+        async with kept(self._bus, reel(partition), [filter]) as messages:
+            async for stored in messages:
+                state, _ = states.get(stored.subject, (sessions.Session(), 0))
+                states[stored.subject] = (_evolve(state, stored), stored.sequence)
         epoch = await self._reels.epoch(partition)
         return [
             SessionInfo(where.org, where.session, state, Cursor(epoch, partition, sequence))
@@ -189,13 +189,10 @@ class Sessions:
         """The end of an exec whose boot is alive: nobody but that boot has written it, so at most pieces under way when
         the end was sent, repeats, stand behind it."""
         after = max(0, last.sequence - _TAIL)
-        async with aclosing(
-            self._bus.follow(stream_of(last.subject), [last.subject], after=after, live=False)
-        ) as items:
-            async for batch in items:
-                for stored in batch if isinstance(batch, list) else ():
-                    if (end := end_of(stored)) is not None:
-                        return end
+        async with kept(self._bus, stream_of(last.subject), [last.subject], after=after) as messages:
+            async for stored in messages:
+                if (end := end_of(stored)) is not None:
+                    return end
         return None
 
     async def _read(self, subjects: SessionSubjects, exec_id: str) -> x.Exited | x.Lost | None:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from sandreel_core.as_of import AsOf, SessionAt
 from sandreel_core.bus.execs import Gone, Recorded, read_execs
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
 from sandreel_core.client.moment import Moment, place
 from sandreel_core.client.sessions import end_of
@@ -179,13 +180,12 @@ class _Reading:
     async def _behind(self, subject: str, after: int, until: int) -> Sequence[tuple[Envelope, int, int]]:
         """(event, sequence, time) of what the exec's log holds behind a sequence, up to another: the newest of that."""
         found: deque[tuple[Envelope, int, int]] = deque(maxlen=_MAX_TAIL)
-        async with aclosing(self._bus.follow(self._stream, [subject], after=after, live=False)) as items:
-            async for item in items:
-                for stored in item if isinstance(item, list) else ():
-                    if stored.sequence > until:
-                        return found
-                    if (event := _event(stored)) is not None:
-                        found.append((event, stored.sequence, stored.time_ns))
+        async with kept(self._bus, self._stream, [subject], after=after) as messages:
+            async for stored in messages:
+                if stored.sequence > until:
+                    return found
+                if (event := _event(stored)) is not None:
+                    found.append((event, stored.sequence, stored.time_ns))
         return found
 
     async def _tell_archived(self, subject: str) -> bool:

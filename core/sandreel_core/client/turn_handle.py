@@ -10,7 +10,7 @@ from sandreel_core import clock
 from sandreel_core.bus.port import Bus
 from sandreel_core.client.commands import Commands, Order, Outcome
 from sandreel_core.client.reels import Reels
-from sandreel_core.client.turn_items import TurnFold, TurnItem, TurnResult
+from sandreel_core.client.turn_items import TurnEntry, TurnFold, TurnItem, TurnResult
 from sandreel_core.client.turn_queue import Message, is_about_messages, queue_of
 from sandreel_core.client.turn_reading import Place, ReaderOf, read_turn, read_typed
 from sandreel_core.client.turn_usage import read_usage
@@ -132,8 +132,16 @@ class TurnHandle:
         return await self._ask(t.Interrupt(turn=self.id), command_id)
 
     async def approve(self, *, command_id: str | None = None) -> Outcome:
-        """Let the plan be carried out, in the turn that the outcome's `next_turn` names."""
+        """Let the plan be carried out, in the turn that the outcome's `next_turn` names; `goes_on_in` where it was settled already."""
         return await self._ask(t.Approve(turn=self.id), command_id)
+
+    async def goes_on_in(self) -> str | None:
+        """The turn in which its plan is carried out, once that is approved. Raises Unavailable."""
+        async with aclosing(self.follow(live=False)) as items:
+            async for item in items:
+                if isinstance(item, TurnEntry) and isinstance(item.data, t.PlanApproved):
+                    return item.data.next_turn
+        return None
 
     async def reject(self, reason: str = "", *, command_id: str | None = None) -> Outcome:
         """The plan is not carried out."""

@@ -1,31 +1,18 @@
-"""A turn in a list: what its first event and its newest one tell. Pure."""
+"""A turn in a list: what its first event and its newest ones tell. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
+from sandreel_core.client.turn_standing import TurnState
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
-
-TurnState: TypeAlias = Literal[
-    "requested",
-    "preparing",
-    "running",
-    "interrupting",
-    "success",
-    "failed",
-    "cancelled",
-    "interrupted",
-    "max_turns",
-    "plan",
-]
 
 
 @dataclass(frozen=True, slots=True)
 class TurnInfo:
-    """A turn by its first event and its newest one. `state` of one that has ended is its status; `decided` whether its plan
-    was approved (the turn in which it goes on) or rejected; `began` and `cursor`: where the two events stand."""
+    """A turn as it stands (`turn_standing.Standing`). `decided`: whether its plan was approved (the turn in which it goes on) or rejected;
+    `ended_ns`: the server's time of its end; `began` and `cursor`: where its first event stands and its newest one."""
 
     org: str
     session: str
@@ -35,22 +22,7 @@ class TurnInfo:
     ended: t.TurnFinished | None
     decided: t.PlanApproved | t.PlanRejected | None
     asked_ns: int
+    ended_ns: int | None
     heard_ns: int
     began: Cursor
     cursor: Cursor
-
-
-def state_by(newest: object) -> TurnState:
-    """By the newest event; a plan is decided upon only once its turn has ended."""
-    match newest:
-        case t.TurnFinished(status=status):
-            return status
-        case t.PlanApproved() | t.PlanRejected():
-            return "plan"
-        case t.TurnRequested():
-            return "requested"
-        case t.TurnPreparing():
-            return "preparing"
-        case t.TurnInterrupting():
-            return "interrupting"
-    return "running"

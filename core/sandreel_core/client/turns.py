@@ -16,8 +16,9 @@ from sandreel_core.client.owners import session_of
 from sandreel_core.client.prompt import beginning, hand_in
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
-from sandreel_core.client.turn_info import TurnInfo, state_by
-from sandreel_core.client.turn_reading import Place, begin_of, data_of, first_of, newest_of, stage_of
+from sandreel_core.client.turn_info import TurnInfo
+from sandreel_core.client.turn_reading import Place, begin_of, data_of, first_of, newest_of
+from sandreel_core.client.turn_standing import standing
 from sandreel_core.client.turn_usage import costs
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
@@ -235,22 +236,20 @@ class Turns(History):
         stream = stream_of(last.subject)
         async with limited:
             first = await first_of(self.bus, stream, last.subject) or last
-            data = data_of(last)
-            ended = data if isinstance(data, t.TurnFinished) else None
-            decided = data if isinstance(data, t.PlanApproved | t.PlanRejected) else None
             requested = data_of(first)
-            stage = await stage_of(self.bus, first) if isinstance(data, t.SteerQueued) else data
             began = await self._reels.cursor(where.partition, first.sequence)
+            stands = await standing(self.bus, first, last)
             cursor = await self._reels.cursor(where.partition, last.sequence)
         return TurnInfo(
             org=where.org,
             session=where.session,
             turn=where.key,
             requested=requested if isinstance(requested, t.TurnRequested) else None,
-            state=state_by(stage),
-            ended=ended,
-            decided=decided,
+            state=stands.state,
+            ended=stands.ended,
+            decided=stands.decided,
             asked_ns=first.time_ns,
+            ended_ns=stands.ended_ns,
             heard_ns=last.time_ns,
             began=began,
             cursor=cursor,

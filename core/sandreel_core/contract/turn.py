@@ -134,9 +134,10 @@ class TurnRequested(TurnEvent, frozen=True, kw_only=True):
 
 
 class TurnPreparing(TurnEvent, frozen=True, kw_only=True):
-    """The intent to run it, before anything outside the log is made. The exec is named after the session, the turn and `attempt` (2: the
-    first one ended without a word), the gateway's key after how often this was said. It may happen again with the same attempt, when
-    another life of the session or another model has to be taken, or another bridge has taken the turn up.
+    """The intent to run it, before anything outside the log is made. The exec is named after the session, the turn and `attempt` (one more
+    behind one that ended without a word, and behind one that its session's boot did not live to start), the gateway's key after how often
+    this was said. It may happen again with the same attempt, when another life of the session or another model has to be taken, or
+    another bridge has taken the turn up.
 
     incarnation       of the session; a conversation is gone on with only within it
     workspace         the path by which the session's programs find it, where that is not `session.WORKSPACE`

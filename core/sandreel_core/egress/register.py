@@ -10,13 +10,13 @@ replica, and is still there after one.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
 from ipaddress import ip_address
 
 import msgspec
 from msgspec import Struct
 
-from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored, Stream
+from sandreel_core.bus.kept import kept
+from sandreel_core.bus.port import Bus, Stored, Stream
 from sandreel_core.contract.message import Id, Org
 from sandreel_core.egress.address import Address
 from sandreel_core.egress.rules import Allowlist, RulesDocument, Scope, allowlist, read_document
@@ -116,10 +116,9 @@ class Register:
         """Make the places agree with what the backend has; how many were changed. What is written meanwhile stays: so the
         backend is looked at after the register, for what was written before that runs."""
         found: dict[Address, tuple[Place | None, int]] = {}
-        async with aclosing(self._bus.follow(EGRESS, [f"{_PLACE}*"], live=False)) as items:
-            async for item in items:
-                if not isinstance(item, CaughtUp | Missing):
-                    found |= {_address(stored.subject): (_read(stored), stored.sequence) for stored in item}
+        async with kept(self._bus, EGRESS, [f"{_PLACE}*"]) as messages:
+            async for stored in messages:
+                found[_address(stored.subject)] = (_read(stored), stored.sequence)
         wanted, changed = await look(), 0
         for address in found.keys() | wanted.keys():
             place, sequence = found.get(address, (None, 0))
@@ -145,16 +144,13 @@ class Register:
     async def rules(self) -> dict[Scope, RulesDocument | str]:
         """Every list that there is; a sentence in the place of one that cannot be read."""
         found: dict[Scope, RulesDocument | str] = {}
-        async with aclosing(self._bus.follow(EGRESS, [_RULES, f"{_RULES}.>"], live=False)) as items:
-            async for item in items:
-                if isinstance(item, CaughtUp | Missing):
-                    continue
-                for stored in item:
-                    try:
-                        read_document(stored.body)
-                        found[_scope(stored.subject)] = msgspec.json.decode(stored.body, type=RulesDocument)
-                    except Malformed as error:
-                        found[_scope(stored.subject)] = str(error)
+        async with kept(self._bus, EGRESS, [_RULES, f"{_RULES}.>"]) as messages:
+            async for stored in messages:
+                try:
+                    read_document(stored.body)
+                    found[_scope(stored.subject)] = msgspec.json.decode(stored.body, type=RulesDocument)
+                except Malformed as error:
+                    found[_scope(stored.subject)] = str(error)
         return {scope: each for scope, each in found.items() if isinstance(each, str) or each.allow is not None}
 
 

@@ -18,16 +18,7 @@ from sandreel_core.embedded.authority import Authority
 from sandreel_core.embedded.migrating import migrate
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.embedded.part import Part, Server, Status, harmless
-from sandreel_core.embedded.place import (
-    Keys,
-    Place,
-    is_free,
-    keep_vault_key,
-    moved,
-    moved_health,
-    open_place,
-    toml,
-)
+from sandreel_core.embedded.place import Keys, Place, is_free, keep_vault_key, moved, moved_health, open_place, toml
 from sandreel_core.embedded.postgres import PostgresServer
 from sandreel_core.embedded.process import PYTHON, Process, cut
 from sandreel_core.embedded.roster import Roster

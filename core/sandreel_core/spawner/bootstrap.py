@@ -10,12 +10,13 @@ import hashlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import msgspec
 
-from sandreel_core.bus.port import Bus, CaughtUp, Missing
+from sandreel_core.bus.kept import kept
+from sandreel_core.bus.port import Bus
 from sandreel_core.contract.bootstrap import (
     AskLog,
     Bootstrap,
@@ -211,18 +212,15 @@ class Desk:
         env: dict[str, str] = {}
         last = 0
         filters = [subjects.event("session"), subjects.event("workspace")]
-        async with aclosing(self._bus.follow(subjects.stream, filters, live=False)) as items:
-            async for item in items:
-                if isinstance(item, CaughtUp | Missing):
+        async with kept(self._bus, subjects.stream, filters) as messages:
+            async for stored in messages:
+                if stored.subject == subjects.event("workspace"):
+                    last = stored.sequence
+                try:
+                    data = decode_event(stored.subject, stored.body).data
+                except Malformed:
                     continue
-                for stored in item:
-                    if stored.subject == subjects.event("workspace"):
-                        last = stored.sequence
-                    try:
-                        data = decode_event(stored.subject, stored.body).data
-                    except Malformed:
-                        continue
-                    env = evolve(env, data)
+                env = evolve(env, data)
         return env, last
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Literal
 
-from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored
+from sandreel_core.bus.installed import SLOTS
+from sandreel_core.bus.kept import kept
+from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.contract.codec import decode_command, decode_event
 from sandreel_core.contract.exec import ExecCommand, Lost, Start
 from sandreel_core.contract.message import Envelope, Event
@@ -19,7 +21,6 @@ from sandreel_core.spawner.backend import Cause, Key, boot_order
 from sandreel_core.spawner.bootstrap import feed_of
 from sandreel_core.spawner.heads import Heads
 from sandreel_core.spawner.journal import Journal
-from sandreel_core.spawner.quota import SLOTS
 from sandreel_core.spawner.sessions import PastBoot, Record
 
 MAX_CONFLICTS = 16
@@ -45,14 +46,10 @@ class Closing:
 
     async def remember(self) -> None:
         """Read which boots have been closed before."""
-        items = self._bus.follow(SLOTS, ["closed.>"], live=False)
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, CaughtUp | Missing):
-                    continue
-                for stored in item:
-                    _, org, session = stored.subject.split(".")
-                    self._closed[Key(org, session)] = boot_order(stored.body.decode(errors="replace"))
+        async with kept(self._bus, SLOTS, ["closed.>"]) as messages:
+            async for stored in messages:
+                _, org, session = stored.subject.split(".")
+                self._closed[Key(org, session)] = boot_order(stored.body.decode(errors="replace"))
 
     def is_due(self, key: Key, record: Record) -> bool:
         """Whether a boot of the session has ended and is not closed."""
@@ -97,14 +94,11 @@ class Closing:
     async def _commands(self, subjects: SessionSubjects, boot: PastBoot) -> list[Stored]:
         """The boot's commands, as far as CMD still has them."""
         found: list[Stored] = []
-        items = self._bus.follow(CMD, [subjects.commands("runnerd")], after=boot.after, live=False)
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, CaughtUp | Missing):
-                    continue
-                found += [stored for stored in item if stored.sequence <= boot.until]
-                if item[-1].sequence > boot.until:
+        async with kept(self._bus, CMD, [subjects.commands("runnerd")], after=boot.after) as messages:
+            async for stored in messages:
+                if stored.sequence > boot.until:
                     break
+                found.append(stored)
         return found
 
     async def _answer(self, key: Key, subjects: SessionSubjects, stored: Stored, boot: PastBoot) -> int:
@@ -143,18 +137,14 @@ class Closing:
         """Commands that an event on one of the session's low-rate subjects names as its cause."""
         filters = [subjects.event(name) for name in ("command", "workspace", "session")]
         answered: set[str] = set()
-        items = self._bus.follow(subjects.stream, filters, live=False)
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, CaughtUp | Missing):
+        async with kept(self._bus, subjects.stream, filters) as messages:
+            async for stored in messages:
+                try:
+                    event = decode_event(stored.subject, stored.body)
+                except Malformed:
                     continue
-                for stored in item:
-                    try:
-                        event = decode_event(stored.subject, stored.body)
-                    except Malformed:
-                        continue
-                    if event.causationid:
-                        answered.add(event.causationid)
-                    if isinstance(event.data, CommandRefused):
-                        answered.add(event.data.command_id)
+                if event.causationid:
+                    answered.add(event.causationid)
+                if isinstance(event.data, CommandRefused):
+                    answered.add(event.data.command_id)
         return answered

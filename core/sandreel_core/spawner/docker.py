@@ -8,7 +8,6 @@ address is taken), Conflict (not in this state), Refused (the engine does not ta
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -23,31 +22,13 @@ import requests
 from sandreel_core.errors import AlreadyExists, NotFound
 from sandreel_core.spawner.docker_events import heard
 from sandreel_core.spawner.docker_failure import FAILURES, is_late, ours
+from sandreel_core.spawner.docker_line import Line
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0  # behaviour §2.5: `run` within 30 s
 _UNIX = "unix://"
 _SOCKET = f"{_UNIX}/var/run/docker.sock"
 _THREADS = 32  # twice what the spawner does at once, for a wait keeps one busy
-
-
-class Line:
-    """The one writer of a container's standard input, which ends when this is closed. Blocking."""
-
-    def __init__(self, attached: Any, timeout_s: float) -> None:
-        self._attached = attached
-        # The SDK's object reads only; a second descriptor of the same connection writes.
-        self._socket = socket.socket(fileno=os.dup(attached.fileno()))
-        self._socket.settimeout(timeout_s)
-
-    def write(self, stdin: bytes) -> None:
-        """All of it, and its end. Raises OSError."""
-        self._socket.sendall(stdin)
-        self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        self._socket.close()
-        self._attached._response.close()  # the connection is its, and the SDK offers no other way to it
 
 
 class Engine:

@@ -95,6 +95,8 @@ class Networks:
         """All of them, with a door for each service that is in it now. Raises Unavailable for a service that is not
         running: its address is not known."""
         listed = await self._engine.networks(self._ours())
+        if not listed:
+            return []  # whatever the services do: at the end of a stack they go together with who asks
         inside: dict[str, dict[str, object]] = {str(network["Name"]): {} for network in listed}
         ports = {service.container: service.port for service in self._services}
         for name in ports:

@@ -19,8 +19,9 @@ from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
 from sandreel_core.spawner import docker_spare as spare
 from sandreel_core.spawner.backend import BootSpec
-from sandreel_core.spawner.docker import Engine, Line
+from sandreel_core.spawner.docker import Engine
 from sandreel_core.spawner.docker_images import Image, chosen
+from sandreel_core.spawner.docker_line import Line
 from sandreel_core.spawner.docker_orgs import Orgs
 from sandreel_core.spawner.docker_plan import Terms
 from sandreel_core.spawner.docker_remains import Remains

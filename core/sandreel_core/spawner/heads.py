@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from sandreel_core.bus.port import Bus, CaughtUp, Missing
+from sandreel_core.bus.kept import kept
+from sandreel_core.bus.port import Bus
 from sandreel_core.contract.bootstrap import ExecHead
 from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.exec import Accepted, Exited, Gap, Lost, writer_of
@@ -59,14 +59,10 @@ class Heads:
         return head
 
     async def _advance(self, stream: str, subject: str, head: Head) -> None:
-        items = self._bus.follow(stream, [subject], after=head.revision, live=False)
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, CaughtUp | Missing):
-                    continue
-                for stored in item:
-                    head.revision = stored.sequence
-                    self._fold(subject, stored.body, head)
+        async with kept(self._bus, stream, [subject], after=head.revision) as messages:
+            async for stored in messages:
+                head.revision = stored.sequence
+                self._fold(subject, stored.body, head)
 
     def _fold(self, subject: str, body: bytes, head: Head) -> None:
         try:

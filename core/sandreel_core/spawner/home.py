@@ -6,9 +6,9 @@ spawner writes down its node, and one on another node does not begin.
 
 from __future__ import annotations
 
+from sandreel_core.bus.installed import SLOTS
 from sandreel_core.bus.port import Bus
 from sandreel_core.errors import Conflict, Misconfigured
-from sandreel_core.spawner.quota import SLOTS
 
 HOME = "home"
 

@@ -48,7 +48,7 @@ class Journal:
 
     async def load(self, key: Key) -> Loaded:
         loaded = await load(self._bus, self.subjects(key).event("session"), Record(), evolve)
-        return Loaded(loaded.state, loaded.revision, frozenset(loaded.answers))
+        return Loaded(loaded.state, loaded.revision, loaded.answers)
 
     async def _newest(self, key: Key, known: Loaded | None) -> Loaded:
         """As `load`; where what is known is that still, by one question instead of a reading."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -18,13 +17,14 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stream
+from sandreel_core.bus.installed import ROLES, SLOTS
+from sandreel_core.bus.kept import kept
+from sandreel_core.bus.port import Bus, Stream
 from sandreel_core.contract.message import Owner
 from sandreel_core.errors import Conflict, Refused, Unavailable
 from sandreel_core.session import Session
 from sandreel_core.spawner.backend import Key
 
-SLOTS = "SLOTS"
 MAX_RETRIES = 32
 # A slot without an active session is spared so long: its event may be on its way.
 IN_FLIGHT_S = 60.0
@@ -32,7 +32,8 @@ IN_FLIGHT_S = 60.0
 
 def slots(*, replicas: int = 1) -> Stream:
     """The stream of the documents: the newest body of each subject counts."""
-    subjects = ("slot.>", "closed.>", "home")  # `closed`: which boots are closed (closing.py); `home`: home.py
+    # `closed`: which boots are closed (closing.py); `home`: home.py; `roles`: who answers for himself (bus/installed.py)
+    subjects = ("slot.>", "closed.>", "home", ROLES)
     return Stream(name=SLOTS, subjects=subjects, max_bytes=256 * 1024 * 1024, per_subject=1, replicas=replicas)
 
 
@@ -163,10 +164,9 @@ class Quota:
     async def _read_all(self) -> dict[str, tuple[Document, int]]:
         """Every document with its revision, in one reading: one by one, so many take longer than a start may."""
         found: dict[str, tuple[Document, int]] = {}
-        async with aclosing(self._bus.follow(SLOTS, ["slot.>"], live=False)) as items:
-            async for item in items:
-                if not isinstance(item, CaughtUp | Missing):
-                    found |= {stored.subject: (_decode(stored.body), stored.sequence) for stored in item}
+        async with kept(self._bus, SLOTS, ["slot.>"]) as messages:
+            async for stored in messages:
+                found[stored.subject] = (_decode(stored.body), stored.sequence)
         return found
 
     async def _write(self, subject: str, document: Document, revision: int) -> bool:

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
+from sandreel_core.bus import installed
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.port import Bus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS
 from sandreel_core.clock import now
 from sandreel_core.contract.message import Envelope
 from sandreel_core.egress.register import documents
-from sandreel_core.errors import SandreelError, Unavailable
+from sandreel_core.errors import Denied, SandreelError, Unavailable
 from sandreel_core.health import Health
 from sandreel_core.log import Log
 from sandreel_core.metrics import Metrics
@@ -109,6 +110,10 @@ class Spawner:
         """Serve for ever; `ready` is called when the log has been read and the first sweep is done."""
         plan = self._plan
         await self._bus.ensure([slots(replicas=plan.replicas), documents(replicas=plan.replicas)])
+        try:
+            await installed.declare(self._bus, plan.roles)
+        except Denied as error:  # a NATS user made by a version before
+            self._log.warning("roles are not told whether they are installed", problem=str(error))
         if self._backend.single_node:
             await settle_at(self._bus, plan.rules.node)
         desk = Desk(

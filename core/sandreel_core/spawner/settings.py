@@ -38,7 +38,8 @@ class Settings(Section, frozen=True, kw_only=True):
     sessions_*      the NATS account of sessions (its public key) and the seed of a signing key of it: every boot then
                     gets an identity of its own, which lasts `runnerd_identity_s` and is renewed before that
     bubblewrap      auto: where it works
-    roles           beside the spawner's own: what they are asked waits for them; to what no role is there for it says so
+    roles           beside the spawner's own: what they are asked waits for them; to what no role is there for it says so, and a role that
+                    is not named does not begin
     """
 
     section: ClassVar[str] = "spawner"

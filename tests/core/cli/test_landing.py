@@ -56,6 +56,16 @@ def test_it_stands_there_when_it_is_published(tmp_path: Path, kind: str) -> None
     assert [path.name for path in target.parent.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("told", [0o4755, 0o7755, -0o023])
+def test_what_a_session_tells_of_a_file_is_permissions_and_nothing_more(tmp_path: Path, told: int) -> None:
+    """An image of one's own may have a recorder that says anything, and whoever copies may be root."""
+    landing = Landing(tmp_path / "file")
+    with umask(0o022):
+        landing.publish(told)
+    landing.close()
+    assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o755
+
+
 def test_what_was_not_published_leaves_no_trace_and_the_old_one_stays(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").write_text("old")
     landing = Landing(tmp_path / "file")

@@ -90,7 +90,8 @@ async def test_a_plan_is_decided_once_and_seen_afterwards(shell: Shell, bridge: 
     assert "▌ the plan\n▌ 1. look\n▌ 2. mend\n" in done.out.decode()
     assert done.err.startswith("sandreel: to let it be carried out: sandreel approve --watch t1 ")
 
-    assert (await shell.here("approve", "t1")).out == b"t1-go\n"
+    for _ in range(2):
+        assert (await shell.here("approve", "t1")).out == b"t1-go\n"
     shown = await shell("turn", "show", "t1")
     assert "it goes on in turn t1-go" in shown.out.decode()
     assert "carried out" not in shown.err

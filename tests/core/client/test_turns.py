@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 import pytest
+from msgspec.structs import replace
 
 from sandreel_bridge.adapters.table import ADAPTERS
 from sandreel_core import clock
@@ -20,7 +21,7 @@ from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import encode
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.message import Owner
+from sandreel_core.contract.message import Event, Owner
 from sandreel_core.embedded.nats import NatsServer
 from sandreel_core.errors import Malformed, NotFound, Refused
 from sandreel_core.settings import Bus
@@ -28,7 +29,7 @@ from tests.core.client.conftest import ORG, SESSION, STREAMS
 from tests.support.fake_bridge import MODEL, USAGE, Bridge, fake_bridge
 from tests.support.nats import Connect
 from tests.support.recordings import Recording
-from tests.support.turns import SUBJECTS, preparing, requested, said, started
+from tests.support.turns import RUNNING, SUBJECTS, preparing, requested, said, started, text
 
 AGENT = "claude-code"
 TYPED = Recording(AGENT, "text_partial")
@@ -260,7 +261,33 @@ async def test_a_message_to_a_turn_that_does_not_run_yet_is_no_sign_that_it_does
         states += [info.state for info in await Client(bus).turns("acme")]
     await bus.append(SUBJECTS.event("turn", "t1"), encode(said(events[2], command="c2")))
     states += [info.state for info in await Client(bus).turns("acme")]
-    assert states == ["requested", "preparing", "preparing", "running", "running"]
+    assert states == ["waiting", "preparing", "preparing", "running", "running"]
+
+
+async def test_a_turn_in_a_list_stands_as_people_expect(bus: MemoryBus) -> None:
+    """An interrupt is seen until it has ended the turn, also when the agent goes on to speak; a decided plan has its cost."""
+    plan, end = t.PlanProposed(plan="x"), t.TurnFinished(status="plan", usage=USAGE)
+    stories: dict[str, tuple[list[Event], str, bool]] = {
+        "i": ([*RUNNING, t.TurnInterrupting(), text(), t.Checkpoint(exec_n=3)], "interrupting", False),
+        "r": ([*RUNNING, text()], "running", False),
+        "p": ([*RUNNING, plan, end], "plan", False),
+        "a": ([*RUNNING, plan, end, t.PlanApproved(next_turn="a-go")], "plan", True),
+        "b": ([*RUNNING, plan, t.PlanApproved(next_turn="b-go"), end], "plan", True),
+        "c": ([*RUNNING, plan, t.PlanApproved(next_turn="c-go")], "running", True),
+    }
+    for name, (events, _, _) in stories.items():
+        subject = SUBJECTS.event("turn", name)
+        for number, event in enumerate(events):
+            for filler in range(300 * (number == len(events) - 1)):  # so that its newest event is far from the others
+                await bus.append(SUBJECTS.event("workspace"), f"{filler}".encode())
+            await bus.append(subject, encode(replace(said(event, command="c1"), subject=subject)))
+    found = {info.turn: info for info in await Client(bus).turns("acme")}
+    for name, (events, state, decided) in stories.items():
+        info = found[name]
+        assert (name, info.state, info.decided is not None) == (name, state, decided)
+        assert (info.ended.usage if info.ended is not None else None) == (USAGE if end in events else None)
+        assert (info.ended_ns is not None) == (end in events)
+        assert info.ended_ns is None or info.asked_ns < info.ended_ns <= info.heard_ns
 
 
 async def test_text_is_given_as_it_is_typed_and_in_its_place(client: Client, bridge: Bridge) -> None:

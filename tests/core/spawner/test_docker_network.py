@@ -1,13 +1,18 @@
-"""Ranges of a pool: none that meets another network, and an end."""
+"""Ranges of a pool: none that meets another network, and an end. And what can be told while services are away."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from ipaddress import IPv4Network
+from typing import Any, cast
 
 import pytest
 
-from sandreel_core.spawner.docker_network import Service, free_ranges, pool_of
+from sandreel_core.errors import NotFound, Unavailable
+from sandreel_core.spawner import docker_plan as plan
+from sandreel_core.spawner.docker import Engine
+from sandreel_core.spawner.docker_network import Networks, Service, free_ranges, pool_of
 
 POOL = pool_of("10.231.0.0/24")
 
@@ -40,3 +45,27 @@ def test_a_large_pool_is_not_counted_out() -> None:
 )
 def test_a_service_has_a_name_and_one_port(text: str, service: Service) -> None:
     assert Service.read(text) == service
+
+
+class Bare:
+    """An engine with networks and no container."""
+
+    def __init__(self, *orgs: str) -> None:
+        self._orgs = orgs
+
+    async def networks(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        return [{"Name": plan.network_name("ours", org), "Labels": labels, "Id": "1"} for org in self._orgs]
+
+    async def container(self, name: str) -> dict[str, Any]:
+        raise NotFound(f"no such container: {name}")
+
+
+def networks(*orgs: str) -> Networks:
+    return Networks(cast("Engine", Bare(*orgs)), "ours", "10.205.0.0/16", [Service("nats", "nats")])
+
+
+async def test_where_there_is_no_network_nothing_is_to_be_fenced_whoever_is_away() -> None:
+    """A stack that ends stops its services and its spawner at once: behind the last network no rule is to stay."""
+    assert await networks().fenced() == []
+    with pytest.raises(Unavailable, match="nats is not there"):
+        await networks("acme").fenced()

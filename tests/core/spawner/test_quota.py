@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sandreel_core.bus.installed import SLOTS
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.contract.message import Owner
 from sandreel_core.errors import Refused
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.quota import SLOTS, Claim, Quota, Quotas, claims, slots
+from sandreel_core.spawner.quota import Claim, Quota, Quotas, claims, slots
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

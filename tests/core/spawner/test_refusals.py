@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from sandreel_core.bus.crew import Crew
+from sandreel_core.bus.installed import SLOTS
 from sandreel_core.bus.measures import CommandMeasures
 from sandreel_core.bus.memory import MemoryBus
 from sandreel_core.bus.streams import SPAWNER_REFUSALS
@@ -25,7 +26,6 @@ from sandreel_core.errors import Refused, Unavailable
 from sandreel_core.metrics import Metrics
 from sandreel_core.spawner.backend import Key
 from sandreel_core.spawner.journal import Journal
-from sandreel_core.spawner.quota import SLOTS
 from sandreel_core.spawner.refusals import Refusals
 from sandreel_core.spawner.sessions import Sessions
 from tests.support.backend import FakeBackend

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
+from sandreel_core.bus.installed import SLOTS
 from sandreel_core.contract import session as s
 from sandreel_core.contract.message import Owner
 from sandreel_core.spawner.backend import Key
-from sandreel_core.spawner.quota import SLOTS, Quota, Quotas
+from sandreel_core.spawner.quota import Quota, Quotas
 from tests.support.backend import FakeBackend
 from tests.support.spawner import ONE, TWO, Hand, plan, ready, running, up
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 
 from sandreel_core.bus.execs import Recorded, Snapshot
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.cli.snapshots import snapshot
 from sandreel_core.cli.top.board import MAX_EXECS, Board
@@ -23,12 +24,11 @@ async def begin(bus: Bus, board: Board, partition: int, org: str, dsn: str | Non
     found = await snapshot(dsn, partition)
     state = await bus.state(reel(partition))
     cursor = Cursor(state.epoch, partition, state.last_sequence)
-    async with aclosing(bus.follow(state.name, [f"evt.{partition}.{org}.*.session"], live=False)) as items:
-        async for item in items:
-            for stored in item if isinstance(item, list) else ():
-                recorded = _recorded(stored, state.epoch, partition)
-                if recorded is not None and stored.sequence <= cursor.sequence:
-                    board.take(recorded)
+    async with kept(bus, state.name, [f"evt.{partition}.{org}.*.session"]) as messages:
+        async for stored in messages:
+            recorded = _recorded(stored, state.epoch, partition)
+            if recorded is not None and stored.sequence <= cursor.sequence:
+                board.take(recorded)
     if found is not None and (
         found.cursor.epoch != cursor.epoch or not 0 <= cursor.sequence - found.cursor.sequence <= _MAX_SILENT
     ):
