@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
-
 from sandreel_bridge.journal import Name
 from sandreel_bridge.process import Home
+from sandreel_core.bus.kept import kept
 from sandreel_core.client import Client
 from sandreel_core.client.turn_reading import data_of
 from sandreel_core.contract.message import Owner
@@ -30,11 +29,10 @@ async def ended_since(client: Client, name: Name, sequence: int) -> bool:
     """Whether somebody had the session destroyed behind that sequence of its partition. Raises Unavailable."""
     subjects = client.subjects(name.org, name.session)
     subject = subjects.event("session")
-    async with aclosing(client.bus.follow(subjects.stream, [subject], after=sequence, live=False)) as items:
-        async for item in items:
-            for stored in item if isinstance(item, list) else ():
-                if isinstance(data_of(stored), Destroying):
-                    return True
+    async with kept(client.bus, subjects.stream, [subject], after=sequence) as messages:
+        async for stored in messages:
+            if isinstance(data_of(stored), Destroying):
+                return True
     return False
 
 

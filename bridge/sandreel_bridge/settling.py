@@ -3,13 +3,13 @@ next is opened. All of it can be done twice."""
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Literal, TypeAlias
 
 from sandreel_bridge import sandbox
 from sandreel_bridge.attempt import command_id, key_names
 from sandreel_bridge.gateway.port import Gateway
 from sandreel_bridge.journal import Journal, Name
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus
 from sandreel_core.client import Client
 from sandreel_core.clock import new_id, now
@@ -46,15 +46,14 @@ def is_measured(turn: Turn) -> bool:
 async def reconcile(bus: Bus, journal: Journal, counted: Usage) -> None:
     """`usage.reconciled`, once: it is looked for behind the turn's end first."""
     subject = journal.subjects.event("usage")
-    async with aclosing(bus.follow(journal.subjects.stream, [subject], after=journal.finished_at, live=False)) as items:
-        async for item in items:
-            for stored in item if isinstance(item, list) else ():
-                try:
-                    said = decode_event(subject, stored.body).data
-                except Malformed:
-                    continue
-                if isinstance(said, UsageReconciled) and said.turn == journal.name.turn:
-                    return
+    async with kept(bus, journal.subjects.stream, [subject], after=journal.finished_at) as messages:
+        async for stored in messages:
+            try:
+                said = decode_event(subject, stored.body).data
+            except Malformed:
+                continue
+            if isinstance(said, UsageReconciled) and said.turn == journal.name.turn:
+                return
     turn = journal.turn
     agent = turn.usage if turn.accepted and is_measured(turn) else None
     said, measured = agent.cost_micro_usd if agent is not None else None, counted.cost_micro_usd

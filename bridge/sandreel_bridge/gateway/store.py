@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import aclosing
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -19,7 +18,8 @@ from sandreel_bridge.gateway.account import Account
 from sandreel_bridge.gateway.earlier import EarlierAccount
 from sandreel_bridge.gateway.purse import Progress
 from sandreel_bridge.gateway.users import Users
-from sandreel_core.bus.port import Bus, CaughtUp, Missing, Stored, Stream
+from sandreel_core.bus.kept import kept
+from sandreel_core.bus.port import Bus, Stored, Stream
 from sandreel_core.errors import Conflict, Malformed
 
 GATEWAY = "GATEWAY"
@@ -72,10 +72,9 @@ class Store:
         """Raises Malformed for a document that cannot be read: a gateway that has forgotten what was spent must not serve. What an
         earlier version has written is written anew."""
         found, earlier = Loaded({}, {}, {}), dict[str, EarlierAccount]()
-        async with aclosing(self._bus.follow(GATEWAY, ["gateway.>"], live=False)) as items:
-            async for item in items:
-                for stored in item if not isinstance(item, CaughtUp | Missing) else ():
-                    self._read(stored, found, earlier)
+        async with kept(self._bus, GATEWAY, ["gateway.>"]) as messages:
+            async for stored in messages:
+                self._read(stored, found, earlier)
         for org, before in earlier.items():
             for part, users in before.users.items():
                 await self.save_users(org, part, users)

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from sandreel_core.bus.kept import kept
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.client.commands import Outcome, caused_by
 from sandreel_core.client.reels import Reels
@@ -110,20 +111,19 @@ async def _outcomes(
     found: dict[str, tuple[Outcome, int]] = {}
     # Both streams are one server's: an outcome is stored after its command.
     after = await bus.sequence_at(reel(partition), asked[0].time_ns - 1)
-    async with aclosing(bus.follow(reel(partition), [filter], after=after, live=False)) as items:
-        async for item in items:
-            for stored in item if isinstance(item, list) else ():
-                if _CAUSE not in stored.body:
-                    continue
-                try:
-                    cause = decode_event(stored.subject, stored.body).causationid
-                except Malformed:
-                    continue
-                if cause in wanted and cause not in found and (event := caused_by(stored, cause)) is not None:
-                    cursor = await reels.cursor(partition, stored.sequence)
-                    found[cause] = (Outcome(cause, cursor, event), stored.time_ns)
-            if len(found) == len(wanted):
-                break
+    async with kept(bus, reel(partition), [filter], after=after) as messages:
+        async for stored in messages:
+            if _CAUSE not in stored.body:
+                continue
+            try:
+                cause = decode_event(stored.subject, stored.body).causationid
+            except Malformed:
+                continue
+            if cause in wanted and cause not in found and (event := caused_by(stored, cause)) is not None:
+                cursor = await reels.cursor(partition, stored.sequence)
+                found[cause] = (Outcome(cause, cursor, event), stored.time_ns)
+                if len(found) == len(wanted):
+                    break
     return found
 
 

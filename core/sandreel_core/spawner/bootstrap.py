@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -44,6 +45,9 @@ from sandreel_core.spawner.sessions import Record, Sessions
 
 # runnerd asks before `session.provisioned` is stored when it is quicker than we are.
 PROVISION_TIMEOUT_S = 4.0
+# Questions of one session that are answered at once: of a verb 64 are in all, whoever asks (`Bus.serve`), and a recorder that is
+# told to come again does.
+MAX_OF_ONE = 4
 Holding = Callable[[int], bool]
 _R = TypeVar("_R", bound=Request)
 
@@ -85,6 +89,7 @@ class Desk:
         self._partitions = partitions
         self._holding = holding
         self._issuer = issuer
+        self._asking: Counter[Key] = Counter()
         self._log = Log("spawner.bootstrap")
 
     async def open(self, stack: AsyncExitStack) -> None:
@@ -98,9 +103,23 @@ class Desk:
     def _serve(self, handler: Callable[[Key, bytes], Awaitable[Reply]]) -> Callable[[str, bytes], Awaitable[bytes]]:
         async def serve(subject: str, body: bytes) -> bytes:
             _, org, session, _ = parse_request_subject(subject)
-            return msgspec.json.encode(await handler(Key(org, session), body))
+            with self._one_of_few(key := Key(org, session)):
+                return msgspec.json.encode(await handler(key, body))
 
         return serve
+
+    @contextmanager
+    def _one_of_few(self, key: Key) -> Iterator[None]:
+        """Raises Unavailable."""
+        if self._asking[key] >= MAX_OF_ONE:
+            raise Unavailable(f"{MAX_OF_ONE} questions of this session are not answered yet", retry_after_s=0.2)
+        self._asking[key] += 1
+        try:
+            yield
+        finally:
+            self._asking[key] -= 1
+            if not self._asking[key]:
+                del self._asking[key]
 
     async def _bootstrap(self, key: Key, body: bytes) -> Reply:
         asked = _decode(body, Bootstrap)

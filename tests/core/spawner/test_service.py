@@ -16,11 +16,14 @@ from sandreel_core.contract.bootstrap import AskLog, ExecHead, FeedMade, LogHead
 from sandreel_core.contract.message import Owner
 from sandreel_core.contract.requests import Done, Request
 from sandreel_core.contract.runnerd import Hold
+from sandreel_core.contract.subjects import SessionSubjects
 from sandreel_core.contract.workspace import EnvPatched
-from sandreel_core.errors import Denied, Misconfigured
+from sandreel_core.errors import Denied, Misconfigured, Unavailable
 from sandreel_core.session import Session
 from sandreel_core.spawner import actions as a
 from sandreel_core.spawner.backend import Death, Key, Sandbox
+from sandreel_core.spawner.bootstrap import MAX_OF_ONE
+from sandreel_core.spawner.heads import Head, Heads
 from sandreel_core.spawner.reconcile import Rules
 from sandreel_core.spawner.service import Spawner
 from tests.support.backend import FakeBackend
@@ -194,6 +197,36 @@ async def test_feed_and_log_are_answered_for_the_live_boot_only(hand: Hand, spaw
     for verb, request in (("log", AskLog(boot_id="1-0")), ("feed", MakeFeed(boot_id="1-2", after=0))):
         with pytest.raises(Denied):
             await ask(verb, request)
+
+
+async def test_a_session_that_asks_all_the_time_keeps_no_other_waiting(
+    hand: Hand, spawner: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of one's own may have a recorder that does, and what it asks for may take long to read."""
+    await ready(hand)
+    await ready(hand, TWO)
+    gate, read = asyncio.Event(), Heads.read
+
+    async def slow(heads: Heads, subjects: SessionSubjects, exec_id: str) -> Head:
+        if subjects.session == ONE.session:
+            await gate.wait()
+        return await read(heads, subjects, exec_id)
+
+    monkeypatch.setattr(Heads, "read", slow)
+
+    async def ask(key: Key) -> bytes:
+        question = msgspec.json.encode(AskLog(boot_id="1-1", execs=["e"]))
+        return await hand.bus.request(hand.subjects(key).request("spawner", "log"), question)
+
+    asked = [asyncio.ensure_future(ask(ONE)) for _ in range(100)]
+    for _ in range(20):
+        await asyncio.sleep(0)  # they are there first
+    async with asyncio.timeout(4):
+        await ask(TWO)
+    gate.set()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(each, Unavailable) for each in answers) == 100 - MAX_OF_ONE
+    await ask(ONE)
 
 
 async def test_a_foreign_sandbox_is_left_alone_and_the_sessions_own_life_ends(hand: Hand, backend: FakeBackend) -> None:
