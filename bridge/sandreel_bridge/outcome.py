@@ -42,9 +42,13 @@ def outcome(turn: Turn, end: Exited | Lost, complaint: str = "") -> Outcome:
     if turn.interrupting:
         return Outcome(status="cancelled")
     if result is not None and result.status == "completed":
-        if turn.run.plan is not None:
+        if not turn.run.said:
+            return _empty(turn)
+        if proposal(turn) is not None:
             return Outcome(status="plan")
-        return Outcome(status="success") if turn.run.said else _empty(turn)
+        if _plans(turn):
+            return Outcome(status="failed", error="the agent proposed no plan")
+        return Outcome(status="success")
     if result is not None and result.status == "max_turns":
         return Outcome(status="max_turns", error=result.error)
     if result is not None and result.status == "error":
@@ -54,6 +58,18 @@ def outcome(turn: Turn, end: Exited | Lost, complaint: str = "") -> Outcome:
     if result is not None and result.status == "cancelled":
         return Outcome(status="cancelled", error="the agent was interrupted")
     return _without_result(end, complaint)
+
+
+def proposal(turn: Turn) -> str | None:
+    """The plan that a turn ends with: what the agent gave to its tool for plans (Claude Code has one), else, of a turn in plan
+    mode, its answer: what the plan modes of OpenCode and Gemini CLI come to is a text. None: there is none."""
+    result = turn.run.result
+    answer = result.final_text if _plans(turn) and result is not None and result.status == "completed" else None
+    return turn.run.plan or (answer.strip() or None if answer else None)
+
+
+def _plans(turn: Turn) -> bool:
+    return turn.request is not None and turn.request.permission_mode == "plan"
 
 
 def _empty(turn: Turn) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from sandreel_bridge.outcome import outcome
+from sandreel_bridge.outcome import outcome, proposal
 from sandreel_core.contract.exec import Exited, Lost
 from sandreel_core.contract.turn import TurnStatus
 from sandreel_core.session import ABSENT, RUNNING, Session
@@ -226,8 +226,8 @@ def _running(turn: Turn, facts: Facts) -> Step:
             return Look("home")
         if _destroyed_since(turn, facts, facts.home):
             return _end(turn, _DESTROYED)
-    if found.status == "plan" and turn.run.plan is not None and turn.proposed is None:
-        return Propose(turn.run.plan)
+    if found.status == "plan" and turn.proposed is None and (plan := proposal(turn)) is not None:
+        return Propose(plan)
     return _end(turn, Finish(status=found.status, error=found.error))
 
 

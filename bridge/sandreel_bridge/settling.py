@@ -27,6 +27,7 @@ Sent: TypeAlias = tuple[str, TurnCommand]
 
 GO = "The plan is approved. Carry it out."
 _APART = "\n\n"
+_REST = "\n… [the rest of the plan stands in this conversation]"
 
 
 async def revoke(gateway: Gateway, name: Name, turn: Turn) -> Usage | None:
@@ -93,7 +94,7 @@ def plan_command(name: Name, turn: Turn) -> Sent | None:
     if turn.finished.status == "cancelled":
         return None
     id = command_id(turn.decided_at, "go", str(name))
-    return id, _start(request, turn.next_turn, f"{GO}{_APART}{turn.proposed}", "execute")
+    return id, _start(request, turn.next_turn, _go(turn.proposed or ""), "execute")
 
 
 def message_commands(name: Name, turn: Turn, *, taken: bool = False) -> list[Sent]:
@@ -115,6 +116,14 @@ def message_commands(name: Name, turn: Turn, *, taken: bool = False) -> list[Sen
     ]
 
 
+def _go(plan: str) -> str:
+    """The prompt that has a plan carried out. One that is too long for a prompt is cut and says so: the conversation has it all."""
+    whole = f"{GO}{_APART}{plan}"
+    if len(whole.encode()) <= MAX_PROMPT_BYTES:
+        return whole
+    return whole.encode()[: MAX_PROMPT_BYTES - len(_REST.encode())].decode(errors="ignore") + _REST
+
+
 def _fitting(queued: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """(the texts that make one prompt, the messages that do not fit into it)."""
     texts: list[str] = []
@@ -130,11 +139,10 @@ def _fitting(queued: dict[str, str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _start(request: TurnRequested, id: str, prompt: str, mode: Literal["plan", "execute"]) -> StartTurn:
-    cut = prompt.encode()[:MAX_PROMPT_BYTES].decode(errors="ignore")
     return StartTurn(
         turn=id,
         agent=request.agent,
-        prompt=cut,
+        prompt=prompt,
         model=request.model,
         conversation_id=request.conversation_id,
         permission_mode=mode,

@@ -183,12 +183,14 @@ class ChatMessage:
 
 def output_text(output: Any) -> str:
     """A tool's output as a person reads it: texts as they are, blocks of texts (Claude's) joined, what a command printed
-    (Codex's), else JSON."""
-    if output is None or isinstance(output, str):
-        return output or ""
+    (Codex's), nothing for what is empty, else JSON."""
+    if isinstance(output, str):
+        return output
+    if output is None or output in ({}, []):
+        return ""
     if isinstance(output, dict) and isinstance(output.get("aggregated_output"), str):
         return str(output["aggregated_output"])
-    if isinstance(output, list) and output and all(isinstance(one, dict) for one in output):
+    if isinstance(output, list) and all(isinstance(one, dict) for one in output):
         return "\n".join(one["text"] if isinstance(one.get("text"), str) else f"[{one.get('type')}]" for one in output)
     return json_text(output)
 

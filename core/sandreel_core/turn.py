@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,7 +29,9 @@ TRANSITIONS: dict[str, dict[Phase, Phase]] = {
 }
 
 _MAX_ID = 64
-_PLAN_TOOL = "ExitPlanMode"
+PLAN_TOOL = "ExitPlanMode"  # to which Claude Code gives its plan, where it has that tool
+# Where Claude Code 2.1.330 and Gemini CLI 0.61.0 tell their model to write its plan: that file is the plan.
+_PLAN_FOLDERS = ("/.claude/plans/", "/.gemini/tmp/")
 # Of each kind (tools under way, sub-agents) so many are remembered: a turn may run for weeks.
 _REMEMBERED = 256
 
@@ -219,9 +221,24 @@ def _used(run: Run, data: a.ToolUse, *, plan_mode: bool) -> Run:
         return replace(run, said=True)
     tools = _newest(run.tools | {data.tool_use_id: data.tool_name})
     plan = run.plan if plan_mode else None  # what is carried out is no proposal any more
-    if data.tool_name == _PLAN_TOOL and isinstance(data.input, dict) and isinstance(data.input.get("plan"), str):
+    if data.tool_name == PLAN_TOOL and isinstance(data.input, dict) and isinstance(data.input.get("plan"), str):
         plan = data.input["plan"]
+    elif plan_mode and isinstance(data.input, dict):
+        plan = _written(plan, data.input)
     return replace(run, said=True, tools=tools, plan=plan, result=None)
+
+
+def _written(plan: str | None, given: dict[str, Any]) -> str | None:
+    """The plan after a tool was given this: one that writes the plan's file, or changes something in it."""
+    path, content = given.get("file_path"), given.get("content")
+    old, new = given.get("old_string"), given.get("new_string")
+    if not (isinstance(path, str) and path.endswith(".md") and any(folder in path for folder in _PLAN_FOLDERS)):
+        return plan
+    if isinstance(content, str):
+        return content
+    if plan is not None and isinstance(old, str) and isinstance(new, str):
+        return plan.replace(old, new, -1 if given.get("replace_all") is True else 1)
+    return plan
 
 
 def _newest(kept: dict[str, T]) -> dict[str, T]:

@@ -33,6 +33,7 @@ def facts(**known: Any) -> p.Facts:
 STOP = c.TurnInterrupting()
 QUEUED = c.SteerQueued(message_id="m1", text="and this")
 PLAN = a.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
+PLANNING = (requested(permission_mode="plan"), *RUNNING[1:])
 DESTROYED = "the session was destroyed"
 OVER = c.TurnFinished(status="success")
 STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
@@ -84,6 +85,9 @@ STEPS: dict[str, tuple[tuple[Any, ...], p.Facts, p.Step]] = {
     "not a word twice": ((*RUNNING, result(), preparing(2), started(2), result()), facts(end=END, home=home()), p.Finish(status="failed", error="the agent ended without a word, 2 times")),
     "a plan": ((*RUNNING, PLAN, result()), facts(end=END), p.Propose("1. look")),
     "a plan that is proposed": ((*RUNNING, PLAN, result(), c.PlanProposed(plan="1. look")), facts(end=END), p.Finish(status="plan")),
+    "a plan that is its answer": ((*PLANNING, text(), result(final_text="1. look\n")), facts(end=END), p.Propose("1. look")),
+    "a plan by its tool, and an answer": ((*PLANNING, PLAN, result(final_text="I wait.")), facts(end=END), p.Propose("1. look")),
+    "an answer, and no plan was asked for": ((*RUNNING, text(), result(final_text="1. look")), facts(end=END), p.Finish(status="success")),
     "lost": ((*RUNNING, text()), facts(end=LOST), p.Look("home")),
     "lost, and its session boots again": ((*RUNNING, text()), facts(end=LOST, home=home("resuming", 20)), p.Finish(status="interrupted", error="the sandbox ended")),
     "lost, for it was destroyed": ((*RUNNING, text()), facts(end=LOST, home=home("destroying", 20)), p.Finish(status="cancelled", error=DESTROYED)),
@@ -111,6 +115,8 @@ OUTCOMES: dict[str, tuple[tuple[Any, ...], Exited | Lost, Any, str]] = {
     "completed": ((*SAID, result()), END, "success", ""),
     "completed, and its program was lost afterwards": ((*SAID, result()), lost("node_gone"), "success", ""),
     "completed, and did not leave by itself": ((*SAID, result()), ended(signal="SIGTERM", reason="cancelled"), "success", ""),
+    "a plan was asked for, and none came": ((*PLANNING, text(), result()), END, "failed", "the agent proposed no plan"),
+    "a plan was asked for, and it failed": ((*PLANNING, text(), result("error", error="402")), END, "failed", "402"),
     "interrupted, with content": ((*SAID, STOP, result("cancelled")), END, "cancelled", ""),
     "interrupted, without": ((*RUNNING, STOP), ended(signal="SIGKILL", reason="cancelled"), "cancelled", ""),
     "interrupted as it was done": ((*SAID, result(), STOP), END, "cancelled", ""),

@@ -117,6 +117,19 @@ def test_an_approved_plan_is_carried_out_unless_its_turn_was_stopped(events: lis
         assert ([command[1].turn] if command is not None else []) == opened
 
 
+def test_a_plan_that_is_too_long_for_a_prompt_is_cut_and_says_so() -> None:
+    over = c.TurnFinished(status="plan")
+    for plan, cut in (("1. look", False), ("€" * c.MAX_PROMPT_BYTES, True)):
+        turn = folded(*RUNNING, c.PlanProposed(plan=plan), over, c.PlanApproved(next_turn="t1-go"))
+        sent = plan_command(NAME, turn)
+        assert sent is not None
+        command = sent[1]
+        assert isinstance(command, c.StartTurn)
+        assert len(command.prompt.encode()) <= c.MAX_PROMPT_BYTES
+        assert command.prompt.endswith("[the rest of the plan stands in this conversation]") == cut
+        assert (plan in command.prompt) != cut
+
+
 @pytest.mark.parametrize(
     ("events", "measured"),
     [

@@ -140,6 +140,29 @@ def test_a_result_counts_until_the_agent_goes_on() -> None:
     assert folded(result(n=7), turn=on).usage.cost_micro_usd == 900
 
 
+@pytest.mark.parametrize(
+    "path", ["/workspace/.home/.claude/plans/a-b.md", "/w/.home/.gemini-cli/.gemini/tmp/repo/1-2/plans/p.md"]
+)
+def test_what_is_written_to_the_plan_s_file_is_the_plan(path: str) -> None:
+    def used(name: str, **given: Any) -> a.ToolUse:
+        return a.ToolUse(source_n=3, tool_use_id="w", tool_name=name, input={"file_path": path} | given)
+
+    planning = folded(requested(permission_mode="plan"), preparing(), started())
+    written = folded(used("Write", content="1. look\n2. look"), turn=planning)
+    assert written.run.plan == "1. look\n2. look"
+    assert folded(used("Edit", old_string="look", new_string="leap"), turn=written).run.plan == "1. leap\n2. look"
+    every = used("Edit", old_string="look", new_string="leap", replace_all=True)
+    assert folded(every, turn=written).run.plan == "1. leap\n2. leap"
+    handed = a.ToolUse(source_n=4, tool_use_id="p", tool_name="ExitPlanMode", input={})
+    read = a.ToolUse(source_n=4, tool_use_id="r", tool_name="Read", input={"file_path": path})
+    elsewhere = used("Write", content="x", file_path="/workspace/repo/a.md")
+    for other in (handed, read, elsewhere):
+        assert folded(other, turn=written).run.plan == "1. look\n2. look"
+    assert folded(used("Edit", old_string="x", new_string="y"), turn=planning).run.plan is None
+    executing = folded(requested(), preparing(), started(), used("Write", content="1. look"))
+    assert executing.run.plan is None
+
+
 @pytest.mark.parametrize(("mode", "kept"), [("plan", "1. look"), ("execute", None)])
 def test_a_plan_is_what_was_proposed_last_unless_it_is_carried_out(mode: Any, kept: str | None) -> None:
     plan = a.ToolUse(source_n=3, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -18,7 +19,9 @@ from sandreel_core.contract.turn import Usage
 from sandreel_core.messages import output_text
 from sandreel_core.turn import Turn, derived_id, summed
 from tests.support.bridges import texts
-from tests.support.model_api import Call, Delegate, Failure, Reply, Shell, by_prompt, steps
+from tests.support.model_api import Call, Delegate, Failure, Reply, Script, Shell, Write, by_prompt, steps
+from tests.support.model_api.asked import Asked
+from tests.support.model_api.script import last_prompt
 from tests.support.real_agents import PROVIDER_KEY, RealAgents, missing, open_agents, status, using_a_tool
 from tests.support.system import ORG, until
 
@@ -40,6 +43,7 @@ RULES: dict[str, list[Reply | Failure | str]] = {
     "ask somebody": [Reply(Delegate("hang on")), "Somebody looks."],
     "make a plan": [Reply(Call("ExitPlanMode", {"plan": PLAN})), "I wait for you."],
     PLAN: ["I carry it out."],
+    "think aloud": ["1. Think."],
 }
 
 pytestmark = [
@@ -194,3 +198,42 @@ async def test_a_plan_is_proposed_and_carried_out_when_it_is_approved(agents: Re
     following = await agents.ended(session, goes_on)
     assert status(following) == "success", following.finished
     assert "I carry it out." in texts(await agents.events(session, goes_on))
+    # The program offers its model no such tool by itself: then its answer is the plan, if it wrote none to the file for it.
+    answered = await agents.ended(*await agents.start("think aloud", model=CLAUDE[1], permission_mode="plan"))
+    assert (status(answered), answered.proposed) == ("plan", "1. Think.")
+
+
+async def test_gemini_does_not_approve_its_own_plan(agents: RealAgents) -> None:
+    """Where nobody can be asked its rules would let it, and then act."""
+    agent, model = GEMINI
+    agents.api.script, otherwise = _plans_and_acts(agents.api.script), agents.api.script
+    try:
+        session, turn = await agents.start("leave it as it is", agent=agent, model=model, permission_mode="plan")
+        found = await agents.ended(session, turn)
+    finally:
+        agents.api.script = otherwise
+    assert (status(found), found.proposed) == ("plan", PLAN), found.finished
+    results = [event.data for event in await agents.events(session, turn) if isinstance(event.data, a.ToolResult)]
+    assert [result.is_error for result in results] == [True, False, True, True], "only its plan is written"
+    assert "acted.txt" not in [entry.name async for entry in agents.client.files(ORG, session).entries("repo")]
+
+
+def _plans_and_acts(otherwise: Script) -> Script:
+    """Its answers to the prompt of the test above: it finds out where plans go, writes one, and wants to go on to the work."""
+
+    def script(asked: Asked) -> Reply | Failure:
+        prompt = last_prompt(asked)
+        if "leave it as it is" not in asked.items[prompt].text:
+            return otherwise(asked)
+        said = " ".join(item.text for item in asked.items)
+        folder = re.search(r"plans directory \((\S+)\)", said)
+        steps = [
+            Reply(Write("acted.txt", "x")),
+            Reply(Call("write_file", {"file_path": f"{folder[1] if folder else ''}/p.md", "content": PLAN})),
+            Reply(Call("exit_plan_mode", {"plan_filename": "p.md"})),
+            Reply(Write("acted.txt", "x")),
+            Reply(PLAN),
+        ]
+        return steps[min(asked.rounds_after(prompt), 4)]
+
+    return script

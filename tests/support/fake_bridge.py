@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 
+import msgspec
+
 from sandreel_core.agent import Typed
 from sandreel_core.bus.port import Bus, Stored
 from sandreel_core.clock import new_id
@@ -26,7 +28,7 @@ from sandreel_core.contract import turn as t
 from sandreel_core.contract.codec import decode_command, encode, seal
 from sandreel_core.contract.message import Envelope, Event
 from sandreel_core.contract.subjects import CMD, SessionSubjects, parse_command_subject
-from sandreel_core.contract.usage import UsageRecorded
+from sandreel_core.contract.usage import UsageReconciled, UsageRecorded
 from tests.support.recordings import Recording
 
 MODEL = "claude-opus-5-5"
@@ -78,6 +80,11 @@ class Bridge:
             group.create_task(turn.run())
         elif turn is not None:
             await turn.take(data, command)
+            if isinstance(data, t.Approve) and (where.session, f"{data.turn}-go") not in self.turns:
+                start = msgspec.structs.replace(turn.start, turn=f"{data.turn}-go", prompt="say done")
+                going_on = self.turns[(where.session, start.turn)] = Turn(self, subjects, start)
+                await going_on.request(None)
+                group.create_task(going_on.run())
 
     async def append(self, subject: str, event: Event, cause: Envelope | None = None, n: int | None = None) -> None:
         attributes = {"causationid": cause.id, "actor": cause.actor} if cause else {}
@@ -91,7 +98,7 @@ class Turn:
     def __init__(self, bridge: Bridge, subjects: SessionSubjects, start: t.StartTurn) -> None:
         self._bridge = bridge
         self._subjects = subjects
-        self._start = start
+        self.start = start
         self._subject = subjects.event("turn", start.turn)
         self._n = 0
         self._interrupted = asyncio.Semaphore(0)
@@ -102,8 +109,8 @@ class Turn:
     async def say(self, event: t.TurnEvent | s.CommandSettled, cause: Envelope | None = None) -> None:
         await self._bridge.append(self._subject, event, cause)
 
-    async def request(self, command: Envelope) -> None:
-        asked = self._start
+    async def request(self, command: Envelope | None) -> None:
+        asked = self.start
         await self.say(
             t.TurnRequested(
                 agent=asked.agent,
@@ -121,8 +128,8 @@ class Turn:
         )
 
     async def run(self) -> None:
-        verb, _, rest = self._start.prompt.partition(" ")
-        exec_id = f"{self._start.turn}-1"
+        verb, _, rest = self.start.prompt.partition(" ")
+        exec_id = f"{self.start.turn}-1"
         await self.say(t.TurnPreparing(attempt=1, exec=exec_id, incarnation=1))
         await self.say(t.TurnStarted(exec=exec_id))
         match verb:
@@ -152,16 +159,18 @@ class Turn:
             return
         self.ended = True
         call = UsageRecorded(
-            call_id=f"{self._start.turn}-1",
+            call_id=f"{self.start.turn}-1",
             provider="anthropic",
             model=MODEL,
             usage=USAGE,
             meter="test",
-            turn=self._start.turn,
+            turn=self.start.turn,
         )
-        for _ in range(2):  # a gateway that did not hear that the first one was stored
-            await self._bridge.append(self._subjects.event("usage"), call)
-        await self.say(t.TurnFinished(status=status, error=error, usage=USAGE))
+        usage, end = self._subjects.event("usage"), t.TurnFinished(status=status, error=error, usage=USAGE)
+        await self.say(end)
+        for _ in range(2):  # a gateway that is behind, and did not hear that the first one was stored
+            await self._bridge.append(usage, call)
+        await self._bridge.append(usage, UsageReconciled(turn=self.start.turn, gateway=USAGE, agent=USAGE))
 
     async def _recorded(self, recording: Recording, exec_id: str) -> None:
         """Each block of output is told before the bridge has read it."""
@@ -198,7 +207,7 @@ class Turn:
                 await self.say(s.CommandSettled(command_id=command.id), command)
             case t.Approve():
                 self._approved = True
-                await self.say(t.PlanApproved(next_turn=f"{self._start.turn}-next"), command)
+                await self.say(t.PlanApproved(next_turn=f"{self.start.turn}-go"), command)
             case t.Reject():
                 await self.say(t.PlanRejected(reason=data.reason), command)
 

@@ -113,7 +113,7 @@ async def _turn(stack: Stack, way: Way, key: str) -> list[str]:
     settings = load(ClientSettings, environ={}, path=stack.client)
     async with Client.connect(settings, actor="smoke") as client:
         turn = await client.open_turn(ORG, "smoke", session)
-        result, calls = await turn.finished(), await turn.calls()
+        result, calls = await turn.finished(), await turn.calls(settled_within_s=10)
         seen = await client.run(ORG, session, shell="cat repo/word.txt word.txt 2>/dev/null; env")
     problems = []
     if word not in (result.text or ""):

@@ -21,6 +21,15 @@ _HOME = ".gemini-cli"
 # A text that grows longer than this comes as several.
 _MAX_TEXT_CHARACTERS = 64 * 1024
 _APPROVAL_MODES = {"plan": "plan", "execute": "yolo"}
+# Where nobody can be asked, its own rules let it approve its plan itself, and then it may do everything (seen with 0.61.0).
+_NO_APPROVAL = b"""\
+[[rule]]
+toolName = "exit_plan_mode"
+decision = "deny"
+priority = 999
+modes = ["plan"]
+denyMessage = "The plan is a person's to approve. End your turn now, with the whole plan as your answer."
+"""
 
 
 def launch(spec: RunSpec) -> Launch:
@@ -35,6 +44,9 @@ def launch(spec: RunSpec) -> Launch:
     }
     if spec.mcp:
         settings["mcpServers"] = {"playwright": {"command": BROWSER}}
+    files = {f"{home}/.gemini/settings.json": msgspec.json.encode(settings)}
+    if spec.permission_mode == "plan":
+        files[f"{home}/.gemini/policies/sandreel.toml"] = _NO_APPROVAL
     argv = ["gemini", "-o", "stream-json", "--approval-mode", _APPROVAL_MODES[spec.permission_mode], "--skip-trust"]
     argv += ["-m", spec.model] if spec.model else []
     argv += ["--resume", spec.resume] if spec.resume else []
@@ -49,7 +61,7 @@ def launch(spec: RunSpec) -> Launch:
         },
         secret_env={"GEMINI_API_KEY": spec.gateway.key},
         stdin=with_instructions(spec).encode(),
-        files={f"{home}/.gemini/settings.json": msgspec.json.encode(settings)},
+        files=files,
     )
 
 

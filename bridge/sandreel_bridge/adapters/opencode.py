@@ -19,9 +19,10 @@ from sandreel_bridge.adapters.opencode_lines import NAME, OpenCodeLines
 _PROVIDER = "gateway"
 _DISABLED = ("AUTOUPDATE", "MODELS_FETCH", "LSP_DOWNLOAD", "SHARE", "DEFAULT_PLUGINS")
 _AGENTS = {"plan": "plan", "execute": "build"}
-# Nobody sits there to be asked. What the plan agent may do is its own to say.
+# Nobody sits there to be asked. Its plan agent may edit nothing, but would run any command, and have another agent edit (seen
+# with 1.18.33): these hold for whomever it asks.
 _PERMISSIONS: dict[str, dict[str, str]] = {
-    "plan": {"doom_loop": "deny", "external_directory": "deny"},
+    "plan": {"edit": "deny", "bash": "deny", "doom_loop": "deny", "external_directory": "deny"},
     "execute": {"*": "allow"},
 }
 _DRIVER = ".sandreel/opencode.py"

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from difflib import ndiff
 from typing import Any
 
+from sandreel_core.cli.agent_words import PATCH
+
 # Lines of each side that are compared: what it takes grows with their product.
 _COMPARED = 200
 _SHOWN = 20
@@ -13,6 +15,7 @@ _SHOWN = 20
 _PAIRS = (("old_string", "new_string"), ("oldString", "newString"))
 _WHOLE = "content"
 _PATHS = ("file_path", "filePath", "path")
+_OF_A_PATCH = ("+", "-", " ")
 
 
 def diff(given: Any) -> list[str]:
@@ -31,6 +34,8 @@ def _changes(given: dict[Any, Any]) -> Iterator[str]:
     for edit in edits if isinstance(edits, list) else ():
         if isinstance(edit, dict):
             yield from _changes({name: edit.get(name) for pair in _PAIRS for name in pair})
+    if isinstance(patch := given.get(PATCH), str):
+        yield from (f"{line[:1]} {line[1:]}" for line in patch.splitlines() if line[:1] in _OF_A_PATCH)
     content = given.get(_WHOLE)
     if isinstance(content, str) and any(isinstance(given.get(path), str) for path in _PATHS):
         yield from (f"+ {line}" for line in content.splitlines())

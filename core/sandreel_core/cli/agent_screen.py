@@ -77,7 +77,8 @@ class AgentScreen(Screen):
 
     async def _show(self, found: AgentItem, item: ExecItem) -> None:
         if not self._json:
-            await write_all(_OUT, self._view.text(found).encode())
+            at_s = item.stored_ns / 1e9 if isinstance(item, Entry) else None
+            await write_all(_OUT, self._view.text(found, at_s).encode())
         elif not isinstance(found, Typed) and isinstance(item, Entry):
             data = msgspec.to_builtins(found)
             where = {"cursor": str(item.cursor), "stored_at": item.stored_at.isoformat()}

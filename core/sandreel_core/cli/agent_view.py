@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sandreel_core.agent import AgentItem, Typed
 from sandreel_core.cli.agent_diff import diff
-from sandreel_core.cli.text import cut, plain
+from sandreel_core.cli.agent_words import one_line, plain_lines, telling
+from sandreel_core.cli.text import cut, duration
 from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
-from sandreel_core.json_line import json_text
 from sandreel_core.messages import output_text
 
 _OUTPUT_LINES = 12  # of a tool's output; all of it stands in the log, and in --json
@@ -20,20 +19,21 @@ _LEAST_COLUMNS = 20  # and not before, however narrow it is
 _MAX_DEPTH = 8
 # Tools whose names are remembered until their end is told.
 _REMEMBERED = 1024
-# Of a tool's input, what tells a person most, in this order; else all of it as JSON.
-_SHELLS = ("/bin/bash ", "/bin/sh ", "bash ", "sh ")
-_TELLING = ("command", "file_path", "filePath", "path", "pattern", "query", "url", "description", "prompt")
+# How long a tool took is worth a word from there on.
+_LONG_S = 1.0
 
 
 class _Tool(NamedTuple):
-    """One that was shown. `about`: what its line says of its input; `depth`: of the sub-agent that uses it."""
+    """One that was shown. `about`: what its line says of its input; `depth`: of the sub-agent that uses it; `began_s`: when, where that is
+    known."""
 
     name: str
     about: str
     depth: int
+    began_s: float | None
 
 
-_NO_TOOL = _Tool("", "", 0)
+_NO_TOOL = _Tool("", "", 0, None)
 
 
 class AgentView:
@@ -56,12 +56,14 @@ class AgentView:
         self._under_way: set[str] = set()
         # The tool whose beginning nothing but remarks have followed: its end needs no name.
         self._last_tool: str | None = None
+        self._at_s: float | None = None
         # What has just been said, and need not be said again at once: of the run, and of what went wrong.
         self._run: str | None = None
         self._wrong: str | None = None
 
-    def text(self, item: AgentItem) -> str:
-        """What to write for it; it may end within a line."""
+    def text(self, item: AgentItem, at_s: float | None = None) -> str:
+        """What to write for it; it may end within a line. `at_s`: when it was stored, by whichever clock, for how long tools take."""
+        self._at_s = at_s
         if isinstance(item, Typed | a.AgentText):
             self._last_tool = None
             if isinstance(item, a.AgentText):
@@ -90,7 +92,7 @@ class AgentView:
     def _piece(self, item: Typed) -> str:
         margin = self._margin(item.parent)
         before = self.closed() if self._open is not None and self._open[0] != item.parent else ""
-        text = f"\n{margin}".join(_plain_lines(item.text))
+        text = f"\n{margin}".join(plain_lines(item.text))
         if self._open is None:
             self._open = (item.parent, [item.text])
             return before + margin + text
@@ -106,10 +108,10 @@ class AgentView:
         if not shown or not item.text.startswith(shown):
             before = self.closed()
             margin = self._margin(item.parent)
-            return before + "".join(f"{margin}{line}\n" for line in _plain_lines(item.text.strip("\n")))
+            return before + "".join(f"{margin}{line}\n" for line in plain_lines(item.text.strip("\n")))
         margin = self._margin(item.parent)
         self._open = None
-        return f"\n{margin}".join(_plain_lines(item.text[len(shown) :])) + "\n"
+        return f"\n{margin}".join(plain_lines(item.text[len(shown) :])) + "\n"
 
     def _lines(self, item: a.AgentEvent) -> list[str]:
         margin = self._margin(item.parent)
@@ -155,10 +157,10 @@ class AgentView:
         name, about = one_line(item.tool_name), telling(item.input)
         if len(self._tools) >= _REMEMBERED:
             del self._tools[next(iter(self._tools))]
-        self._tools[item.tool_use_id] = _Tool(name, about, self._depth(item.parent))
+        self._tools[item.tool_use_id] = _Tool(name, about, self._depth(item.parent), self._at_s)
         self._last_tool = item.tool_use_id
         head = f"{margin}▸ {self._bold(name)} {self._cut(about, margin, len(name) + 3)}".rstrip()
-        changes = _plain_lines("\n".join(diff(item.input)))
+        changes = plain_lines("\n".join(diff(item.input)))
         return [head, *(f"{margin}  {self._changed(self._cut(line, margin))}" for line in changes if line)]
 
     def _changed(self, line: str) -> str:
@@ -167,22 +169,30 @@ class AgentView:
         return self._green(line) if line.startswith("+") else self._dim(line)
 
     def _result(self, item: a.ToolResult, margin: str) -> list[str]:
-        name = self._tools.get(item.tool_use_id, _NO_TOOL).name
-        mark = "✗" if item.is_error else "◂"
         output = output_text(item.output)
-        most = 1 if item.tool_use_id in self._under_way else _OUTPUT_LINES
-        lines = _plain_lines(output.strip("\n"))[: most + 1] if output.strip() else []
+        goes_on = item.tool_use_id in self._under_way
+        most = 1 if goes_on else _OUTPUT_LINES
+        lines = plain_lines(output.strip("\n"))[: most + 1] if output.strip() else []
         total = output.strip("\n").count("\n") + 1
         if len(lines) > most:
-            lines[-1] = f"… {total - most} more line{'s' if total - most > 1 else ''}"
+            lines[-1] = f"… {total - most:,} more line{'s' if total - most > 1 else ''}"
         body = [self._dim(f"{margin}  {self._cut(line, margin)}") for line in lines]
-        if self._last_tool == item.tool_use_id and body and not item.is_error:
-            head = []  # what it belongs to stands right above
-        else:
-            how = " failed" if item.is_error else "" if item.tool_use_id in self._under_way else " done"
-            head = [(self._red if item.is_error else self._dim)(f"{margin}{mark} {name}{how}")]
+        tool = self._tools.get(item.tool_use_id, _NO_TOOL)
+        long = "" if goes_on else self._how_long(tool)
+        below = self._last_tool == item.tool_use_id  # what it belongs to stands right above
         self._last_tool = None
-        return head + body
+        if below and body and not item.is_error and not long:
+            return body
+        end = "failed" if item.is_error else "" if goes_on else "done"
+        head = " ".join(word for word in ("✗" if item.is_error else "◂", tool.name, end, long) if word)
+        if tool.about and not below:
+            head += f": {self._cut(tool.about, margin, len(head) + 2)}"
+        return [(self._red if item.is_error else self._dim)(f"{margin}{head}"), *body]
+
+    def _how_long(self, tool: _Tool) -> str:
+        if self._at_s is None or tool.began_s is None or self._at_s - tool.began_s < _LONG_S:
+            return ""
+        return f"in {duration(self._at_s - tool.began_s)}"
 
     def _end(self, item: a.AgentResult) -> list[str]:
         words = [item.status.replace("_", " ")]
@@ -220,35 +230,6 @@ class AgentView:
 
     def _red(self, text: str) -> str:
         return self.paint("31", text)
-
-
-def one_line(text: str) -> str:
-    """On one line, as `text.plain` shows it."""
-    return " ".join(_plain_lines(text)).strip()
-
-
-def _plain_lines(text: str) -> list[str]:
-    return [plain(line.encode("utf-8", "replace")) for line in text.split("\n")]
-
-
-def telling(given: Any) -> str:
-    """Of a tool's input, what says most, on one line of any length."""
-    if isinstance(given, dict):
-        for name in _TELLING:
-            if isinstance(given.get(name), str):
-                return one_line(_command(given[name]) if name == "command" else given[name])
-    return one_line(given if isinstance(given, str) else json_text(given)) if given else ""
-
-
-def _command(line: str) -> str:
-    """Without the shell that it is run by (Codex: `/bin/bash -lc '…'`), which is the same for every one."""
-    if not line.startswith(_SHELLS):
-        return line
-    try:
-        words = shlex.split(line)
-    except ValueError:
-        return line
-    return words[2] if len(words) == 3 and words[1] in ("-c", "-lc") else line
 
 
 def _usage(usage: t.Usage) -> str:

@@ -58,7 +58,7 @@ async def play(stage: Stage, stack: Stack, client: Client, org: str) -> bool:
     owner = Owner(type="session", id=SESSION)
     turn = await client.turn(org, SESSION, owner=owner, agent="claude-code", model=MODEL, prompt=PROMPT, turn=TURN)
     result = await _watch(stage, stack, turn)
-    calls = await turn.calls()
+    calls = await turn.calls(settled_within_s=10)
     test = await client.run(org, SESSION, ["python3", "repo/test_prices.py"])
     # In all that the agent has left behind, and in every process that is there.
     key = await client.run(org, SESSION, ["sh", "-c", f"grep -rls {KEY} . /proc/[0-9]*/environ | wc -l"])

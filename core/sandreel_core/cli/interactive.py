@@ -47,7 +47,12 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[Tty, bytes]]:
 
 def has_colours(out: TextIO) -> bool:
     """Whether a person wants to see colours there (https://no-color.org)."""
-    return out.isatty() and not os.environ.get("NO_COLOR")
+    return draws(out) and not os.environ.get("NO_COLOR")
+
+
+def draws(out: TextIO) -> bool:
+    """Whether it is a terminal that obeys control sequences; an editor's shell window says TERM=dumb, and would show them."""
+    return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def window_size() -> tuple[int, int]:

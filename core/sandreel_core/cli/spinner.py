@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sandreel_core.cli.interactive import window_size
+from sandreel_core.cli.interactive import draws, window_size
 from sandreel_core.cli.text import cut, dimmed
 
 EVERY_S = 0.1
@@ -15,7 +15,7 @@ class Spinner:
     """`clear` before anything else is written to the terminal."""
 
     def __init__(self, *, shown: bool) -> None:
-        self.shown = shown and sys.stderr.isatty()
+        self.shown = shown and draws(sys.stderr)
         self._frame = 0
         self._drawn = False
 

@@ -8,12 +8,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from sandreel_core.cli.connection import connect, options, options_of
-from sandreel_core.cli.turn import turn_arguments
-from sandreel_core.errors import Malformed
+from sandreel_core.cli.hangup import ends_with_terminal
+from sandreel_core.cli.pipes import STDOUT
+from sandreel_core.cli.turn import turn_arguments, watch
+from sandreel_core.errors import Malformed, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from sandreel_core.client import Outcome, TurnHandle
+    from sandreel_core.client import Client, Outcome, TurnHandle
 
+# A bridge asks for the turn that carries a plan out as soon as the one that proposed it is settled.
+_GOES_ON_WITHIN_S = 15.0
 _STEER = """\
 Say something to an agent while it works. It is told as soon as it listens: at once where its program takes messages,
 else at its next step; what it has not read when its turn ends opens the next one. `sandreel queue TURN` says how far it is.
@@ -34,8 +38,9 @@ def add(subparsers: Any) -> None:
     interrupt = _command(subparsers, "interrupt", "end a turn", _INTERRUPT, _interrupt)
     interrupt.add_argument("--no-wait", action="store_true", help="return when it is decided, not when it is done")
     _command(subparsers, "queue", "what was said to a turn while it worked", _QUEUE, _queue)
-    approve = "Let a turn's plan be carried out; prints the turn in which it goes on."
-    _command(subparsers, "approve", "let a turn's plan be carried out", approve, _approve)
+    said = "Let a turn's plan be carried out; prints the turn in which it goes on, or shows it as `sandreel turn` does."
+    approve = _command(subparsers, "approve", "let a turn's plan be carried out", said, _approve)
+    approve.add_argument("-w", "--watch", action="store_true", help="watch it being carried out")
     reject = _command(subparsers, "reject", "turn a turn's plan down", "Turn a turn's plan down, once.", _reject)
     reject.add_argument("--reason", metavar="TEXT", default="", help="why, for those who ask later")
 
@@ -107,13 +112,29 @@ async def _queue(args: argparse.Namespace) -> int:
     return 0
 
 
+@ends_with_terminal(STDOUT)
 async def _approve(args: argparse.Namespace) -> int:
     """Raises NotFound, Malformed, Refused, Unavailable, Misconfigured."""
-    async with _opened(args) as turn:
+    async with connect(args) as client:
+        turn = await client.open_turn(args.org, args.turn, args.session)
         outcome = await turn.approve()
         following = await turn.goes_on_in() if outcome.settled else outcome.data.next_turn
+        going_on = await _going_on(client, turn, following, args) if following else None
+        if args.watch and going_on is not None:
+            return await watch(args, going_on, interruptible=True)
     _print(args, outcome, following or "approved", **({"next_turn": following} if following else {}))
     return 0
+
+
+async def _going_on(client: Client, turn: TurnHandle, following: str, args: argparse.Namespace) -> TurnHandle:
+    """Whoever is told its name may look at it. Raises Unavailable."""
+    try:
+        return await client.open_turn(turn.org, following, turn.session, within_s=_GOES_ON_WITHIN_S)
+    except NotFound as error:
+        see = f"sandreel turn show {following}{options_of(args)}"
+        raise Unavailable(
+            f"the plan is approved, and turn {following} has not begun within {_GOES_ON_WITHIN_S:g} s; later: {see}"
+        ) from error
 
 
 async def _reject(args: argparse.Namespace) -> int:

@@ -43,6 +43,20 @@ def amount(count: float) -> str:
     return f"{count / 1024:.1f} GiB"
 
 
+def duration(seconds: float) -> str:
+    """`0.3 s`, `12 s`, `3 min 05 s`, `1 h 02 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
 def coloured(text: str, name: str) -> str:
     """In a colour that is always the same for the same name."""
     return f"\x1b[{_COLOURS[sum(name.encode()) % len(_COLOURS)]}m{text}\x1b[0m"

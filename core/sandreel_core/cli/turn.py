@@ -6,18 +6,19 @@ import argparse
 import asyncio
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sandreel_core.cli.connection import connect, login, options, options_of
 from sandreel_core.cli.duration import slug
 from sandreel_core.cli.hangup import ends_with_terminal
 from sandreel_core.cli.pipes import STDOUT
+from sandreel_core.cli.turn_list import listed
 from sandreel_core.cli.turn_prompt import Upload, budget, prompt_of, uploads_of
 from sandreel_core.cli.usual import usual_verb
 from sandreel_core.errors import Malformed, Unavailable
 
 if TYPE_CHECKING:
-    from sandreel_core.client import Client, TurnHandle, TurnInfo
+    from sandreel_core.client import Client, TurnHandle
     from sandreel_core.contract.message import Owner
 
 DEFAULT_AGENT = "claude-code"
@@ -73,7 +74,7 @@ def add(subparsers: Any) -> None:
     )
     listing.add_argument("session", metavar="SESSION", nargs="?", help="only of this one")
     listing.add_argument("--limit", type=int, default=20, metavar="N", help="so many (20, up to 10000)")
-    listing.set_defaults(run=_list)
+    listing.set_defaults(run=listed)
 
 
 def turn_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +95,7 @@ def _add_start(verbs: Any) -> None:
     )
     parser.add_argument("prompt", metavar="PROMPT", nargs="*", help="what to do, in quotes; `-` reads it from stdin")
     parser.add_argument("--file", metavar="FILE", help="the prompt stands in this file")
-    parser.add_argument("--agent", metavar="AGENT", default=DEFAULT_AGENT, help=f"{DEFAULT_AGENT} unless given")
+    parser.add_argument("--agent", metavar="AGENT", help=f"{DEFAULT_AGENT} unless given; with -c, as before")
     parser.add_argument("--model", metavar="MODEL", help="one of the org's models (its default unless given)")
     where = parser.add_argument_group("where")
     where.add_argument("--session", metavar="SESSION", help="in this one")
@@ -106,7 +107,11 @@ def _add_start(verbs: Any) -> None:
     conversation = how.add_mutually_exclusive_group()
     conversation.add_argument("--conversation", metavar="ID", help="go on from the turns of this conversation")
     conversation.add_argument(
-        "-c", "--continue", dest="goes_on", action="store_true", help="go on from the session's newest turn"
+        "-c",
+        "--continue",
+        dest="goes_on",
+        action="store_true",
+        help="go on from the session's newest turn, with its agent and model",
     )
     how.add_argument("--append-system-prompt", metavar="TEXT", help="behind the agent's own")
     how.add_argument("--max-turns", type=int, default=40, metavar="N", help="replies of the model (40)")
@@ -135,7 +140,7 @@ async def _start(args: argparse.Namespace) -> int:
         if args.detach:
             _announce(args, turn)
             return 0
-        return await _watch(args, turn, interruptible=True)
+        return await watch(args, turn, interruptible=True)
 
 
 async def _started(
@@ -144,6 +149,10 @@ async def _started(
     from sandreel_core import clock
 
     name = args.id or clock.new_token("t-")
+    before = await _newest(client, args, owner) if args.goes_on else None
+    agent = args.agent or (before.agent if before is not None else DEFAULT_AGENT)
+    # Whoever goes on from it means its agent, and that agent's model, unless they say otherwise.
+    model = args.model or (before.model if before is not None and before.agent == agent else None)
     sent = False
     try:
         files = [await each.put(client, args, name, owner) for each in uploads]
@@ -152,10 +161,10 @@ async def _started(
             args.org,
             args.session,
             owner=owner,
-            agent=args.agent,
+            agent=agent,
             prompt=prompt,
-            model=args.model,
-            conversation_id=await _newest(client, args, owner) if args.goes_on else args.conversation,
+            model=model,
+            conversation_id=before.conversation_id if before is not None else args.conversation,
             permission_mode="plan" if args.plan else "execute",
             max_turns=args.max_turns,
             system_prompt_append=args.append_system_prompt,
@@ -179,16 +188,23 @@ async def _started(
         raise Unavailable(f"{error}; `{see}` shows it if it did start") from error
 
 
-async def _newest(client: Client, args: argparse.Namespace, owner: Owner) -> str:
-    """The conversation of the session's newest turn. Raises Malformed where there is none."""
+class _Before(NamedTuple):
+    """What a turn is gone on from with."""
+
+    conversation_id: str
+    agent: str
+    model: str | None
+
+
+async def _newest(client: Client, args: argparse.Namespace, owner: Owner) -> _Before:
+    """The session's newest turn. Raises Malformed where there is none."""
     from sandreel_core.client.owners import session_of
 
     session = args.session or session_of(args.org, owner)
     turns = await client.turns(args.org, session, limit=1)
-    if not turns:
+    if not turns or (asked := turns[0].requested) is None:
         raise Malformed(f"--continue: session {session} has had no turn that could be gone on from")
-    requested = turns[0].requested
-    return (requested.conversation_id if requested is not None else None) or turns[0].turn
+    return _Before(asked.conversation_id or turns[0].turn, asked.agent, asked.model)
 
 
 def _announce(args: argparse.Namespace, turn: TurnHandle) -> None:
@@ -206,12 +222,13 @@ async def _show(args: argparse.Namespace) -> int:
     after = Cursor.parse(args.after) if args.after else None
     async with connect(args) as client:
         turn = await client.open_turn(args.org, args.turn, args.session)
-        return await _watch(args, turn, interruptible=False, after=after, live=not args.no_follow)
+        return await watch(args, turn, interruptible=False, after=after, live=not args.no_follow)
 
 
-async def _watch(
+async def watch(
     args: argparse.Namespace, turn: TurnHandle, *, interruptible: bool, after: Any = None, live: bool = True
 ) -> int:
+    """Show a turn until it ends; see `TurnWatch`. Raises what `TurnHandle.follow` does."""
     from sandreel_core.agent import AgentReader
     from sandreel_core.cli.agents import agents
     from sandreel_core.cli.turn_screen import TurnScreen
@@ -224,57 +241,6 @@ async def _watch(
     screen = TurnScreen(turn, json=args.json, after=after)
     items = turn.follow(live=live, reader_of=reader_of if screen.animated and live else None)
     return await TurnWatch(turn, screen, options=options_of(args)).watch(items, interruptible=interruptible)
-
-
-async def _list(args: argparse.Namespace) -> int:
-    """Raises Malformed, Unavailable, Misconfigured."""
-    from sandreel_core.cli.text import table
-    from sandreel_core.json_line import json_text
-
-    async with connect(args) as client:
-        found = await client.turns(args.org, args.session, limit=args.limit)
-    if args.json:
-        for info in found:
-            print(json_text(_fields(info)))
-        return 0
-    rows = [("TURN", "SESSION", "AGENT", "STATE", "ASKED", "TOOK", "COST", "PROMPT")]
-    print("\n".join(table([*rows, *(_row(info) for info in found)])))
-    return 0
-
-
-def _row(info: TurnInfo) -> tuple[str, ...]:
-    from datetime import datetime
-
-    from sandreel_core.cli.text import clean, cut
-    from sandreel_core.cli.turn_view import duration
-    from sandreel_core.cli.usage_table import dollars
-
-    asked = info.requested
-    at = datetime.fromtimestamp(info.asked_ns / 1e9).astimezone()
-    took = duration((info.ended_ns - info.asked_ns) / 1e9) if info.ended_ns is not None else ""
-    cost = dollars(info.ended.usage.cost_micro_usd) if info.ended is not None else ""
-    prompt = clean(" ".join((asked.prompt or "").split())) if asked is not None else ""
-    agent = clean(asked.agent) if asked is not None else "?"
-    state = f"{info.state}{_decision(info)}"
-    return (info.turn, info.session, agent, state, at.strftime("%Y-%m-%d %H:%M:%S"), took, cost, cut(prompt, 40))
-
-
-def _decision(info: TurnInfo) -> str:
-    from sandreel_core.contract.turn import PlanApproved
-
-    if info.decided is None:
-        return ""
-    return " (approved)" if isinstance(info.decided, PlanApproved) else " (rejected)"
-
-
-def _fields(info: TurnInfo) -> dict[str, Any]:
-    import msgspec
-
-    fields: dict[str, Any] = {"org": info.org, "session": info.session, "turn": info.turn, "state": info.state}
-    for name, part in (("requested", info.requested), ("ended", info.ended), ("decided", info.decided)):
-        if part is not None:
-            fields[name] = msgspec.to_builtins(part)
-    return fields | {"cursor": str(info.cursor)}
 
 
 def _owner(args: argparse.Namespace) -> Owner:

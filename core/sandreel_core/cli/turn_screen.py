@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -16,7 +17,8 @@ from sandreel_core.cli.agent_view import COLUMNS
 from sandreel_core.cli.interactive import has_colours, window_size
 from sandreel_core.cli.pipes import STDERR, STDOUT, write_all
 from sandreel_core.cli.spinner import EVERY_S, Spinner
-from sandreel_core.cli.turn_view import TurnView, duration
+from sandreel_core.cli.text import duration
+from sandreel_core.cli.turn_view import TurnView
 from sandreel_core.cli.usage_table import usage_table
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_handle import TurnHandle
@@ -28,6 +30,8 @@ from sandreel_core.json_line import json_line
 
 # A person who sees nothing for so long asks whether it still lives.
 _SILENT_S = 10.0
+# The last call of a turn may be recorded behind its end: so long after that end it is waited for.
+_SETTLED_S = 3.0
 
 
 class TurnScreen:
@@ -46,6 +50,8 @@ class TurnScreen:
         self._spinner = Spinner(shown=not json)
         self._fold = TurnFold(turn.id, turn.session)
         self._heard_s = time.monotonic()
+        self._running = False
+        self._ended_ns = 0
         self.decided = False
         self.cursor = after or turn.cursor
         self.result: TurnResult | None = None
@@ -65,7 +71,7 @@ class TurnScreen:
         finally:
             self._spinner.clear()
         await self._close_line()
-        if self.result is not None and not self._json:
+        if self.result is not None:
             await self._tell_usage(self.result)
 
     async def animate(self) -> None:
@@ -92,7 +98,9 @@ class TurnScreen:
 
     async def _item(self, item: TurnItem) -> None:
         self._heard_s = time.monotonic()
-        self.result = self._fold.take(item) or self.result
+        if (result := self._fold.take(item)) is not None:
+            self.result, self._ended_ns = result, getattr(item, "stored_ns", 0)
+        self._running = self._running or isinstance(getattr(item, "data", None), t.TurnStarted)
         if not isinstance(item, Typed):
             self.decided = self.decided or _decides(item)
         text = "" if self._json else self._view.text(item)
@@ -131,12 +139,18 @@ class TurnScreen:
             await write_all(STDOUT, rest.encode())
 
     async def _tell_usage(self, result: TurnResult) -> None:
+        left_s = self._ended_ns / 1e9 + _SETTLED_S - time.time() if self._running else 0.0
         try:
-            calls = await self._turn.calls()
+            calls = await self._turn.calls(settled_within_s=min(max(left_s, 0.0), _SETTLED_S))
         except SandreelError as error:
             await self.say(f"what the gateway counted cannot be read: {error}")
             calls = []
-        lines = usage_table(by_model(calls), result.usage)
+        models = by_model(calls)
+        if self._json:
+            fields = {"turn": self._turn.id, "session": self._turn.session, "type": "usage"}
+            await write_all(STDOUT, json_line(fields | {"models": [asdict(each) for each in models]}) + b"\n")
+            return
+        lines = usage_table(models, result.usage)
         await write_all(STDOUT, "".join(f"  {line}\n" for line in lines).encode())
 
 

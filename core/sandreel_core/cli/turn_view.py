@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from sandreel_core.agent import Typed
-from sandreel_core.cli.agent_view import COLUMNS, AgentView, one_line, telling
-from sandreel_core.cli.text import clean, cut
+from sandreel_core.cli.agent_view import COLUMNS, AgentView
+from sandreel_core.cli.agent_words import one_line, telling
+from sandreel_core.cli.text import clean, cut, duration
 from sandreel_core.cli.usage_table import dollars, tokens
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import TurnEntry, TurnItem
 from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as t
+from sandreel_core.turn import PLAN_TOOL
 
 _PROMPT_LINES = 6  # of the prompt that is shown again; all of it stands in --json
 # Tools that are under way and shown as such; more are counted alone.
@@ -32,6 +34,8 @@ class TurnView:
         self._in = self._out = 0
         self._wrong: str | None = None
         self._model: str | None = None
+        self._handed_over: str | None = None
+        self._last_text = ""  # of what the agent itself said
         # Of the main thread, by their ids, in the order in which they began.
         self._tools: dict[str, str] = {}
 
@@ -66,7 +70,7 @@ class TurnView:
             self._began_ns = item.stored_ns
         self._newest_ns = item.stored_ns
         if isinstance(item.data, a.AgentEvent):
-            return self._said(item.data)
+            return self._said(item.data, item.stored_ns / _NS)
         lines = self._lines(item)
         return self.closed() + "".join(f"{line}\n" for line in lines) if lines else ""
 
@@ -74,7 +78,7 @@ class TurnView:
         """Ends the line that a piece of text left open."""
         return self._agent.closed()
 
-    def _said(self, event: a.AgentEvent) -> str:
+    def _said(self, event: a.AgentEvent, at_s: float) -> str:
         match event:
             case a.AgentUsage():
                 if not event.provisional:
@@ -89,17 +93,24 @@ class TurnView:
                 return self.closed()
             case a.RunStarted(model=model):
                 # Said again for every answer; the agent's name stands in the turn's first line.
-                again, self._model = model in (None, self._model), model or self._model
-                return "" if again else self.closed() + self._dim(f"· {one_line(model or '')}") + "\n"
+                return "".join(f"{self.closed()}{line}\n" for line in self._of(model))
             case a.AgentError(goes_on=False):
                 self._wrong = event.message
             case a.TaskStarted(parent=parent) | a.TaskSettled(parent=parent) if self._is_command(parent):
+                return ""
+            case a.ToolUse(tool_name=name) if name == PLAN_TOOL and event.parent is None:
+                # What it is given is shown as the plan, and that its call is held back is how it is handed over.
+                self._handed_over = event.tool_use_id
+                return self.closed()
+            case a.ToolResult(tool_use_id=id) if id == self._handed_over:
                 return ""
             case a.ToolUse() if event.parent is None and len(self._tools) < _REMEMBERED:
                 self._tools[event.tool_use_id] = cut(f"{one_line(event.tool_name)} {telling(event.input)}".rstrip(), 60)
             case a.ToolResult():
                 self._tools.pop(event.tool_use_id, None)
-        return self._agent.text(event)
+            case a.AgentText(parent=None, text=text):
+                self._last_text = text
+        return self._agent.text(event, at_s)
 
     def _is_command(self, tool_use_id: str | None) -> bool:
         """Whether that is a command which is waited for: Claude Code calls it a task, and it is the tool that is shown."""
@@ -110,9 +121,10 @@ class TurnView:
         match item.data:
             case t.TurnRequested():
                 return self._requested(item.data)
-            case t.TurnPreparing(attempt=attempt):
+            case t.TurnPreparing(attempt=attempt, model=model):
                 self._phase = "starting the agent"
-                return [self._dim(f"· it ended without a word: attempt {attempt}")] if attempt > 1 else []
+                again = [self._dim(f"· it ended without a word: attempt {attempt}")] if attempt > 1 else []
+                return [*again, *self._of(model)]
             case t.TurnStarted():
                 self._phase = "working"
             case t.TurnInterrupting():
@@ -124,6 +136,8 @@ class TurnView:
                 return [self._dim(f"· the agent has read {'it' if len(ids) == 1 else f'{len(ids)} messages'}")]
             case t.SteerRequeued():
                 return [self._dim("· not read: it opens the next turn")]
+            case t.PlanProposed(plan=plan) if plan.strip() == self._last_text.strip():
+                return [self._bold("▌ that is the plan")]
             case t.PlanProposed(plan=plan):
                 return [self._bold("▌ the plan"), *(f"▌ {clean(line)}".rstrip() for line in plan.strip().split("\n"))]
             case t.PlanApproved(next_turn=next_turn):
@@ -134,9 +148,20 @@ class TurnView:
                 return self._finished(item.data)
         return []
 
+    def _of(self, model: str | None) -> list[str]:
+        """Which model it is, where that was not said yet: some programs do not tell."""
+        if model in (None, self._model):
+            return []
+        self._model = model
+        return [self._dim(f"· {one_line(model or '')}")]
+
     def _requested(self, asked: t.TurnRequested) -> list[str]:
+        conversation = self._conversation(asked)
+        if conversation:
+            # One of a conversation may stand behind those that were asked for before it, of which its own events do not tell.
+            self._phase = "waiting for the session, or for a turn before this one"
         words = [asked.agent, "plan only" if asked.permission_mode == "plan" else "", f"turn {self._turn}"]
-        words += [f"session {self._session}", self._conversation(asked)]
+        words += [f"session {self._session}", conversation]
         files = [f"+ {clean(each.path)}" for each in asked.attachments]
         prompt = [self._bold(f"> {line}") for line in self._few(asked.prompt or "(the prompt is in the object store)")]
         head = self._dim(f"● {clean(' · '.join(word for word in words if word))}")
@@ -150,7 +175,7 @@ class TurnView:
     def _finished(self, end: t.TurnFinished) -> list[str]:
         self._tools.clear()
         self._phase = "ended"
-        cost = f" · {dollars(end.usage.cost_micro_usd)}" if end.usage.cost_micro_usd is not None else ""
+        cost = f" · {dollars(end.usage.cost_micro_usd)}" if end.usage.cost_micro_usd else ""
         line = f"■ {end.status.replace('_', ' ')} in {duration(self.known_s)}{cost}"
         why = [self._red(f"  {one_line(end.error)}")] if end.error and not _told(end.error, self._wrong) else []
         return [(self._bold if end.status in ("success", "plan") else self._red)(line), *why]
@@ -173,17 +198,3 @@ class TurnView:
 def _told(error: str, before: str | None) -> bool:
     """Whether what was shown before says it: the bridge adds the status of the model's API."""
     return before is not None and error.startswith(before)
-
-
-def duration(seconds: float) -> str:
-    """`0.3 s`, `12 s`, `3 min 05 s`, `1 h 02 min`, `3 d 4 h`."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

@@ -47,7 +47,9 @@ class TurnWatch:
             return 0
         if result.status == "plan" and not self._screen.decided:
             name = f"{self._turn.id}{self._options}"
-            await self._screen.say(f"to let it be carried out: sandreel approve {name}, else: sandreel reject {name}")
+            await self._screen.say(
+                f"to let it be carried out: sandreel approve --watch {name}, else: sandreel reject {name}"
+            )
         return EXIT_CODES[result.status]
 
     async def _interrupt(self) -> None:

@@ -16,8 +16,8 @@ from sandreel_core.client.result import Result
 from sandreel_core.client.sessions import ExecInfo, SessionInfo
 from sandreel_core.client.settings import ClientSettings
 from sandreel_core.client.turn_handle import TurnHandle
+from sandreel_core.client.turn_info import TurnInfo
 from sandreel_core.client.turn_items import TurnEntry, TurnItem, TurnResult
-from sandreel_core.client.turns import TurnInfo
 from sandreel_core.messages import ChatMessage
 
 __all__ = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from sandreel_core import clock
 from sandreel_core.bus.port import Bus
@@ -12,11 +13,11 @@ from sandreel_core.client.reels import Reels
 from sandreel_core.client.turn_items import TurnEntry, TurnFold, TurnItem, TurnResult
 from sandreel_core.client.turn_queue import Message, is_about_messages, queue_of
 from sandreel_core.client.turn_reading import Place, ReaderOf, read_turn, read_typed
+from sandreel_core.client.turn_usage import read_usage
 from sandreel_core.contract import turn as t
-from sandreel_core.contract.codec import decode_event
 from sandreel_core.contract.cursor import Cursor
-from sandreel_core.contract.usage import UsageRecorded
-from sandreel_core.errors import Malformed, Unavailable
+from sandreel_core.contract.usage import UsageReconciled, UsageRecorded
+from sandreel_core.errors import Unavailable
 
 
 class TurnHandle:
@@ -92,21 +93,33 @@ class TurnHandle:
         async with aclosing(self.follow(live=False)) as items:
             return queue_of([item async for item in items if is_about_messages(item)])
 
-    async def calls(self) -> list[UsageRecorded]:
-        """Its model calls as the gateway counted them, by now; one whose event came twice once."""
-        subjects = self._place.subjects
+    async def calls(self, *, settled_within_s: float = 0.0) -> list[UsageRecorded]:
+        """Its model calls as the gateway counted them, by now; one whose event came twice once.
+
+        settled_within_s   of a turn that has just ended, wait so long for `usage.reconciled`, behind which no call of it comes
+        """
         found: dict[str, UsageRecorded] = {}
-        items = self._bus.follow(subjects.stream, [subjects.event("usage")], after=self._place.first, live=False)
-        async with aclosing(items) as batches:
-            async for batch in batches:
-                for stored in batch if isinstance(batch, list) else ():
-                    try:
-                        data = decode_event(stored.subject, stored.body).data
-                    except Malformed:
-                        continue
-                    if isinstance(data, UsageRecorded) and data.turn == self.id:
-                        found.setdefault(data.call_id, data)
+        after = self._place.first
+        async for sequence, data in self._usage(after, live=False):
+            after = sequence
+            if _counts(data, found):
+                return list(found.values())
+        if settled_within_s <= 0:
+            return list(found.values())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settled_within_s):
+                async for _, data in self._usage(after, live=True):
+                    if _counts(data, found):
+                        break
         return list(found.values())
+
+    async def _usage(
+        self, after: int, *, live: bool
+    ) -> AsyncGenerator[tuple[int, UsageRecorded | UsageReconciled], None]:
+        async with aclosing(read_usage(self._bus, self._place.subjects, after=after, live=live)) as items:
+            async for sequence, data in items:
+                if data.turn == self.id:
+                    yield sequence, data
 
     async def steer(self, text: str, *, message_id: str | None = None, command_id: str | None = None) -> Outcome:
         """Say something to the agent while it works; it is told as soon as it listens. Sent again under the same
@@ -137,3 +150,11 @@ class TurnHandle:
     async def _ask(self, command: t.TurnCommand, command_id: str | None) -> Outcome:
         order = Order(self._place.subjects, command, command_id=command_id)
         return await self._commands.ask(order, timeout_s=self._answer_timeout_s)
+
+
+def _counts(data: UsageRecorded | UsageReconciled, found: dict[str, UsageRecorded]) -> bool:
+    """Whether there is nothing more to count."""
+    if isinstance(data, UsageReconciled):
+        return True
+    found.setdefault(data.call_id, data)
+    return False

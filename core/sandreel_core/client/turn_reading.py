@@ -214,6 +214,16 @@ async def first_of(bus: Bus, stream: str, subject: str) -> Stored | None:
     return found
 
 
+async def begin_of(bus: Bus, stream: str, subject: str) -> Stored | None:
+    """The same, however long it takes to come. Raises the same."""
+    async with aclosing(bus.follow(stream, [subject])) as items:
+        async for item in items:
+            for stored in item if isinstance(item, list) else ():
+                if not isinstance(data_of(stored), CommandRefused | CommandSettled):
+                    return stored
+    return None
+
+
 async def stage_of(bus: Bus, first: Stored) -> object:
     """How far the turn has come, by the newest of the events that lead to its program, of which there are few: a message may be said to it
     before it runs. Raises Unavailable, NotFound."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
@@ -16,8 +16,10 @@ from sandreel_core.client.owners import session_of
 from sandreel_core.client.prompt import beginning, hand_in
 from sandreel_core.client.recorder import Recorder
 from sandreel_core.client.turn_handle import TurnHandle
-from sandreel_core.client.turn_reading import Place, data_of, first_of, newest_of
-from sandreel_core.client.turn_standing import TurnState, standing
+from sandreel_core.client.turn_info import TurnInfo
+from sandreel_core.client.turn_reading import Place, begin_of, data_of, first_of, newest_of
+from sandreel_core.client.turn_standing import standing
+from sandreel_core.client.turn_usage import costs
 from sandreel_core.contract import turn as t
 from sandreel_core.contract.cursor import Cursor
 from sandreel_core.contract.message import Owner
@@ -31,24 +33,6 @@ from sandreel_core.session import RUNNING
 _AT_ONCE = 16
 # Turns whose newest event is looked at to find the newest: 0.3 ms each on a machine with two cores.
 MAX_TURNS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class TurnInfo:
-    """A turn as it stands (`turn_standing.Standing`). `decided`: whether its plan was approved (the turn in which it goes on) or rejected;
-    `ended_ns`: the server's time of its end."""
-
-    org: str
-    session: str
-    turn: str
-    requested: t.TurnRequested | None
-    state: TurnState
-    ended: t.TurnFinished | None
-    decided: t.PlanApproved | t.PlanRejected | None
-    asked_ns: int
-    ended_ns: int | None
-    heard_ns: int
-    cursor: Cursor
 
 
 class Turns(History):
@@ -122,12 +106,19 @@ class Turns(History):
         )
         return self._handle(org, where, name, agent, outcome.cursor)
 
-    async def open_turn(self, org: str, turn: str, session: str | None = None) -> TurnHandle:
+    async def open_turn(self, org: str, turn: str, session: str | None = None, *, within_s: float = 0.0) -> TurnHandle:
         """A handle on a turn that is there already, running or ended. Without `session` it is looked for in all of the
-        org's. Raises NotFound when nobody ever asked for such a turn, Malformed when several sessions have one."""
+        org's. Raises NotFound when nobody ever asked for such a turn, Malformed when several sessions have one.
+
+        within_s   with a `session`, wait so long for somebody to ask for it: a bridge does so for what follows from another turn
+        """
         where = session if session is not None else await self._session_with(org, turn)
         subjects = self.subjects(org, where)
         first = await first_of(self.bus, subjects.stream, subjects.event("turn", turn))
+        if first is None and within_s > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    first = await begin_of(self.bus, subjects.stream, subjects.event("turn", turn))
         if first is None:
             raise NotFound(f"session {where} has no turn {turn}")
         requested = data_of(first)
@@ -152,6 +143,17 @@ class Turns(History):
         async with asyncio.TaskGroup() as group:
             told = [group.create_task(self._info(last, limited)) for last in lasts]
         return [task.result() for task in told]
+
+    async def costs(self, found: Sequence[TurnInfo]) -> dict[tuple[str, str], int | None]:
+        """What the gateway has counted of each by now, in micro-USD, by (session, turn); None: the price of a call is not known. One without
+        a call is not in it. Reads each session's log of usage from its first of these turns on."""
+        told: dict[tuple[str, str], int | None] = {}
+        for org, session in dict.fromkeys((info.org, info.session) for info in found):
+            own = [info for info in found if (info.org, info.session) == (org, session)]
+            after = min(info.began.sequence for info in own)
+            each = await costs(self.bus, self.subjects(org, session), [info.turn for info in own], after=after)
+            told |= {(session, turn): cost for turn, cost in each.items()}
+        return told
 
     async def attach(
         self,
@@ -235,6 +237,7 @@ class Turns(History):
         async with limited:
             first = await first_of(self.bus, stream, last.subject) or last
             requested = data_of(first)
+            began = await self._reels.cursor(where.partition, first.sequence)
             stands = await standing(self.bus, first, last)
             cursor = await self._reels.cursor(where.partition, last.sequence)
         return TurnInfo(
@@ -248,6 +251,7 @@ class Turns(History):
             asked_ns=first.time_ns,
             ended_ns=stands.ended_ns,
             heard_ns=last.time_ns,
+            began=began,
             cursor=cursor,
         )
 

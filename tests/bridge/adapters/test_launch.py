@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ def test_opencode() -> None:
 
     plan = launched("opencode", permission_mode="plan")
     assert plan.argv[plan.argv.index("--agent") + 1] == "plan"
-    assert "*" not in config(plan)["permission"], "the plan agent's own rules hold"
+    permission = config(plan)["permission"]
+    assert "*" not in permission, "the plan agent's own rules hold"
+    assert (permission["edit"], permission["bash"]) == ("deny", "deny"), "for whom it asks as well"
 
 
 def test_codex() -> None:
@@ -152,7 +155,11 @@ def test_gemini_cli() -> None:
     [(path, settings)] = launch.files.items()
     assert path == f"{launch.env['GEMINI_CLI_HOME']}/.gemini/settings.json"
     assert msgspec.json.decode(settings)["model"] == {"maxSessionTurns": 7}
-    assert "plan" in launched("gemini-cli", permission_mode="plan").argv
+    plan = launched("gemini-cli", permission_mode="plan")
+    assert "plan" in plan.argv
+    rules = tomllib.loads(plan.files[f"{plan.env['GEMINI_CLI_HOME']}/.gemini/policies/sandreel.toml"].decode())
+    [rule] = rules["rule"]
+    assert (rule["toolName"], rule["decision"], rule["modes"]) == ("exit_plan_mode", "deny", ["plan"])
 
 
 def test_an_agent_that_there_is_not_is_refused_with_the_names_of_those_there_are() -> None:

@@ -119,6 +119,10 @@ async def test_a_prompt_leads_it_and_without_a_word_it_mends_a_test() -> None:
     async with ModelApi(directives(scenario())) as server:
         path, body = anthropic("[[text a b]]")
         assert (await call(server.url + path, body=body)).json["content"][0]["text"] == "a b"
+        path, body = anthropic("[[plan 1. look]]")
+        assert (await call(server.url + path, body=body)).json["content"][0]["text"] == "1. look"
+        body |= {"tools": [{"name": "ExitPlanMode"}]}
+        assert (await call(server.url + path, body=body)).json["content"][0]["input"] == {"plan": "1. look"}
         path, body = anthropic("[[error 402]]")
         assert (await call(server.url + path, body=body)).status == 402
         path, body = anthropic("Fix the failing test")

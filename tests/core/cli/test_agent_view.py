@@ -50,7 +50,7 @@ def test_a_sub_agent_that_goes_on_beside_is_said_once_and_its_receipt_is_cut() -
     ]
     # Its own tools have begun before the receipt comes: it is not done.
     began = [items[0], task, use("c", parent="a", command="ls"), receipt]
-    assert shown(*began).splitlines()[2:] == ["◂ Agent", "  Launched.", "  … 2 more lines"]
+    assert shown(*began).splitlines()[2:] == ["◂ Agent: look around", "  Launched.", "  … 2 more lines"]
     # One that was waited for has its report in full, and a task of another name is told.
     waited = [use("b", "Agent"), a.TaskStarted(source_n=1, parent="b", task_id="k2"), a.TaskSettled(source_n=1, parent="b", task_id="k2")]  # fmt: skip
     assert shown(*waited, report).splitlines()[1:] == [
@@ -83,15 +83,30 @@ def test_tools_that_run_at_once_are_named_at_their_end() -> None:
     assert shown(use("a", command="one"), use("b", command="two"), result("a", "1"), result("b", "")).splitlines() == [
         "▸ Bash one",
         "▸ Bash two",
-        "◂ Bash done",
+        "◂ Bash done: one",
         "  1",
-        "◂ Bash done",
+        "◂ Bash done: two",
     ]
 
 
 def test_a_tool_is_named_at_its_end_when_something_was_said_meanwhile() -> None:
     lines = shown(use("a", command="one"), text("Meanwhile."), result("a", "1")).splitlines()
-    assert lines == ["▸ Bash one", "Meanwhile.", "◂ Bash done", "  1"]
+    assert lines == ["▸ Bash one", "Meanwhile.", "◂ Bash done: one", "  1"]
+
+
+def test_a_tool_that_took_a_while_says_how_long() -> None:
+    view = AgentView(colours=False, typed=False)
+    first = view.text(use("a", command="pytest"), 100.0) + view.text(result("a", "3 passed"), 100.9)
+    assert first == "▸ Bash pytest\n  3 passed\n"
+    began = view.text(use("b", command="make"), 101.0) + view.text(use("c", "Read", file_path="a.py"), 101.0)
+    ends = view.text(result("c", ""), 112.5) + view.text(result("b", "no rule", is_error=True), 176.0)
+    assert (began + ends).splitlines()[2:] == [
+        *("◂ Read done in 11 s", "✗ Bash failed in 1 min 15 s: make", "  no rule"),
+    ]
+    narrow = AgentView(colours=False, typed=False, columns=40)
+    narrow.text(use("a", command="x" * 99))
+    narrow.text(text("Meanwhile."))
+    assert len(narrow.text(result("a", "")).rstrip()) == 40
 
 
 def test_what_was_just_said_is_not_said_again() -> None:
@@ -121,12 +136,28 @@ def test_what_changes_in_a_file_is_a_diff() -> None:
     assert shown(use("a", "MultiEdit", file_path="a.py", edits=several)).splitlines() == [
         *("▸ MultiEdit a.py", "  - x", "  + y", "  + z"),
     ]
+    patch = "*** Begin Patch\n*** Update File: a.py\n@@ def f\n x\n-y\n+z\n*** Add File: b.py\n+n\n*** End Patch"
+    assert shown(use("a", "apply_patch", patchText=patch)).splitlines() == [
+        *("▸ apply_patch a.py, b.py", "    x", "  - y", "  + z", "  + n"),
+    ]
     # A whole file, cut, and one that is too long to be compared, within the time of a test.
     whole = shown(use("a", "Write", "p", file_path="b.py", content="\n".join(map(str, range(99))))).splitlines()
     assert (whole[1], whole[-2:]) == ("│   + 0", ["│   + 19", "│   … 79 more lines"])
     long = {"old_string": "x\n" * 100_000, "new_string": "y\n" * 100_000}
     assert shown(use("a", "Edit", file_path="c.py", **long)).endswith("… 199980 more lines\n")
     assert "+" not in shown(use("a", "Search", content="no file", pattern="x"))
+
+
+def test_of_a_tools_input_the_line_says_what_tells_most() -> None:
+    codex = [{"path": "a.py", "kind": "update"}, {"path": "b.py", "kind": "add"}]
+    assert shown(use("a", "file_change", changes=codex), result("a", {})).splitlines() == [
+        *("▸ file_change update a.py, add b.py", "◂ file_change done"),
+    ]
+    todos = [{"content": "look", "status": "completed"}, {"content": "mend", "status": "in_progress"}]
+    assert shown(use("a", "TodoWrite", todos=todos)) == "▸ TodoWrite 1 of 2 done: mend\n"
+    odd: dict[str, Any]
+    for odd in ({"changes": [1]}, {"changes": []}, {"todos": [3]}, {"todos": []}, {"patchText": "none"}):
+        assert shown(use("a", "Odd", **odd)).startswith("▸ Odd {")
 
 
 def test_a_failure_and_a_long_output_are_said() -> None:
@@ -139,7 +170,12 @@ def test_nothing_steers_the_terminal() -> None:
     evil = "a\x1b]0;title\x07\x9b2J\rb\u202e"
     everything: list[AgentItem] = [
         *(Typed(evil), text(evil + "\n" + evil), use(evil, evil, command=evil), use("b", evil, x=evil)),
-        *(result("b", evil, is_error=True), result("c", [{"type": "text", "text": evil}]), result("d", {"x": evil})),
+        *(
+            result(evil, evil),
+            result("b", evil, is_error=True),
+            result("c", [{"type": "text", "text": evil}]),
+            result("d", {"x": evil}),
+        ),
         a.RunStarted(source_n=1, agent=evil, agent_session_id=evil, model=evil),
         a.TaskStarted(source_n=1, task_id=evil, description=evil),
         a.TaskSettled(source_n=1, task_id=evil, status=evil),

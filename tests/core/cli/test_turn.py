@@ -57,13 +57,17 @@ async def test_a_turn_is_shown_as_text_tools_and_what_it_cost(shell: Shell, brid
 async def test_programs_get_one_event_a_line(shell: Shell, bridge: Bridge) -> None:
     done = await shell("turn", "--session", "s1", "--id", "t1", "--json", "say hello")
     types = [each["type"] for each in done.objects if each["type"] != "caught_up"]
-    assert types == ["turn.requested", "turn.preparing", "turn.started", "agent.text", "agent.result", "turn.finished"]
+    assert types == [
+        *("turn.requested", "turn.preparing", "turn.started", "agent.text", "agent.result", "turn.finished", "usage"),
+    ]
+    [used] = done.objects[-1]["models"]
+    assert (used["model"], used["calls"], used["usage"]["cost_micro_usd"]) == ("claude-opus-5-5", 1, 1900)
     assert all(each["turn"] == "t1" and each["session"] == "s1" for each in done.objects)
     text = next(each for each in done.objects if each["type"] == "agent.text")
     assert text["data"] == {"source_n": 3, "text": "hello"}
 
     rest = (await shell("turn", "show", "t1", "--json", "--after", text["cursor"])).objects
-    assert [each["type"] for each in rest if each["type"] != "caught_up"] == ["agent.result", "turn.finished"]
+    assert [each["type"] for each in rest if each["type"] != "caught_up"] == ["agent.result", "turn.finished", "usage"]
     shown = await shell("turn", "show", "t1", "--after", text["cursor"])
     assert (shown.code, shown.out.decode().splitlines()[-2:]) == (0, TABLE)
     other = await shell("turn", "show", "t1", "--after", "zz:0:1")
@@ -84,18 +88,21 @@ async def test_the_exit_code_says_how_it_ended(shell: Shell, bridge: Bridge, pro
 async def test_a_plan_is_decided_once_and_seen_afterwards(shell: Shell, bridge: Bridge) -> None:
     done = await shell("turn", "--session", "s1", "--id", "t1", "--plan", "plan 1. look\n2. mend")
     assert "▌ the plan\n▌ 1. look\n▌ 2. mend\n" in done.out.decode()
-    assert done.err.startswith("sandreel: to let it be carried out: sandreel approve t1")
+    assert done.err.startswith("sandreel: to let it be carried out: sandreel approve --watch t1 ")
 
     for _ in range(2):
-        assert (await shell.here("approve", "t1")).out == b"t1-next\n"
+        assert (await shell.here("approve", "t1")).out == b"t1-go\n"
     shown = await shell("turn", "show", "t1")
-    assert "it goes on in turn t1-next" in shown.out.decode()
+    assert "it goes on in turn t1-go" in shown.out.decode()
     assert "carried out" not in shown.err
-    [listed] = (await shell.here("turn", "list", "--json")).objects
-    assert (listed["state"], listed["decided"]) == ("plan", {"next_turn": "t1-next"})
+    listed, _ = (await shell.here("turn", "list", "--json")).objects
+    assert (listed["state"], listed["decided"]) == ("plan", {"next_turn": "t1-go"})
     await shell.here("turn", "--session", "s1", "--id", "t2", "--plan", "-d", "plan x")
     assert (await shell.here("reject", "t2", "--reason", "too dear")).out == b"rejected\n"
     assert ": too dear\n" in (await shell("turn", "show", "t2")).out.decode()
+    await shell.here("turn", "--session", "s1", "--id", "t3", "--plan", "-d", "plan x")
+    going_on = await shell("approve", "t3", "--watch")
+    assert (going_on.code, "\n> say done\ndone\n" in going_on.out.decode()) == (0, True), going_on.out
 
 
 async def test_a_turn_is_left_running_steered_queued_and_interrupted(shell: Shell, bridge: Bridge) -> None:
@@ -129,6 +136,7 @@ async def test_the_owner_has_a_session_of_their_own(shell: Shell, bridge: Bridge
     rows = (await shell.here("turn", "list", name)).out.decode().splitlines()
     assert len(rows) == 2
     assert rows[1].split()[1:4] == [name, "claude-code", "success"]
+    assert "$0.0019" in rows[1]
 
 
 async def test_a_turn_goes_on_from_the_newest_one(shell: Shell, bridge: Bridge) -> None:
@@ -141,6 +149,16 @@ async def test_a_turn_goes_on_from_the_newest_one(shell: Shell, bridge: Bridge) 
     assert {each["requested"].get("conversation_id") for each in found} == {None, "t1"}
     both = await shell.here("turn", "--session", "s1", "-d", "-c", "--conversation", "c", "x")
     assert both.code == 2
+    # With the same agent and model, unless another is named.
+    await shell.here("turn", "--session", "s1", "-d", "--agent", "codex", "--model", "gpt", "say x")
+    for more, agent, model in (
+        ((), "codex", "gpt"),
+        (("--model", "m"), "codex", "m"),
+        (("--agent", "opencode"), "opencode", None),
+    ):
+        await shell.here("turn", "--session", "s1", "-d", "-c", *more, "say y")
+        newest = (await shell.here("turn", "list", "--limit", "1", "--json")).objects[-1]["requested"]
+        assert (newest["agent"], newest.get("model")) == (agent, model)
 
 
 async def test_the_prompt_comes_from_where_it_is(shell: Shell, bridge: Bridge, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from sandreel_core.agent import Typed
+from sandreel_core.cli.text import duration
 from sandreel_core.cli.turn_prompt import budget
-from sandreel_core.cli.turn_view import TurnView, duration
+from sandreel_core.cli.turn_view import TurnView
 from sandreel_core.cli.usage_table import dollars, tokens, usage_table
 from sandreel_core.client.items import CaughtUp, Gap
 from sandreel_core.client.turn_items import ModelUse, TurnEntry, TurnItem
@@ -93,6 +94,23 @@ def test_what_is_said_meanwhile_and_what_becomes_of_it() -> None:
     ]
 
 
+def test_a_plan_that_was_just_said_is_not_said_again() -> None:
+    answer = said(a.AgentText(source_n=1, text="1. look\n2. mend"))
+    assert shown(answer, said(t.PlanProposed(plan="1. look\n2. mend\n"))).splitlines() == [
+        *("1. look", "2. mend", "▌ that is the plan"),
+    ]
+    assert shown(answer, said(t.PlanProposed(plan="3. leap"))).splitlines()[2:] == ["▌ the plan", "▌ 3. leap"]
+
+
+def test_handing_a_plan_over_is_no_tool_that_failed() -> None:
+    use = a.ToolUse(source_n=1, tool_use_id="p", tool_name="ExitPlanMode", input={"plan": "1. look"})
+    held_back = a.ToolResult(source_n=1, tool_use_id="p", output="It is handed over.", is_error=True)
+    end = said(a.AgentText(source_n=1, text="I wait."))
+    assert shown(said(use), said(held_back), end, said(t.PlanProposed(plan="1. look"))).splitlines() == [
+        *("I wait.", "▌ the plan", "▌ 1. look"),
+    ]
+
+
 def test_what_goes_on_is_told_in_a_few_words() -> None:
     view = TurnView("t1", "s1", colours=False, typed=True)
     told = [view.doing()]
@@ -110,6 +128,26 @@ def test_what_goes_on_is_told_in_a_few_words() -> None:
         *("waiting for the session", "working", "Bash pytest -q", "Read a.py (and 1 more)", "Read a.py (and 1 more)"),
         *("Bash pytest -q", f"Bash pytest -q{used}", f"Bash pytest -q{used}", f"interrupting{used}"),
     ]
+
+
+def test_its_model_is_said_once_by_whoever_says_it_first() -> None:
+    preparing = t.TurnPreparing(attempt=1, exec="x", incarnation=1, model="m")
+    silent = a.RunStarted(source_n=1, agent="opencode")
+    assert shown(said(preparing), said(silent), said(preparing)) == "· m\n"
+    same, other = a.RunStarted(source_n=1, agent="c", model="m"), a.RunStarted(source_n=1, agent="c", model="n")
+    assert shown(said(preparing), said(same), said(other), said(other)) == "· m\n· n\n"
+
+
+def test_what_cost_nothing_has_no_price() -> None:
+    failed = t.TurnFinished(status="failed", error="NO_PROVIDER", usage=t.Usage(cost_micro_usd=0))
+    assert shown(said(failed)).splitlines() == ["■ failed in 0.0 s", "  NO_PROVIDER"]
+
+
+def test_one_that_goes_on_from_others_may_wait_for_them() -> None:
+    view = TurnView("t2", "s1", colours=False, typed=True)
+    for conversation, waits in (("t2", False), ("t1", True)):
+        view.text(said(t.TurnRequested(agent="codex", prompt="x", conversation_id=conversation)))
+        assert ("a turn before" in view.doing()) == waits
 
 
 def test_a_command_that_is_waited_for_is_no_task_beside_it() -> None:

@@ -166,7 +166,11 @@ async def test_a_plan_is_decided_behind_the_end_and_nobody_waits_for_another(cli
     turn = await start(client, "plan first this")
     end = (await turn.finished()).cursor
     outcome = await turn.approve()
-    assert outcome.data.next_turn == f"{turn.id}-next"
+    assert outcome.data.next_turn == f"{turn.id}-go"
+    following = await client.open_turn(ORG, f"{turn.id}-go", SESSION, within_s=10)
+    assert (await following.finished()).text == "done"
+    with pytest.raises(NotFound):
+        await client.open_turn(ORG, "never", SESSION, within_s=0.05)
     assert types(await seen(turn))[-2:] == ["turn.finished", "turn.plan_approved"]
     assert types(await seen(turn, end)) == ["turn.plan_approved"]
     assert types(await seen(turn, outcome.cursor)) == []
@@ -197,10 +201,21 @@ async def test_calls_are_those_of_the_turn_each_once(client: Client) -> None:
     one, other = await start(client, "say one"), await start(client, "say two")
     await one.finished()
     await other.finished()
-    [call] = await one.calls()
+    [call] = await one.calls(settled_within_s=10)
     assert (call.turn, call.model) == (one.id, MODEL)
-    [used] = by_model(await other.calls())
+    [used] = by_model(await other.calls(settled_within_s=10))
+    third = await start(client, "hold")
+    found = await client.turns(ORG)
+    assert await client.costs(found) == {(SESSION, each): 1900 for each in (one.id, other.id)}
+    await third.interrupt()
     assert (used.model, used.calls, used.usage) == (MODEL, 1, USAGE)
+
+
+async def test_of_a_turn_that_is_never_settled_the_calls_so_far_are_told(client: Client) -> None:
+    turn = await start(client, "hold")
+    assert await turn.calls(settled_within_s=0.05) == []
+    await turn.interrupt()
+    assert len(await turn.calls(settled_within_s=10)) == 1
 
 
 async def test_a_price_that_is_not_known_is_no_zero() -> None:

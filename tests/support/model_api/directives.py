@@ -7,6 +7,7 @@
 [[slow SECONDS]]  twenty words over that time       [[maxtok]]      is cut off at its limit
 [[error STATUS]]  the API's error                   [[hang]]        begins to answer and falls silent
 [[cut]]           begins to answer, then the connection is reset
+[[plan TEXT]]     proposes that plan: by Claude Code's tool for it, else as its answer
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from __future__ import annotations
 import re
 
 from tests.support.model_api.asked import Asked
-from tests.support.model_api.script import Delegate, Failure, Reply, Say, Script, Shell, Think, Write
+from tests.support.model_api.script import Call, Delegate, Failure, Reply, Say, Script, Shell, Think, Write
 
 _DIRECTIVE = re.compile(r"\[\[(\w+)(?:\s+([^\]]*))?\]\]")
+_PLANS = "ExitPlanMode"
 _WORDS = " ".join(f"w{number}" for number in range(20))
 
 
@@ -27,13 +29,13 @@ def directives(otherwise: Script) -> Script:
         for index in reversed(range(len(asked.items))):
             if asked.items[index].role == "user" and (found := _DIRECTIVE.findall(asked.items[index].text)):
                 name, argument = found[-1]
-                return _reply(name, argument.strip(), asked.rounds_after(index))
+                return _reply(name, argument.strip(), asked.rounds_after(index), asked.tools)
         return otherwise(asked)
 
     return script
 
 
-def _reply(name: str, argument: str, step: int) -> Reply | Failure:
+def _reply(name: str, argument: str, step: int, tools: tuple[str, ...]) -> Reply | Failure:
     match name:
         case "text":
             return Reply(argument or "Hello from the stand-in.")
@@ -59,6 +61,9 @@ def _reply(name: str, argument: str, step: int) -> Reply | Failure:
             return Reply(Think("Two commands."), Say("Running two."), Shell(argument or "echo one"), Shell("echo two"))
         case "agent" if step == 0:
             return Reply("Delegating.", Delegate("[[bash echo from-the-sub-agent]]"))
+        case "plan" if step == 0:
+            plan = argument or "1. Look. 2. Mend."
+            return Reply(Call(_PLANS, {"plan": plan}) if _PLANS in tools else plan)
         case "write" if step == 0:
             return Reply(Write(argument or "out.txt", "hello\n"))
     return Reply("Done.")
