@@ -277,7 +277,7 @@ class _Passage:
             tap.feed(piece)
             await response.write(piece)
         tap.end(in_order=True)
-        self.whole = tap.ended
+        self.whole = tap.told.ended
         await response.write_eof()
         return response
 
@@ -289,10 +289,10 @@ class _Passage:
             status=self.status,
             sent=self.sent,
             whole=self.whole,
-            tokens=tap.tokens if tap else None,
-            model=tap.model if tap else None,
+            tokens=tap.told.tokens if tap else None,
+            model=tap.told.model if tap else None,
             least_output=tap.least_output if tap else 0,
-            standard=tap is None or tap.standard,
+            standard=tap is None or tap.told.standard,
             given_up=self.given_up,
             duration_ms=round((self._proxy._monotonic() - self.began) * 1000),
         )

@@ -63,7 +63,7 @@ def test_a_stream_in_any_pieces(
     for piece in pieces(body.replace(b"\n", b"\r\n") if crlf else body, cuts):
         tap.feed(piece)
     tap.end()
-    assert (tap.tokens, tap.ended, tap.model) == (expected(api, tokens), True, "m-1")
+    assert (tap.told.tokens, tap.told.ended, tap.told.model) == (expected(api, tokens), True, "m-1")
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -77,7 +77,7 @@ def test_a_reply_in_one_piece_in_any_pieces(
     for piece in pieces(json.dumps(standin.whole(Reply(*said, tokens=tokens), asked(dialect), "x")).encode(), cuts):
         tap.feed(piece)
     tap.end()
-    assert (tap.tokens, tap.ended) == (expected(api, tokens), True)
+    assert (tap.told.tokens, tap.told.ended) == (expected(api, tokens), True)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -88,7 +88,7 @@ def test_garbage_is_nothing_that_was_told(api: Api, body: bytes, cuts: list[int]
     for piece in pieces(b'data: {"usage": ' + body + b"\n", cuts):
         tap.feed(piece)
     tap.end()
-    assert tap.tokens is None or isinstance(tap.tokens, Tokens)
+    assert tap.told.tokens is None or isinstance(tap.told.tokens, Tokens)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -98,7 +98,7 @@ def test_a_stream_that_is_cut_has_not_ended(api: Api) -> None:
     tap = Tap(api, streams=True)
     tap.feed(b"".join(events[:2]))
     tap.end()
-    assert (tap.ended, tap.pieces) == (False, 2)
+    assert (tap.told.ended, tap.pieces) == (False, 2)
 
 
 def test_an_hour_in_the_cache_is_counted_by_itself() -> None:
@@ -111,7 +111,7 @@ def test_an_hour_in_the_cache_is_counted_by_itself() -> None:
     tap = Tap("messages", streams=False)
     tap.feed(json.dumps({"type": "message", "model": "m", "usage": usage}).encode())
     tap.end()
-    assert tap.tokens == Tokens(input=1, output=2, cache_write=10, cache_write_1h=20)
+    assert tap.told.tokens == Tokens(input=1, output=2, cache_write=10, cache_write_1h=20)
 
 
 def test_a_line_that_is_too_long_is_not_kept_and_the_next_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,15 +120,15 @@ def test_a_line_that_is_too_long_is_not_kept_and_the_next_one_is_read(monkeypatc
     for _ in range(10):
         tap.feed(b"data: " + b"x" * 50)
     tap.feed(b'data: {"usage": {"input_tokens": 9}}\n')  # still of the long line
-    assert tap.tokens is None
+    assert tap.told.tokens is None
     tap.feed(b'data: {"usage": {"input_tokens": 5}}\n')
-    assert tap.tokens == Tokens(input=5)
+    assert tap.told.tokens == Tokens(input=5)
 
 
 def test_a_negative_count_is_none() -> None:
     tap = Tap("messages", streams=True)
     tap.feed(b'data: {"usage": {"input_tokens": -5}}\n')
-    assert tap.tokens is None
+    assert tap.told.tokens is None
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_what_costs_more_than_its_tokens_is_told_apart(api: Api, said: dict[str,
         stream.feed(f"data: {json.dumps(each)}\n\n".encode())
     stream.end()
     for tap in (whole, stream):
-        assert tap.tokens is not None
-        assert tap.standard is standard
+        assert tap.told.tokens is not None
+        assert tap.told.standard is standard
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_searches_that_a_provider_has_run_are_counted(api: Api, said: dict[str, 
     whole = Tap(api, streams=False)
     whole.feed(json.dumps(said).encode())
     whole.end()
-    assert whole.tokens == Tokens(input=1, searches=searches)
+    assert whole.told.tokens == Tokens(input=1, searches=searches)
     stream = Tap(api, streams=True)
     first = {"type": "message_start", "message": {"usage": {"input_tokens": 1}}}
     last = {"type": "response.completed", "response": said} if api == "responses" else {"type": "message_delta"} | said
@@ -202,8 +202,8 @@ def test_searches_that_a_provider_has_run_are_counted(api: Api, said: dict[str, 
         (first, last, {"type": "message_delta", "usage": {"output_tokens": 7}}) if api == "messages" else (last,)
     ):
         stream.feed(f"data: {json.dumps(each)}\n\n".encode())
-    assert stream.tokens is not None
-    assert stream.tokens.searches == searches
+    assert stream.told.tokens is not None
+    assert stream.told.tokens.searches == searches
 
 
 def test_a_cut_stream_is_counted_by_what_its_pieces_hold() -> None:
@@ -230,7 +230,7 @@ def test_how_much_came_of_a_reply_that_told_nothing(api: Api) -> None:
     cut.feed(body[:2000])
     cut.feed(body[2000:])
     cut.end()
-    assert (cut.tokens, cut.least_output) == (None, 1001)
+    assert (cut.told.tokens, cut.least_output) == (None, 1001)
     stream = Tap(api, streams=True)
     for _ in range(3):
         stream.feed(b"data: " + body + b"\n\n")
@@ -247,4 +247,4 @@ def test_geminis_other_stream_is_a_list() -> None:
     tap = Tap("gemini", streams=False)
     tap.feed(json.dumps(parts).encode())
     tap.end()
-    assert (tap.tokens, tap.ended) == (Tokens(input=5, output=7), True)
+    assert (tap.told.tokens, tap.told.ended) == (Tokens(input=5, output=7), True)
