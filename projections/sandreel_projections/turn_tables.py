@@ -41,7 +41,7 @@ turns = Table(
     *place("the turn"),
     text("owner_type", "what kind of thing it was asked for: user, thread, workflow, …"),
     text("owner_id", "the owner's id within the organisation"),
-    number("attempt", "how often its program was started: 2 after one that ended without a word", null=True),
+    number("attempt", "how often its program was to be started: more than 1 after one that ended without a word, or whose session ended before it began", null=True),
     number("incarnation", "which life of the session it runs in", null=True),
     text("agent_session_id", "the program's own name of the conversation, newest"),
     text("key_name", "name of the virtual key that its model calls are paid with, newest"),

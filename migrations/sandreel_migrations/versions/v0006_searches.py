@@ -1,4 +1,4 @@
-"""How many searches a provider ran for a call: their price is in its cost."""
+"""How many searches a provider ran for a call: their price is in its cost. (And what `attempt` counts, in the words of today.)"""
 
 from __future__ import annotations
 

@@ -10,3 +10,6 @@ CREATE OR REPLACE VIEW usage_ledger WITH (security_invoker = true) AS
         c.http_status, c.complete, c.duration_ms, c.cursor, c.charged_micro_usd, c.web_searches
     FROM usage_calls AS c LEFT JOIN turns AS t USING (org, session, turn);
 COMMENT ON COLUMN usage_ledger.web_searches IS 'searches of the web that the provider ran and charges for beside the tokens; their price is in the cost';
+
+COMMENT ON COLUMN turns.attempt IS 'how often its program was to be started: more than 1 after one that ended without a word, or whose session ended before it began';
+COMMENT ON COLUMN ops.attempt IS 'how often its program was to be started: more than 1 after one that ended without a word, or whose session ended before it began';
