@@ -86,6 +86,7 @@ async def test_an_api_that_is_away_is_unavailable() -> None:
         pem_of(ec.generate_private_key(ec.SECP256R1())),
         pem_of(rsa.generate_private_key(65537, 1024)),
     ],
+    ids=["no key", "a part of one", "of another kind", "too short"],  # of values that are new each time
 )
 def test_a_value_that_is_no_key_is_said_and_not_repeated(value: bytes) -> None:
     with pytest.raises(Malformed, match="private key") as error:
