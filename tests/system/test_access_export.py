@@ -50,10 +50,11 @@ async def sandreel(place: Path, *words: str | Path) -> tuple[int, str, str]:
 
 @asynccontextmanager
 async def own_server(place: Path, accounts: Path, port: int) -> AsyncIterator[None]:
-    """As an operator starts it: a configuration of his own that includes what was exported."""
+    """As an operator starts it: a configuration of his own that includes what was exported. Streams reserve what they may take, which may
+    be more than this machine has."""
     config = place / "server.conf"
     config.write_text(
-        f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{place}/store" }}\ninclude "{os.path.relpath(accounts, place)}"\n'
+        f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{place}/store", max_file_store: 100GB }}\ninclude "{os.path.relpath(accounts, place)}"\n'
     )
     with (place / "server.log").open("wb") as log:
         child = await asyncio.create_subprocess_exec(

@@ -142,6 +142,8 @@ async def test_a_killed_recorder_leaves_an_exact_prefix_and_one_lost(site: Site,
     assert info.phase == "stopped"
     assert info.state.stop_reason in reasons
     assert left_of(boot) == []
+    for exec_id in (job.id, shy.id):  # they are closed behind the session's stop
+        await site.client.handle(ORG, session, exec_id).wait()
     execs = await site.check()
     for exec_id in (job.id, shy.id):
         lost = execs[site.client.subjects(ORG, session).exec(exec_id)]

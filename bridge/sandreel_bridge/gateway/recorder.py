@@ -73,7 +73,7 @@ class Recorder:
 
     def check(self) -> None:
         """Raises Unavailable when no call may begin: what it used could not be recorded."""
-        if len(self._events) + len(self._changed) >= self._max:
+        if len(self._events) >= self._max:
             raise Unavailable("the gateway cannot record what calls use: NATS is away", retry_after_s=5)
         self._daybook.check()
 
