@@ -75,13 +75,38 @@ async def main():
 asyncio.run(main())
 """
 
+# What any process between the two costs, whatever it does: the wakings of one more, on the machine's processors.
+RELAY = """
+import asyncio, sys
+async def pump(reader, writer):
+    try:
+        while data := await reader.read(262144):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    writer.close()
+async def serve(reader, writer):
+    there = await asyncio.open_connection("127.0.0.1", int(sys.argv[1]))
+    await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
 
 async def gateway(rig: Rig) -> list[Figure]:
     """What the built-in gateway adds to a piece of a stream and to the first byte, and bulk; beside a direct connection."""
-    async with _provider() as provider, _gateway(rig, provider) as (through, key, pid):
+    async with (
+        _server(PROVIDER) as provider,
+        _server(RELAY, provider.rpartition(":")[2]) as relay,
+        _gateway(rig, provider) as (through, key, pid),
+    ):
         ways = {"direct": f"{provider}/v1/messages", "through": f"{through}/anthropic/v1/messages"}
         pieces, cpu_s, seconds = {}, 0.0, SECONDS * min(rig.scale, 4)
-        for name, url in ways.items():
+        for name, url in {"relay": f"{relay}/v1/messages", **ways}.items():
             before = _cpu_s(pid)
             pieces[name] = await _pieces(url, key, seconds)
             cpu_s = _cpu_s(pid) - before
@@ -105,6 +130,8 @@ async def gateway(rig: Rig) -> list[Figure]:
                 "added p50 ms": added[0.5],
                 "through p99 ms": _at(pieces, "through", 0.99) * 1e3,
                 "direct p99 ms": _at(pieces, "direct", 0.99) * 1e3,
+                "a relay that only copies, added p99 ms": (_at(pieces, "relay", 0.99) - _at(pieces, "direct", 0.99))
+                * 1e3,
                 "gateway's CPU a piece, ms": cpu_s / (STREAMS * PER_S * seconds) * 1e3,
             },
         ),
@@ -185,8 +212,9 @@ def _cpu_s(pid: int) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _provider() -> AsyncIterator[str]:
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", PROVIDER, stdout=asyncio.subprocess.PIPE)
+async def _server(program: str, *words: str) -> AsyncIterator[str]:
+    """Its address."""
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *words, stdout=asyncio.subprocess.PIPE)
     assert child.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(await child.stdout.readline())}"
