@@ -304,7 +304,12 @@ async def yard(**more: str) -> AsyncIterator[Yard]:
 
 async def main(only: list[str]) -> int:
     figures: list[Figure] = []
-    chosen = [each for each in (life, execs, lines, output, crowd) if not only or each.__name__ in only]
+    measures = (life, execs, lines, output, crowd)
+    names = [*(each.__name__ for each in measures), "warm"]
+    if unknown := [name for name in only if name not in names]:
+        print(f"no such measurement: {' '.join(unknown)}; there are {' '.join(names)}", file=sys.stderr)
+        return 2
+    chosen = [each for each in measures if not only or each.__name__ in only]
     if chosen:
         async with yard() as here:
             for measure in chosen:
