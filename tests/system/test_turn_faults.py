@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from sandreel_bridge.gateway.port import key_name
+from sandreel_core.client import Outcome
 from sandreel_core.clock import new_id, new_token
 from sandreel_core.contract import agent as a
 from sandreel_core.contract import turn as c
@@ -203,7 +204,8 @@ async def test_a_message_that_races_the_end_is_heard_once_or_refused(truths: Tru
         await truths.until(session, turn, stages[number % 2])
         told = c.Steer(turn=turn, message_id=word, text=f"say {word}")
         [answer] = await asyncio.gather(truths.client.send(ORG, session, told), return_exceptions=True)
-        taken = not isinstance(answer, Refused)
+        assert isinstance(answer, Outcome | Refused), answer
+        taken = isinstance(answer, Outcome)
         assert taken or "TURN_FINISHED" in str(answer)
         found = await truths.hold(session, turn, status="success")
         said = texts(await truths.events(session, turn))
@@ -211,7 +213,11 @@ async def test_a_message_that_races_the_end_is_heard_once_or_refused(truths: Tru
             following = derived_id(turn, "next")
             await truths.hold(session, following, status="success")
             said += texts(await truths.events(session, following))
-        assert said.count(word) == taken, said
+        assert said.count(word) == taken, (
+            answer,
+            said,
+            [type(e.data).__name__ for e in await truths.events(session, turn)],
+        )
 
     await asyncio.gather(*(race(number) for number in range(8)))
     await truths.nothing_is_held()
