@@ -173,7 +173,8 @@ class Driver:
         self._learn(end=reading.end, complaint=reading.complaint.strip(), home=None)
 
     async def _finish(self, status: c.TurnStatus, error: str | None) -> None:
-        turn = self.journal.turn
+        """Raises Conflict when something was said since it was decided: a message that came meanwhile is to be given back first."""
+        turn, known = self.journal.turn, self.journal.revision
         run, preparing, request = turn.run, turn.preparing, turn.request
         # A program that does not find the conversation fails before it begins, and would do so in every turn to come.
         lost = not run.began and run.result is not None and run.result.status == "error"
@@ -188,14 +189,14 @@ class Driver:
             id = request.conversation_id or self._name.turn
             await self._tools.index.remember(self._name.org, self._name.session, id, conversation)
         usage = turn.usage if settling.is_measured(turn) else replace(turn.usage, cost_micro_usd=None)
-        await self.journal.say(c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage))
+        finished = c.TurnFinished(status=status, error=error[:4096] if error else None, usage=usage)
+        await self.journal.say(finished, known=known)
         self._tools.line.moved.fire()
         self._log.info("a turn is finished", turn=str(self._name), status=status)
         self._tools.measures.finished(status)
 
     async def _fail(self, error: str) -> None:
-        waiting = self.journal.turn.waiting
-        if waiting:
+        while waiting := self.journal.turn.waiting:
             await self.journal.say(c.SteerRequeued(message_ids=waiting))
         await self._finish("failed", error)
 

@@ -102,11 +102,11 @@ class Journal:
             for stored in heard:
                 self.hear(stored)
 
-    async def say(self, event: Event) -> None:
-        """Append it behind what is known. Raises Conflict, having caught up, when somebody else has said something
+    async def say(self, event: Event, *, known: int | None = None) -> None:
+        """Append it behind what is known, or was `known` when it was decided. Raises Conflict, having caught up, when somebody else has said something
         since: think again. While the bus is away it is tried for ever, and stands there once."""
-        known = self.revision
-        await self._append([self.sealed(event)], lambda: self.revision == known)
+        behind = self.revision if known is None else known
+        await self._append([self.sealed(event)], lambda: self.revision == behind)
 
     async def insist(self, event: Event) -> None:
         """As `say`, again after each conflict for as long as the turn is ours and goes on: for what is true whatever
