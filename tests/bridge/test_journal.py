@@ -98,6 +98,24 @@ async def test_whoever_is_overtaken_thinks_again_and_what_is_true_anyway_is_said
     assert not journal.mine
 
 
+async def test_what_was_decided_before_something_was_heard_is_thought_over() -> None:
+    """Also where it was heard before it is said, by whoever watches all turns: a message that came meanwhile would be lost."""
+    bus, journal = await opened()
+    await stored(bus, *RUNNING)
+    await journal.catch_up()
+    decided = journal.revision
+    [message] = await stored(bus, c.SteerQueued(message_id="m1", text="and this"))
+    journal.hear(message)
+    assert journal.revision == message.sequence
+    with pytest.raises(Conflict):
+        await journal.say(c.TurnFinished(status="success", usage=c.Usage()), known=decided)
+    last = await bus.last(SUBJECTS.stream, SUBJECT)
+    assert last is not None
+    assert last.sequence == message.sequence
+    await journal.say(c.SteerRequeued(message_ids=["m1"]), known=journal.revision)
+    assert list(journal.turn.requeued) == ["m1"]
+
+
 async def test_an_event_whose_answer_was_lost_stands_there_once() -> None:
     bus, journal = await opened()
     await stored(bus, requested())
